@@ -1,0 +1,55 @@
+"""medmaskrcnn: instance segmentation of organs and tumours in medical scans.
+
+Research software, not a medical device. The public names load lazily, so that ``import medmaskrcnn`` and the
+command line's ``--help`` stay fast: torch is imported when a model is.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medmaskrcnn.errors import MedMaskRCNNError as MedMaskRCNNError
+    from medmaskrcnn.export.write import write_result as write_result
+    from medmaskrcnn.io.discover import describe as describe
+    from medmaskrcnn.io.read import read_volume as read_volume
+    from medmaskrcnn.models.model_file import shipped_models as shipped_models
+    from medmaskrcnn.pipeline import load_model as load_model
+    from medmaskrcnn.pipeline import segment as segment
+    from medmaskrcnn.structures.case_result import CaseResult as CaseResult
+    from medmaskrcnn.structures.grid import Grid as Grid
+    from medmaskrcnn.structures.instances import Instances as Instances
+    from medmaskrcnn.structures.store import load_case as load_case
+    from medmaskrcnn.structures.store import save_case as save_case
+    from medmaskrcnn.structures.volume import Volume as Volume
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CaseResult": "structures.case_result",
+    "Grid": "structures.grid",
+    "Instances": "structures.instances",
+    "MedMaskRCNNError": "errors",
+    "Volume": "structures.volume",
+    "describe": "io.discover",
+    "load_case": "structures.store",
+    "load_model": "pipeline",
+    "read_volume": "io.read",
+    "save_case": "structures.store",
+    "segment": "pipeline",
+    "shipped_models": "models.model_file",
+    "write_result": "export.write",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'medmaskrcnn' has no attribute {name!r}")
+    return getattr(import_module(f"medmaskrcnn.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

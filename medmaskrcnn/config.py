@@ -1,0 +1,300 @@
+"""Every setting of a model, in one place: validated on creation, frozen, saved inside the model's file.
+
+Axis order is that of arrays: D, H, W in 3D and H, W in 2D. Lengths are voxels of the network's input
+(after preprocessing) unless a name says mm. Unknown keys are refused, so a misspelt setting cannot pass.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+N_LEVELS = 5
+"""Pyramid levels P2 to P6 (FPN, section 4.1)."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PreprocessSettings(Settings):
+    """From a scan's voxels to the network's tensor.
+
+    Attributes:
+        orientation: ``"SPL"`` (axes run up, to the back, to the left), ``"acquisition"`` (the thickest axis comes
+            first, the other two keep the order of SPL) or ``"as_stored"`` (photographs).
+        spacing_mm: Target spacing along the network's D, H, W; ``None`` keeps the scan's own along that axis.
+        resize_min_max: torchvision's rule for pictures: scale so that the shorter side has the first size,
+            unless the longer would pass the second. Excludes ``spacing_mm``.
+        antialias: Low-pass filter when shrinking.
+        windows: Raw value ranges; each becomes one channel in which the range is mapped to [0, 1] and clipped.
+        percentiles: Without ``windows``: this range of the scan's own percentiles is mapped to [0, 1], clipped.
+        value_range: Without either: this raw range is mapped to [0, 1] without clipping.
+        mean, std: Per channel after that mapping: ``(x - mean) / std``. One value serves all channels.
+        pad_multiple: The tensor is padded with zeros at the far end to multiples of these, per spatial axis.
+    """
+
+    orientation: Literal["SPL", "acquisition", "as_stored"] = "SPL"
+    spacing_mm: tuple[Positive | None, Positive | None, Positive | None] = (None, None, None)
+    resize_min_max: tuple[Count, Count] | None = None
+    antialias: bool = True
+    windows: tuple[tuple[float, float], ...] = ()
+    percentiles: tuple[float, float] | None = None
+    value_range: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Positive, ...] = (1.0,)
+    pad_multiple: tuple[Count, ...] = (32, 32)
+
+    @model_validator(mode="after")
+    def _check(self) -> PreprocessSettings:
+        ranges = [*self.windows, self.value_range, *([self.percentiles] if self.percentiles else [])]
+        if any(low >= high for low, high in ranges):
+            raise ValueError(f"each intensity range must be (low, high) with low < high, got {ranges}")
+        if self.windows and self.percentiles:
+            raise ValueError("give either windows or percentiles, not both")
+        if self.resize_min_max and any(self.spacing_mm):
+            raise ValueError("give either spacing_mm or resize_min_max, not both")
+        return self
+
+
+class BackboneSettings(Settings):
+    """The bottom-up network and its pyramid.
+
+    Attributes:
+        name: A MONAI ResNet, or ``"light"``: the same network with one block a stage and few channels.
+        light_channels: Channels of the four stages of ``"light"``.
+        norm: ``"group"`` or ``"frozen_batch"`` (affine constants from pretrained weights). Neither uses the batch.
+        norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights want 0.0.
+        strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32.
+        fpn_channels: Channels of every pyramid level.
+    """
+
+    name: Literal["light", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    light_channels: tuple[Count, Count, Count, Count] = (24, 48, 96, 128)
+    norm: Literal["group", "frozen_batch"] = "group"
+    norm_eps: Annotated[float, Field(ge=0)] = 1e-5
+    strides: tuple[tuple[Count, ...], ...] = ((4, 4), (8, 8), (16, 16), (32, 32))
+    fpn_channels: Count = 256
+
+    @model_validator(mode="after")
+    def _check(self) -> BackboneSettings:
+        if len(self.strides) != N_LEVELS - 1 or len({len(s) for s in self.strides}) != 1:
+            raise ValueError(f"strides needs one entry per level P2..P5, all of one length, got {self.strides}")
+        if [s[-1] for s in self.strides] != [4, 8, 16, 32]:
+            raise ValueError(f"on the last axis the strides must be 4, 8, 16, 32, got {self.strides}")
+        for fine, coarse in zip(((1,) * len(self.strides[0]), *self.strides), self.strides, strict=False):
+            if any(c % f or c // f not in ((1, 2, 4) if fine[-1] == 1 else (1, 2)) for f, c in zip(fine, coarse, strict=True)):
+                raise ValueError(f"strides must grow by a factor of 1 or 2 a level, got {self.strides}")
+        return self
+
+
+class AnchorSettings(Settings):
+    """Reference boxes of the RPN: one scale a level and a few shapes (FPN, section 4.1).
+
+    Attributes:
+        sizes: For each level P2..P6 the edge length per spatial axis.
+        ratios: Height over width at constant area; applied to the last two axes.
+        offset: Where in its cell an anchor's centre lies, in strides: 0.5 is the cell's centre, 0.0 torchvision's.
+        rounded: Round half edges to whole voxels, as torchvision does.
+    """
+
+    sizes: tuple[tuple[Positive, ...], ...] = ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))
+    ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
+    offset: Fraction = 0.5
+    rounded: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> AnchorSettings:
+        if len(self.sizes) != N_LEVELS or len({len(s) for s in self.sizes}) != 1:
+            raise ValueError(f"anchor sizes need one entry per level P2..P6, all of one length, got {self.sizes}")
+        return self
+
+
+class RPNSettings(Settings):
+    """Region proposal network (Faster R-CNN, section 3.1).
+
+    Attributes:
+        pre_nms_top_n: Anchors kept per level by objectness before non-maximum suppression.
+        post_nms_top_n: Proposals kept per image after it.
+        nms_iou: Overlap above which the weaker proposal is dropped.
+        min_size: Proposals with an edge below this are dropped.
+        matcher: How anchors meet objects in training: fixed IoU thresholds, or ATSS (Zhang et al. 2020).
+        foreground_iou, background_iou: Thresholds of the IoU matcher.
+        batch_per_image: Anchors sampled per image for the loss.
+        positive_fraction: Largest share of positives among them.
+    """
+
+    pre_nms_top_n: Count = 1000
+    post_nms_top_n: Count = 1000
+    nms_iou: Fraction = 0.7
+    min_size: Annotated[float, Field(ge=0)] = 1e-3
+    matcher: Literal["iou", "atss"] = "iou"
+    foreground_iou: Fraction = 0.7
+    background_iou: Fraction = 0.3
+    batch_per_image: Count = 256
+    positive_fraction: Fraction = 0.5
+
+
+class RoISettings(Settings):
+    """RoIAlign (Mask R-CNN, section 3) and the two heads behind it.
+
+    Attributes:
+        box_size, mask_size: Bins per axis that RoIAlign gives the box head and the mask head; the mask head
+            doubles it (14 to 28).
+        sampling_ratio: Samples per bin and axis; 0 adapts to the box.
+        aligned: Continuous coordinates (half-voxel shift); False is torchvision's detection models' choice.
+        canonical_size, canonical_level: A box of this size goes to level P``canonical_level`` (FPN, eq. 1).
+        box_hidden: Width of the box head's two fully connected layers.
+        mask_channels, mask_convs: Channels and number of the mask head's convolutions.
+        foreground_iou: A proposal that overlaps an object at least so much is a positive.
+        batch_per_image, positive_fraction: RoIs sampled per image for the loss, and the largest share of positives.
+        max_mask_rois: Positives per image that the mask head is trained on; bounds memory in 3D.
+    """
+
+    box_size: Count = 7
+    mask_size: Count = 14
+    sampling_ratio: Annotated[int, Field(ge=0)] = 2
+    aligned: bool = True
+    canonical_size: Positive = 224.0
+    canonical_level: Count = 4
+    box_hidden: Count = 1024
+    mask_channels: Count = 256
+    mask_convs: Count = 4
+    foreground_iou: Fraction = 0.5
+    batch_per_image: Count = 512
+    positive_fraction: Fraction = 0.25
+    max_mask_rois: Count = 128
+
+
+class DetectionSettings(Settings):
+    """What becomes of the box head's scores.
+
+    Attributes:
+        candidate_score: Candidates below it are dropped; lower than any threshold a user will ask for.
+        nms_iou: Overlap above which the weaker of two candidates of one class is dropped.
+        per_image: Candidates kept per image or tile.
+        mask_threshold: A voxel belongs to an instance where its mask probability reaches this.
+    """
+
+    candidate_score: Fraction = 0.05
+    nms_iou: Fraction = 0.5
+    per_image: Count = 100
+    mask_threshold: Fraction = 0.5
+
+
+class LossSettings(Settings):
+    """Weight of each term of the multi-task loss (Mask R-CNN, section 3)."""
+
+    objectness: Annotated[float, Field(ge=0)] = 1.0
+    rpn_box: Annotated[float, Field(ge=0)] = 1.0
+    classification: Annotated[float, Field(ge=0)] = 1.0
+    box: Annotated[float, Field(ge=0)] = 1.0
+    mask: Annotated[float, Field(ge=0)] = 1.0
+
+
+class ModelSettings(Settings):
+    """A Mask R-CNN, from which :func:`medmaskrcnn.models.build.build_model` makes the network.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        image_channels: Channels of the preprocessed image (one per intensity window, or 3 for colour).
+        context_slices: 2.5D: so many neighbouring slices on each side are further channels. Needs 2 dims.
+        class_names: Names of the classes without background.
+        with_masks: False gives Faster R-CNN.
+    """
+
+    spatial_dims: Literal[2, 3] = 2
+    image_channels: Count = 1
+    context_slices: Annotated[int, Field(ge=0)] = 0
+    class_names: tuple[str, ...]
+    with_masks: bool = True
+    backbone: BackboneSettings = BackboneSettings()
+    anchors: AnchorSettings = AnchorSettings()
+    rpn: RPNSettings = RPNSettings()
+    roi: RoISettings = RoISettings()
+    detection: DetectionSettings = DetectionSettings()
+    loss: LossSettings = LossSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSettings:
+        if not self.class_names or len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"class_names must be distinct and at least one, got {self.class_names}")
+        if self.context_slices and self.spatial_dims != 2:
+            raise ValueError("context_slices (2.5D) needs spatial_dims=2")
+        for what, got in (("strides", self.backbone.strides[0]), ("anchor sizes", self.anchors.sizes[0])):
+            if len(got) != self.spatial_dims:
+                raise ValueError(f"{what} must have {self.spatial_dims} values a level, got {got}")
+        return self
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's first layer: image channels times slices seen at once."""
+        return self.image_channels * (2 * self.context_slices + 1)
+
+
+class InferenceSettings(Settings):
+    """How a scan larger than one forward pass is walked through.
+
+    Attributes:
+        tile: Largest tile in voxels of the network's grid, per axis D, H, W (3D models).
+        tile_overlap: Share of a tile that it shares with its neighbour.
+        merge_iou: Two detections of neighbouring tiles are one object if their masks agree so well where both saw.
+        slices_per_batch: Slices a forward pass (2D and 2.5D models).
+        link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
+        link_gap: Slices in between that may lack the object.
+        score: Default score threshold of the result.
+    """
+
+    tile: tuple[Count, Count, Count] = (160, 160, 160)
+    tile_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    merge_iou: Fraction = 0.3
+    slices_per_batch: Count = 8
+    link_iou: Fraction = 0.2
+    link_gap: Annotated[int, Field(ge=0)] = 1
+    score: Fraction = 0.5
+
+
+class ModelCard(Settings):
+    """What a user must know before trusting a model; printed by ``medmaskrcnn models``.
+
+    Attributes:
+        name: Short name, as in ``--model NAME``.
+        summary: One sentence.
+        modality: DICOM modality the model was made for, or ``None`` for any.
+        domain: Generator (:attr:`Provenance.generator`) that its scans must come from; ``None`` for real scans.
+        data: What it was trained on.
+        licence: Licence of the weights.
+        attribution: Credit that the data's licence asks for.
+        scores: Measured figures, name to sentence.
+        limits: What it cannot do.
+        made_by: The command that made it.
+    """
+
+    name: str
+    summary: str = ""
+    modality: str | None = None
+    domain: str | None = None
+    data: str = ""
+    licence: str = ""
+    attribution: str = ""
+    scores: dict[str, str] = {}
+    limits: tuple[str, ...] = ()
+    made_by: str = ""
+
+
+class ModelFileSettings(Settings):
+    """All that a model's file holds beside its weights."""
+
+    format_version: Literal[1] = 1
+    card: ModelCard
+    model: ModelSettings
+    preprocess: PreprocessSettings = PreprocessSettings()
+    inference: InferenceSettings = InferenceSettings()
+    training: dict[str, str | int | float] = {}

@@ -1,0 +1,85 @@
+"""A scan as it was stored, with its place in the patient and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmaskrcnn.structures.grid import FloatArray, Grid
+
+ChannelKind = Literal["scalar", "colour", "unknown"]
+
+PHANTOM_GENERATOR = "medmaskrcnn phantom"
+"""What DICOM Manufacturer (0008,0070) and NIfTI ``descrip`` of our synthetic scans say."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a scan came from and what was done while reading it.
+
+    Attributes:
+        format: ``"DICOM"``, ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"``, ``"PNG"``, ``"TIFF"`` or ``"memory"``.
+        files: Paths read, in slice order. They stay out of every export but ``run.json``.
+        study_uid: Study Instance UID (0020,000D), DICOM only.
+        series_uid: Series Instance UID (0020,000E), DICOM only.
+        frame_of_reference_uid: Frame of Reference UID (0020,0052), DICOM only.
+        sop_instance_uids: SOP Instance UIDs (0008,0018) in slice order, DICOM only.
+        generator: Program that made a synthetic scan, e.g. :data:`PHANTOM_GENERATOR`; ``None`` for real scans.
+        notes: What the reader noticed or changed, one sentence each, fit to be shown to the user.
+    """
+
+    format: str = "memory"
+    files: tuple[str, ...] = ()
+    study_uid: str | None = None
+    series_uid: str | None = None
+    frame_of_reference_uid: str | None = None
+    sop_instance_uids: tuple[str, ...] = ()
+    generator: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A 2D image or 3D scan, voxels exactly as stored.
+
+    Attributes:
+        array: ``(C, D, H, W)``, slowest axis first, never reordered or resampled on reading. Real-world values
+            (HU for CT); an integer type where slope and intercept are whole numbers. 2D has ``D == 1``.
+        grid: Shape and affine of the D, H, W axes.
+        modality: DICOM Modality (0008,0060) such as ``"CT"`` or ``"MR"``; ``None`` where the file does not tell.
+        channel_kind: ``"scalar"`` for one channel, ``"colour"`` for RGB, ``"unknown"`` for a fourth axis whose
+            meaning (time, echoes, b-values) the file does not tell.
+        window: (centre, width) in the array's units, from the header, or ``None``.
+        provenance: See :class:`Provenance`.
+    """
+
+    array: NDArray[Any]
+    grid: Grid
+    modality: str | None = None
+    channel_kind: ChannelKind = "scalar"
+    window: tuple[float, float] | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 4 or self.array.shape[1:] != self.grid.shape:
+            raise ValueError(f"array must be (C, D, H, W) on grid {self.grid.shape}, got {self.array.shape}")
+        if not (np.issubdtype(self.array.dtype, np.integer) or np.issubdtype(self.array.dtype, np.floating)):
+            raise ValueError(f"array must hold real numbers, got dtype {self.array.dtype}")
+
+    @property
+    def affine_vox_to_ras(self) -> FloatArray:
+        """``(4, 4)``: voxel index D, H, W to R, A, S in mm."""
+        return self.grid.affine_vox_to_ras
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float] | None:
+        """Distance between voxel centres along D, H, W in mm, or ``None`` where unknown."""
+        return self.grid.spacing_mm
+
+    @property
+    def is_planar(self) -> bool:
+        """True for a single image (one slice)."""
+        return self.grid.shape[0] == 1
