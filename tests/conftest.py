@@ -1,0 +1,101 @@
+"""Fixtures and rules that the whole suite shares.
+
+- ``device``: each test that asks for it runs on ``cpu``, and on ``cuda`` too where there is one.
+- ``medmaskrcnn_data``: the folder of real scans that the environment variable ``MEDMASKRCNN_DATA`` names.
+- ``@pytest.mark.needs("dciodvfy", package="dicom3tools")`` and ``@pytest.mark.needs(display=True)``: what a test needs
+  of the system. Missing, the test is skipped and the end of the run says what to install; in CI it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# One thread per test process, before torch starts its pool: two processes (-n 2) on two cores then do not fight, and
+# sums are taken in one order. Subprocesses that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+# Why a test may be left out in CI: it is about data or a device that CI does not have. Anything else fails there.
+SKIPS_ALLOWED_IN_CI = re.compile(r"MEDMASKRCNN_DATA|\bGPU\b|\bCUDA\b|\bROCm\b|\bMPS\b|\bon (Windows|macOS)\b", re.IGNORECASE)
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ci" if IN_CI else "dev")
+
+
+@pytest.fixture(scope="session")
+def medmaskrcnn_data() -> Path:
+    """The folder of real labelled scans, or a skip that says how to give one."""
+    folder = os.environ.get("MEDMASKRCNN_DATA")
+    if not folder:
+        pytest.skip("MEDMASKRCNN_DATA is not set: it names the folder of real scans that this test reads")
+    if not Path(folder).is_dir():
+        pytest.fail(f"MEDMASKRCNN_DATA={folder} is no folder")
+    return Path(folder)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that take ``device`` on every device there is."""
+    if "device" not in metafunc.fixturenames:
+        return
+    import torch  # noqa: PLC0415  (2 s, which a run of tests without tensors need not pay)
+
+    names = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    marks = {"cpu": (), "cuda": (pytest.mark.gpu,)}
+    metafunc.parametrize("device", [pytest.param(torch.device(n), marks=marks[n], id=n) for n in names])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose ``needs`` marker names something that the system lacks."""
+    for marker in item.iter_markers("needs"):
+        missing = missing_needs(*marker.args, **marker.kwargs)
+        if missing:
+            pytest.skip(missing)
+
+
+def missing_needs(*programs: str, package: str = "", display: bool = False) -> str | None:
+    """What is missing of what a test needs, as the reason of its skip; None where all is there."""
+    absent = [program for program in programs if shutil.which(program) is None]
+    if absent:
+        return f"needs {', '.join(absent)} (system package {package or absent[0]})"
+    if display and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "needs a display (system packages xvfb and xauth; then run under xvfb-run)"
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    """In CI, turn every skip that is not about data or a device into a failure."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = skip_reason(report)
+        if not SKIPS_ALLOWED_IN_CI.search(reason):
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {reason}"
+    return report
+
+
+def skip_reason(report: pytest.TestReport) -> str:
+    """The words a test was skipped with."""
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end which tests were left out, and what would bring them in."""
+    skipped = Counter(skip_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    if skipped:
+        terminalreporter.section("left out")
+        for reason, count in skipped.most_common():
+            terminalreporter.line(f"{count:4d} test{'s' if count > 1 else ' '}  {reason}")
