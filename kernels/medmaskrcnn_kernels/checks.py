@@ -1,0 +1,108 @@
+"""What every operator refuses, in one place: wrong shapes, unusable boxes, batch indices that name no image.
+
+Messages name the first bad row. Reading the verdict back costs one host synchronisation on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def per_axis(value: float | Sequence[float], dims: int, *, name: str) -> tuple[float, ...]:
+    """One number for every spatial axis; a single number is meant for all of them.
+
+    Raises:
+        ValueError: if the count is not ``dims`` or a value is not positive.
+    """
+    values = tuple(float(v) for v in value) if isinstance(value, Sequence) else (float(value),) * dims
+    if len(values) != dims or not all(0 < v < float("inf") for v in values):
+        raise ValueError(f"{name} must be one positive number or {dims} of them, got {value}")
+    return values
+
+
+def check_output_size(output_size: int | Sequence[int], dims: int) -> tuple[int, ...]:
+    """Bins along each spatial axis; a single integer is meant for all of them."""
+    sizes = per_axis(output_size, dims, name="output_size")
+    if any(s != int(s) for s in sizes):
+        raise ValueError(f"output_size must be whole numbers, got {output_size}")
+    return tuple(int(s) for s in sizes)
+
+
+def check_features(features: Tensor) -> int:
+    """Number of spatial axes of a feature map ``(B, C, *spatial)``: 2 or 3.
+
+    Raises:
+        ValueError: if the map is not 4- or 5-dimensional or has an axis without cells.
+        TypeError: if it does not hold floating point numbers.
+    """
+    if features.ndim not in (4, 5):
+        raise ValueError(f"features must be (B, C, H, W) or (B, C, D, H, W), got shape {tuple(features.shape)}")
+    if features.dtype not in FEATURE_DTYPES:
+        raise TypeError(f"features must be float16, bfloat16, float32 or float64, got {features.dtype}")
+    if 0 in features.shape[2:]:
+        raise ValueError(f"features must have at least one cell on each spatial axis, got {tuple(features.shape)}")
+    return features.ndim - 2
+
+
+def check_boxes(boxes: Tensor, dims: int | None = None) -> int:
+    """Number of spatial axes of ``boxes`` ``(N, 2S)``, after making sure that each row is a box.
+
+    Args:
+        boxes: Minima then maxima, in array-axis order.
+        dims: Number of spatial axes they must have; ``None`` takes 2 or 3 from their width.
+
+    Raises:
+        ValueError: for a wrong shape, or a row that is not finite or whose maximum lies below its minimum.
+    """
+    expected = "(N, 4) or (N, 6)" if dims is None else f"(N, {2 * dims}) for {dims} spatial axes"
+    widths = (4, 6) if dims is None else (2 * dims,)
+    if boxes.ndim != 2 or boxes.shape[1] not in widths:
+        hint = "" if dims is None else f" Did you pass {5 - dims}D boxes?"
+        raise ValueError(f"boxes must have shape {expected}, got {tuple(boxes.shape)}.{hint}")
+    found = boxes.shape[1] // 2
+    bad = ~torch.isfinite(boxes).all(1) | (boxes[:, found:] < boxes[:, :found]).any(1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        values = boxes[row].tolist()
+        reason = "its maximum lies below its minimum" if all(map(_is_finite, values)) else "it is not finite"
+        raise ValueError(f"boxes row {row} is not a box: {reason}, got {values}. Minima come first, then maxima.")
+    return found
+
+
+def check_batch_index(batch_index: Tensor, boxes: Tensor, images: int) -> None:
+    """Make sure that ``batch_index`` ``(N,)`` names, for each box, one of ``images`` images.
+
+    Raises:
+        TypeError: if it does not hold integers.
+        ValueError: for a wrong shape or an index outside ``0..images - 1``.
+    """
+    if batch_index.is_floating_point() or batch_index.is_complex() or batch_index.dtype == torch.bool:
+        raise TypeError(f"batch_index must hold integers, got {batch_index.dtype}")
+    if batch_index.shape != boxes.shape[:1]:
+        raise ValueError(f"batch_index must have shape ({boxes.shape[0]},), got {tuple(batch_index.shape)}")
+    bad = (batch_index < 0) | (batch_index >= images)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(f"batch_index row {row} is {int(batch_index[row])}, but there are {images} images")
+
+
+def check_scores(scores: Tensor, boxes: Tensor) -> None:
+    """Make sure that ``scores`` ``(N,)`` gives each box a number that can be ordered.
+
+    Raises:
+        ValueError: for a wrong shape or a NaN.
+    """
+    if scores.shape != boxes.shape[:1]:
+        raise ValueError(f"scores must have shape ({boxes.shape[0]},), got {tuple(scores.shape)}")
+    bad = torch.isnan(scores)
+    if bool(bad.any()):
+        raise ValueError(f"scores row {int(bad.nonzero()[0])} is NaN and cannot be ordered")
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < float("inf")

@@ -1,0 +1,219 @@
+"""The operators as users call them: arguments are checked here, and here the implementation is chosen.
+
+Boxes are ``(N, 2S)`` throughout: S minima, then S maxima, in array-axis order, S = 2 or 3, in continuous voxel
+coordinates of the input image (voxel ``i`` covers ``[i, i + 1)``). The portable implementation serves every device;
+others, for particular hardware, are chosen in this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log2
+
+import torch
+from torch import Tensor
+
+from medmaskrcnn_kernels.checks import (
+    check_batch_index,
+    check_boxes,
+    check_features,
+    check_output_size,
+    check_scores,
+    per_axis,
+)
+from medmaskrcnn_kernels.nms_portable import batched_nms_portable, nms_portable
+from medmaskrcnn_kernels.paste import paste_one
+from medmaskrcnn_kernels.roi_align_portable import SeparableRoIAlign, make_plan
+
+
+def roi_align(
+    features: Tensor,
+    boxes: Tensor,
+    batch_index: Tensor,
+    *,
+    output_size: int | Sequence[int],
+    spatial_scale: float | Sequence[float],
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+) -> Tensor:
+    """Features of each box on a regular grid of bins, by linear interpolation (Mask R-CNN, section 3).
+
+    Equal to ``torchvision.ops.roi_align`` in 2D, whose boxes are in x, y order, and the same rule in 3D.
+
+    Args:
+        features: ``(B, C, *spatial)``, 2 or 3 spatial axes; float16, bfloat16, float32 or float64.
+        boxes: ``(N, 2S)`` in voxels of the image.
+        batch_index: ``(N,)`` integers, image of each box.
+        output_size: Bins along each axis; one number is meant for all.
+        spatial_scale: Cells of the map per voxel, ``1 / stride``; one number or one per axis.
+        sampling_ratio: Samples to a bin along each axis; 0 takes ``ceil(bin size)``.
+        aligned: Take a cell's value to lie at its centre. False is the older rule, half a cell off.
+
+    Returns:
+        ``(N, C, *output_size)`` in the features' dtype and memory layout. Differentiable with respect to the
+        features; boxes get no gradient.
+
+    Raises:
+        ValueError: for a row that is not a box or names no image (the message has its number), or wrong shapes.
+    """
+    dims = check_features(features)
+    scale = per_axis(spatial_scale, dims, name="spatial_scale")
+    level = torch.zeros(boxes.shape[:1], dtype=torch.int64, device=boxes.device)
+    return _align([features], boxes, batch_index, level, [scale], output_size, sampling_ratio, aligned)
+
+
+def multiscale_roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    batch_index: Tensor,
+    *,
+    output_size: int | Sequence[int],
+    strides: Sequence[int | Sequence[int]],
+    sampling_ratio: int = 2,
+    aligned: bool = True,
+    canonical_size: float = 224,
+    canonical_level: int = 4,
+) -> Tensor:
+    """RoIAlign over a feature pyramid: each box reads the map that suits its size (FPN, equation 1).
+
+    Args:
+        features: Maps ``(B, C, *spatial)`` of rising stride, each level twice as coarse on the last axis.
+        boxes: ``(N, 2S)`` in voxels of the image.
+        batch_index: ``(N,)`` integers, image of each box.
+        output_size: Bins along each axis; one number is meant for all.
+        strides: Voxels per cell of each map, one number or one per axis.
+        sampling_ratio: Samples to a bin along each axis; 0 takes ``ceil(bin size)``.
+        aligned: Take a cell's value to lie at its centre.
+        canonical_size: Box extent in voxels, over the last two axes, that belongs to ``canonical_level``.
+        canonical_level: Level k0 of that extent: its stride on the last axis is ``2 ** k0``.
+
+    Returns:
+        ``(N, C, *output_size)`` in the features' dtype and memory layout.
+
+    Raises:
+        ValueError: as for :func:`roi_align`, and for maps that do not form a pyramid.
+    """
+    if not features or len(features) != len(strides):
+        raise ValueError(f"features and strides must be lists of one length, got {len(features)} and {len(strides)}")
+    dims = check_features(features[0])
+    for number, feature in enumerate(features):
+        same = feature.ndim == features[0].ndim and feature.shape[:2] == features[0].shape[:2]
+        if not same or feature.dtype != features[0].dtype:
+            raise ValueError(
+                f"all maps must share batch, channels, dimensions and dtype: map {number} has "
+                f"{tuple(feature.shape)} {feature.dtype}, map 0 {tuple(features[0].shape)} {features[0].dtype}"
+            )
+        check_features(feature)
+    steps = [per_axis(s, dims, name="strides") for s in strides]
+    check_boxes(boxes, dims)
+    levels = _pyramid_levels(steps)
+    level = assign_levels(boxes, levels, canonical_size=canonical_size, canonical_level=canonical_level)
+    scales = [tuple(1.0 / v for v in s) for s in steps]
+    return _align(features, boxes, batch_index, level, scales, output_size, sampling_ratio, aligned)
+
+
+def _pyramid_levels(strides: Sequence[tuple[float, ...]]) -> list[int]:
+    levels = [log2(s[-1]) for s in strides]
+    if any(v != int(v) for v in levels) or any(b != a + 1 for a, b in zip(levels, levels[1:], strict=False)):
+        raise ValueError(f"strides on the last axis must be powers of 2, each twice the one before, got {strides}")
+    return [int(v) for v in levels]
+
+
+def assign_levels(boxes: Tensor, levels: Sequence[int], *, canonical_size: float, canonical_level: int) -> Tensor:
+    """Position in ``levels`` (consecutive, rising) of the map each box reads: ``(N,)`` int64.
+
+    ``floor(k0 + log2(sqrt(h w) / canonical_size) + 1e-6)``, with h and w the box's last two extents in voxels.
+    """
+    dims = boxes.shape[1] // 2
+    extent = boxes[:, dims:].float() - boxes[:, :dims].float()
+    size = (extent[:, -2] * extent[:, -1]).sqrt()
+    level = torch.floor(canonical_level + torch.log2(size / canonical_size) + 1e-6)
+    return level.clamp(min=levels[0], max=levels[-1]).long() - levels[0]
+
+
+def _align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    batch_index: Tensor,
+    level: Tensor,
+    scales: Sequence[tuple[float, ...]],
+    output_size: int | Sequence[int],
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    dims = features[0].ndim - 2
+    check_boxes(boxes, dims)
+    check_batch_index(batch_index, boxes, features[0].shape[0])
+    bins = check_output_size(output_size, dims)
+    if sampling_ratio < 0:
+        raise ValueError(f"sampling_ratio must be 0 (adaptive) or positive, got {sampling_ratio}")
+    precision = torch.float64 if features[0].dtype == torch.float64 else torch.float32
+    plan = make_plan(
+        boxes.detach().to(precision),
+        batch_index.long(),
+        level,
+        shapes=[tuple(f.shape[2:]) for f in features],
+        scales=scales,
+        output_size=bins,
+        sampling_ratio=sampling_ratio,
+        aligned=aligned,
+    )
+    pooled: Tensor = SeparableRoIAlign.apply(plan, *features)  # type: ignore[no-untyped-call]
+    return pooled
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    """Greedy non-maximum suppression in 2D and 3D; the same indices as ``torchvision.ops.nms`` in 2D.
+
+    Args:
+        boxes: ``(N, 2S)``; compared in float32 whatever their dtype.
+        scores: ``(N,)``.
+        iou_threshold: A box is dropped if it overlaps a better, kept one by more than this.
+
+    Returns:
+        Indices ``(K,)`` int64 of what is kept, by falling score, equal scores by rising index.
+
+    Raises:
+        ValueError: for a row that is not a box or whose score is NaN, or wrong shapes.
+    """
+    check_boxes(boxes)
+    check_scores(scores, boxes)
+    return nms_portable(boxes.detach(), scores.detach(), iou_threshold)
+
+
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
+    """:func:`nms` class by class: boxes with different ``idxs`` ``(N,)`` never drop one another.
+
+    Boxes are compared as they are, not shifted apart by class, so nothing is rounded.
+    """
+    check_boxes(boxes)
+    check_scores(scores, boxes)
+    if idxs.shape != scores.shape:
+        raise ValueError(f"idxs must have shape {tuple(scores.shape)}, got {tuple(idxs.shape)}")
+    return batched_nms_portable(boxes.detach(), scores.detach(), idxs, iou_threshold)
+
+
+def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[Tensor]:
+    """Mask probabilities at the voxels of each instance's window, see ``paste.py`` for the rule.
+
+    Args:
+        probabilities: ``(N, M, ..., M)`` over the boxes' own extents.
+        boxes: ``(N, 2S)`` voxel coordinates.
+        windows: ``(N, 2S)`` integer, half-open voxel windows, e.g. from :func:`mask_windows`.
+
+    Returns:
+        N crops, each of its window's shape, float32 (float64 for float64 probabilities); 0 outside the box.
+
+    Raises:
+        ValueError: for a row that is not a box or not a window, or wrong shapes.
+    """
+    dims = check_boxes(boxes)
+    if probabilities.ndim != dims + 1 or probabilities.shape[0] != boxes.shape[0]:
+        expected = f"({boxes.shape[0]}, {', '.join(['M'] * dims)})"
+        raise ValueError(f"probabilities must have shape {expected}, got {tuple(probabilities.shape)}")
+    if windows.shape != boxes.shape or windows.is_floating_point():
+        raise ValueError(f"windows must be integers {tuple(boxes.shape)}, got {windows.dtype} {tuple(windows.shape)}")
+    check_boxes(windows, dims)
+    precision = torch.float64 if probabilities.dtype == torch.float64 else torch.float32
+    probabilities, boxes = probabilities.to(precision), boxes.to(precision)
+    return [paste_one(p, b, w) for p, b, w in zip(probabilities, boxes, windows.tolist(), strict=True)]

@@ -1,0 +1,226 @@
+"""RoIAlign over a feature pyramid in plain PyTorch: gather a window per box, then one matrix product per axis.
+
+Boxes are sorted by map and window size and processed in chunks that fit the cache: the cells a box reads are gathered
+as rows of channels, ``(n, K0, K1[, K2], C)``, and each axis is contracted by the matrices of ``separable.py``:
+
+    (K0, K1, K2, C) -> (P0, K1, K2, C) -> (P0, P1, K2, C) -> (P0, P1, P2, C)
+
+The backward pass runs the same chunks with the matrices transposed and adds each window's gradient to the map's. On the
+CPU these sums run in one fixed order. On a GPU ``index_add_`` uses atomics unless
+``torch.use_deterministic_algorithms(True)`` is set. Coordinates, weights and sums are float32 (float64 for float64
+features) whatever the features are. A window's value is multiplied by 0 where a bin does not read it, so an infinity in
+one cell of a window reaches all bins of its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medmaskrcnn_kernels.separable import AxisGrid, axis_grid, axis_matrices
+
+CHUNK_ELEMENTS = 1 << 20
+"""Numbers in the windows gathered together: 4 MB in float32, which stays in a CPU's cache."""
+PLAN_BOXES = 1024
+"""Boxes whose matrices are built together."""
+MOST_PADDING = 1.5
+"""A chunk may gather this much more than its boxes read, since its windows share one shape."""
+FEWEST_CHANNELS = 16
+"""A single window over ``CHUNK_ELEMENTS`` is gathered some channels at a time, but no fewer than these."""
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """All that RoIAlign needs to know of the boxes, sorted so that neighbours have windows of like size.
+
+    Attributes:
+        order: ``(N,)`` int64, place of each sorted box in the caller's list.
+        level: Feature map of each box.
+        image: ``(N,)`` int64, image of each box.
+        shapes: Spatial shape of each feature map.
+        grids: One sampling grid per axis.
+        counts: Cells that each box reads along each axis.
+        output_size: Bins along each axis.
+    """
+
+    order: Tensor
+    level: list[int]
+    image: Tensor
+    shapes: tuple[tuple[int, ...], ...]
+    grids: tuple[AxisGrid, ...]
+    counts: list[list[int]]
+    output_size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Boxes that are sampled together: their matrices per axis and the map rows of their windows."""
+
+    level: int
+    where: Tensor
+    rows: Tensor
+    weights: tuple[Tensor, ...]
+
+
+def make_plan(
+    boxes: Tensor,
+    batch_index: Tensor,
+    level: Tensor,
+    *,
+    shapes: Sequence[tuple[int, ...]],
+    scales: Sequence[tuple[float, ...]],
+    output_size: tuple[int, ...],
+    sampling_ratio: int,
+    aligned: bool,
+) -> SamplingPlan:
+    """Lay the sampling grids over the boxes and sort the boxes by map and window size.
+
+    Args:
+        boxes: ``(N, 2S)`` in voxels of the image, float32 or float64.
+        batch_index: ``(N,)`` int64.
+        level: ``(N,)`` int64, feature map of each box.
+        shapes: Spatial shape of each map.
+        scales: Cells per voxel along each axis, of each map.
+        output_size: Bins along each axis.
+        sampling_ratio: Samples to a bin along each axis; 0 is adaptive.
+        aligned: Shift by half a cell.
+    """
+    dims = boxes.shape[1] // 2
+    size_of_level = torch.tensor([list(s) for s in shapes], device=boxes.device)
+    scale_of_level = torch.tensor([list(s) for s in scales], device=boxes.device, dtype=boxes.dtype)
+    size, scale = size_of_level[level], scale_of_level[level]
+    grids = tuple(
+        axis_grid(
+            boxes[:, axis], boxes[:, dims + axis], scale[:, axis], size[:, axis],
+            bins=output_size[axis], sampling_ratio=sampling_ratio, aligned=aligned,
+        )
+        for axis in range(dims)
+    )  # fmt: skip
+    counts = torch.stack([g.cell_counts() for g in grids], 1)
+    key = level
+    for axis in range(dims):
+        step = 1 if axis == dims - 1 else 4
+        key = key * (1 << 16) + counts[:, axis].clamp(max=(1 << 16) - 1) // step
+    order = key.argsort(stable=True)
+    return SamplingPlan(
+        order=order,
+        level=level[order].tolist(),
+        image=batch_index[order],
+        shapes=tuple(shapes),
+        grids=tuple(g.select(order) for g in grids),
+        counts=counts[order].tolist(),
+        output_size=output_size,
+    )
+
+
+def chunk_bounds(plan: SamplingPlan, first: int, stop: int, channels: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Cut sorted boxes ``first..stop`` into chunks: begin, end and the window shape its boxes share."""
+    begin = first
+    while begin < stop:
+        window, own, end = plan.counts[begin], 0, begin
+        while end < stop and plan.level[end] == plan.level[begin]:
+            grown = [max(a, b) for a, b in zip(window, plan.counts[end], strict=True)]
+            read = own + prod(plan.counts[end])
+            gathered = prod(grown) * (end + 1 - begin)
+            if end > begin and (gathered * channels > CHUNK_ELEMENTS or gathered > MOST_PADDING * read):
+                break
+            window, own, end = grown, read, end + 1
+        yield begin, end, window
+        begin = end
+
+
+def chunks(plan: SamplingPlan, channels: int) -> Iterator[Chunk]:
+    """The plan's boxes, some at a time, with their matrices and the rows of their windows in the flattened map."""
+    total = len(plan.level)
+    for first in range(0, total, PLAN_BOXES):
+        stop = min(first + PLAN_BOXES, total)
+        part = torch.arange(first, stop, device=plan.order.device)
+        widest = [max(c[axis] for c in plan.counts[first:stop]) for axis in range(len(plan.grids))]
+        built = [axis_matrices(g.select(part), columns) for g, columns in zip(plan.grids, widest, strict=True)]
+        for begin, end, window in chunk_bounds(plan, first, stop, channels):
+            own = slice(begin - first, end - first)
+            rows = plan.image[begin:end]
+            for axis, columns in enumerate(window):
+                cells = built[axis][1][own, :columns]
+                cells = cells.view(cells.shape[:1] + (1,) * axis + cells.shape[1:])
+                rows = rows[..., None] * plan.shapes[plan.level[begin]][axis] + cells
+            weights = tuple(w[own, :, :columns] for (w, _), columns in zip(built, window, strict=True))
+            yield Chunk(plan.level[begin], plan.order[begin:end], rows, weights)
+
+
+def contract(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Apply one matrix per axis: ``(n, K0, ..., C)`` and matrices ``(n, P_a, K_a)`` give ``(n, P0, ..., C)``."""
+    boxes, channels = values.shape[0], values.shape[-1]
+    done: tuple[int, ...] = ()
+    for weight in weights:
+        left = values.shape[len(done) + 1]
+        stacked = weight[(slice(None),) + (None,) * len(done)].expand(boxes, *done, *weight.shape[1:])
+        values = torch.bmm(
+            stacked.reshape(-1, *weight.shape[1:]), values.reshape(boxes * prod(done), left, -1)
+        )
+        done = (*done, weight.shape[1])
+        rest = [w.shape[2] for w in weights[len(done) :]]
+        values = values.view(boxes, *done, *rest, channels)
+    return values
+
+
+def channel_slices(chunk: Chunk, channels: int) -> Iterator[slice]:
+    """All channels at once, or some at a time for a window that is too large."""
+    step = max(FEWEST_CHANNELS, CHUNK_ELEMENTS // max(1, chunk.rows.numel()))
+    step = channels if chunk.where.shape[0] > 1 else step
+    for begin in range(0, channels, step):
+        yield slice(begin, min(begin + step, channels))
+
+
+class SeparableRoIAlign(torch.autograd.Function):
+    """Forward and backward of RoIAlign over maps ``(B, C, *spatial)``; boxes, in the plan, get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: SamplingPlan, *maps: Tensor) -> Tensor:
+        """Sample the maps; ``(N, C, *output_size)`` in their dtype, channels last in memory."""
+        ctx.plan, ctx.maps = plan, [(m.shape, m.dtype, is_channels_last(m)) for m in maps]
+        channels, dims = maps[0].shape[1], maps[0].ndim - 2
+        tables = [m.movedim(1, -1).reshape(-1, channels) for m in maps]
+        pooled = maps[0].new_empty(len(plan.level), *plan.output_size, channels)
+        for chunk in chunks(plan, channels):
+            for part in channel_slices(chunk, channels):
+                window = tables[chunk.level][:, part].index_select(0, chunk.rows.reshape(-1))
+                window = window.to(chunk.weights[0].dtype).view(*chunk.rows.shape, -1)
+                pooled[..., part].index_copy_(0, chunk.where, contract(window, chunk.weights).to(pooled.dtype))
+        pooled = pooled.movedim(-1, 1)
+        return pooled if is_channels_last(maps[0]) or dims == 0 else pooled.contiguous()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Spread the gradient of the output over the cells that were read."""
+        plan: SamplingPlan = ctx.plan
+        channels = ctx.maps[0][0][1]
+        rows_of_gradient = gradients[0].movedim(1, -1)
+        dtype = plan.grids[0].start.dtype
+        tables = [
+            torch.zeros(shape[0] * prod(shape[2:]), channels, dtype=dtype, device=gradients[0].device)
+            for shape, _, _ in ctx.maps
+        ]
+        for chunk in chunks(plan, channels):
+            transposed = [w.transpose(1, 2) for w in chunk.weights]
+            for part in channel_slices(chunk, channels):
+                pooled = rows_of_gradient[..., part].index_select(0, chunk.where).to(dtype)
+                window = contract(pooled, transposed).reshape(-1, part.stop - part.start)
+                tables[chunk.level][:, part].index_add_(0, chunk.rows.reshape(-1), window)
+        found: list[Tensor | None] = [None]
+        for table, (shape, feature_dtype, last) in zip(tables, ctx.maps, strict=True):
+            gradient = table.view(shape[0], *shape[2:], channels).movedim(-1, 1).to(feature_dtype)
+            found.append(gradient if last else gradient.contiguous())
+        return tuple(found)
+
+
+def is_channels_last(features: Tensor) -> bool:
+    """True if the channels of a map lie next to each other in memory and the map is not also contiguous."""
+    layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
+    return features.is_contiguous(memory_format=layout) and not features.is_contiguous()
