@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 # Why a test may be left out in CI: it is about data or a device that CI does not have. Anything else fails there.
-SKIPS_ALLOWED_IN_CI = re.compile(r"MEDMASKRCNN_DATA|\bGPU\b|\bCUDA\b|\bROCm\b|\bMPS\b|\bon (Windows|macOS)\b", re.IGNORECASE)
+SKIPS_ALLOWED_IN_CI = re.compile(r"MEDMASKRCNN_DATA|\b(GPU|CUDA|ROCm|MPS|Windows|macOS)\b", re.IGNORECASE)
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests that take ``device`` on every device there is."""
     if "device" not in metafunc.fixturenames:
         return
-    import torch  # noqa: PLC0415  (2 s, which a run of tests without tensors need not pay)
+    import torch  # here: 2 s that a run of tests without tensors need not pay
 
     names = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     marks = {"cpu": (), "cuda": (pytest.mark.gpu,)}

@@ -1,0 +1,58 @@
+# make demo   segments a phantom CT study with a model that ships, start to finish
+# make test   runs the whole suite against the installed wheel
+# make lint   ruff, mypy, import-linter
+#
+# Each does its own set-up in a virtual environment of its own; Python 3.11 or newer, pip and make are all that is needed.
+#   make test PYTHON=python3.12            another Python
+#   make test PYTEST_ARGS="-k nms -x"      some of the suite
+#   make demo PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
+#                                          torch without CUDA: 1 GB instead of 6
+
+PYTHON ?= python3
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+
+DEMO_VENV := .venv-demo
+TEST_VENV := .venv-test
+
+# The napari tests draw: without a display of its own the suite borrows one from xvfb, where that is installed.
+ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
+  XVFB := $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1600x1000x24",)
+endif
+
+.PHONY: demo test lint format clean
+
+demo: $(DEMO_VENV)/ready
+	@sh .ci/install-wheel $(DEMO_VENV)
+	@start=$$(date +%s) && $(DEMO_VENV)/bin/medmaskrcnn demo -o demo-result && echo "make demo: $$(($$(date +%s) - start)) s after installation"
+
+# From a folder outside the checkout, so that what is tested is what a user installs.
+test: $(TEST_VENV)/ready
+	@sh .ci/install-wheel $(TEST_VENV)
+	@away=$$(mktemp -d) && trap 'rm -rf "$$away"' EXIT && cd "$$away" && \
+	MEDMASKRCNN_TEST_INSTALLED=1 $(XVFB) "$(CURDIR)/$(TEST_VENV)/bin/pytest" --rootdir="$(CURDIR)" -c "$(CURDIR)/pyproject.toml" \
+	  -p no:cacheprovider -n 2 --dist loadfile $(PYTEST_ARGS) "$(CURDIR)/tests"
+
+lint: $(TEST_VENV)/ready-lint
+	$(TEST_VENV)/bin/ruff check .
+	$(TEST_VENV)/bin/ruff format --check .
+	$(TEST_VENV)/bin/mypy
+	PYTHONPATH=.:kernels:datasets:napari_plugin $(TEST_VENV)/bin/lint-imports
+
+format: $(TEST_VENV)/ready-lint
+	$(TEST_VENV)/bin/ruff check --fix .
+	$(TEST_VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist demo-result .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# The dependencies; the package itself is built and put in by .ci/install-wheel, each time it has changed.
+$(DEMO_VENV)/ready: pyproject.toml .ci/make-venv
+	@sh .ci/make-venv $(DEMO_VENV) "." "$(PYTHON)" $(PIP_ARGS)
+
+$(TEST_VENV)/ready: pyproject.toml .ci/make-venv
+	@sh .ci/make-venv $(TEST_VENV) ".[test]" "$(PYTHON)" $(PIP_ARGS)
+
+$(TEST_VENV)/ready-lint: $(TEST_VENV)/ready
+	@sh .ci/make-venv $(TEST_VENV) ".[dev]" "$(PYTHON)" $(PIP_ARGS)
+	@touch $@

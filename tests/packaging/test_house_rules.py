@@ -1,0 +1,75 @@
+"""Rules of the repository that no linter knows."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+SOURCES = ["medmaskrcnn", "kernels", "datasets", "napari_plugin"]
+MAX_FILES_WITH_TORCH_LOAD = 2  # foreign weights, training checkpoints
+
+
+def calls_of(path: Path, owner: str, name: str) -> list[ast.Call]:
+    """The calls ``owner.name(...)`` in a file."""
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == name
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == owner
+    ]
+
+
+def python_files() -> list[Path]:
+    """Every Python file of the four packages."""
+    return [path for folder in SOURCES for path in (CHECKOUT / folder).rglob("*.py")]
+
+
+def says(call: ast.Call, keyword: str, value: bool) -> bool:
+    """Whether a call passes ``keyword=value`` as a literal."""
+    return any(k.arg == keyword and isinstance(k.value, ast.Constant) and k.value.value is value for k in call.keywords)
+
+
+def test_torch_load_is_safe_and_rare():
+    calls = {path: calls_of(path, "torch", "load") for path in python_files()}
+    with_load = [path for path, found in calls.items() if found]
+    assert len(with_load) <= MAX_FILES_WITH_TORCH_LOAD, with_load
+    assert all(says(call, "weights_only", True) for found in calls.values() for call in found)
+
+
+def test_nothing_is_unpickled():
+    for path in python_files():
+        text = path.read_text(encoding="utf-8")
+        assert "import pickle" not in text, path
+        assert "from torch import load" not in text, path
+        assert not [call for call in calls_of(path, "np", "load") if not says(call, "allow_pickle", False)], path
+
+
+@pytest.mark.parametrize("folder", ["kernels", "datasets", "napari_plugin", "tests"])
+def test_folder_is_no_package(folder):
+    assert not (CHECKOUT / folder / "__init__.py").exists()
+
+
+def test_tests_shadow_no_library():
+    folders = {path.name for path in (CHECKOUT / "tests").rglob("*") if path.is_dir()}
+    assert not folders & {"kernels", "datasets"}
+    assert not list((CHECKOUT / "tests").rglob("__init__.py"))
+
+
+def test_test_files_have_names_of_their_own():
+    names = [path.name for path in (CHECKOUT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names))
+
+
+def test_ignore_patterns_cannot_drop_a_package():
+    """hatchling leaves out what git ignores: a bare `datasets/` would empty the wheel without a word."""
+    caches = {"__pycache__/", ".pytest_cache/", ".mypy_cache/", ".ruff_cache/", ".hypothesis/", ".import_linter_cache/"}
+    lines = (CHECKOUT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    assert patterns
+    assert [p for p in patterns if not p.startswith("/") and p not in caches and p != "*.egg-info/"] == []

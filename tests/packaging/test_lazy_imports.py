@@ -1,0 +1,95 @@
+"""What an import or a command loads, seen from a fresh interpreter."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+OURS = ("medmaskrcnn", "medmaskrcnn_kernels", "medmaskrcnn_datasets", "napari_medmaskrcnn")
+
+# Runs a command of the CLI in this interpreter, swallows its exit, and reports the top-level modules it loaded.
+COMMAND = """
+import json, sys
+from medmaskrcnn.cli.main import main
+sys.argv = ["medmaskrcnn", *json.loads(sys.argv[1])]
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code or 0
+else:
+    code = 0
+print("\\nLOADED", json.dumps([code, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+
+
+def loaded_by(code: str, *arguments: str, folder: Path) -> str:
+    """The standard output of ``code`` in a fresh interpreter that starts in ``folder``."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run_command(arguments: list[str], folder: Path) -> tuple[int, set[str], str]:
+    """Exit code, top-level modules loaded and output of ``medmaskrcnn ARGUMENTS``."""
+    out = loaded_by(COMMAND, json.dumps(arguments), folder=folder)
+    shown, _, report = out.rpartition("\nLOADED ")
+    code, modules = json.loads(report)
+    return code, set(modules), shown
+
+
+@pytest.fixture(scope="module")
+def nifti(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small scan for ``info`` to describe."""
+    nibabel = pytest.importorskip("nibabel")
+    path = tmp_path_factory.mktemp("scan") / "scan.nii.gz"
+    nibabel.Nifti1Image(np.zeros((6, 5, 4), np.int16), np.diag([2.0, 2.0, 3.0, 1.0])).to_filename(path)
+    return path
+
+
+def test_kernels_load_torch_and_nothing_else_of_ours(tmp_path):
+    code = "import sys, json, medmaskrcnn_kernels; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    modules = set(json.loads(loaded_by(code, folder=tmp_path)))
+    assert "torch" in modules
+    assert modules & set(OURS) == {"medmaskrcnn_kernels"}
+    assert not modules & {"monai", "scipy", "pydantic"}
+
+
+def test_import_medmaskrcnn_is_light(tmp_path):
+    code = "import sys, json, medmaskrcnn; print(json.dumps(sorted({n.split('.')[0] for n in sys.modules})))"
+    modules = set(json.loads(loaded_by(code, folder=tmp_path)))
+    assert not modules & {"torch", "numpy", "monai", "scipy", "pydicom", "medmaskrcnn_kernels", "medmaskrcnn_datasets"}
+
+
+def test_every_public_name_resolves(tmp_path):
+    code = "import medmaskrcnn; print(len([getattr(medmaskrcnn, name) for name in medmaskrcnn.__all__]))"
+    assert int(loaded_by(code, folder=tmp_path)) >= 12
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    import medmaskrcnn
+
+    with pytest.raises(AttributeError, match="no attribute 'segmentt'"):
+        _ = medmaskrcnn.segmentt
+
+
+@pytest.mark.parametrize("command", ["", "segment", "info", "models", "demo", "env"])
+def test_help_never_imports_torch(command, tmp_path):
+    code, modules, shown = run_command([*command.split(), "--help"], tmp_path)
+    assert code == 0
+    assert "Usage" in shown
+    assert not modules & {"torch", "monai", "medmaskrcnn_kernels"}
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_info_never_imports_torch(options, nifti, tmp_path):
+    code, modules, shown = run_command(["info", str(nifti), *options], tmp_path)
+    assert code == 0
+    assert "scan.nii.gz" in shown.replace("\n", "")
+    assert "nibabel" in modules  # it did read the scan
+    assert not modules & {"torch", "monai", "medmaskrcnn_kernels"}
