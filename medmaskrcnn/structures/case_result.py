@@ -78,7 +78,9 @@ class CaseResult:
 
     def __post_init__(self) -> None:
         if len(self.measurements) != len(self.candidates):
-            raise ValueError(f"{len(self.candidates)} instances need as many measurements, got {len(self.measurements)}")
+            raise ValueError(
+                f"{len(self.candidates)} instances need as many measurements, got {len(self.measurements)}"
+            )
 
     @property
     def kept(self) -> list[int]:

@@ -75,9 +75,7 @@ class Instances:
 
     def window(self, i: int) -> tuple[slice, slice, slice]:
         """Slices of the scan's D, H, W axes that the ``i``-th mask crop covers."""
-        d, h, w = (
-            slice(int(a), int(a) + n) for a, n in zip(self.mask_starts[i], self.masks[i].shape, strict=True)
-        )
+        d, h, w = (slice(int(a), int(a) + n) for a, n in zip(self.mask_starts[i], self.masks[i].shape, strict=True))
         return d, h, w
 
     def tight_box(self, i: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,0 +1,160 @@
+"""Size, place and intensity of what was found, instance by instance, on crops alone.
+
+Definitions (a clinician's, not the array's):
+
+* volume: voxels times the determinant of the affine;
+* centroid: mean of the voxels' centres in world coordinates;
+* intensity: over the voxels of the mask, first channel; the mean of the channels for colour. Values that are not
+  finite are left out;
+* longest axial diameter, after RECIST 1.1 (Eisenhauer et al. 2009): in each axial plane (slices along the array
+  axis closest to the patient's head-feet direction; the picture's own plane for a single image) the largest
+  distance between two points of the outline, and of these the longest. The outline is that of the voxels, not of
+  their centres: a single voxel has the diameter of its diagonal;
+* its perpendicular: in the same plane, the longest line at a right angle to it between two points of the convex
+  outline.
+
+Distances are taken in world coordinates, so sheared (gantry tilt) and oblique grids need no special case.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import ConvexHull
+
+from medmaskrcnn.structures.case_result import Measurement
+from medmaskrcnn.structures.grid import FloatArray, Grid
+from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.planes import axial_axis
+from medmaskrcnn.structures.volume import Volume
+
+_N_DIRECTIONS = 16  # calipers that sort out the planes worth an exact look
+
+
+def measure_instances(volume: Volume, instances: Instances) -> tuple[Measurement, ...]:
+    """Measure each instance; see the top of this file for what each figure means.
+
+    Args:
+        volume: The scan.
+        instances: Objects on the scan's grid.
+
+    Returns:
+        One :class:`Measurement` per instance, in their order; mm where the scan's spacing is known, else pixels.
+
+    Raises:
+        ValueError: if the two grids differ.
+    """
+    if volume.grid != instances.grid:
+        raise ValueError(f"instances lie on grid {instances.grid}, the scan on {volume.grid}; they must be the same")
+    return tuple(_measure(volume, instances, i) for i in range(len(instances)))
+
+
+def _measure(volume: Volume, instances: Instances, i: int) -> Measurement:
+    grid, mask = instances.grid, instances.masks[i]
+    unit = "mm" if grid.spacing_known else "px"
+    n_voxels = int(np.count_nonzero(mask))
+    if n_voxels == 0:
+        return Measurement(unit, 0.0, None, None, None, None, None, None)
+    longest, perpendicular = axial_diameters(mask, grid)
+    values = _intensities(volume, instances.window(i), mask)
+    mean, low, high = (float(f(values)) for f in (np.mean, np.min, np.max)) if values.size else (None, None, None)
+    return Measurement(
+        unit=unit,
+        volume=n_voxels * grid.voxel_volume,
+        longest_axial_diameter=longest,
+        perpendicular_diameter=perpendicular,
+        centroid=_centroid(mask, instances.mask_starts[i], grid),
+        mean_intensity=mean,
+        min_intensity=low,
+        max_intensity=high,
+    )
+
+
+def _intensities(volume: Volume, window: tuple[slice, slice, slice], mask: BoolArray) -> FloatArray:
+    channels = volume.array[(slice(None), *window)]
+    if volume.channel_kind != "colour":
+        channels = channels[:1]
+    values = np.asarray(np.mean([channel[mask] for channel in channels], axis=0, dtype=np.float64))
+    return np.asarray(values[np.isfinite(values)])
+
+
+def _centroid(mask: BoolArray, start: NDArray[np.int64], grid: Grid) -> tuple[float, float, float]:
+    index = []
+    for axis in range(3):
+        counts = np.asarray(mask.sum(axis=tuple(a for a in range(3) if a != axis)))
+        index.append(start[axis] + np.dot(counts, np.arange(len(counts))) / counts.sum())
+    r, a, s = (float(x) for x in grid.index_to_ras(index))
+    return r, a, s
+
+
+def axial_diameters(mask: BoolArray, grid: Grid) -> tuple[float, float]:
+    """Longest axial diameter of a mask crop and its perpendicular, in mm (pixels where spacing is unknown).
+
+    Args:
+        mask: ``(d, h, w)`` crop with at least one voxel.
+        grid: Grid that the crop's axes lie on; its place in it does not matter.
+    """
+    axis = axial_axis(grid)
+    row_axis, column_axis = (a for a in range(3) if a != axis)
+    planes = np.moveaxis(mask, axis, 0)
+    # R of a QR decomposition takes in-plane index steps to lengths in the plane, at any tilt or shear
+    to_length = np.linalg.qr(grid.affine_vox_to_ras[:3, [row_axis, column_axis]]).R.T
+    filled = np.asarray(planes.any(axis=2))
+    first = planes.argmax(axis=2)
+    last = planes.shape[2] - planes[:, :, ::-1].argmax(axis=2)
+    lower, upper = _diameter_bounds(filled, first, last, to_length)
+    longest, perpendicular = 0.0, 0.0
+    for plane in np.argsort(-upper, kind="stable"):
+        if upper[plane] < lower.max() or upper[plane] <= longest:
+            break
+        hull = _hull(filled[plane], first[plane], last[plane], to_length)
+        length, across = _diameter(hull)
+        if length > longest:
+            longest, perpendicular = length, across
+    return longest, perpendicular
+
+
+def _diameter_bounds(
+    filled: BoolArray, first: NDArray[np.int64], last: NDArray[np.int64], to_length: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper bound of each plane's diameter, ``(planes,)`` each, from calipers in a few directions.
+
+    The width of a shape in any direction is at most its diameter, and in the direction nearest to the
+    diameter's own, at most half a step away, it is at least the diameter times the cosine of that.
+    """
+    rows = np.arange(filled.shape[1])
+    widest = np.zeros(filled.shape[0])
+    for angle in np.arange(_N_DIRECTIONS) * (np.pi / _N_DIRECTIONS):
+        per_row, per_column = to_length @ (np.cos(angle), np.sin(angle))
+        top = (rows + (per_row > 0)) * per_row + (last if per_column > 0 else first) * per_column
+        bottom = (rows + (per_row <= 0)) * per_row + (first if per_column > 0 else last) * per_column
+        width = np.where(filled, top, -np.inf).max(axis=1) - np.where(filled, bottom, np.inf).min(axis=1)
+        widest = np.maximum(widest, width)
+    slack = 1 + 1e-9  # rounding must not push a bound past the exact value
+    return widest / slack, widest * (slack / np.cos(np.pi / (2 * _N_DIRECTIONS)))
+
+
+def _hull(filled: BoolArray, first: NDArray[np.int64], last: NDArray[np.int64], to_length: FloatArray) -> FloatArray:
+    """``(V, 2)`` corners of the convex outline of one plane, in order around it, as lengths in the plane."""
+    rows = np.flatnonzero(filled)
+    corners = [(r + step, edge[rows]) for r, step in ((rows, 0), (rows, 1)) for edge in (first, last)]
+    points = np.concatenate([np.stack(corner, axis=1) for corner in corners]).astype(np.float64)
+    return np.asarray((points @ to_length)[ConvexHull(points).vertices])
+
+
+def _diameter(hull: FloatArray) -> tuple[float, float]:
+    """Longest distance between two of a convex polygon's ``(V, 2)`` corners, and the longest line across it."""
+    apart = np.linalg.norm(hull[:, None] - hull[None], axis=2)
+    a, b = np.unravel_index(np.argmax(apart), apart.shape)
+    along = (hull[b] - hull[a]) / apart[a, b]
+    position = hull @ along
+    height = hull @ np.array([-along[1], along[0]])
+    sides = []
+    for indices in (_walk(int(a), int(b), len(hull)), _walk(int(b), int(a), len(hull))[::-1]):
+        sides.append(np.interp(position, position[indices], height[indices]))
+    return float(apart[a, b]), float(np.abs(sides[0] - sides[1]).max())
+
+
+def _walk(start: int, stop: int, n: int) -> list[int]:
+    """Corners met going round a polygon of ``n`` from ``start`` to ``stop``, both included."""
+    return [(start + k) % n for k in range((stop - start) % n + 1)]

@@ -1,0 +1,99 @@
+"""Which way an array's axes run in the patient: what "axial" means for one grid, and how it is looked at.
+
+Grids may be oblique; each rule takes the array axis that lies closest to the world axis it asks for. Ties (a
+scan turned by exactly 45 degrees) go to the first axis in array order after rounding, so that noise in the last
+digits of an affine does not decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+
+from medmaskrcnn.structures.grid import FloatArray, Grid
+
+RIGHT, ANTERIOR, SUPERIOR = 0, 1, 2
+"""Rows of the affine."""
+
+_DECIMALS = 6  # cosines that agree so far count as equal
+
+PlaneKind = Literal["axial", "coronal", "sagittal"]
+
+
+@dataclass(frozen=True)
+class PlaneView:
+    """How slices along one array axis are shown the way a radiologist expects.
+
+    Axial and coronal: the patient's right lies on the left of the picture; axial: anterior up; coronal and
+    sagittal: head up; sagittal: anterior on the left.
+
+    Attributes:
+        kind: Name of the plane.
+        axis: Array axis (0, 1, 2 for D, H, W) that the slices are taken along.
+        row_axis, column_axis: Array axes that run down and across the picture.
+        flip_rows, flip_columns: Whether they are reversed for that.
+        edges: Patient directions at the picture's left, right, top and bottom, e.g. ``("R", "L", "A", "P")``.
+    """
+
+    kind: PlaneKind
+    axis: int
+    row_axis: int
+    column_axis: int
+    flip_rows: bool
+    flip_columns: bool
+    edges: tuple[str, str, str, str]
+
+
+def directions(grid: Grid) -> FloatArray:
+    """``(3, 3)`` cosines between world axes R, A, S (rows) and array axes D, H, W (columns), rounded."""
+    linear = grid.affine_vox_to_ras[:3, :3]
+    return np.asarray(np.round(linear / np.linalg.norm(linear, axis=0), _DECIMALS))
+
+
+def world_axes(grid: Grid) -> tuple[int, int, int]:
+    """The array axes (0, 1, 2 for D, H, W) that lie closest to R-L, A-P and S-I; a permutation."""
+    cosines = np.abs(directions(grid))
+
+    def agreement(axes: tuple[int, ...]) -> float:
+        return round(sum(float(cosines[world, axis]) for world, axis in enumerate(axes)), _DECIMALS)
+
+    right, anterior, superior = max(permutations(range(3)), key=agreement)
+    return right, anterior, superior
+
+
+def axial_axis(grid: Grid) -> int:
+    """The array axis that axial planes are stacked along: the one closest to the patient's S-I direction.
+
+    A single image (one slice) has one plane only, its own, whatever its direction.
+    """
+    if grid.shape[0] == 1:
+        return 0
+    return int(np.argmax(np.abs(directions(grid)[SUPERIOR])))
+
+
+def plane_view(grid: Grid, axis: int) -> PlaneView:
+    """How slices along array axis ``axis`` are to be shown; see :class:`PlaneView`."""
+    axes = world_axes(grid)
+    normal = axes.index(axis)
+    kinds: dict[int, tuple[PlaneKind, int, int]] = {
+        SUPERIOR: ("axial", ANTERIOR, RIGHT),
+        ANTERIOR: ("coronal", SUPERIOR, RIGHT),
+        RIGHT: ("sagittal", SUPERIOR, ANTERIOR),
+    }
+    kind, row_world, column_world = kinds[normal]
+    row_axis, column_axis = axes[row_world], axes[column_world]
+    cosines = directions(grid)
+    names = {RIGHT: ("R", "L"), ANTERIOR: ("A", "P"), SUPERIOR: ("S", "I")}
+    return PlaneView(
+        kind=kind,
+        axis=axis,
+        row_axis=row_axis,
+        column_axis=column_axis,
+        # down the picture and across it, the world coordinate falls: from A to P, from S to I, from R to L
+        flip_rows=bool(cosines[row_world, row_axis] > 0),
+        flip_columns=bool(cosines[column_world, column_axis] > 0),
+        edges=(*names[column_world], *names[row_world]),
+    )

@@ -1,0 +1,251 @@
+"""A CaseResult on disk: ``instances.npz``, from which every other export is made.
+
+One zip of plain numpy arrays, readable with ``numpy.load(path, allow_pickle=False)``:
+
+=============== ========== ======================================================================
+entry           dtype      meaning
+=============== ========== ======================================================================
+``header``      uint8      UTF-8 JSON: format, version, class names, threshold, measurements, record
+``grid_shape``  int64 (3)  voxels along D, H, W
+``affine``      float64    (4, 4), voxel index D, H, W to R, A, S in mm
+``labels``      int64 (N)  index into the class names
+``scores``      float32    (N), falling
+``boxes``       float32    (N, 6) detection boxes, voxel coordinates, minima D, H, W, then maxima
+``mask_starts`` int64      (N, 3) voxel index of each mask crop's first voxel
+``mask_shapes`` int64      (N, 3) extent of each mask crop
+``mask_bits``   uint8      the crops one after the other, each through ``numpy.packbits``
+=============== ========== ======================================================================
+
+What varies from run to run (:attr:`CaseResult.run`) is left out and zip entries carry a fixed date, so that the
+same work done twice is the same bytes. Reading checks every declared size before anything is unpacked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import BoolArray, Instances
+
+FORMAT = "medmaskrcnn case"
+VERSION = 1
+MAX_INSTANCES = 1_000_000
+MAX_HEADER_BYTES = 1 << 28
+MAX_MASK_VOXELS = 1 << 33
+"""Voxels of all mask crops together that :func:`load_case` unpacks unless told otherwise: 8 GiB of memory."""
+
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_ROWS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "labels": ("<i8", ()),
+    "scores": ("<f4", ()),
+    "boxes": ("<f4", (6,)),
+    "mask_starts": ("<i8", (3,)),
+    "mask_shapes": ("<i8", (3,)),
+}
+_ENTRIES = ("header", "grid_shape", "affine", *_ROWS, "mask_bits")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The JSON part of the file."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    format: str
+    version: int
+    class_names: tuple[str, ...]
+    spacing_known: bool
+    score_threshold: float
+    measurements: tuple[Measurement, ...]
+    record: RunRecord
+
+
+_HEADER = TypeAdapter(_Header)
+
+
+def save_case(result: CaseResult, path: str | os.PathLike[str]) -> None:
+    """Write a result without loss; all candidates, overlaps included, but not :attr:`CaseResult.run`.
+
+    The file appears whole or not at all. Settings and source of the record come back as JSON gives them:
+    tuples in them become lists.
+
+    Args:
+        result: The result.
+        path: File to write, ``instances.npz`` by convention; one that is there is replaced.
+
+    Raises:
+        OutputError: if the file cannot be written.
+        TypeError: if the record's settings or source hold what JSON cannot.
+    """
+    target = Path(path)
+    arrays = _arrays(result)
+    temporary = target.with_name(f".{target.name}.{uuid4().hex}")
+    try:
+        with temporary.open("xb") as stream:
+            _write_zip(stream, arrays)
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def load_case(path: str | os.PathLike[str], *, max_mask_voxels: int = MAX_MASK_VOXELS) -> CaseResult:
+    """Read what :func:`save_case` wrote; ``run`` is empty in what comes back.
+
+    Args:
+        path: The file.
+        max_mask_voxels: Refuse files whose mask crops have more voxels together (a byte of memory each).
+
+    Raises:
+        ReadError: if the file is missing, damaged, of another kind, of a newer version, or too large.
+    """
+    source = Path(path)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return _read_case(archive, source, max_mask_voxels)
+    except ReadError:
+        raise
+    except FileNotFoundError as error:
+        raise ReadError(f"there is no file {source}") from error
+    except OSError as error:
+        raise ReadError(f"cannot read {source}: {error.strerror or error}") from error
+    except zipfile.BadZipFile as error:
+        raise ReadError(f"{source} is not a medmaskrcnn result or is damaged: {error}") from error
+    except Exception as error:  # zlib.error, EOFError, NotImplementedError, ... : whatever damage makes of a zip
+        raise ReadError(f"{source} is damaged: {error}") from error
+
+
+def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
+    found = result.candidates
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "class_names": list(found.class_names),
+        "spacing_known": found.grid.spacing_known,
+        "score_threshold": float(result.score_threshold),
+        "measurements": [asdict(m) for m in result.measurements],
+        "record": asdict(result.record),
+    }
+    text = json.dumps(header, sort_keys=True, default=_plain)
+    bits = [np.packbits(mask, axis=None) for mask in found.masks]
+    return {
+        "header": np.frombuffer(text.encode("ascii"), np.uint8),
+        "grid_shape": np.asarray(found.grid.shape, "<i8"),
+        "affine": found.grid.affine_vox_to_ras.astype("<f8"),
+        "labels": found.labels.astype("<i8"),
+        "scores": found.scores.astype("<f4"),
+        "boxes": found.boxes.astype("<f4"),
+        "mask_starts": found.mask_starts.astype("<i8"),
+        "mask_shapes": np.asarray([m.shape for m in found.masks], "<i8").reshape(-1, 3),
+        "mask_bits": np.concatenate(bits) if bits else np.zeros(0, np.uint8),
+    }
+
+
+def _plain(value: object) -> object:
+    """Numpy's numbers as Python's, which JSON knows."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a run record must hold JSON values, got {type(value).__name__}: {value!r}")
+
+
+def _write_zip(stream: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in _ENTRIES:
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=_ZIP_DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3  # the same bytes on every system
+            info.external_attr = 0o644 << 16
+            info.file_size = arrays[name].nbytes + 4096  # an upper bound: decides on zip64 before writing
+            with archive.open(info, "w") as entry:
+                np.lib.format.write_array(entry, np.ascontiguousarray(arrays[name]), (1, 0), allow_pickle=False)
+
+
+def _read_case(archive: zipfile.ZipFile, source: Path, max_mask_voxels: int) -> CaseResult:
+    names = sorted(info.filename for info in archive.infolist())
+    if "header.npy" not in names:
+        raise ReadError(f"{source} is not a medmaskrcnn result: it has no header")
+    header = _read_header(archive, source)
+    if names != sorted(f"{name}.npy" for name in _ENTRIES):
+        raise ReadError(f"{source} is damaged: it should hold {', '.join(_ENTRIES)}, got {', '.join(names)}")
+    grid_shape = _read_array(archive, "grid_shape", "<i8", (3,))
+    affine = _read_array(archive, "affine", "<f8", (4, 4))
+    d, h, w = (int(extent) for extent in grid_shape)
+    grid = Grid((d, h, w), affine, spacing_known=header.spacing_known)
+    n = len(header.measurements)
+    if n > MAX_INSTANCES:
+        raise ReadError(f"{source} claims {n} instances, more than the {MAX_INSTANCES} allowed")
+    rows = {name: _read_array(archive, name, dtype, (n, *tail)) for name, (dtype, tail) in _ROWS.items()}
+    masks = _read_masks(archive, source, rows.pop("mask_shapes"), grid.shape, max_mask_voxels)
+    found = Instances(grid=grid, class_names=header.class_names, masks=masks, **rows)
+    return CaseResult(found, header.score_threshold, header.measurements, header.record)
+
+
+def _read_header(archive: zipfile.ZipFile, source: Path) -> _Header:
+    size = archive.getinfo("header.npy").file_size
+    if size > MAX_HEADER_BYTES:
+        raise ReadError(f"{source} claims a header of {size} bytes, more than the {MAX_HEADER_BYTES} allowed")
+    text = _read_array(archive, "header", "|u1", None).tobytes()
+    found = json.loads(text)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ReadError(f"{source} is not a medmaskrcnn result: its header does not say {FORMAT!r}")
+    if found.get("version") != VERSION:
+        raise ReadError(
+            f"{source} has format version {found.get('version')}, this software reads {VERSION}. "
+            "It may have been written by a newer medmaskrcnn: upgrade with pip install -U medmaskrcnn."
+        )
+    try:
+        return _HEADER.validate_json(text)
+    except ValidationError as error:
+        raise ReadError(f"the header of {source} is damaged: {error}") from error
+
+
+def _read_array(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]:
+    """One entry, after its declared type, shape and size were found to be what they must (``None``: 1D, any)."""
+    with archive.open(f"{name}.npy") as entry:
+        version = np.lib.format.read_magic(entry)
+        if version != (1, 0):
+            raise ValueError(f"entry {name} has numpy format {version}")
+        got_shape, fortran, got_dtype = np.lib.format.read_array_header_1_0(entry)
+        n_bytes = archive.getinfo(f"{name}.npy").file_size - entry.tell()
+        expected = (n_bytes,) if shape is None else shape
+        if got_dtype.str != dtype or fortran or got_shape != expected:
+            raise ValueError(f"entry {name} must be {dtype} {expected}, got {got_dtype.str} {got_shape}")
+        if n_bytes != int(np.prod(expected, dtype=np.int64)) * got_dtype.itemsize:
+            raise ValueError(f"entry {name} {expected} cannot have {n_bytes} bytes")
+        return np.frombuffer(bytearray(entry.read()), dtype).reshape(expected)
+
+
+def _read_masks(
+    archive: zipfile.ZipFile, source: Path, shapes: NDArray[np.int64], grid_shape: tuple[int, int, int], limit: int
+) -> tuple[BoolArray, ...]:
+    if (shapes < 0).any() or (shapes > np.asarray(grid_shape)).any():
+        raise ValueError(f"mask shapes leave the grid {grid_shape}")
+    voxels = [int(d) * int(h) * int(w) for d, h, w in shapes]
+    if sum(voxels) > limit:
+        raise ReadError(
+            f"{source} claims masks of {sum(voxels)} voxels, more than the {limit} allowed. "
+            "If you trust the file, raise max_mask_voxels."
+        )
+    lengths = [(v + 7) // 8 for v in voxels]
+    bits = _read_array(archive, "mask_bits", "|u1", (sum(lengths),))
+    ends = np.cumsum([0, *lengths])
+    return tuple(
+        np.unpackbits(bits[a:b], count=v).view(np.bool_).reshape(tuple(int(s) for s in shape))
+        for a, b, v, shape in zip(ends[:-1], ends[1:], voxels, shapes, strict=True)
+    )
