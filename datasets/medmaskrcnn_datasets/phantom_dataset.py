@@ -1,0 +1,113 @@
+"""A folder of phantoms with its manifest: what the model that ships for the demo learns from."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
+from medmaskrcnn_datasets.files import make_folder
+from medmaskrcnn_datasets.manifest import Manifest, ManifestCase, ManifestInstance, Split, write_manifest
+from medmaskrcnn_datasets.nifti import write_nifti
+from medmaskrcnn_datasets.phantom import CLASS_NAMES, Phantom, make_phantom
+from medmaskrcnn_datasets.phantom_settings import Shape3, random_settings
+
+LICENCE = "CC0-1.0 (synthetic)"
+
+
+def phantom_dataset(
+    out_dir: Path | str,
+    seeds: Sequence[int],
+    *,
+    max_shape: Shape3 = (128, 256, 256),
+    val: Collection[int] = (),
+    test: Collection[int] = (),
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Make phantoms with the settings that their seeds give, and write them as NIfTI pairs.
+
+    Args:
+        out_dir: Gets ``images/``, ``labels/`` and ``manifest.json``.
+        seeds: One case each.
+        max_shape: See :func:`medmaskrcnn_datasets.phantom_settings.random_settings`.
+        val, test: Seeds that go to these splits; all others go to ``train``.
+        workers: Processes; 1 works in this one.
+        progress: Called with the number of finished cases and their total.
+
+    Returns:
+        Path of the manifest.
+
+    Raises:
+        ValueError: if seeds repeat, or a seed is in both ``val`` and ``test``.
+        OutputError: if the folder cannot be written.
+    """
+    if len(set(seeds)) != len(seeds) or set(val) & set(test):
+        raise ValueError("each seed must occur once, and in val or test but not both")
+    folder = make_folder(out_dir)
+    cases: dict[int, ManifestCase] = {}
+    for seed, case in _made(folder, seeds, max_shape, val, test, workers):
+        cases[seed] = case
+        if progress:
+            progress(len(cases), len(seeds))
+    manifest = Manifest("phantom-ct", "CT", LICENCE, CLASS_NAMES, tuple(cases[s] for s in seeds))
+    return write_manifest(manifest, folder / "manifest.json")
+
+
+def write_case(phantom: Phantom, folder: Path, *, case_id: str, split: Split | None = None) -> ManifestCase:
+    """Write image and label map of one phantom; the entry for a manifest in ``folder``.
+
+    Raises:
+        OutputError: if a file cannot be written.
+    """
+    image, label = f"images/{case_id}.nii.gz", f"labels/{case_id}_label.nii.gz"
+    volume = phantom.volume
+    write_nifti(volume.array[0], volume.grid, folder / image, description=PHANTOM_GENERATOR)
+    write_nifti(phantom.labels, volume.grid, folder / label, description=PHANTOM_GENERATOR)
+    instances = tuple(ManifestInstance(i.value, i.class_name, i.part_of) for i in phantom.instances)
+    return ManifestCase(case_id, case_id, image, label, split, instances)
+
+
+def _made(
+    folder: Path, seeds: Sequence[int], max_shape: Shape3, val: Collection[int], test: Collection[int], workers: int
+) -> Iterator[tuple[int, ManifestCase]]:
+    """Cases as they are finished."""
+    jobs = [(folder, s, max_shape, "val" if s in val else "test" if s in test else "train") for s in seeds]
+    if workers <= 1:
+        yield from (_make_one(*job) for job in jobs)
+        return
+    with _single_threaded_children():
+        context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
+        with ProcessPoolExecutor(min(workers, max(1, len(jobs))), mp_context=context) as pool:
+            waiting: list[Future[tuple[int, ManifestCase]]] = [pool.submit(_make_one, *job) for job in jobs]
+            try:
+                for done in as_completed(waiting):
+                    yield done.result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def _make_one(folder: Path, seed: int, max_shape: Shape3, split: Split) -> tuple[int, ManifestCase]:
+    phantom = make_phantom(random_settings(seed, max_shape=max_shape))
+    return seed, write_case(phantom, folder, case_id=f"phantom_{seed:04d}", split=split)
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Processes started here use one BLAS thread each: more only fight over the same cores."""
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
