@@ -1,1 +1,1 @@
-
+"""From a manifest of labelled cases to a model file."""
