@@ -1,0 +1,116 @@
+"""napari's reader: scans, folders of DICOM, and the result folders of ``medmaskrcnn segment``.
+
+``path -> Volume or CaseResult -> layer data``; :mod:`.image_layers` and :mod:`.result_layers` do the second step.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from medmaskrcnn.errors import MedMaskRCNNError, ReadError
+from medmaskrcnn.io.discover import describe
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.io.scan_info import ScanInfo
+from medmaskrcnn.structures.store import load_case
+from napari_medmaskrcnn.image_layers import LayerData, volume_to_layer
+from napari_medmaskrcnn.result_layers import result_to_layers
+
+RESULT_FILE = "instances.npz"
+
+_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tiff", ".tif", ".dcm", ".dicom", ".ima")
+
+
+def napari_get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
+    """napari asks for a reader of ``path``: ours, or ``None`` where the path is certainly none of ours.
+
+    Args:
+        path: A file or folder, or several of them, of which each is opened by itself.
+    """
+    paths = _as_paths(path)
+    return read_layers if paths and all(map(_may_be_ours, paths)) else None
+
+
+def read_layers(path: str | Sequence[str]) -> list[LayerData]:
+    """Layers of a scan, of every series in a folder, or of a result.
+
+    Raises:
+        ReadError: if a path holds nothing that can be shown; the message says what is there instead.
+    """
+    return [layer for one in _as_paths(path) for layer in (_result_layers(one) or _scan_layers(one))]
+
+
+def _as_paths(path: str | Sequence[str]) -> list[Path]:
+    return [Path(path)] if isinstance(path, str) else [Path(one) for one in path]
+
+
+def _may_be_ours(path: Path) -> bool:
+    """A quick look: by the ending, for an archive or a file without a telling name by what it begins with."""
+    name = path.name.lower()
+    if path.is_dir() or name.endswith(_ENDINGS):
+        return True
+    try:
+        return _is_result(path) if name.endswith(".npz") else _is_dicom(path)
+    except OSError:
+        return False
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an ``.npz`` has the entries that every result has."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return {"header.npy", "mask_bits.npy"} <= set(archive.namelist())
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file starts as DICOM files do: 128 bytes, then ``DICM`` (PS3.10, section 7.1)."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _result_layers(path: Path) -> list[LayerData]:
+    """Layers of a result file or folder; empty if the path is neither."""
+    file = path / RESULT_FILE if path.is_dir() else path
+    return result_to_layers(load_case(file)) if file.suffix == ".npz" and file.is_file() else []
+
+
+def _scan_layers(path: Path) -> list[LayerData]:
+    """An image layer for every scan in ``path``; of several the first is visible."""
+    found = describe(path)
+    scans = [info for info in found if info.segmentable]
+    if not scans:
+        reasons = "; ".join(f"{Path(info.path).name}: {info.reason}" for info in found[:5])
+        raise ReadError(f"{path} holds no scan that can be shown. {reasons or 'It is empty.'}")
+    layers: list[LayerData] = []
+    for number, info in enumerate(scans, start=1):
+        name = layer_name(info, number if len(scans) > 1 else None)
+        try:
+            layer = volume_to_layer(read_volume(info.path, series=info.series_uid), name)
+        except MedMaskRCNNError as error:
+            if len(scans) == 1:
+                raise
+            warnings.warn(f"{name} was left out: {error}", stacklevel=2)
+            continue
+        layer[1]["visible"] = not layers
+        layers.append(layer)
+    if not layers:
+        raise ReadError(f"none of the {len(scans)} scans in {path} can be read")
+    return layers
+
+
+def layer_name(info: ScanInfo, number: int | None) -> str:
+    """A name without patient data: the modality of a DICOM series, else the file's own name.
+
+    Args:
+        info: The scan.
+        number: Its number among several, else ``None``.
+    """
+    if info.series_uid is None and info.format != "DICOM":
+        name = Path(info.path).name
+        ending = next((e for e in _ENDINGS if name.lower().endswith(e)), "")
+        return name[: len(name) - len(ending)]
+    kind = info.modality or "scan"
+    return kind if number is None else f"{kind} {number}"
