@@ -1,1 +1,1 @@
-"""From a result to files: NIfTI label map, table, JSON, picture."""
+"""Files made from a result: label map, table, JSON, preview."""

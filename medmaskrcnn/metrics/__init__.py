@@ -1,1 +1,1 @@
-"""How good a result is: matching of instances, average precision, Dice; 2D and 3D."""
+"""How well predictions agree with references."""
