@@ -13,7 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn_datasets.shapes import EVERYWHERE, Bounds, Diaphragm, Point, Ribs, Shape, Superellipsoid, Tube, Union, Within
+from medmaskrcnn_datasets.shapes import (
+    EVERYWHERE,
+    Bounds,
+    Diaphragm,
+    Point,
+    Ribs,
+    Shape,
+    Superellipsoid,
+    Tube,
+    Union,
+    Within,
+)
 
 TUMOUR = "tumour"
 CLASS_NAMES = (
@@ -108,7 +119,7 @@ def make_anatomy(rng: np.random.Generator) -> list[Structure]:
     chance = _Chance(rng)
     frame = _frame(chance)
     return [
-        *_spine(chance),
+        *_spine(chance, frame),
         *_vessels(chance),
         *_kidneys(chance, frame),
         *_liver_and_spleen(chance, frame),
@@ -124,23 +135,24 @@ def _frame(chance: _Chance) -> _Frame:
     wall = chance.near(13, 2)
     exponent = chance.near(2.35, 0.15)
 
-    def layer(inset: float) -> Tube:
-        return Tube((0.0, 0.0), (165 - inset, depth - inset), exponent=exponent)
+    def layer(side: float, front: float, back: float) -> Tube:
+        """A wall at R = +-side, A = front and A = -back."""
+        return Tube((0.0, (front - back) / 2), (side, (front + back) / 2), exponent=exponent)
 
     inner = fat + wall
     right = (chance.near(68, 6), chance.near(8, 6), chance.near(48, 8))
     left = (chance.near(-68, 6), chance.near(4, 6), right[2] - chance.near(14, 6))
     return _Frame(
-        skin=layer(0),
-        under_skin=layer(2),
-        muscle=layer(fat),
-        rib_line=layer(fat + wall * 0.55),
-        cavity=Tube((0.0, 3.0), (165 - inner, depth - inner - 2), exponent=exponent),
+        skin=layer(165, depth, depth),
+        under_skin=layer(163, depth - 2, depth - 2),
+        muscle=layer(165 - fat, depth - fat, depth - 6),
+        rib_line=layer(165 - fat - wall * 0.55, depth - fat - wall * 0.55, 83),
+        cavity=layer(165 - inner, depth - inner, 76),
         diaphragm=Diaphragm((right, left), fall_per_mm=chance.near(0.0085, 0.0015)),
     )
 
 
-def _spine(chance: _Chance) -> list[Structure]:
+def _spine(chance: _Chance, frame: _Frame) -> list[Structure]:
     """Vertebrae from L4 or so to the upper chest, discs between them, the canal behind."""
     structures = [
         Structure("spinal canal", Tube((0.0, -84.0), (8.0, 7.5)), 25, 3.0),
@@ -154,13 +166,11 @@ def _spine(chance: _Chance) -> list[Structure]:
         width = float(np.interp(z, [-200, 100], [24, 17]))
         middle = z + height / 2
         x = lean * float(np.sin(middle / 90))
-        bone = _vertebra(chance, x, middle, width, height)
+        bone = Within(_vertebra(chance, x, middle, width, height), inside=(frame.muscle,))
         structures.append(
             Structure("vertebra", bone, dense, 18.0, rim=(chance.near(640, 60), 4.0), class_name="vertebra")
         )
-        disc = Superellipsoid(
-            (x, -60.0, z - disc_mm / 2), (width * 0.96, width * 0.7, disc_mm / 2 + 1.5), exponent=4.0
-        )
+        disc = Superellipsoid((x, -60.0, z - disc_mm / 2), (width * 0.96, width * 0.7, disc_mm / 2 + 1.5), exponent=4.0)
         structures.append(Structure("disc", disc, 85, 4.0))
         z += height + disc_mm
     bodies = [s for s in structures if s.name != "disc"]
@@ -174,7 +184,7 @@ def _vertebra(chance: _Chance, x: float, middle: float, width: float, height: fl
         (
             Superellipsoid((x, -60.0, middle), (width, width * 0.72, half), exponent=4.5),
             Superellipsoid((0.0, -84.0, middle), (15.0, 14.0, half * 0.72), exponent=2.5),
-            Superellipsoid((0.0, -99.0, middle - 3), (4.5, 17.0, half * 0.62), exponent=2.5),
+            Superellipsoid((0.0, -94.0, middle - 3), (4.5, 15.0, half * 0.62), exponent=2.5),
             Superellipsoid((0.0, -84.0, middle), (width * chance.near(1.6, 0.1), 5.5, half * 0.45), exponent=2.5),
         ),
         blend_mm=3.0,
@@ -209,9 +219,7 @@ def _liver_and_spleen(chance: _Chance, frame: _Frame) -> list[Structure]:
     left = chance.blob((4, 42, 4 + drop), (78, 30, 34), turn=(0, -10, -8))
     hollow = chance.blob((-8, -25, -112), (74, 62, 78))
     liver = Within(Union((right, left), blend_mm=20.0), inside=(frame.cavity, under), outside=(hollow,))
-    spleen = Within(
-        chance.blob((-92, -34, -12), (26, 46, 52), turn=(20, 14, 22)), inside=(frame.cavity, under)
-    )
+    spleen = Within(chance.blob((-92, -34, -12), (26, 46, 52), turn=(20, 14, 22)), inside=(frame.cavity, under))
     bladder = chance.blob((38, 42, -58 + drop / 2), (15, 17, 26), turn=(20, 0, 0))
     hu = chance.near(108, 10)
     return [
@@ -231,8 +239,7 @@ def _bowel(chance: _Chance, frame: _Frame) -> list[Structure]:
         Structure("stomach", Within(stomach, inside=(frame.cavity, under)), chance.near(30, 15), 9.0),
         Structure("pancreas", chance.blob((-12, 4, -48), (58, 13, 16), turn=(0, 12, 6)), 90, 9.0),
     ]
-    for _ in range(int(chance.rng.integers(14, 22))):
-        centre = chance.point((0, 22, -125), 1.0)
+    for _ in range(int(chance.rng.integers(18, 28))):
         centre = (chance.near(0, 105), chance.near(18, 42), chance.near(-135, 62))
         loop = chance.blob(centre, (chance.near(26, 10), 16, 17), turn=(0, chance.near(0, 80), chance.near(0, 60)))
         lumen = Within(loop, inside=(frame.cavity, under))
@@ -245,7 +252,9 @@ def _bowel(chance: _Chance, frame: _Frame) -> list[Structure]:
 
 def _chest(chance: _Chance, frame: _Frame) -> list[Structure]:
     hu = chance.near(-850, 20)
-    chest = Tube(frame.cavity.centre, (frame.cavity.radii[0] - 3, frame.cavity.radii[1] - 3), exponent=frame.cavity.exponent)
+    chest = Tube(
+        frame.cavity.centre, (frame.cavity.radii[0] - 3, frame.cavity.radii[1] - 3), exponent=frame.cavity.exponent
+    )
     heart = chance.blob((-22, 34, 62), (46, 40, 44), turn=(0, -20, 25))
     tissue = Superellipsoid((0.0, -5.0, 120.0), (24.0, 60.0, 140.0), exponent=3.0)
     structures = [
@@ -270,7 +279,12 @@ def _walls(chance: _Chance, frame: _Frame) -> list[Structure]:
         for side in (1, -1)
     ]
     back = [
-        Structure("back muscle", Tube((side * 33.0, -88.0), (25.0, 17.0), exponent=2.5), muscle, 9.0)
+        Structure(
+            "back muscle",
+            Within(Tube((side * 33.0, -88.0), (25.0, 17.0), exponent=2.5), inside=(frame.muscle,)),
+            muscle,
+            9.0,
+        )
         for side in (1, -1)
     ]
     return [

@@ -18,7 +18,9 @@ def make_folder(path: Path | str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another output folder.") from error
+        raise OutputError(
+            f"cannot make the folder {folder}: {error.strerror}. Choose another output folder."
+        ) from error
     return folder
 
 

@@ -69,7 +69,9 @@ class Manifest:
         splits: dict[str, Split | None] = {}
         for case in self.cases:
             if splits.setdefault(case.patient, case.split) != case.split:
-                raise ValueError(f"patient {case.patient!r} lies in two splits: {splits[case.patient]} and {case.split}")
+                raise ValueError(
+                    f"patient {case.patient!r} lies in two splits: {splits[case.patient]} and {case.split}"
+                )
             _check_instances(case, self.class_names)
 
     def to_json(self) -> dict[str, Any]:
@@ -113,4 +115,6 @@ def _check_instances(case: ManifestCase, class_names: tuple[str, ...]) -> None:
         if instance.class_name not in class_names:
             raise ValueError(f"case {case.id!r}: unknown class {instance.class_name!r}, known are {class_names}")
         if instance.part_of is not None and instance.part_of not in values:
-            raise ValueError(f"case {case.id!r}: instance {instance.value} is part of {instance.part_of}, which is not there")
+            raise ValueError(
+                f"case {case.id!r}: instance {instance.value} is part of {instance.part_of}, which is not there"
+            )

@@ -50,9 +50,7 @@ class Body:
             np.arange(part.start, part.stop).reshape([-1 if a == axis else 1 for a in range(3)])
             for axis, part in enumerate(window)
         )
-        x, y, z = (
-            (r[0] * d + r[1] * h + (r[2] * w + r[3])).astype(np.float32) for r in affine[:3]
-        )
+        x, y, z = ((r[0] * d + r[1] * h + (r[2] * w + r[3])).astype(np.float32) for r in affine[:3])
         return x, y, z
 
     def anatomical(self, window: Window) -> tuple[Field, Field, Field]:

@@ -99,7 +99,9 @@ def _label(
     kept = [
         i
         for i, s in enumerate(structures)
-        if s.class_name and seen[i] and (s.class_name == TUMOUR or total[i] >= LEAST_LABELLED_MM3 or i in hosts.values())
+        if s.class_name
+        and seen[i]
+        and (s.class_name == TUMOUR or total[i] >= LEAST_LABELLED_MM3 or i in hosts.values())
     ]
     kept.sort(key=lambda i: (CLASS_NAMES.index(structures[i].class_name or ""), i))
     value = {i: n + 1 for n, i in enumerate(kept)}

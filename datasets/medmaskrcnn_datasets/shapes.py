@@ -125,7 +125,7 @@ class Within:
         outside: Solids to cut away.
     """
 
-    base: Superellipsoid | Union
+    base: Superellipsoid | Tube | Union
     inside: tuple[Shape, ...] = ()
     outside: tuple[Shape, ...] = ()
 

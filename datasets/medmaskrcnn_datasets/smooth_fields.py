@@ -37,8 +37,7 @@ class SmoothField:
         coefficients = rng.uniform(-(3**0.5), 3**0.5, size=counts) / _SPLINE_STD**3
         self._coefficients = coefficients.astype(np.float32)
         self._bases = [
-            _basis(np.arange(n) * step, count)
-            for n, step, count in zip(shape, self._steps, counts, strict=True)
+            _basis(np.arange(n) * step, count) for n, step, count in zip(shape, self._steps, counts, strict=True)
         ]
 
     def on(self, window: Window) -> Field:

@@ -77,7 +77,9 @@ def place_tumours(
     for number in range(count):
         twin = placed[0] if touching and number == 1 and placed else None
         for _ in range(6):
-            name = placed[0].name.removesuffix(f" {TUMOUR}") if twin else str(rng.choice(names, p=weights / weights.sum()))
+            name = (
+                placed[0].name.removesuffix(f" {TUMOUR}") if twin else str(rng.choice(names, p=weights / weights.sum()))
+            )
             found = _grow(body, organs, hosts[name], placed, twin, rng)
             if found is not None:
                 placed.append(found)
@@ -189,7 +191,9 @@ def _apart(lesion: Lesion, placed: Sequence[Structure], twin: Structure | None) 
 def _reachable(body: Body, organ: Structure) -> Bounds | None:
     """The part of an organ's box that the scan shows, in the scan's mm; ``None`` if there is none."""
     low, high = (corner * body.scale for corner in organ.bounds)
-    corners = np.array([[(0, n)[b] for n, b in zip(body.grid.shape, bits, strict=True)] for bits in np.ndindex(2, 2, 2)])
+    corners = np.array(
+        [[(0, n)[b] for n, b in zip(body.grid.shape, bits, strict=True)] for bits in np.ndindex(2, 2, 2)]
+    )
     seen = body.grid.coordinate_to_ras(corners)
     low, high = np.maximum(low, seen.min(axis=0)), np.minimum(high, seen.max(axis=0))
     return (low, high) if (high - low > SMALLEST_MM).all() else None
