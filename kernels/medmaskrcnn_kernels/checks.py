@@ -104,5 +104,15 @@ def check_scores(scores: Tensor, boxes: Tensor) -> None:
         raise ValueError(f"scores row {int(bad.nonzero()[0])} is NaN and cannot be ordered")
 
 
+def check_iou_threshold(iou_threshold: float) -> None:
+    """Make sure that ``iou_threshold`` is a share.
+
+    Raises:
+        ValueError: if it lies outside 0..1.
+    """
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must lie in 0..1, got {iou_threshold}")
+
+
 def _is_finite(value: float) -> bool:
     return abs(value) < float("inf")

@@ -8,6 +8,7 @@ others, for particular hardware, are chosen in this file.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import log2
 
 import torch
@@ -17,6 +18,7 @@ from medmaskrcnn_kernels.checks import (
     check_batch_index,
     check_boxes,
     check_features,
+    check_iou_threshold,
     check_output_size,
     check_scores,
     per_axis,
@@ -114,7 +116,7 @@ def multiscale_roi_align(
 
 def _pyramid_levels(strides: Sequence[tuple[float, ...]]) -> list[int]:
     levels = [log2(s[-1]) for s in strides]
-    if any(v != int(v) for v in levels) or any(b != a + 1 for a, b in zip(levels, levels[1:], strict=False)):
+    if any(v != int(v) for v in levels) or any(b != a + 1 for a, b in pairwise(levels)):
         raise ValueError(f"strides on the last axis must be powers of 2, each twice the one before, got {strides}")
     return [int(v) for v in levels]
 
@@ -158,7 +160,7 @@ def _align(
         sampling_ratio=sampling_ratio,
         aligned=aligned,
     )
-    pooled: Tensor = SeparableRoIAlign.apply(plan, *features)  # type: ignore[no-untyped-call]
+    pooled: Tensor = SeparableRoIAlign.apply(plan, *features)
     return pooled
 
 
@@ -174,10 +176,11 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         Indices ``(K,)`` int64 of what is kept, by falling score, equal scores by rising index.
 
     Raises:
-        ValueError: for a row that is not a box or whose score is NaN, or wrong shapes.
+        ValueError: for a row that is not a box or whose score is NaN, a threshold outside 0..1, or wrong shapes.
     """
     check_boxes(boxes)
     check_scores(scores, boxes)
+    check_iou_threshold(iou_threshold)
     return nms_portable(boxes.detach(), scores.detach(), iou_threshold)
 
 
@@ -188,6 +191,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     """
     check_boxes(boxes)
     check_scores(scores, boxes)
+    check_iou_threshold(iou_threshold)
     if idxs.shape != scores.shape:
         raise ValueError(f"idxs must have shape {tuple(scores.shape)}, got {tuple(idxs.shape)}")
     return batched_nms_portable(boxes.detach(), scores.detach(), idxs, iou_threshold)
@@ -216,4 +220,5 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[T
     check_boxes(windows, dims)
     precision = torch.float64 if probabilities.dtype == torch.float64 else torch.float32
     probabilities, boxes = probabilities.to(precision), boxes.to(precision)
-    return [paste_one(p, b, w) for p, b, w in zip(probabilities, boxes, windows.tolist(), strict=True)]
+    with torch.autocast(boxes.device.type, enabled=False):
+        return [paste_one(p, b, w) for p, b, w in zip(probabilities, boxes, windows.tolist(), strict=True)]

@@ -39,9 +39,7 @@ def paste_one(probability: Tensor, box: Tensor, window: Sequence[int]) -> Tensor
     dims = probability.ndim
     crop = probability
     for axis in range(dims):
-        matrix = paste_matrix(
-            box[axis], box[dims + axis], window[axis], window[dims + axis], probability.shape[axis]
-        )
+        matrix = paste_matrix(box[axis], box[dims + axis], window[axis], window[dims + axis], probability.shape[axis])
         crop = torch.tensordot(crop, matrix, dims=([0], [1]))  # the finished axis moves to the end
     return crop
 

@@ -160,9 +160,7 @@ def contract(values: Tensor, weights: Sequence[Tensor]) -> Tensor:
     for weight in weights:
         left = values.shape[len(done) + 1]
         stacked = weight[(slice(None),) + (None,) * len(done)].expand(boxes, *done, *weight.shape[1:])
-        values = torch.bmm(
-            stacked.reshape(-1, *weight.shape[1:]), values.reshape(boxes * prod(done), left, -1)
-        )
+        values = torch.bmm(stacked.reshape(-1, *weight.shape[1:]), values.reshape(boxes * prod(done), left, -1))
         done = (*done, weight.shape[1])
         rest = [w.shape[2] for w in weights[len(done) :]]
         values = values.view(boxes, *done, *rest, channels)
@@ -184,7 +182,7 @@ class SeparableRoIAlign(torch.autograd.Function):
     def forward(ctx: Any, plan: SamplingPlan, *maps: Tensor) -> Tensor:
         """Sample the maps; ``(N, C, *output_size)`` in their dtype, channels last in memory."""
         ctx.plan, ctx.maps = plan, [(m.shape, m.dtype, is_channels_last(m)) for m in maps]
-        channels, dims = maps[0].shape[1], maps[0].ndim - 2
+        channels = maps[0].shape[1]
         tables = [m.movedim(1, -1).reshape(-1, channels) for m in maps]
         pooled = maps[0].new_empty(len(plan.level), *plan.output_size, channels)
         for chunk in chunks(plan, channels):
@@ -193,10 +191,10 @@ class SeparableRoIAlign(torch.autograd.Function):
                 window = window.to(chunk.weights[0].dtype).view(*chunk.rows.shape, -1)
                 pooled[..., part].index_copy_(0, chunk.where, contract(window, chunk.weights).to(pooled.dtype))
         pooled = pooled.movedim(-1, 1)
-        return pooled if is_channels_last(maps[0]) or dims == 0 else pooled.contiguous()
+        return pooled if is_channels_last(maps[0]) else pooled.contiguous()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Spread the gradient of the output over the cells that were read."""
         plan: SamplingPlan = ctx.plan

@@ -45,7 +45,8 @@ def roi_pool(
     bins = check_output_size(output_size, dims)
     scale = per_axis(spatial_scale, dims, name="spatial_scale")
     pooled = [
-        _pool_box(features[int(image)], box.tolist(), bins, scale) for box, image in zip(boxes, batch_index, strict=True)
+        _pool_box(features[int(image)], box.tolist(), bins, scale)
+        for box, image in zip(boxes, batch_index, strict=True)
     ]
     return torch.stack(pooled) if pooled else features.new_zeros(0, features.shape[1], *bins)
 

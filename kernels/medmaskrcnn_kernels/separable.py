@@ -6,9 +6,9 @@ Interpolation weights are products over the axes and the grid is a product of on
     out[p, q, c] = sum_ij  A0[p, i] * A1[q, j] * feature[i, j, c]
 
 with one matrix ``A`` (bins x cells) for each axis of each box, in 3D with a third one. This file builds them for all
-boxes at once, over only those cells that a box reads. On one axis, with ``g`` samples to a bin, the sample ``k`` of bin
-``p`` lies at ``start + p * bin + (k + 0.5) * bin / g`` in cell indices; beyond ``[-1, size]`` it counts as 0, and within
-it is clamped to the first and last cell. That is torchvision's rule, in torchvision's order of operations.
+boxes at once, over only those cells that a box reads. On one axis, with ``g`` samples to a bin, the sample ``k`` of
+bin ``p`` lies at ``start + p * bin + (k + 0.5) * bin / g`` in cell indices; beyond ``[-1, size]`` it counts as 0, and
+within it is clamped to the first and last cell. That is torchvision's rule, in torchvision's order of operations.
 """
 
 from __future__ import annotations
