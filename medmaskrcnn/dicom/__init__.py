@@ -1,1 +1,1 @@
-"""What reading and writing DICOM share: the geometry of frames, codes, UIDs."""
+"""What reading and writing DICOM share: the geometry of frames and the names of objects."""

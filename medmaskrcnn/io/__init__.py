@@ -1,1 +1,1 @@
-"""From files to a Volume: NIfTI, NRRD, MHA, DICOM, pictures; voxels as stored, geometry checked."""
+"""Reading scans: any file or folder becomes a Volume, or a ReadError that says why not."""

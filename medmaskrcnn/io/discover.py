@@ -1,0 +1,199 @@
+"""What lies in a file or folder: every scan and every file that is none, told from headers alone.
+
+``describe`` is what the command line's ``info`` prints; ``find_scans`` is the same with a handle to read each scan.
+No voxel is decoded and nothing heavy imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from medmaskrcnn.dicom.sop_classes import NOT_IMAGES
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom_header import DicomFile, read_header
+from medmaskrcnn.io.dicom_series import DicomScan, group_scans
+from medmaskrcnn.io.dicom_volume import read_dicom
+from medmaskrcnn.io.formats import READABLE, sniff
+from medmaskrcnn.io.itk_formats import describe_itk, read_itk
+from medmaskrcnn.io.nifti import describe_nifti, read_nifti
+from medmaskrcnn.io.pictures import describe_picture, read_picture
+from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
+from medmaskrcnn.structures.volume import Volume
+
+Role = Literal["scan", "picture", "aside", "damaged", "object"]
+_PICTURES = frozenset({"PNG", "TIFF", "JPEG"})
+_HEADER_SUFFIXES = (".mhd", ".nhdr", ".hdr")
+_DICOM_NAMES = {"PT": "PET", "": "DICOM"}
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class FoundScan:
+    """A description, and how to read what it describes.
+
+    Attributes:
+        info: The description.
+        read: Gives the Volume, or raises ReadError with the reason.
+        role: ``"scan"``; ``"picture"`` (no geometry, in a folder with scans not taken for one); ``"aside"`` (an image,
+            but a localizer, a screenshot or a stray slice); ``"damaged"``; ``"object"`` (no image at all).
+    """
+
+    info: ScanInfo
+    read: Callable[[], Volume]
+    role: Role
+
+
+def describe(path: str | os.PathLike[str]) -> list[ScanInfo]:
+    """What a file, or a folder with everything below it, holds: one entry a scan and one a file set aside.
+
+    Args:
+        path: A file, a series' folder, or a folder of many patients and series, nested in any way.
+
+    Raises:
+        ReadError: if the path does not exist, the folder is empty, nothing in it could be recognised, or the
+            single file given is damaged.
+    """
+    return [found.info for found in find_scans(Path(path))]
+
+
+def find_scans(path: Path) -> list[FoundScan]:
+    """As :func:`describe`, each description with a way to read the scan."""
+    files, found = _files(path)
+    dicom: list[DicomFile] = []
+    damaged: list[Path] = []
+    for file in files:
+        kind = None
+        try:
+            kind = sniff(file)
+            if kind == "DICOM":
+                dicom.append(read_header(file))
+            else:
+                found.append(_found_other(file, kind))
+        except ReadError as error:
+            found.append(_refused(file, kind, error))
+            if kind == "DICOM":
+                damaged.append(file)
+    found += [_found_dicom(scan) for scan in group_scans([f for f in dicom if f.non_image is None], damaged)]
+    found += [_found_object(f) for f in dicom if f.non_image is not None]
+    found.sort(key=lambda f: f.info.path)
+    if path.is_file() and found[0].role == "damaged":
+        found[0].read()
+    if all(f.info.format == "unknown" for f in found):
+        raise ReadError(_nothing_message(path, found))
+    return found
+
+
+def _files(path: Path) -> tuple[list[Path], list[FoundScan]]:
+    """All files below a path in a fixed order, and the folders that may not be opened."""
+    if path.is_file():
+        return [path], []
+    if not path.is_dir():
+        missing = "does not exist" if not path.exists() else "is neither a file nor a folder"
+        raise ReadError(f"{path} {missing}. Check the spelling")
+    closed: list[OSError] = []
+    files = [
+        Path(folder) / name
+        for folder, _, names in os.walk(path, onerror=closed.append)
+        for name in names
+        if (Path(folder) / name).is_file()
+    ]
+    if not files and not closed:
+        raise ReadError(f"{path} is empty. Give a folder with scans in it ({READABLE})")
+    errors = [ReadError(f"{e.filename} may not be opened: {e.strerror}. Check the folder's rights") for e in closed]
+    return sorted(files), [_refused(Path(e.filename), None, r) for e, r in zip(closed, errors, strict=True)]
+
+
+def _found_other(path: Path, kind: str | None) -> FoundScan:
+    """A file of a format other than DICOM, or of none."""
+    if kind == "NIfTI":
+        return FoundScan(describe_nifti(path), lambda: read_nifti(path), "scan")
+    if kind in ("NRRD", "MetaImage"):
+        return FoundScan(describe_itk(path, kind), lambda: read_itk(path, kind), "scan")
+    if kind in _PICTURES and kind is not None:
+        return FoundScan(describe_picture(path, kind), lambda: read_picture(path, kind), "picture")
+    header = next((h for s in _HEADER_SUFFIXES if (h := path.with_suffix(s)).is_file() and h != path), None)
+    if header is not None:
+        reason = f"the voxels that belong to {header.name}"
+    elif path.stat().st_size == 0:
+        reason = "an empty file"
+    else:
+        reason = f"of none of the formats that can be read: {READABLE}"
+    return _unreadable(ScanInfo(str(path), "unknown", "not an image", reason=reason), "object")
+
+
+def _refused(path: Path, kind: str | None, error: ReadError) -> FoundScan:
+    words = f"damaged {kind} file" if kind else "unreadable file"
+    info = ScanInfo(str(path), kind or "unknown", words, reason=str(error))
+
+    def read() -> Volume:
+        raise error
+
+    return FoundScan(info, read, "damaged")
+
+
+def _found_object(file: DicomFile) -> FoundScan:
+    """A DICOM object that is no image: contours, segmentation, report."""
+    kind = file.non_image or ""
+    info = ScanInfo(
+        path=str(file.path),
+        format="DICOM",
+        kind=kind,
+        modality=file.modality or None,
+        series_uid=file.series_uid or None,
+        description=file.description,
+        reason=NOT_IMAGES[kind],
+    )
+    return _unreadable(info, "object")
+
+
+def _unreadable(info: ScanInfo, role: Role) -> FoundScan:
+    def read() -> Volume:
+        raise ReadError(f"{info.path} is {info.reason}. Give the scan itself")
+
+    return FoundScan(info, read, role)
+
+
+def _found_dicom(scan: DicomScan) -> FoundScan:
+    """A DICOM scan, readable or not."""
+    first, arrangement = scan.first, scan.arrangement
+    grid = arrangement.grid if arrangement else None
+    reason = scan.set_aside or scan.problem
+    info = ScanInfo(
+        path=str(scan.folder),
+        format="DICOM",
+        kind=_dicom_kind(scan),
+        modality=first.modality or None,
+        shape=arrangement.shape if arrangement else None,
+        spacing_mm=grid.spacing_mm if grid else None,
+        orientation=orientation_words(grid) if grid else None,
+        series_uid=first.series_uid or None,
+        description=first.description,
+        files=len(scan.paths),
+        segmentable=reason is None,
+        reason=reason,
+        notes=(*scan.notes, *(arrangement.notes if arrangement else ()), *(oblique_note(grid) if grid else ())),
+    )
+    return FoundScan(info, lambda: read_dicom(scan), "aside" if scan.set_aside else "scan")
+
+
+def _dicom_kind(scan: DicomScan) -> str:
+    modality = _DICOM_NAMES.get(scan.first.modality, scan.first.modality)
+    if scan.first.is_screenshot:
+        return "secondary capture"
+    if scan.set_aside and "localizer" in scan.set_aside:
+        return f"{modality} localizer"
+    if len(scan.paths) > 1:
+        return f"{modality} series"
+    return f"{modality} multi-frame image" if len(scan.slices) > 1 else f"{modality} image"
+
+
+def _nothing_message(path: Path, found: list[FoundScan]) -> str:
+    if path.is_file():
+        return f"{path} is {found[0].info.reason}"
+    names = ", ".join(Path(f.info.path).name for f in found[:_EXAMPLES])
+    more = f" and {len(found) - _EXAMPLES} more" if len(found) > _EXAMPLES else ""
+    return f"{path} holds no image that can be read: only {names}{more}. Give a folder with {READABLE}"

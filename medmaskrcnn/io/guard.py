@@ -1,0 +1,102 @@
+"""What every reader does alike: no strange exception escapes, no impossible size is allocated, no bad affine passes.
+
+Damaged files make decoders raise anything at all (``KeyError``, ``zlib.error``, ``struct.error``, ...). The one place
+that turns all of it into :class:`~medmaskrcnn.errors.ReadError` is :func:`reading`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from medmaskrcnn.errors import MedMaskRCNNError, ReadError
+from medmaskrcnn.structures.grid import FloatArray, Grid
+
+MAX_SCAN_BYTES = 2**36
+"""64 GiB: no scan is larger; a header that claims more is damaged."""
+
+MAX_DEFLATE_RATIO = 1032
+"""Deflate cannot shrink data more than this (zlib's technical notes), so a .gz bounds what it may hold."""
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into a ReadError that names the file.
+
+    Args:
+        path: The file being read.
+        what: What it is read as, ``"NIfTI"``.
+    """
+    try:
+        # Libraries warn about every irregular header; what matters to the user goes into notes instead.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except MedMaskRCNNError:
+        raise
+    except FileNotFoundError as error:
+        raise ReadError(f"{path}: a file it needs is missing: {error.filename or error}") from error
+    except PermissionError as error:
+        raise ReadError(f"{path} may not be read: permission denied. Check the file's rights") from error
+    except MemoryError as error:
+        raise ReadError(f"{path} does not fit into this machine's memory") from error
+    except Exception as error:  # decoders raise anything on damaged input; this is the one place that catches it
+        reason = next(iter(str(error).strip().splitlines()), "") or "no reason given"
+        raise ReadError(
+            f"{path} cannot be read as {what}; it may be damaged or cut short. "
+            f"Copy or export it again. ({type(error).__name__}: {reason[:200]})"
+        ) from error
+
+
+def check_claimed_size(path: Path, shape: Sequence[int], item_bytes: int, *, stored_bytes: int, packed: bool) -> None:
+    """Refuse a header that claims more voxels than its file can hold, before anything is allocated.
+
+    Args:
+        path: The file, for the error.
+        shape: Extents that the header claims.
+        item_bytes: Bytes a voxel.
+        stored_bytes: Bytes the file has for them.
+        packed: True if they are compressed.
+
+    Raises:
+        ReadError: if an extent is not positive, or the file is too short.
+    """
+    if not shape or min(shape) < 1:
+        raise ReadError(f"{path}: the header gives the extents {tuple(shape)}; each must be at least 1")
+    claimed = math.prod(int(n) for n in shape) * item_bytes
+    possible = stored_bytes * (MAX_DEFLATE_RATIO if packed else 1)
+    if claimed > possible or claimed > MAX_SCAN_BYTES:
+        raise ReadError(
+            f"{path}: the header claims {_words(claimed)} of voxels {tuple(shape)}, the file holds {_words(stored_bytes)}"
+            f"{' compressed' if packed else ''}. It is cut short or damaged; copy it again"
+        )
+
+
+def checked_grid(path: Path, shape: Sequence[int], affine: FloatArray) -> Grid:
+    """A grid, or a ReadError that says what is wrong with the affine and how to mend it."""
+    d, h, w = (int(n) for n in shape)
+    linear = np.asarray(affine)[:3, :3]
+    if not np.isfinite(affine).all():
+        problem = "holds values that are not numbers (NaN or infinity)"
+    elif not linear.any():
+        problem = "is zero"
+    else:
+        try:
+            return Grid((d, h, w), affine)
+        except ValueError:
+            lengths = ", ".join(f"{n:.4g}" for n in np.linalg.norm(linear, axis=0))
+            problem = f"is singular: its axes D, H, W have lengths {lengths} mm or are parallel"
+    raise ReadError(f"{path}: the affine {problem}, so sizes are unknown. Convert the scan again from its source")
+
+
+def _words(n_bytes: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.3g} TB"

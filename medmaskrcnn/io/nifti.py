@@ -1,0 +1,193 @@
+"""NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr/.img pairs) to a Volume and back to nothing: reading only.
+
+A NIfTI array counts x fastest, then y, z and time, and nibabel hands it over as ``(x, y, z, t)``. Its transpose
+``(t, z, y, x)`` is our ``(C, D, H, W)`` without moving a voxel; the affine's columns change places accordingly.
+Header fields: nifti1.h (https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h).
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from numpy.typing import NDArray
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.guard import check_claimed_size, checked_grid, reading
+from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
+from medmaskrcnn.io.values import rescale
+from medmaskrcnn.structures.grid import FloatArray, Grid
+from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, ChannelKind, Provenance, Volume
+
+_MM_PER_UNIT = {1: 1000.0, 3: 1e-3}  # xyzt_units: 1 metre, 2 mm, 3 micrometre; 0, unknown, is taken as mm
+_RGB_VECTOR_INTENT = 2003
+_DISAGREEMENT_MM = 0.1
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What a NIfTI header says, checked."""
+
+    shape: tuple[int, int, int, int]  # C, D, H, W
+    channel_kind: ChannelKind
+    grid: Grid
+    notes: tuple[str, ...]
+    generator: str | None
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a NIfTI file.
+
+    Integers stay integers where slope and intercept are whole numbers. Units other than mm are converted in the
+    affine. The file's sform is used where it is set, else its qform, as nibabel does; a disagreement is noted.
+
+    Raises:
+        ReadError: if the file is damaged, cut short, claims more voxels than it holds, has a zero, NaN or singular
+            affine, more than four extents, or complex values.
+    """
+    with reading(path, "NIfTI"):
+        layout = _layout(path, _raw_header(path))
+        image = nib.load(path, mmap=False)
+        stored = np.asanyarray(image.dataobj.get_unscaled())
+        array = _channels_first(stored, layout)
+        array = rescale(array, float(image.dataobj.slope), float(image.dataobj.inter))
+    provenance = Provenance("NIfTI", (str(path),), generator=layout.generator, notes=layout.notes)
+    return Volume(array, layout.grid, channel_kind=layout.channel_kind, provenance=provenance)
+
+
+def describe_nifti(path: Path) -> ScanInfo:
+    """What a NIfTI file holds, from its header alone.
+
+    Raises:
+        ReadError: as :func:`read_nifti`, as far as the header shows it.
+    """
+    with reading(path, "NIfTI"):
+        layout = _layout(path, _raw_header(path))
+    return ScanInfo(
+        path=str(path),
+        format="NIfTI",
+        kind="NIfTI image",
+        shape=layout.shape,
+        spacing_mm=layout.grid.spacing_mm,
+        orientation=orientation_words(layout.grid),
+        segmentable=True,
+        notes=layout.notes + oblique_note(layout.grid),
+    )
+
+
+def _raw_header(path: Path) -> Nifti1Header:
+    """The header as it is in the file; nibabel's own loading would mend a zero spacing to 1 mm in silence."""
+    header_file = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
+    opened = gzip.open(header_file) if _is_gzip(header_file) else header_file.open("rb")
+    with opened as stream:
+        block = stream.read(Nifti2Header.template_dtype.itemsize)
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind.may_contain_header(block):
+            if len(block) < kind.template_dtype.itemsize:
+                break
+            return kind(block[: kind.template_dtype.itemsize], check=False)
+    raise ReadError(f"{path} is not NIfTI: its header is cut short or of another format. Convert it again")
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+def _layout(path: Path, header: Nifti1Header) -> _Layout:
+    n_axes = int(header["dim"][0])
+    if not 1 <= n_axes <= 7:
+        raise ReadError(f"{path}: the header announces {n_axes} axes; NIfTI has 1 to 7. The file is damaged")
+    extents = [int(n) for n in header["dim"][1 : n_axes + 1]]
+    dtype = header.get_data_dtype()
+    data_file = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+    packed = _is_gzip(data_file)
+    offset = 0 if packed or data_file.suffix.lower() == ".img" else int(header["vox_offset"])
+    stored = max(data_file.stat().st_size - offset, 0)
+    check_claimed_size(path, extents, dtype.itemsize, stored_bytes=stored, packed=packed)
+    shape, kind = _axes(path, extents, dtype, int(header["intent_code"]))
+    affine, notes = _affine(path, header, extents)
+    described = bytes(header["descrip"]).decode("latin-1")
+    return _Layout(
+        shape=shape,
+        channel_kind=kind,
+        grid=checked_grid(path, shape[1:], affine[:, [2, 1, 0, 3]]),
+        notes=tuple(notes),
+        generator=PHANTOM_GENERATOR if PHANTOM_GENERATOR in described else None,
+    )
+
+
+def _axes(
+    path: Path, extents: list[int], dtype: np.dtype[Any], intent: int
+) -> tuple[tuple[int, int, int, int], ChannelKind]:
+    """Extents C, D, H, W and what C means, from dim[] and the data type."""
+    x, y, z, *more = [*extents, 1, 1, 1][: max(3, len(extents))]
+    channels = [n for n in more if n > 1]
+    if dtype.names:
+        if channels:
+            raise ReadError(f"{path}: a colour image with a fourth axis {tuple(extents)}; split it into single images")
+        return (3, z, y, x), "colour"
+    if dtype.kind not in "iuf":
+        raise ReadError(f"{path}: the voxels are of type {dtype}; real numbers are needed. Save magnitudes instead")
+    if len(channels) > 1:
+        raise ReadError(f"{path}: {len(extents)} axes {tuple(extents)}; at most four can be read. Split the file")
+    if not channels:
+        return (1, z, y, x), "scalar"
+    return (channels[0], z, y, x), "colour" if intent == _RGB_VECTOR_INTENT and channels[0] == 3 else "unknown"
+
+
+def _affine(path: Path, header: Nifti1Header, extents: list[int]) -> tuple[FloatArray, list[str]]:
+    """x, y, z index to R, A, S in mm, by nifti1.h's methods 3 (sform), 2 (qform) and 1 (pixel sizes alone)."""
+    notes = []
+    has_sform, has_qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
+    sizes = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    sizes_valid = bool(np.isfinite(sizes).all() and (sizes[: len(extents)] != 0).all())
+    if not has_sform and not sizes_valid:
+        raise ReadError(f"{path}: the affine is zero or not a number: voxel sizes {sizes.tolist()}. Convert it again")
+    qform = _qform(header) if has_qform and sizes_valid else None
+    if has_sform:
+        affine = np.asarray(header.get_sform(), dtype=np.float64)
+        if qform is not None and (moved := _disagreement_mm(affine, qform, extents)) > _DISAGREEMENT_MM:
+            notes.append(f"sform and qform disagree by up to {moved:.1f} mm; the sform is used.")
+    elif qform is not None:
+        affine = qform
+    else:
+        affine = np.asarray(header.get_base_affine(), dtype=np.float64)
+        notes.append("The file gives voxel sizes but no orientation; left and right are not known for certain.")
+    factor = _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+    if factor != 1.0:
+        affine = np.diag([factor, factor, factor, 1.0]) @ affine
+        notes.append("Lengths in the file are not in mm; they were converted.")
+    return affine, notes
+
+
+def _qform(header: Nifti1Header) -> FloatArray | None:
+    """The qform; ``None`` where its quaternion is no rotation."""
+    try:
+        return np.asarray(header.get_qform(), dtype=np.float64)
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        return None
+
+
+def _disagreement_mm(a: FloatArray, b: FloatArray, extents: list[int]) -> float:
+    """Largest distance between the places that two affines give the volume's corners, in mm."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return 0.0
+    last = np.array([n - 1 for n in [*extents, 1, 1][:3]])
+    corners = np.array(list(np.ndindex(2, 2, 2))) * last
+    difference = corners @ (a - b)[:3, :3].T + (a - b)[:3, 3]
+    return float(np.linalg.norm(difference, axis=1).max())
+
+
+def _channels_first(stored: NDArray[Any], layout: _Layout) -> NDArray[Any]:
+    """``(x, y, z, t)`` as nibabel gives it to ``(C, D, H, W)``, contiguous, in the machine's byte order."""
+    if stored.dtype.names:
+        stored = np.stack([stored[name] for name in ("R", "G", "B")], axis=-1)
+    array = stored.T.reshape(layout.shape)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))

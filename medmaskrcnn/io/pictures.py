@@ -1,0 +1,110 @@
+"""PNG, TIFF and JPEG pictures through Pillow: 2D images and TIFF stacks, grey or colour.
+
+Pictures carry no millimetres that could be trusted (a TIFF's resolution is that of print), so the grid counts
+pixels and ``spacing_mm`` is ``None``: measurements are then in pixels.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageSequence
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.guard import MAX_SCAN_BYTES, reading
+from medmaskrcnn.io.scan_info import ScanInfo
+from medmaskrcnn.structures.grid import pixel_grid
+from medmaskrcnn.structures.volume import Provenance, Volume
+
+_COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"})
+_EXIF_ORIENTATION = 0x0112
+_PNG_COLOUR_TYPES = (2, 6)
+
+
+def read_picture(path: Path, what: str) -> Volume:
+    """Read a picture, or a TIFF stack whose pages become slices.
+
+    Grey pictures keep their type (uint8, uint16, int32, float32); black and white becomes 0 and 255; everything
+    else becomes RGB, 8 bits a channel, without transparency.
+
+    Args:
+        path: The file.
+        what: ``"PNG"``, ``"TIFF"`` or ``"JPEG"``.
+
+    Returns:
+        A Volume of shape ``(1 or 3, pages, H, W)`` on a pixel grid.
+
+    Raises:
+        ReadError: if the file is damaged or cut short, or its pages differ in size or kind.
+    """
+    with reading(path, what), Image.open(path, formats=[what]) as image:
+        notes = _notes(path, image)
+        _check_pages(path, image)
+        pages = [_pixels(page) for page in ImageSequence.Iterator(image)]
+    array = np.stack(pages, axis=1)
+    provenance = Provenance(what, (str(path),), notes=notes)
+    kind: Any = "colour" if array.shape[0] == 3 else "scalar"
+    return Volume(array, pixel_grid(array.shape[1:]), channel_kind=kind, provenance=provenance)
+
+
+def describe_picture(path: Path, what: str) -> ScanInfo:
+    """What a picture holds, from its header; arguments and errors as :func:`read_picture`."""
+    with reading(path, what), Image.open(path, formats=[what]) as image:
+        n_pages = _check_pages(path, image)
+        channels = 3 if image.mode in _COLOUR_MODES else 1
+        shape = (channels, n_pages, image.height, image.width)
+        notes = _notes(path, image)
+    stack = f" stack of {n_pages}" if n_pages > 1 else " picture"
+    return ScanInfo(
+        path=str(path),
+        format=what,
+        kind=f"{'colour' if channels == 3 else 'grey'} {what}{stack}",
+        shape=shape,
+        segmentable=True,
+        notes=(*notes, "Its scale is unknown; measurements are in pixels."),
+    )
+
+
+def _check_pages(path: Path, image: Image.Image) -> int:
+    """Number of pages; refuses pages that differ, as in a pyramid of a slide scanner."""
+    n_pages = int(getattr(image, "n_frames", 1))
+    first = (image.size, image.mode)
+    if n_pages * image.width * image.height > MAX_SCAN_BYTES:
+        raise ReadError(f"{path}: {n_pages} pages of {image.width} x {image.height} are too large to read")
+    for i in range(1, n_pages):
+        image.seek(i)
+        if (image.size, image.mode) != first:
+            raise ReadError(
+                f"{path}: page {i + 1} is {image.width} x {image.height} {image.mode}, page 1 is "
+                f"{first[0][0]} x {first[0][1]} {first[1]}. Save the pages as separate files"
+            )
+    image.seek(0)
+    return n_pages
+
+
+def _pixels(page: Image.Image) -> NDArray[Any]:
+    """One page as ``(1, H, W)`` or ``(3, H, W)``."""
+    if page.mode in _COLOUR_MODES:
+        return np.ascontiguousarray(np.moveaxis(np.asarray(page.convert("RGB")), -1, 0))
+    if page.mode in ("1", "LA", "La"):
+        page = page.convert("L")
+    pixels = np.asarray(page)
+    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))[None]
+
+
+def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
+    notes = []
+    if image.mode in ("RGBA", "LA", "PA", "La"):
+        notes.append("The picture's transparency is left out.")
+    if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+        notes.append("The picture asks to be turned on display (EXIF); it is read as stored.")
+    if image.format == "PNG":
+        with path.open("rb") as stream:
+            depth, colour_type = struct.unpack("2B", stream.read(26)[24:26])
+        if depth == 16 and colour_type in _PNG_COLOUR_TYPES:
+            notes.append("16-bit colour was reduced to 8 bits a channel.")
+    return tuple(notes)
