@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,9 @@ def test_ignore_patterns_cannot_drop_a_package():
     patterns = [line for line in lines if line and not line.startswith("#")]
     assert patterns
     assert [p for p in patterns if not p.startswith("/") and p not in caches and p != "*.egg-info/"] == []
+
+
+def test_version_is_one():
+    version = importlib.import_module("medmaskrcnn").__version__
+    assert f"version: {version}\n" in (CHECKOUT / "CITATION.cff").read_text(encoding="utf-8")
+    assert version in (CHECKOUT / "CHANGELOG.md").read_text(encoding="utf-8")
