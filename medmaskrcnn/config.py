@@ -103,12 +103,15 @@ class AnchorSettings(Settings):
         ratios: Height over width at constant area; applied to the last two axes.
         offset: Where in its cell an anchor's centre lies, in strides: 0.5 is the cell's centre, 0.0 torchvision's.
         rounded: Round half edges to whole voxels, as torchvision does.
+        stride_from_size: Space anchors by the image's size divided by the map's, as torchvision does, in place of
+            the level's stride; they differ on P6 where P5 has an odd size.
     """
 
     sizes: tuple[tuple[Positive, ...], ...] = ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))
     ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
     offset: Fraction = 0.5
     rounded: bool = False
+    stride_from_size: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> AnchorSettings:
@@ -250,6 +253,7 @@ class InferenceSettings(Settings):
         link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
         link_gap: Slices in between that may lack the object.
         score: Default score threshold of the result.
+        single: Names of classes of which a body has one: only the best candidate is kept.
     """
 
     tile: tuple[Count, Count, Count] = (160, 160, 160)
@@ -259,6 +263,7 @@ class InferenceSettings(Settings):
     link_iou: Fraction = 0.2
     link_gap: Annotated[int, Field(ge=0)] = 1
     score: Fraction = 0.5
+    single: tuple[str, ...] = ()
 
 
 class ModelCard(Settings):

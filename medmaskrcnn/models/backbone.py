@@ -1,0 +1,122 @@
+"""Bottom-up network: MONAI's ResNet in 2D or 3D, with a stride per axis and no statistics over the batch.
+
+Returns the maps C2..C5 of FPN (Lin et al. 2017, section 3). Three things differ from MONAI's network as it comes:
+strides are per axis, so that thick slices are not shrunk as fast as the plane; every BatchNorm is replaced by
+GroupNorm or by frozen constants; the classifier is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from monai.networks.layers.factories import Pool
+from monai.networks.nets.resnet import ResNet
+from torch import Tensor, nn
+
+from medmaskrcnn.config import BackboneSettings
+
+_STAGES: dict[str, tuple[str, tuple[int, int, int, int]]] = {
+    "light": ("basic", (1, 1, 1, 1)),
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3)),
+}
+_GROUP_CHANNELS = 8  # channels per group of GroupNorm; 24 to 2048 channels all divide by it
+
+
+class FrozenBatchNorm(nn.Module):
+    """BatchNorm whose statistics and affine parameters are constants of the file it was loaded from.
+
+    ``y = (x - mean) * weight / sqrt(var + eps) + bias`` per channel; nothing is learnt or updated.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(B, C, *spatial)``; same shape and dtype."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+
+
+class Backbone(nn.Module):
+    """A ResNet that hands out the maps of its four stages.
+
+    Attributes:
+        out_channels: Channels of C2..C5.
+    """
+
+    def __init__(self, resnet: ResNet, out_channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.resnet = resnet
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Image batch ``(B, C, *spatial)`` to ``[C2, C3, C4, C5]``."""
+        net = self.resnet
+        x = net.maxpool(net.act(net.bn1(net.conv1(x))))
+        maps = []
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels: int) -> Backbone:
+    """Make the network that ``settings`` describe, with random weights."""
+    block, layers = _STAGES[settings.name]
+    light = settings.name == "light"
+    planes = settings.light_channels if light else (64, 128, 256, 512)
+    p2 = settings.strides[0]
+    stem = tuple(min(2, s) for s in p2)
+    resnet = ResNet(
+        block=block,
+        layers=list(layers),
+        block_inplanes=list(planes),
+        spatial_dims=spatial_dims,
+        n_input_channels=in_channels,
+        conv1_t_size=(3,) * spatial_dims if light else (7,) * spatial_dims,
+        conv1_t_stride=stem,
+        feed_forward=False,
+        bias_downsample=False,
+    )
+    pool = tuple(s // c for s, c in zip(p2, stem, strict=True))
+    resnet.maxpool = Pool[Pool.MAX, spatial_dims](kernel_size=3, stride=pool, padding=1)
+    for stage, fine, coarse in zip(
+        (resnet.layer2, resnet.layer3, resnet.layer4), settings.strides, settings.strides[1:], strict=False
+    ):
+        _set_stride(stage[0], tuple(c // f for f, c in zip(fine, coarse, strict=True)))
+    if settings.norm == "group":
+        _replace_norms(resnet, lambda n: nn.GroupNorm(max(1, n // _GROUP_CHANNELS), n, eps=settings.norm_eps))
+    else:
+        _replace_norms(resnet, lambda n: FrozenBatchNorm(n, settings.norm_eps))
+    expansion = 4 if block == "bottleneck" else 1
+    return Backbone(resnet, tuple(n * expansion for n in planes))
+
+
+def _set_stride(block: nn.Module, stride: tuple[int, ...]) -> None:
+    """Give a residual block's strided convolutions (3-wide one and shortcut) a stride per axis."""
+    for conv in (block.get_submodule("conv2" if hasattr(block, "conv3") else "conv1"), block.downsample[0]):
+        conv.stride = stride
+
+
+def _replace_norms(module: nn.Module, make: Callable[[int], nn.Module]) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+            setattr(module, name, make(child.num_features))
+        else:
+            _replace_norms(child, make)

@@ -1,0 +1,79 @@
+"""The box head: two fully connected layers, a class and a box per class (Fast R-CNN, section 2; FPN, section 4.2).
+
+Letters: ``R`` regions, ``K`` classes without background, ``S`` spatial dims. Column 0 of the logits is background.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from medmaskrcnn_kernels import batched_nms
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medmaskrcnn.config import DetectionSettings
+from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
+
+BOX_CODER = BoxCoder(centre_weight=10.0, size_weight=5.0)
+_SMALLEST_EDGE_VOX = 1e-2  # boxes thinner than this are no objects (torchvision's constant)
+
+
+class BoxHead(nn.Module):
+    """Features of a region to class logits and box deltas."""
+
+    def __init__(self, *, channels: int, bins: int, spatial_dims: int, hidden: int, classes: int) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.fc1 = nn.Linear(channels * bins**spatial_dims, hidden)
+        self.fc2 = nn.Linear(hidden, hidden)
+        self.classes = nn.Linear(hidden, classes + 1)
+        self.deltas = nn.Linear(hidden, (classes + 1) * 2 * spatial_dims)
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """``(R, C, *bins)`` to logits ``(R, K + 1)`` and deltas ``(R, K + 1, 2S)``, both float32."""
+        hidden = F.relu(self.fc2(F.relu(self.fc1(regions.flatten(1)))))
+        with torch.autocast(hidden.device.type, enabled=False):  # logits and deltas stay in float32
+            logits, deltas = self.classes(hidden.float()), self.deltas(hidden.float())
+        return logits, deltas.reshape(len(deltas), -1, 2 * self.spatial_dims)
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What was found in one input tensor, best first.
+
+    Attributes:
+        boxes: ``(N, 2S)`` float32, voxels of the input tensor.
+        labels: ``(N,)`` int64, 0 is the first class (not background).
+        scores: ``(N,)`` float32, softmax probability of the class.
+        mask_probabilities: ``(N, *(M,) * S)`` float32 in the box's own coordinates; ``None`` without a mask head.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    mask_probabilities: Tensor | None = None
+
+
+def select_detections(
+    logits: Tensor, deltas: Tensor, proposals: Tensor, image_shape: tuple[int, ...], settings: DetectionSettings
+) -> Detections:
+    """Decode, threshold and thin out one image's regions, class by class.
+
+    Args:
+        logits: ``(R, K + 1)``.
+        deltas: ``(R, K + 1, 2S)``.
+        proposals: ``(R, 2S)`` in voxels.
+        image_shape: Spatial shape of the image without its padding.
+        settings: Thresholds.
+    """
+    dims = len(image_shape)
+    scores = logits.softmax(dim=-1)[:, 1:]
+    boxes = clip_boxes(BOX_CODER.decode(deltas, proposals[:, None]), image_shape)[:, 1:]
+    edges = boxes[..., dims:] - boxes[..., :dims]
+    regions, labels = torch.nonzero(
+        (scores > settings.candidate_score) & (edges >= _SMALLEST_EDGE_VOX).all(dim=-1), as_tuple=True
+    )
+    found, found_scores = boxes[regions, labels], scores[regions, labels]
+    kept = batched_nms(found, found_scores, labels, settings.nms_iou)[: settings.per_image]
+    return Detections(found[kept], labels[kept], found_scores[kept])

@@ -1,0 +1,35 @@
+"""The mask head: a small fully convolutional network on each region (Mask R-CNN, section 3 and figure 4, right).
+
+One mask per class with a sigmoid, so that classes do not compete for voxels.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MaskHead(nn.Module):
+    """Features of a region to mask logits at twice the number of bins."""
+
+    def __init__(self, *, channels: int, hidden: int, convs: int, spatial_dims: int, classes: int) -> None:
+        super().__init__()
+        conv, deconv = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
+        widths = [channels] + [hidden] * convs
+        self.convs = nn.ModuleList(conv(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.upsample = deconv(hidden, hidden, 2, stride=2)
+        self.logits = conv(hidden, classes, 1)
+        for layer in (*self.convs, self.upsample, self.logits):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """``(R, C, *bins)`` to logits ``(R, K, *2 bins)``, float32."""
+        x = regions
+        for layer in self.convs:
+            x = F.relu(layer(x))
+        x = F.relu(self.upsample(x))
+        with torch.autocast(x.device.type, enabled=False):  # logits stay in float32
+            return self.logits(x.float())

@@ -1,0 +1,229 @@
+"""Mask R-CNN (He et al. 2017) in 2D and 3D: one code path, spatial dims are a parameter.
+
+Letters: ``B`` images, ``C`` channels, ``N`` objects, ``P`` proposals, ``R`` sampled regions, ``K`` classes,
+``S`` spatial dims. Names: *anchors* -> *proposals* (RPN) -> *regions* (RoIAlign) -> *detections* (heads).
+Without a mask head it is Faster R-CNN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from medmaskrcnn_kernels import multiscale_roi_align
+from torch import Tensor, nn
+
+from medmaskrcnn.config import ModelSettings
+from medmaskrcnn.models.anchors import grid_anchors
+from medmaskrcnn.models.box_head import BOX_CODER, BoxHead, Detections, select_detections
+from medmaskrcnn.models.fpn import Pyramid
+from medmaskrcnn.models.losses import box_losses, mask_loss, mask_targets, rpn_losses
+from medmaskrcnn.models.mask_head import MaskHead
+from medmaskrcnn.models.matching import match_atss, match_by_iou
+from medmaskrcnn.models.rpn import RPN_CODER, RPNHead, propose
+from medmaskrcnn.models.sampling import sample
+
+_MASKS_PER_PASS = 32  # regions a pass of the mask head at inference: bounds memory, changes nothing
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of one training image.
+
+    Attributes:
+        boxes: ``(N, 2S)`` float32 in voxels of the input tensor.
+        labels: ``(N,)`` int64, 0 is the first class.
+        masks: ``(N, *spatial)`` occupancy 0..1 (any dtype), or ``None`` for Faster R-CNN.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+
+class MaskRCNN(nn.Module):
+    """The network. Build it with :func:`medmaskrcnn.models.build.build_model`.
+
+    Attributes:
+        settings: What it was built from.
+    """
+
+    def __init__(
+        self, pyramid: Pyramid, rpn_head: RPNHead, box_head: BoxHead, mask_head: MaskHead | None, settings: ModelSettings
+    ) -> None:
+        super().__init__()
+        self.pyramid = pyramid
+        self.rpn_head = rpn_head
+        self.box_head = box_head
+        self.mask_head = mask_head
+        self.settings = settings
+
+    @torch.no_grad()
+    def detect(self, images: Tensor, image_shapes: Sequence[tuple[int, ...]] | None = None) -> list[Detections]:
+        """Find the objects of a batch.
+
+        Args:
+            images: ``(B, C, *spatial)``, every axis a multiple of the coarsest backbone stride.
+            image_shapes: Spatial shape of each image without its padding; by default nothing is padding.
+
+        Returns:
+            One :class:`Detections` per image, boxes in voxels of the input.
+        """
+        shapes = self._shapes(images, image_shapes)
+        pyramid = self.pyramid(images)
+        proposals = self._propose(pyramid, images, shapes)
+        logits, deltas = self.box_head(self._align(pyramid, proposals, self.settings.roi.box_size))
+        counts = [len(p) for p in proposals]
+        found = [
+            select_detections(lo, de, boxes, shape, self.settings.detection)
+            for lo, de, boxes, shape in zip(logits.split(counts), deltas.split(counts), proposals, shapes, strict=True)
+        ]
+        return self._add_masks(pyramid, found)
+
+    def losses(
+        self, images: Tensor, targets: Sequence[Targets], image_shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted terms of the multi-task loss; train on their sum.
+
+        Args:
+            images: ``(B, C, *spatial)``.
+            targets: The objects of each image; an image without objects is fine.
+            image_shapes: As for :meth:`detect`.
+
+        Returns:
+            Scalars ``objectness``, ``rpn_box``, ``classification``, ``box`` and, with a mask head, ``mask``.
+        """
+        shapes = self._shapes(images, image_shapes)
+        pyramid = self.pyramid(images)
+        objectness, deltas, anchors = self._rpn(pyramid, images)
+        terms = dict(zip(("objectness", "rpn_box"), self._rpn_losses(objectness, deltas, anchors, targets), strict=True))
+        with torch.no_grad():
+            proposals = [
+                propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
+                for i, shape in enumerate(shapes)
+            ]
+        terms |= self._head_losses(pyramid, proposals, targets)
+        weights = self.settings.loss
+        return {name: value * getattr(weights, name) for name, value in terms.items()}
+
+    def _shapes(self, images: Tensor, given: Sequence[tuple[int, ...]] | None) -> list[tuple[int, ...]]:
+        if images.ndim != self.settings.spatial_dims + 2 or images.shape[1] != self.settings.input_channels:
+            expected = f"(B, {self.settings.input_channels}, {'D, ' if self.settings.spatial_dims == 3 else ''}H, W)"
+            raise ValueError(f"images must have shape {expected}, got {tuple(images.shape)}")
+        return [tuple(s) for s in given] if given is not None else [tuple(images.shape[2:])] * len(images)
+
+    def _rpn(self, pyramid: Sequence[Tensor], images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        objectness, deltas = self.rpn_head(pyramid)
+        anchors = grid_anchors(
+            self.settings.anchors,
+            image=images.shape[2:],
+            maps=[level.shape[2:] for level in pyramid],
+            strides=self.pyramid.strides,
+            device=images.device,
+        )
+        return objectness, deltas, anchors
+
+    def _propose(self, pyramid: Sequence[Tensor], images: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+        objectness, deltas, anchors = self._rpn(pyramid, images)
+        return [
+            propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
+            for i, shape in enumerate(shapes)
+        ]
+
+    def _align(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], bins: int) -> Tensor:
+        """RoIAlign on P2..P5, each box on its own level: ``(R, C, *(bins,) * S)``."""
+        roi = self.settings.roi
+        index = [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
+        return multiscale_roi_align(
+            list(pyramid[:-1]),
+            torch.cat(list(boxes)),
+            torch.cat(index),
+            output_size=(bins,) * self.settings.spatial_dims,
+            strides=list(self.pyramid.strides[:-1]),
+            sampling_ratio=roi.sampling_ratio,
+            aligned=roi.aligned,
+            canonical_size=roi.canonical_size,
+            canonical_level=roi.canonical_level,
+        )
+
+    def _add_masks(self, pyramid: Sequence[Tensor], found: list[Detections]) -> list[Detections]:
+        if self.mask_head is None:
+            return found
+        side = (2 * self.settings.roi.mask_size,) * self.settings.spatial_dims
+        with_masks = []
+        for i, detections in enumerate(found):
+            parts = [torch.zeros((0, *side), device=detections.boxes.device)]
+            for start in range(0, len(detections.boxes), _MASKS_PER_PASS):
+                chunk = slice(start, start + _MASKS_PER_PASS)
+                boxes = [d.boxes[chunk] if j == i else d.boxes[:0] for j, d in enumerate(found)]
+                logits = self.mask_head(self._align(pyramid, boxes, self.settings.roi.mask_size))
+                own = torch.arange(len(logits), device=logits.device), detections.labels[chunk]
+                parts.append(logits[own].sigmoid())
+            with_masks.append(replace(detections, mask_probabilities=torch.cat(parts)))
+        return with_masks
+
+    def _rpn_losses(
+        self, objectness: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], targets: Sequence[Targets]
+    ) -> tuple[Tensor, Tensor]:
+        rpn = self.settings.rpn
+        per_cell = len(self.settings.anchors.ratios)
+        cells = [len(a) // per_cell for a in anchors]
+        all_anchors, all_objectness, all_deltas = torch.cat(anchors), torch.cat(objectness, 1), torch.cat(deltas, 1)
+        logits, is_object, predicted, wanted = [], [], [], []
+        for i, target in enumerate(targets):
+            if rpn.matcher == "atss":
+                matches = match_atss(target.boxes, all_anchors, cells_per_level=cells, per_cell=per_cell)
+            else:
+                matches = match_by_iou(
+                    target.boxes, all_anchors, foreground=rpn.foreground_iou, background=rpn.background_iou, rescue=True
+                )
+            positive, negative = sample(matches, count=rpn.batch_per_image, positive_fraction=rpn.positive_fraction)
+            logits.append(all_objectness[i, torch.cat([positive, negative])])
+            is_object.append(torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))]).to(logits[-1].device))
+            predicted.append(all_deltas[i, positive])
+            wanted.append(RPN_CODER.encode(target.boxes[matches[positive]], all_anchors[positive]))
+        return rpn_losses(torch.cat(logits), torch.cat(is_object), torch.cat(predicted), torch.cat(wanted))
+
+    def _head_losses(
+        self, pyramid: Sequence[Tensor], proposals: list[Tensor], targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        roi = self.settings.roi
+        regions, classes, owners = [], [], []
+        for boxes, target in zip(proposals, targets, strict=True):
+            candidates = torch.cat([boxes, target.boxes])  # the objects themselves are proposals too
+            matches = match_by_iou(
+                target.boxes, candidates, foreground=roi.foreground_iou, background=roi.foreground_iou, rescue=False
+            )
+            positive, negative = sample(matches, count=roi.batch_per_image, positive_fraction=roi.positive_fraction)
+            chosen = torch.cat([positive, negative])
+            regions.append(candidates[chosen])
+            owners.append(matches[chosen])  # BACKGROUND for negatives, which come last
+            classes.append(torch.cat([target.labels[matches[positive]] + 1, torch.zeros_like(negative)]))
+        logits, deltas = self.box_head(self._align(pyramid, regions, roi.box_size))
+        all_classes = torch.cat(classes)
+        positive = torch.nonzero(all_classes > 0).flatten()
+        wanted = torch.cat(
+            [BOX_CODER.encode(t.boxes[o[o >= 0]], r[o >= 0]) for t, o, r in zip(targets, owners, regions, strict=True)]
+        )
+        terms = box_losses(logits, all_classes, deltas[positive, all_classes[positive]], wanted)
+        named = dict(zip(("classification", "box"), terms, strict=True))
+        if self.mask_head is not None:
+            named["mask"] = self._mask_loss(pyramid, regions, owners, targets)
+        return named
+
+    def _mask_loss(
+        self, pyramid: Sequence[Tensor], regions: list[Tensor], owners: list[Tensor], targets: Sequence[Targets]
+    ) -> Tensor:
+        assert self.mask_head is not None
+        roi = self.settings.roi
+        boxes = [r[o >= 0][: roi.max_mask_rois] for r, o in zip(regions, owners, strict=True)]
+        objects = [o[o >= 0][: roi.max_mask_rois] for o in owners]
+        logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
+        labels = torch.cat([t.labels[o] for t, o in zip(targets, objects, strict=True)])
+        wanted = []
+        for target, box, owner in zip(targets, boxes, objects, strict=True):
+            if target.masks is None:
+                raise ValueError("a model with a mask head needs masks in its targets")
+            wanted.append(mask_targets(target.masks, box, owner, 2 * roi.mask_size))
+        return mask_loss(logits[torch.arange(len(labels), device=labels.device), labels], torch.cat(wanted))

@@ -1,0 +1,67 @@
+"""Which object, if any, each anchor or proposal is to learn.
+
+Two rules: fixed IoU thresholds (Faster R-CNN, section 3.1.2) and ATSS (Zhang et al. 2020), which sets the
+threshold per object from its own candidates and so serves objects of a few voxels, whose best anchor may have an
+IoU of 0.3. ATSS is MONAI's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher
+from torch import Tensor
+
+from medmaskrcnn.models.box_coder import box_iou
+
+BACKGROUND = -1
+IGNORED = -2
+_ATSS_CANDIDATES = 4  # cells per level that compete for an object; nnDetection's choice for medical objects
+_ATSS = ATSSMatcher(_ATSS_CANDIDATES, similarity_fn=box_iou, center_in_gt=False)
+
+
+def match_by_iou(
+    objects: Tensor, boxes: Tensor, *, foreground: float, background: float, rescue: bool
+) -> Tensor:
+    """Match boxes to objects by fixed thresholds.
+
+    Args:
+        objects: ``(N, 2S)`` ground-truth boxes in voxels.
+        boxes: ``(M, 2S)`` anchors or proposals in voxels.
+        foreground: A box with at least this IoU is a positive of its best object.
+        background: A box below it is background; in between it is ignored.
+        rescue: Also make each object's best boxes its positives, however low their IoU (Faster R-CNN, rule i).
+
+    Returns:
+        ``(M,)`` int64: index of the object, :data:`BACKGROUND` or :data:`IGNORED`.
+    """
+    if not len(objects):
+        return torch.full((len(boxes),), BACKGROUND, dtype=torch.int64, device=boxes.device)
+    iou = box_iou(objects, boxes)
+    best, index = iou.max(dim=0)
+    matches = index.clone()
+    matches[best < foreground] = IGNORED
+    matches[best < background] = BACKGROUND
+    if rescue and iou.numel():
+        of_object = iou.max(dim=1, keepdim=True).values
+        rescued = ((iou == of_object) & (of_object > 0)).any(dim=0)
+        matches[rescued] = index[rescued]
+    return matches
+
+
+def match_atss(objects: Tensor, anchors: Tensor, *, cells_per_level: Sequence[int], per_cell: int) -> Tensor:
+    """Match anchors to objects by ATSS.
+
+    Args:
+        objects: ``(N, 2S)`` ground-truth boxes in voxels.
+        anchors: ``(M, 2S)`` anchors of all levels in voxels.
+        cells_per_level: Number of cells of each level's map.
+        per_cell: Anchors per cell.
+
+    Returns:
+        ``(M,)`` int64: index of the object or :data:`BACKGROUND`.
+    """
+    if not len(objects):
+        return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
+    return _ATSS.compute_matches(objects, anchors, list(cells_per_level), per_cell)[1].to(torch.int64)

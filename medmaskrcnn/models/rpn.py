@@ -1,0 +1,88 @@
+"""Region proposal network (Ren et al. 2015, section 3.1) on every level of the pyramid.
+
+Letters: ``B`` images, ``A`` anchors per cell, ``S`` spatial dims, ``M`` anchors of all levels.
+Names: *objectness* are logits before the sigmoid, *deltas* are box offsets, *proposals* are boxes in voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from medmaskrcnn_kernels import batched_nms
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medmaskrcnn.config import RPNSettings
+from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
+
+RPN_CODER = BoxCoder()
+
+
+class RPNHead(nn.Module):
+    """A 3-wide convolution and two 1-wide ones, shared by all levels (FPN, section 4.1)."""
+
+    def __init__(self, *, spatial_dims: int, channels: int, anchors_per_cell: int) -> None:
+        super().__init__()
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.conv = conv(channels, channels, 3, padding=1)
+        self.objectness = conv(channels, anchors_per_cell, 1)
+        self.deltas = conv(channels, anchors_per_cell * 2 * spatial_dims, 1)
+        for layer in (self.conv, self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Pyramid levels to objectness ``(B, cells * A)`` and deltas ``(B, cells * A, 2S)`` per level, float32."""
+        objectness, deltas = [], []
+        for level in pyramid:
+            hidden = F.relu(self.conv(level))
+            objectness.append(_cells_last(self.objectness(hidden), 1).squeeze(-1))
+            deltas.append(_cells_last(self.deltas(hidden), 2 * (level.ndim - 2)))
+        return objectness, deltas
+
+
+def _cells_last(x: Tensor, values: int) -> Tensor:
+    """``(B, A * values, *map)`` to ``(B, cells * A, values)`` float32, in the order of :func:`grid_anchors`."""
+    batch = x.shape[0]
+    return x.float().flatten(2).transpose(1, 2).reshape(batch, -1, values)
+
+
+def top_n(scores: Tensor, n: int) -> Tensor:
+    """Indices of the ``n`` largest of ``(M,)`` scores, largest first, ties by index."""
+    return torch.sort(scores, descending=True, stable=True).indices[:n]
+
+
+def propose(
+    objectness: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    image_shape: tuple[int, ...],
+    settings: RPNSettings,
+) -> Tensor:
+    """Proposals of one image, best first.
+
+    Args:
+        objectness: Per level ``(cells * A,)``.
+        deltas: Per level ``(cells * A, 2S)``.
+        anchors: Per level ``(cells * A, 2S)`` in voxels.
+        image_shape: Spatial shape of the image without its padding.
+        settings: How many to keep.
+
+    Returns:
+        ``(P, 2S)`` float32 boxes in voxels, cut to the image.
+    """
+    boxes, scores, levels = [], [], []
+    for level, (logits, offsets, reference) in enumerate(zip(objectness, deltas, anchors, strict=True)):
+        best = top_n(logits, settings.pre_nms_top_n)
+        boxes.append(clip_boxes(RPN_CODER.decode(offsets[best], reference[best]), image_shape))
+        scores.append(logits[best].sigmoid())
+        levels.append(torch.full_like(best, level))
+    all_boxes, all_scores, all_levels = torch.cat(boxes), torch.cat(scores), torch.cat(levels)
+    dims = len(image_shape)
+    edges = all_boxes[:, dims:] - all_boxes[:, :dims]
+    large = torch.nonzero((edges >= settings.min_size).all(dim=1)).flatten()
+    all_boxes, all_scores, all_levels = all_boxes[large], all_scores[large], all_levels[large]
+    kept = batched_nms(all_boxes, all_scores, all_levels, settings.nms_iou)[: settings.post_nms_top_n]
+    return all_boxes[kept]

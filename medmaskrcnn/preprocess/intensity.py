@@ -1,0 +1,44 @@
+"""Raw values to what the network was trained on: windows, percentiles or a fixed range; then mean and deviation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from medmaskrcnn.config import PreprocessSettings
+
+_MOST_SAMPLES = 4_000_000  # voxels looked at for percentiles; a fixed stride keeps the choice reproducible
+
+
+def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
+    """``(C, D, H, W)`` raw float32 to ``(C', D, H, W)``; ``C'`` is C times the number of windows (at least one).
+
+    Values that are not finite (padding of some scanners) count as the lowest value of the scan.
+    """
+    image = _fill_not_finite(image)
+    if settings.windows:
+        mapped = torch.cat([((image - low) / (high - low)).clamp(0, 1) for low, high in settings.windows])
+    elif settings.percentiles:
+        low, high = _percentiles(image, settings.percentiles)
+        mapped = ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+    else:
+        low, high = settings.value_range
+        mapped = (image - low) / (high - low)
+    mean = torch.tensor(settings.mean).view(-1, 1, 1, 1)
+    std = torch.tensor(settings.std).view(-1, 1, 1, 1)
+    return (mapped - mean) / std
+
+
+def _fill_not_finite(image: Tensor) -> Tensor:
+    finite = torch.isfinite(image)
+    if bool(finite.all()):
+        return image
+    lowest = image[finite].min() if bool(finite.any()) else torch.zeros(())
+    return torch.where(finite, image, lowest)
+
+
+def _percentiles(image: Tensor, wanted: tuple[float, float]) -> tuple[float, float]:
+    values = image.flatten()
+    values = torch.sort(values[:: -(-len(values) // _MOST_SAMPLES)]).values
+    low, high = (float(values[round(p / 100 * (len(values) - 1))]) for p in wanted)
+    return low, high

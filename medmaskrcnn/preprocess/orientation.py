@@ -1,0 +1,116 @@
+"""Which array axis becomes the network's first, second and third, and in which direction.
+
+A model names the orientation it was trained in. Getting there is a permutation and flips of whole axes, exact to
+the bit; no voxel is interpolated. The choice depends on the axes' directions in the patient alone, never on how
+the file stores them, so that the same scan stored in any of 48 ways gives the network the same tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmaskrcnn.structures.grid import FloatArray, Grid
+
+Orientation = Literal["SPL", "acquisition", "as_stored"]
+
+_SPL_ROWS = (2, 1, 0)  # rows of the affine (R, A, S) that the network's D, H, W follow: S, A, R
+_SPL_SIGNS = (1.0, -1.0, -1.0)  # and their directions: up, to the back, to the left
+_DECIMALS = 6  # cosines closer than this are a tie
+_THICKER = 1.001  # an axis is thicker only if its spacing is larger by more than rounding
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """A permutation and flips of the axes D, H, W.
+
+    Attributes:
+        order: For each axis of the network's array, the axis of the scan it comes from.
+        flips: Whether that axis runs backwards, per axis of the network's array.
+    """
+
+    order: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """``(..., D, H, W)`` of the scan to the network's axes (a view)."""
+        lead = array.ndim - 3
+        turned = array.transpose(*range(lead), *(lead + axis for axis in self.order))
+        flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
+        return np.flip(turned, flipped) if flipped else turned
+
+    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
+        """``(..., D, H, W)`` in the network's axes back to the scan's (a view)."""
+        lead = array.ndim - 3
+        flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
+        unflipped = np.flip(array, flipped) if flipped else array
+        return unflipped.transpose(*range(lead), *(lead + self.order.index(axis) for axis in range(3)))
+
+    def undo_boxes(self, boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Boxes ``(N, 6)`` (minima, then maxima) in the network's axes back to the scan's.
+
+        Args:
+            boxes: Coordinates or half-open indices in voxels.
+            shape: The array's shape in the network's axes, in the same voxels.
+        """
+        low, high = boxes[:, :3].copy(), boxes[:, 3:].copy()
+        for axis, flip in enumerate(self.flips):
+            if flip:
+                low[:, axis], high[:, axis] = shape[axis] - boxes[:, 3 + axis], shape[axis] - boxes[:, axis]
+        back = [self.order.index(axis) for axis in range(3)]
+        return np.concatenate([low[:, back], high[:, back]], axis=1)
+
+
+def choose_axes(grid: Grid, orientation: Orientation) -> AxisMap:
+    """The axis map that brings a scan into a named orientation (see :class:`PreprocessSettings`)."""
+    if orientation == "as_stored":
+        return AxisMap((0, 1, 2), (False, False, False))
+    directions = grid.affine_vox_to_ras[:3, :3] / np.asarray(grid.voxel_size)
+    order = _closest_axes(directions)
+    backwards = {}
+    for axis, row, sign in zip(order, _SPL_ROWS, _SPL_SIGNS, strict=True):
+        cosine = round(float(directions[row, axis]), _DECIMALS)
+        backwards[axis] = cosine * sign < 0 if cosine else _points_down(directions[:, axis])
+    if orientation == "acquisition":
+        order = _thickest_first(order, grid.voxel_size)
+    return AxisMap(order, (backwards[order[0]], backwards[order[1]], backwards[order[2]]))
+
+
+def _closest_axes(directions: FloatArray) -> tuple[int, int, int]:
+    """The scan's axes that lie closest to S, A, R, each used once.
+
+    The largest sum of absolute cosines wins. Between equals the axes' own directions in the patient decide,
+    compared as lines, first the one taken for S, then A, then R.
+    """
+
+    def merit(axes: tuple[int, ...]) -> tuple[float, tuple[tuple[float, ...], ...]]:
+        total = sum(abs(directions[row, axis]) for row, axis in zip(_SPL_ROWS, axes, strict=True))
+        return round(float(total), _DECIMALS), tuple(_line(directions[:, axis]) for axis in axes)
+
+    d, h, w = max(permutations(range(3)), key=merit)
+    return d, h, w
+
+
+def _line(direction: FloatArray) -> tuple[float, ...]:
+    """A direction without its sign: the first component that is not zero is made positive."""
+    rounded = np.round(direction, _DECIMALS) + 0.0
+    return tuple(float(x) for x in (-rounded + 0.0 if _points_down(direction) else rounded))
+
+
+def _points_down(direction: FloatArray) -> bool:
+    rounded = np.round(direction, _DECIMALS)
+    return bool(rounded[np.flatnonzero(rounded)[0]] < 0)
+
+
+def _thickest_first(order: tuple[int, int, int], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Bring the axis with the largest spacing to the front; between equals the order S, A, R decides."""
+    thickest = order[0]
+    for axis in order[1:]:
+        if spacing[axis] > spacing[thickest] * _THICKER:
+            thickest = axis
+    rest = [axis for axis in order if axis != thickest]
+    return thickest, rest[0], rest[1]

@@ -1,0 +1,83 @@
+"""From a scan to the network's tensor, and the record of how to come back.
+
+Steps: turn the axes (exact), resample (linear), map intensities. Each is undone for boxes and masks by
+:class:`Preprocessed`, which is all that the rooms behind need to know of this one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medmaskrcnn.config import PreprocessSettings
+from medmaskrcnn.preprocess.intensity import normalise
+from medmaskrcnn.preprocess.orientation import AxisMap, choose_axes
+from medmaskrcnn.preprocess.resize import resize
+from medmaskrcnn.structures.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessed:
+    """A scan as the network sees it.
+
+    Attributes:
+        tensor: ``(C, D, H, W)`` float32 on the CPU, in the network's axes and spacing, not padded.
+        axes: How the scan's axes were turned.
+        turned_shape: Shape D, H, W of the scan after turning, in its own voxels.
+    """
+
+    tensor: Tensor
+    axes: AxisMap
+    turned_shape: tuple[int, int, int]
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """Scan voxels per network voxel along the network's D, H, W."""
+        d, h, w = (a / b for a, b in zip(self.turned_shape, self.tensor.shape[1:], strict=True))
+        return d, h, w
+
+
+def prepare(volume: Volume, settings: PreprocessSettings) -> Preprocessed:
+    """Turn, resample and normalise a scan as a model's settings ask.
+
+    Raises:
+        ValueError: if the settings name a spacing in mm and the scan's spacing is unknown.
+    """
+    axes = choose_axes(volume.grid, settings.orientation)
+    turned = np.ascontiguousarray(axes.apply(volume.array))
+    shape = turned.shape[1:]
+    image = torch.from_numpy(turned.astype(np.float32, copy=False))
+    target = target_shape(volume, axes, settings)
+    resized = resize(image, target, antialias=settings.antialias)
+    return Preprocessed(normalise(resized, settings), axes, (shape[0], shape[1], shape[2]))
+
+
+def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) -> tuple[int, int, int]:
+    """Shape D, H, W of the network's array for a scan."""
+    shape = [volume.grid.shape[axis] for axis in axes.order]
+    if settings.resize_min_max:
+        smallest, largest = settings.resize_min_max
+        # float32, as torchvision computes it: one voxel more or less would move every box
+        factor = float(min(np.float32(smallest) / np.float32(min(shape[1:])), np.float32(largest) / np.float32(max(shape[1:]))))
+        return shape[0], int(shape[1] * factor), int(shape[2] * factor)
+    if not any(settings.spacing_mm):
+        return shape[0], shape[1], shape[2]
+    if volume.spacing_mm is None:
+        raise ValueError("this model resamples to a spacing in mm, but the image's spacing is unknown")
+    spacing = [volume.spacing_mm[axis] for axis in axes.order]
+    d, h, w = (
+        n if wanted is None else max(1, round(n * own / wanted))
+        for n, own, wanted in zip(shape, spacing, settings.spacing_mm, strict=True)
+    )
+    return d, h, w
+
+
+def pad_to_multiple(tensor: Tensor, multiples: tuple[int, ...]) -> Tensor:
+    """Pad the last axes of a tensor with zeros at the far end, each to a multiple (voxels)."""
+    padding: list[int] = []
+    for size, multiple in zip(reversed(tensor.shape), reversed(multiples), strict=False):
+        padding += [0, -size % multiple]
+    return torch.nn.functional.pad(tensor, padding) if any(padding) else tensor

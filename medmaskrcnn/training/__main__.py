@@ -1,0 +1,57 @@
+"""``python -m medmaskrcnn.training RECIPE MANIFEST -o MODEL``: makes the models that ship."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from medmaskrcnn.config import PreprocessSettings
+from medmaskrcnn.training.cases import LabelledCase, load_case_for_training
+from medmaskrcnn.training.loop import train
+from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
+from medmaskrcnn.training.recipes import RECIPES
+
+
+def _load(case: ManifestCase, *, manifest: Manifest, settings: PreprocessSettings) -> LabelledCase:
+    torch.set_num_threads(1)
+    return load_case_for_training(manifest, case, settings)
+
+
+def main(
+    recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
+    manifest_path: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest.json of labelled cases.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Model file to write.")],
+    runs: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")] = Path("runs"),
+    splits: Annotated[str, typer.Option(help="Splits of the manifest to train on, by commas.")] = "train",
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's number of steps.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the network.")] = 2,
+    workers: Annotated[int, typer.Option(help="Processes that read and draw samples.")] = 1,
+) -> None:
+    """Train the model of a recipe on the cases of a manifest.
+
+    Example: python -m medmaskrcnn.training phantom-ct phantoms/manifest.json -o phantom-ct.safetensors
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"unknown recipe {recipe!r}; there are: {', '.join(RECIPES)}")
+    settings, augment, loop = RECIPES[recipe]()
+    if steps is not None:
+        loop = loop.model_copy(update={"steps": steps})
+    manifest = read_manifest(manifest_path)
+    wanted = [case for case in manifest.cases if (case.split or "train") in splits.split(",")]
+    read = partial(_load, manifest=manifest, settings=settings.preprocess)
+    with ProcessPoolExecutor(max(1, workers)) as pool:
+        cases = list(pool.map(read, wanted))
+    torch.set_num_threads(threads)
+    train(cases, settings, augment, loop, out, checkpoint_folder=runs / out.stem, workers=workers)
+    typer.echo(f"wrote {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

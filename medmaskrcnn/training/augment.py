@@ -1,0 +1,159 @@
+"""One training sample from a case: a random window, then rotation, zoom and intensity changes.
+
+Image and objects' occupancy are moved together; boxes are derived afterwards. Left and right are never swapped:
+class names may have sides.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from medmaskrcnn.config import Settings
+from medmaskrcnn.models.mask_rcnn import Targets
+from medmaskrcnn.training.cases import LabelledCase, dense_occupancy
+
+_INSIDE = 0.5  # occupancy from which a voxel belongs to an object
+_LEAST_VOXELS = 4  # an object of which fewer lie in the window is left out
+
+
+class AugmentSettings(Settings):
+    """How samples are drawn.
+
+    Attributes:
+        patch: Window D, H, W in voxels of the network's grid (D is the number of slices of 2D and 2.5D models: 1).
+        foreground: Share of windows that are centred near an object.
+        rotate_degrees: Largest rotation in the H-W plane.
+        zoom: Largest relative change of size, in plane.
+        shift_intensity, scale_intensity: Largest change per channel, in units of the normalised image.
+        gamma: Largest relative exponent change; for images in 0..1 only.
+        noise: Largest standard deviation of added Gaussian noise.
+    """
+
+    patch: tuple[int, int, int]
+    foreground: Annotated[float, Field(ge=0, le=1)] = 0.67
+    rotate_degrees: float = 0.0
+    zoom: float = 0.0
+    shift_intensity: float = 0.0
+    scale_intensity: float = 0.0
+    gamma: float = 0.0
+    noise: float = 0.0
+
+
+def draw_sample(
+    case: LabelledCase, settings: AugmentSettings, *, context_slices: int, spatial_dims: int, random: torch.Generator
+) -> tuple[Tensor, Targets]:
+    """Draw one window of a case and augment it.
+
+    Args:
+        case: The case.
+        settings: What to draw.
+        context_slices: 2.5D neighbours on each side.
+        spatial_dims: 2 gives ``(C * (2 context + 1), H, W)``, 3 gives ``(C, D, H, W)``.
+        random: Every random number comes from here.
+    """
+    slices = settings.patch[0] + 2 * context_slices
+    shape = (slices, *settings.patch[1:])
+    start = _window_start(case, shape, settings.foreground, random)
+    image = _cut(case.image, start, shape)
+    labels, masks = dense_occupancy(case, start, shape)
+    image, masks = _move(image, masks, settings, random)
+    image = _recolour(image, settings, random)
+    if spatial_dims == 2:
+        image = image.flatten(0, 1) if context_slices else image[:, 0]
+        masks = masks[:, context_slices]
+    return image, _targets(labels, masks, spatial_dims)
+
+
+def _uniform(random: torch.Generator, low: float, high: float) -> float:
+    return low + (high - low) * float(torch.rand((), generator=random))
+
+
+def _window_start(
+    case: LabelledCase, shape: tuple[int, ...], foreground: float, random: torch.Generator
+) -> tuple[int, ...]:
+    size = case.image.shape[1:]
+    centre = [_uniform(random, min(n, s) / 2, max(s - n / 2, min(n, s) / 2)) for n, s in zip(shape, size, strict=True)]
+    if case.objects and _uniform(random, 0, 1) < foreground:
+        classes = sorted({item.label for item in case.objects})
+        label = classes[int(torch.randint(len(classes), (), generator=random))]
+        members = [item for item in case.objects if item.label == label]
+        item = members[int(torch.randint(len(members), (), generator=random))]
+        inside = torch.nonzero(item.crop >= _INSIDE * 255)
+        if len(inside):
+            voxel = inside[int(torch.randint(len(inside), (), generator=random))]
+            reach = [n / 4 for n in shape]  # the object need not lie in the middle
+            centre = [
+                float(o + v) + 0.5 + _uniform(random, -r, r) for o, v, r in zip(item.start, voxel, reach, strict=True)
+            ]
+    start = []
+    for c, n, s in zip(centre, shape, size, strict=True):
+        low, high = min(0, (s - n) // 2), max(s - n, (s - n) // 2)
+        start.append(min(max(round(c - n / 2), low), high))
+    return tuple(start)
+
+
+def _cut(image: Tensor, start: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    """Window of ``(C, D, H, W)`` as float32; what lies outside the image is zero."""
+    out = torch.zeros((image.shape[0], *shape))
+    low = [max(0, s) for s in start]
+    high = [min(s + n, m) for s, n, m in zip(start, shape, image.shape[1:], strict=True)]
+    target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+    out[(slice(None), *target)] = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))].float()
+    return out
+
+
+def _move(image: Tensor, masks: Tensor, settings: AugmentSettings, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rotate and zoom in the H-W plane, slice by slice, image and masks alike."""
+    if not settings.rotate_degrees and not settings.zoom:
+        return image, masks
+    angle = math.radians(_uniform(random, -settings.rotate_degrees, settings.rotate_degrees))
+    factor_h, factor_w = (math.exp(_uniform(random, -settings.zoom, settings.zoom)) for _ in range(2))
+    height, width = image.shape[2:]
+    cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
+    theta = torch.tensor([[[cos * factor_w, -sin * aspect * factor_h, 0.0], [sin / aspect * factor_w, cos * factor_h, 0.0]]])
+    stack = torch.cat([image, masks])
+    grid = F.affine_grid(theta, [1, 1, height, width], align_corners=False)
+    grid = grid.expand(stack.shape[1], -1, -1, -1)
+    moved = F.grid_sample(stack.transpose(0, 1), grid, mode="bilinear", align_corners=False).transpose(0, 1)
+    return moved[: len(image)].contiguous(), moved[len(image) :].contiguous()
+
+
+def _recolour(image: Tensor, settings: AugmentSettings, random: torch.Generator) -> Tensor:
+    if settings.gamma:
+        image = image.clamp(min=0) ** math.exp(_uniform(random, -settings.gamma, settings.gamma))
+    scale = 1 + _uniform(random, -settings.scale_intensity, settings.scale_intensity)
+    image = image * scale + _uniform(random, -settings.shift_intensity, settings.shift_intensity)
+    if settings.noise:
+        level = _uniform(random, 0, settings.noise)
+        image = image + level * torch.randn(image.shape, generator=random)
+    return image
+
+
+def _targets(labels: Tensor, masks: Tensor, spatial_dims: int) -> Targets:
+    boxes, kept = [], []
+    for i, mask in enumerate(masks):
+        box = _tight_box(mask >= _INSIDE)
+        if box is not None:
+            boxes.append(box)
+            kept.append(i)
+    if not boxes:
+        empty = torch.zeros((0, 2 * spatial_dims))
+        return Targets(empty, labels[:0], masks[:0])
+    return Targets(torch.stack(boxes), labels[kept], masks[kept])
+
+
+def _tight_box(mask: Tensor) -> Tensor | None:
+    low, high = [], []
+    if int(mask.sum()) < _LEAST_VOXELS:
+        return None
+    for axis in range(mask.ndim):
+        hits = torch.nonzero(mask.amax(dim=tuple(a for a in range(mask.ndim) if a != axis))).flatten()
+        low.append(float(hits[0]))
+        high.append(float(hits[-1]) + 1)
+    return torch.tensor(low + high)

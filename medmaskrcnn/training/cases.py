@@ -1,0 +1,120 @@
+"""A labelled case as the network will see it: the prepared image, and each object's occupancy cropped to its box.
+
+Labels are brought to the network's grid object by object with the image's own interpolation, so a voxel that an
+object half fills holds one half: boundaries are learnt where they lie, not where a nearest voxel puts them.
+Objects may overlap (a tumour in a liver), which a resampled label map could not hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from medmaskrcnn.config import PreprocessSettings
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.preprocess.prepare import prepare
+from medmaskrcnn.preprocess.resize import resize_matrix
+from medmaskrcnn.training.manifest import Manifest, ManifestCase
+
+_FULL = 255  # occupancy is kept as 0..255 in one byte
+
+
+@dataclass(frozen=True, eq=False)
+class Occupancy:
+    """One object on the network's grid.
+
+    Attributes:
+        label: Class index.
+        start: Voxel index D, H, W of the crop's first voxel.
+        crop: ``(d, h, w)`` uint8, 255 where the object fills the voxel.
+    """
+
+    label: int
+    start: tuple[int, int, int]
+    crop: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCase:
+    """Image ``(C, D, H, W)`` float16 and its objects."""
+
+    id: str
+    image: Tensor
+    objects: tuple[Occupancy, ...]
+
+
+def load_case_for_training(manifest: Manifest, case: ManifestCase, settings: PreprocessSettings) -> LabelledCase:
+    """Read and prepare one case of a manifest.
+
+    Raises:
+        ReadError: if image and label map do not lie on one grid.
+    """
+    volume = read_volume(manifest.path(case.image))
+    label = read_volume(manifest.path(case.label))
+    if label.grid.shape != volume.grid.shape or not np.allclose(
+        label.affine_vox_to_ras, volume.affine_vox_to_ras, atol=1e-3
+    ):
+        raise ReadError(f"case {case.id}: the label map {case.label} does not lie on the grid of {case.image}")
+    prepared = prepare(volume, settings)
+    values = np.ascontiguousarray(prepared.axes.apply(label.array)[0]).astype(np.int64)
+    shape = tuple(prepared.tensor.shape[1:])
+    matrices = [resize_matrix(a, b, antialias=settings.antialias) for a, b in zip(values.shape, shape, strict=True)]
+    classes = {name: i for i, name in enumerate(manifest.class_names)}
+    objects = []
+    for instance in case.instances:
+        members = [instance.value, *(i.value for i in case.instances if i.part_of == instance.value)]
+        found = _occupancy(values, members, matrices)
+        if found is not None:
+            objects.append(Occupancy(classes[instance.class_name], *found))
+    return LabelledCase(case.id, prepared.tensor.half(), tuple(objects))
+
+
+def _occupancy(
+    values: NDArray[np.int64], members: list[int], matrices: list[Tensor]
+) -> tuple[tuple[int, int, int], Tensor] | None:
+    mask = np.isin(values, members)
+    window = ndimage.find_objects(mask.astype(np.uint8))
+    if not window:
+        return None
+    crop = torch.from_numpy(mask[window[0]].astype(np.float32))
+    start = []
+    for axis, (matrix, cut) in enumerate(zip(matrices, window[0], strict=True)):
+        columns = matrix[:, cut]
+        rows = torch.nonzero(columns.sum(dim=1)).flatten()
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        start.append(first)
+        crop = torch.tensordot(columns[first:last], crop, dims=([1], [axis])).movedim(0, axis)
+    return (start[0], start[1], start[2]), (crop * _FULL).round().clamp(0, _FULL).to(torch.uint8).contiguous()
+
+
+def dense_occupancy(case: LabelledCase, start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Objects that reach into a window of the case.
+
+    Args:
+        case: The case.
+        start: First voxel D, H, W of the window; may lie outside the image.
+        shape: Its extent.
+
+    Returns:
+        Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` float32 in 0..1.
+    """
+    labels, masks = [], []
+    for item in case.objects:
+        low = [max(s, o) for s, o in zip(start, item.start, strict=True)]
+        high = [min(s + n, o + m) for s, n, o, m in zip(start, shape, item.start, item.crop.shape, strict=True)]
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            continue
+        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, item.start, strict=True))
+        mask = torch.zeros(shape)
+        mask[target] = item.crop[source].float() / _FULL
+        labels.append(item.label)
+        masks.append(mask)
+    stacked = torch.stack(masks) if masks else torch.zeros((0, *shape))
+    return torch.tensor(labels, dtype=torch.int64), stacked
