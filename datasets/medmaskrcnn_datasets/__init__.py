@@ -1,9 +1,12 @@
 """Labelled data for medmaskrcnn: phantoms, and adapters from other formats to the manifest that training reads."""
 
+from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.manifest import Manifest, ManifestCase, ManifestInstance, write_manifest
+from medmaskrcnn_datasets.msd import msd_dataset
 from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.phantom import Phantom, PhantomInstance, PhantomSettings, make_phantom, random_settings
 from medmaskrcnn_datasets.phantom_dataset import phantom_dataset
+from medmaskrcnn_datasets.splits import SplitRule
 
 __all__ = [
     "Manifest",
@@ -12,9 +15,12 @@ __all__ = [
     "Phantom",
     "PhantomInstance",
     "PhantomSettings",
+    "SplitRule",
     "make_phantom",
+    "msd_dataset",
     "phantom_dataset",
     "random_settings",
+    "write_dicom_series",
     "write_manifest",
     "write_nifti",
 ]

@@ -43,6 +43,15 @@ def write_nifti(array: NDArray[Any], grid: Grid, path: Path | str, *, descriptio
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     straight = np.abs(axes.T @ axes - np.eye(3)).max() < _SHEAR_TOLERANCE
     image.set_qform(affine, code=1 if straight else 0)
+    return save_image(image, path)
+
+
+def save_image(image: nibabel.Nifti1Image, path: Path | str) -> Path:
+    """Write a NIfTI image that is in memory, compressed if the name ends in ``.gz``; equal images, equal bytes.
+
+    Raises:
+        OutputError: if the file cannot be written.
+    """
     content = image.to_bytes()
     return write_bytes(path, _gzip(content) if str(path).endswith(".gz") else content)
 

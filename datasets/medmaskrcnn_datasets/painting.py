@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,12 +68,16 @@ class Body:
         moved = np.stack([f.at(index) for f in self.deformation], axis=1)
         return np.asarray(world_mm / self.scale + DEFORM_MM * moved)
 
+    @cached_property
+    def _farthest(self) -> NDArray[np.float64]:
+        """How far the deformation reaches along R, A, S, in the anatomy's mm."""
+        return DEFORM_MM * np.array([f.largest() for f in self.deformation])
+
     def window_of(self, structure: Structure) -> Window | None:
         """Voxels that a structure can reach, with one voxel to spare; ``None`` if it lies outside the scan."""
         low, high = structure.bounds
         if not structure.in_world:
-            margin = DEFORM_MM * np.array([f.largest() for f in self.deformation])
-            low, high = (low - margin) * self.scale, (high + margin) * self.scale
+            low, high = (low - self._farthest) * self.scale, (high + self._farthest) * self.scale
         far = 1e4
         low, high = np.clip(low, -far, far), np.clip(high, -far, far)
         corners = np.array([[(low, high)[b][a] for a, b in enumerate(bits)] for bits in np.ndindex(2, 2, 2)])
