@@ -1,0 +1,255 @@
+"""One slice of the preview, the way a radiologist looks at it: window, outlines, boxes, names, directions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+
+from medmaskrcnn.export.preview_planes import Plane
+from medmaskrcnn.export.preview_style import TEXT, Colour, class_colour, font, text_width
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.volume import Volume
+
+_OVERSAMPLING = 2  # outlines are drawn larger and shrunk, for smooth edges
+_OUTLINE = 3  # pixels, before shrinking
+_FILL = 0.16
+_PAD = 2  # voxels of background around a mask before it is enlarged
+_CT_SOFT_TISSUE = (40.0, 400.0)
+_PERCENTILES = (0.5, 99.5)
+_MANY, _TOO_MANY = 25, 150  # instances in a panel from which names become numbers, and nothing
+_LABEL_SIZE = 14
+
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """One instance in one slice, in the picture's rows and columns.
+
+    Attributes:
+        number: The instance's id.
+        text: What is written beside it.
+        colour: Its class's colour.
+        mask: ``(rows, columns)`` boolean.
+        row, column: Picture position of ``mask[0, 0]``, in voxels.
+        box: Its detection box in this plane: left, top, right, bottom, in voxels.
+    """
+
+    number: int
+    text: str
+    colour: Colour
+    mask: NDArray[np.bool_]
+    row: int
+    column: int
+    box: Rectangle
+
+
+def grey_range(volume: Volume) -> tuple[float, float]:
+    """Values shown black and white: the file's own window, soft tissue for CT, else percentiles of the scan."""
+    window = volume.window or (_CT_SOFT_TISSUE if volume.modality == "CT" else None)
+    if window and volume.channel_kind != "colour":
+        return window[0] - window[1] / 2, window[0] + window[1] / 2
+    if volume.channel_kind == "colour" and volume.array.dtype == np.uint8:
+        return 0.0, 255.0
+    step = max(1, round((volume.array[0].size / 1e6) ** (1 / 3)))
+    channels = volume.array if volume.channel_kind == "colour" else volume.array[:1]
+    values = channels[:, ::step, ::step, ::step]
+    values = values[np.isfinite(values)]
+    low, high = np.percentile(values, _PERCENTILES) if values.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-6 * max(abs(low), 1)))
+
+
+def panel_size(grid: Grid, plane: Plane, longest: int) -> tuple[int, int]:
+    """Width and height in pixels of a slice in its true proportions, its longer side ``longest``."""
+    view = plane.view
+    width = grid.shape[view.column_axis] * grid.voxel_size[view.column_axis]
+    height = grid.shape[view.row_axis] * grid.voxel_size[view.row_axis]
+    factor = longest / max(width, height)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def draw_panel(
+    volume: Volume, instances: Instances, plane: Plane, size: tuple[int, int], greys: tuple[float, float]
+) -> Image.Image:
+    """Draw one slice.
+
+    Args:
+        volume: The scan.
+        instances: The result's instances, in the order of their ids.
+        plane: The slice.
+        size: Width and height in pixels, see :func:`panel_size`.
+        greys: Values shown black and white, see :func:`grey_range`.
+    """
+    picture = _picture(volume, plane, greys)
+    across, down = size[0] / picture.width, size[1] / picture.height
+    sections = [s for i in range(len(instances)) if (s := _section(instances, i, plane)) is not None]
+    large = picture.resize((size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), Image.Resampling.BICUBIC)
+    for section in sections:
+        _paint(large, section, across * _OVERSAMPLING, down * _OVERSAMPLING)
+    image = large.resize(size, Image.Resampling.BOX)
+    if len(sections) <= _TOO_MANY:
+        _annotate(image, sections, across, down)
+    if volume.grid.spacing_known:
+        _directions(image, plane)
+        _scale_bar(image, volume.grid.voxel_size[plane.view.column_axis] / across)
+    return image
+
+
+def _oriented(pixels: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """A ``(D, H, W)`` array, one slice thick along the plane's axis, as rows and columns of the picture."""
+    view = plane.view
+    flat = pixels.transpose(view.row_axis, view.column_axis, view.axis)[..., 0]
+    return flat[:: -1 if view.flip_rows else 1, :: -1 if view.flip_columns else 1]
+
+
+def _picture(volume: Volume, plane: Plane, greys: tuple[float, float]) -> Image.Image:
+    """The slice as RGB, one pixel a voxel."""
+    slab = tuple(slice(plane.index, plane.index + 1) if a == plane.view.axis else slice(None) for a in range(3))
+    colour = volume.channel_kind == "colour" and volume.array.shape[0] >= 3
+    channels = [_oriented(volume.array[(c, *slab)], plane) for c in (range(3) if colour else (0, 0, 0))]
+    values = (np.nan_to_num(np.stack(channels, axis=-1).astype(np.float32)) - greys[0]) / (greys[1] - greys[0])
+    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def _section(instances: Instances, i: int, plane: Plane) -> Section | None:
+    """The ``i``-th instance in this slice; ``None`` if it has no voxel there."""
+    view, mask = plane.view, instances.masks[i]
+    k = plane.index - int(instances.mask_starts[i, view.axis])
+    if not 0 <= k < mask.shape[view.axis]:
+        return None
+    flat = _oriented(mask.take([k], view.axis), plane)
+    if not flat.any():
+        return None
+    low, high = instances.boxes[i, :3], instances.boxes[i, 3:]
+    rows = _along(instances, i, view.row_axis, view.flip_rows)
+    columns = _along(instances, i, view.column_axis, view.flip_columns)
+    n_rows, n_columns = instances.grid.shape[view.row_axis], instances.grid.shape[view.column_axis]
+    top, bottom = _turned(low[view.row_axis], high[view.row_axis], n_rows, view.flip_rows)
+    left, right = _turned(low[view.column_axis], high[view.column_axis], n_columns, view.flip_columns)
+    name = instances.class_names[instances.labels[i]]
+    text = f"{i + 1} {name} {instances.scores[i]:.2f}"
+    colour = class_colour(int(instances.labels[i]))
+    return Section(i + 1, text, colour, flat, rows, columns, (left, top, right, bottom))
+
+
+def _along(instances: Instances, i: int, axis: int, flipped: bool) -> int:
+    """First picture row (or column) of an instance's mask crop."""
+    start, extent = int(instances.mask_starts[i, axis]), instances.masks[i].shape[axis]
+    return instances.grid.shape[axis] - start - extent if flipped else start
+
+
+def _turned(low: float, high: float, n: int, flipped: bool) -> tuple[float, float]:
+    return (n - float(high), n - float(low)) if flipped else (float(low), float(high))
+
+
+def _paint(image: Image.Image, section: Section, across: float, down: float) -> None:
+    """Tint a mask and draw its outline, smooth, at ``across`` x ``down`` pixels a voxel."""
+    padded = Image.fromarray(np.pad(section.mask, _PAD).astype(np.uint8) * 255)
+    left, right = _pixels(section.column - _PAD, section.column + section.mask.shape[1] + _PAD, across, image.width)
+    top, bottom = _pixels(section.row - _PAD, section.row + section.mask.shape[0] + _PAD, down, image.height)
+    source = (
+        left / across - section.column + _PAD,
+        top / down - section.row + _PAD,
+        right / across - section.column + _PAD,
+        bottom / down - section.row + _PAD,
+    )
+    soft = padded.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source)
+    level = min(127, int(np.asarray(soft).max()) // 2)  # a voxel smaller than a pixel must not vanish
+    mask = soft.point([255 if v > level else 0 for v in range(256)])
+    # the picture's border is not an outline: the frame added here is cut off again
+    framed = ImageOps.expand(mask, _OUTLINE)
+    inner = framed.filter(ImageFilter.MinFilter(2 * _OUTLINE + 1)).crop(
+        (_OUTLINE, _OUTLINE, _OUTLINE + mask.width, _OUTLINE + mask.height)
+    )
+    alpha = ImageChops.subtract(mask, inner.point([round(v * (1 - _FILL)) for v in range(256)]))
+    image.paste(section.colour, (left, top), alpha)
+
+
+def _pixels(low: float, high: float, scale: float, n: int) -> tuple[int, int]:
+    """Whole pixels between two voxel coordinates, inside the picture."""
+    return max(0, math.ceil(low * scale)), min(n, math.floor(high * scale))
+
+
+def _annotate(image: Image.Image, sections: list[Section], across: float, down: float) -> None:
+    """Draw boxes and names, names where they hide least of each other."""
+    draw = ImageDraw.Draw(image, "RGBA")
+    taken: list[Rectangle] = []
+    scaled = [(s, _scaled(s.box, across, down)) for s in sections]
+    if len(sections) <= _MANY:
+        for section, box in scaled:
+            draw.rectangle(box, outline=(*section.colour, 150))
+    for section, box in sorted(scaled, key=lambda pair: pair[0].mask.sum(), reverse=True):
+        text = section.text if len(sections) <= _MANY else str(section.number)
+        place = _free_place(box, text, taken, image.size)
+        taken.append(place)
+        draw.text(place[:2], text, section.colour, font=font(_LABEL_SIZE), stroke_width=2, stroke_fill=(0, 0, 0, 210))
+
+
+def _scaled(box: Rectangle, across: float, down: float) -> Rectangle:
+    return box[0] * across, box[1] * down, box[2] * across - 1, box[3] * down - 1
+
+
+def _free_place(box: Rectangle, text: str, taken: list[Rectangle], size: tuple[int, int]) -> Rectangle:
+    """Where a name goes: near its box, inside the picture, and off the names already there if possible."""
+    width, height = text_width(text, _LABEL_SIZE), _LABEL_SIZE + 3
+    left, top, right, bottom = box
+    middle = (top + bottom - height) / 2
+    spots = [
+        (left, top - height - 2),
+        (left, bottom + 1),
+        (right - width, top - height - 2),
+        (right - width, bottom + 1),
+        (right + 4, middle),
+        (left - width - 4, middle),
+        (left + 3, top + 2),
+        (left + 3, bottom - height - 2),
+        *((left, top - (height + 1) * k) for k in range(2, 6)),
+        *((left, bottom + (height + 1) * k) for k in range(1, 6)),
+    ]
+    places = []
+    for x, y in spots:
+        x = min(max(x, 3), max(size[0] - width - 3, 3))
+        y = min(max(y, 2), max(size[1] - height - 2, 2))
+        places.append((x, y, x + width, y + height))
+    return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))
+
+
+def _common_area(a: Rectangle, b: Rectangle) -> float:
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _directions(image: Image.Image, plane: Plane) -> None:
+    """Write the patient's directions at the four edges: R, L, A, P, S or I."""
+    draw = ImageDraw.Draw(image)
+    left, right, top, bottom = plane.view.edges
+    width, height = image.size
+    places = [
+        (left, (5, height / 2), "lm"),
+        (right, (width - 5, height / 2), "rm"),
+        (top, (width / 2, 4), "ma"),
+        (bottom, (width / 2, height - 4), "md"),
+    ]
+    for letter, place, anchor in places:
+        draw.text(place, letter, TEXT, font=font(15), anchor=anchor, stroke_width=2, stroke_fill=(0, 0, 0))
+
+
+def _scale_bar(image: Image.Image, mm_per_pixel: float) -> None:
+    """A bar of a round length, at most a quarter of the picture, at the lower right."""
+    longest = image.width / 4 * mm_per_pixel
+    lengths = [mantissa * 10.0**power for power in range(-4, 4) for mantissa in (1, 2, 5)]
+    length = max((n for n in lengths if n <= longest), default=lengths[0])
+    pixels = length / mm_per_pixel
+    text = f"{length / 10:g} cm" if length >= 10 else f"{length:g} mm"
+    draw = ImageDraw.Draw(image)
+    right, y = image.width - 10, image.height - 9
+    draw.rectangle((right - pixels - 1, y - 1, right + 1, y + 2), fill=(0, 0, 0))
+    draw.rectangle((right - pixels, y, right, y + 1), fill=TEXT)
+    draw.text(
+        (right - pixels / 2, y - 3), text, TEXT, font=font(12), anchor="md", stroke_width=2, stroke_fill=(0, 0, 0)
+    )

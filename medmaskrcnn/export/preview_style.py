@@ -1,0 +1,89 @@
+"""Colours and type of the preview, and how figures are written on it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from PIL import ImageFont
+
+from medmaskrcnn.structures.case_result import Measurement
+
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+BACKGROUND: Colour = (17, 19, 22)
+TEXT: Colour = (235, 237, 240)
+FAINT: Colour = (150, 156, 165)
+AMBER: Colour = (255, 190, 70)
+RED: Colour = (200, 25, 30)
+
+CLASS_COLOURS: tuple[Colour, ...] = (
+    (79, 195, 247),
+    (255, 167, 38),
+    (129, 220, 132),
+    (255, 110, 160),
+    (255, 238, 88),
+    (190, 130, 255),
+    (60, 215, 200),
+    (255, 85, 85),
+    (190, 225, 110),
+    (130, 150, 255),
+    (205, 160, 130),
+    (225, 225, 225),
+)
+"""By class index, over and over: a class of a model has the same colour in every picture."""
+
+
+def class_colour(label: int) -> Colour:
+    """Colour of a class by its index."""
+    return CLASS_COLOURS[label % len(CLASS_COLOURS)]
+
+
+@lru_cache(maxsize=16)
+def font(size: int) -> Font:
+    """Pillow's own scalable font at ``size`` pixels: no font of the system is needed."""
+    return ImageFont.load_default(size)
+
+
+def text_width(text: str, size: int) -> int:
+    """Width of a line of text in pixels."""
+    return round(font(size).getlength(text))
+
+
+def shortened(text: str, size: int, width: int) -> str:
+    """``text`` if it fits into ``width`` pixels, else its beginning and three dots."""
+    if text_width(text, size) <= width:
+        return text
+    while text and text_width(text + "...", size) > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def wrapped(text: str, size: int, width: int) -> list[str]:
+    """``text`` broken at spaces into lines of at most ``width`` pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width(longer, size) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [shortened(line, size, width) for line in lines]
+
+
+def volume_text(m: Measurement) -> str:
+    """An instance's volume in mL from 1 mL on, else in mm3; pixels where the spacing is unknown."""
+    if m.unit == "px":
+        return f"{m.volume:,.0f} px"
+    return f"{_three_digits(m.volume / 1000)} mL" if m.volume >= 1000 else f"{_three_digits(m.volume)} mm³"
+
+
+def diameter_text(m: Measurement) -> str:
+    """Longest axial diameter x its perpendicular."""
+    if m.longest_axial_diameter is None or m.perpendicular_diameter is None:
+        return ""
+    return f"{_three_digits(m.longest_axial_diameter)} x {_three_digits(m.perpendicular_diameter)} {m.unit}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
