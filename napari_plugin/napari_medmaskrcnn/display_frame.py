@@ -9,8 +9,8 @@ world's axes pointing Inferior, Posterior and Left, every view is the one a radi
 * 3D: not mirrored, because I, P, L is right-handed as R, A, S is.
 
 napari cannot cut slices out of a layer whose affine swaps or tilts axes ("non-orthogonal slicing"), so a scan's
-array is permuted and flipped onto the world's axes (views of the same memory, nothing is resampled) and keeps a scale and
-a translation. An oblique scan is shown straight, along its own nearest axes about its own centre, as it was
+array is permuted and flipped onto the world's axes (views of the same memory, nothing is resampled) and keeps a
+scale and a translation. An oblique scan is shown straight, along its own nearest axes about its own centre, as it was
 acquired; its exact affine stays in the layer's metadata.
 """
 

@@ -6,18 +6,16 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from napari_medmaskrcnn.display_frame import IPL_FROM_RAS, display_frame
 
 from medmaskrcnn.structures.grid import Grid, pixel_grid
+from napari_medmaskrcnn.display_frame import IPL_FROM_RAS, display_frame
 
 EXACT_MM = 1e-9
 """An orthogonal scan is only permuted, flipped and moved: no more than rounding may differ."""
 
 SPACING_MM = (5.0, 0.8, 0.7)
 
-ORIENTATIONS = [
-    (axes, signs) for axes in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)
-]
+ORIENTATIONS = [(axes, signs) for axes in permutations(range(3)) for signs in product((1.0, -1.0), repeat=3)]
 
 
 def orthogonal_grid(axes: tuple[int, ...], signs: tuple[float, ...], shape: tuple[int, int, int] = (3, 4, 6)) -> Grid:

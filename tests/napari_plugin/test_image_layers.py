@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari_medmaskrcnn.image_layers import SOFT_TISSUE_HU, contrast_limits, volume_to_layer
 
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.volume import Volume
+from napari_medmaskrcnn.image_layers import SOFT_TISSUE_HU, contrast_limits, volume_to_layer
 
 
 def axial_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float] = (5.0, 0.8, 0.7)) -> Grid:

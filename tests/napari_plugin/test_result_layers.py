@@ -6,22 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from napari_medmaskrcnn import result_layers
-from napari_medmaskrcnn.result_layers import box_rectangles, result_to_layers
 
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
+from napari_medmaskrcnn import result_layers
+from napari_medmaskrcnn.result_layers import box_rectangles, result_to_layers
 
 CLASSES = ("liver", "spleen", "tumour")
 SIZE = Measurement("mm", 1500.0, 12.0, 8.0, (0.0, 0.0, 0.0), 40.0, 0.0, 80.0)
 RECORD = RunRecord("medmaskrcnn 0", "m", "0" * 64, "CC0", "cpu", "fp32")
 
+Block = tuple[int, float, tuple[int, int, int], tuple[int, int, int]]
+
 UP = Grid((4, 6, 8), np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]]))
 """Slices run up, 2 mm apart; rows to the back, columns to the left, 1 mm."""
 
 
-def make_result(objects: list[tuple[int, float, tuple[int, int, int], tuple[int, int, int]]], grid: Grid = UP) -> CaseResult:
+def make_result(objects: list[Block], grid: Grid = UP) -> CaseResult:
     """Solid blocks: (class, score, first voxel, extent)."""
     instances = Instances(
         grid=grid,
@@ -53,7 +55,8 @@ def test_a_tumour_in_a_liver_lies_on_a_layer_of_its_own():
 
 
 def test_overlapping_instances_of_one_class_take_a_further_layer():
-    result = make_result([(1, 0.9, (0, 0, 0), (2, 2, 2)), (1, 0.8, (1, 1, 1), (2, 2, 2)), (1, 0.7, (3, 4, 4), (1, 1, 1))])
+    first: Block = (1, 0.9, (0, 0, 0), (2, 2, 2))
+    result = make_result([first, (1, 0.8, (1, 1, 1), (2, 2, 2)), (1, 0.7, (3, 4, 4), (1, 1, 1))])
     layers = result_to_layers(result)
     assert [layer[1]["name"] for layer in layers] == ["spleen", "spleen (overlapping 2)", "boxes"]
     assert sorted(np.unique(layers[0][0])) == [0, 1, 3]

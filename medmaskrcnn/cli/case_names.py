@@ -1,0 +1,60 @@
+"""Names of cases: what the result folder of each input is called."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+MAX_LENGTH = 100
+
+_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".dicom", ".ima", ".png", ".tif", ".tiff")
+
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+"""Names that Windows keeps for devices."""
+
+
+def name_cases(inputs: Sequence[Path]) -> list[str]:
+    """One folder name per input: safe on every file system, and distinct even where case does not count.
+
+    The name is the input's own without its extension. Inputs of one name take in the folders they lie in:
+    ``patient1/CT`` and ``patient2/CT`` give ``patient1_CT`` and ``patient2_CT``. What is still the same gets a number.
+
+    Example:
+        >>> name_cases([Path("a/scan.nii.gz"), Path("b/scan.nii.gz"), Path("liver 3.mha")])
+        ['a_scan', 'b_scan', 'liver_3']
+    """
+    whole = [path.resolve() for path in inputs]
+    depth = [1] * len(inputs)
+    names = [_name(path, 1) for path in whole]
+    for _ in range(max((len(path.parts) for path in whole), default=0)):
+        count = Counter(name.lower() for name in names)
+        if max(count.values()) == 1:
+            return names
+        depth = [d + (count[name.lower()] > 1) for d, name in zip(depth, names, strict=True)]
+        names = [_name(path, d) for path, d in zip(whole, depth, strict=True)]
+    return _numbered(names)
+
+
+def _name(path: Path, depth: int) -> str:
+    """A safe name of the last ``depth`` parts of a path."""
+    parts = [part for part in path.parts if part != path.anchor][-depth:] or ["scan"]
+    stem = parts[-1]
+    extension = next((e for e in _EXTENSIONS if stem.lower().endswith(e) and len(stem) > len(e)), "")
+    parts[-1] = stem[: len(stem) - len(extension)]
+    safe = re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._-")[-MAX_LENGTH:] or "scan"
+    return f"_{safe}" if safe.partition(".")[0].lower() in _RESERVED else safe
+
+
+def _numbered(names: list[str]) -> list[str]:
+    taken: set[str] = set()
+    distinct = []
+    for name in names:
+        number, candidate = 1, name
+        while candidate.lower() in taken:
+            number += 1
+            candidate = f"{name}-{number}"
+        taken.add(candidate.lower())
+        distinct.append(candidate)
+    return distinct

@@ -1,0 +1,119 @@
+"""From inputs to result folders: the work behind ``segment`` and ``demo``.
+
+Each case goes read -> segment -> write by itself; a case that fails is told and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import medmaskrcnn
+from medmaskrcnn.cli.console import stage_bars, tell
+from medmaskrcnn.cli.failures import report_failure
+from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.export.result_json import result_document
+from medmaskrcnn.structures.case_result import CaseResult
+
+if TYPE_CHECKING:
+    from medmaskrcnn.pipeline import LoadedModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input and the folder its result goes into."""
+
+    name: str
+    source: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class SegmentOptions:
+    """What the command line says of how to segment; ``None`` leaves it to the model."""
+
+    formats: tuple[str, ...]
+    score: float | None = None
+    classes: tuple[str, ...] | None = None
+    series: str | None = None
+    allow_out_of_domain: bool = False
+    quiet: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a case.
+
+    Attributes:
+        case: The case.
+        result: What was found; ``None`` if the case failed.
+        document: The content of ``result.json``, whether that file was asked for or not; ``None`` if it failed.
+        files: The files written, by format.
+        error: The sentence that says why it failed.
+    """
+
+    case: Case
+    result: CaseResult | None = None
+    document: dict[str, Any] | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+    error: str | None = None
+
+
+def check_output_folder(folder: Path) -> None:
+    """Make sure, before any work is done, that ``folder`` can be made and written to; leaves nothing behind.
+
+    Raises:
+        OutputError: if it is a file, lies under one, or may not be written to.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not existing.is_dir():
+        raise OutputError(f"cannot write results to {folder}: {existing} is not a folder")
+    try:
+        with tempfile.TemporaryFile(dir=existing, prefix=".medmaskrcnn-"):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write results to {folder}: {existing}: {reason}") from error
+
+
+def run_cases(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions) -> list[Outcome]:
+    """Segment one case after the other; errors are told on stderr and stand in the outcome."""
+    return [_run_case(case, model, options) for case in cases]
+
+
+def _run_case(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcome:
+    logger.info("case %s: %s", case.name, case.source)
+    try:
+        outcome = _segment_and_write(case, model, options)
+    except Exception as error:  # whatever it is, the other cases go on
+        return Outcome(case, error=report_failure(error, str(case.source)))
+    for warning in outcome.result.record.warnings if outcome.result else ():
+        logger.warning("%s: %s", case.source, warning)
+        tell("warning", f"{case.source}: {warning}")
+    return outcome
+
+
+def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcome:
+    if not case.source.exists():
+        raise ReadError(f"there is no file or folder {case.source}")
+    check_output_folder(case.folder)
+    with stage_bars(case.name, shown=not options.quiet) as progress:
+        progress("reading", 0.0)
+        volume = medmaskrcnn.read_volume(case.source, series=options.series)
+        result = medmaskrcnn.segment(
+            volume,
+            model,
+            score=options.score,
+            classes=options.classes,
+            allow_out_of_domain=options.allow_out_of_domain,
+            progress=progress,
+        )
+        progress("writing", 0.0)
+        files = medmaskrcnn.write_result(result, volume, case.folder, formats=options.formats)
+    return Outcome(case, result, result_document(result, volume), files)

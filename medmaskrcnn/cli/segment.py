@@ -1,0 +1,173 @@
+"""``medmaskrcnn segment``: scans in, counted and measured instances out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import medmaskrcnn
+from medmaskrcnn.cli.case_names import name_cases
+from medmaskrcnn.cli.console import print_json, say
+from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
+from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, check_output_folder, run_cases
+from medmaskrcnn.cli.tables import print_instances
+from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.models.model_file import read_model_settings, resolve_model
+
+FORMATS = ("nifti", "csv", "json", "png")
+
+
+class Device(StrEnum):
+    """Where the network runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+EXAMPLES = (
+    "medmaskrcnn segment ct_folder/ -o result --model phantom-ct",
+    'medmaskrcnn segment *.nii.gz -o results --model abdomen-mr --classes "liver,left kidney" --score 0.7',
+    "medmaskrcnn segment study/ -o result --model my.safetensors --series largest --format nifti,csv",
+)
+
+
+def segment_command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Scans: NIfTI, NRRD, MHA, PNG, TIFF, a DICOM file, a folder of DICOM."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results; made if missing.")],
+    model: Annotated[
+        str,
+        typer.Option(metavar="NAME_OR_FILE", help="A model that ships (medmaskrcnn models), or a .safetensors file."),
+    ],
+    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    score: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Report instances from this score on.", show_default="the model's own"),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Report these classes alone.", show_default="all")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="What to write beside instances.npz and run.json.")
+    ] = ",".join(FORMATS),
+    series: Annotated[
+        str | None,
+        typer.Option(metavar="UID|N|largest", help="Which series of a folder with several (medmaskrcnn info)."),
+    ] = None,
+    allow_out_of_domain: Annotated[
+        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress and no table; errors and warnings remain.")
+    ] = False,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+) -> None:
+    """Find, count and measure what a model knows in one or more scans.
+
+    One input: the files go into OUT. Several: into OUT/CASE/, each case being named after its input. The files are
+    instances.npz (the result without loss), labels.nii.gz, instances.csv, result.json, preview.png and run.json.
+
+    With --json one input gives what stands in result.json; several give a list of objects with "case", "input"
+    and either "result" or "error".
+    """
+    with logging_to(log):
+        options = SegmentOptions(
+            formats=_chosen(formats, FORMATS, "--format"),
+            score=score,
+            classes=None if classes is None else _chosen(classes, _classes_of(model), "--classes"),
+            series=series,
+            allow_out_of_domain=allow_out_of_domain,
+            quiet=quiet or as_json,
+        )
+        cases = plan_cases(inputs, out)
+        outcomes = segment_cases(cases, out, model, device, options)
+        if as_json:
+            _print_outcomes_as_json(outcomes)
+        elif not quiet:
+            print_outcomes(outcomes)
+        raise typer.Exit(EXIT_FAILED if any(outcome.error for outcome in outcomes) else 0)
+
+
+def plan_cases(inputs: Sequence[Path], out: Path) -> list[Case]:
+    """The case of each input: one goes into ``out`` itself, several into a folder each."""
+    for path in inputs:
+        if path.is_dir() and path.resolve() == out.resolve():
+            raise typer.BadParameter(f"{out} is an input too: results would mix with scans", param_hint="--out")
+    names = name_cases(inputs)
+    folders = [out] if len(inputs) == 1 else [out / name for name in names]
+    return [Case(*case) for case in zip(names, inputs, folders, strict=True)]
+
+
+def segment_cases(
+    cases: Sequence[Case], out: Path, model: str, device: Device, options: SegmentOptions
+) -> list[Outcome]:
+    """Check what can be checked beforehand, load the model and run every case.
+
+    Raises:
+        typer.Exit: if the output folder or the model is of no use; the reason was told.
+        typer.BadParameter: if there is no such model.
+    """
+    with failing_as_one(str(out)):
+        check_output_folder(out)
+    file = _model_file(model)
+    with failing_as_one(model):
+        read_model_settings(file)
+        loaded = medmaskrcnn.load_model(file, device=device.value)
+    return run_cases(cases, loaded, options)
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """For every case that went well its table and where its files are; in the end how many went well."""
+    for outcome in outcomes:
+        if outcome.result is not None:
+            print_instances(outcome.case.name, outcome.result)
+            names = sorted(path.name for path in outcome.files.values())
+            say(f"written to {outcome.case.folder}: {', '.join(names)}")
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    if len(outcomes) > 1:
+        say(f"{len(outcomes) - failed} of {len(outcomes)} cases segmented")
+
+
+def _print_outcomes_as_json(outcomes: Sequence[Outcome]) -> None:
+    """One case: its result, or nothing if it failed. Several: a list with the result or error of each."""
+    if len(outcomes) == 1:
+        if outcomes[0].document is not None:
+            print_json(outcomes[0].document)
+        return
+    cases = []
+    for outcome in outcomes:
+        what = {"error": outcome.error} if outcome.document is None else {"result": outcome.document}
+        cases.append({"case": outcome.case.name, "input": str(outcome.case.source), **what})
+    print_json(cases)
+
+
+def _model_file(model: str) -> Path:
+    try:
+        return resolve_model(model)
+    except ModelFileError as error:
+        raise typer.BadParameter(str(error), param_hint="--model") from error
+
+
+def _classes_of(model: str) -> tuple[str, ...]:
+    file = _model_file(model)
+    with failing_as_one(model):
+        return read_model_settings(file).model.class_names
+
+
+def _chosen(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
+    """The comma-separated names in ``text``, each of which must be known."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        what = f"there is no {', '.join(unknown)}" if unknown else "no name given"
+        raise typer.BadParameter(f"{what}; choose from: {', '.join(known)}", param_hint=option)
+    return names

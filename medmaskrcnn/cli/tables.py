@@ -1,0 +1,104 @@
+"""Results, scans and model cards as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from medmaskrcnn.cli.console import OUT, plain, say
+from medmaskrcnn.io.scan_info import ScanInfo
+from medmaskrcnn.structures.case_result import CaseResult, Measurement
+
+ML_IN_MM3 = 1000.0
+
+WIDTH_OF_FILES = 200
+"""Columns a table may take where there is no terminal whose width it must fit."""
+
+
+def print_table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = ()
+) -> None:
+    """A table on stdout; the columns named in ``numbers`` are aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in header:
+        table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    say(title)
+    (OUT if OUT.is_terminal else Console(width=WIDTH_OF_FILES)).print(table)
+
+
+def print_instances(title: str, result: CaseResult) -> None:
+    """The instances of a result: class, score, volume and diameters, one row each."""
+    found, kept = result.instances, result.kept
+    if result.record.out_of_domain:
+        title += " [OUT OF DOMAIN: made by a model that does not know such scans]"
+    if not kept:
+        say(f"{title}\n  nothing found with a score of {result.score_threshold:g} or more")
+        return
+    header = ["id", "class", "score", "volume", "longest axial", "perpendicular"]
+    rows = [
+        [str(n + 1), found.class_names[found.labels[n]], f"{found.scores[n]:.2f}", *_sizes(result.measurements[i])]
+        for n, i in enumerate(kept)
+    ]
+    print_table(title, header, rows, numbers=("id", "score", "volume", "longest axial", "perpendicular"))
+
+
+def _sizes(measurement: Measurement) -> tuple[str, str, str]:
+    unit = measurement.unit
+    return (
+        volume_text(measurement.volume, unit),
+        length_text(measurement.longest_axial_diameter, unit),
+        length_text(measurement.perpendicular_diameter, unit),
+    )
+
+
+def print_scans(folder: Path, scans: Sequence[ScanInfo]) -> None:
+    """What ``info`` tells of scans: one row each, then where each is, why some cannot be segmented, and notes."""
+    header = ["", "what", "slices x rows x columns", "voxel mm", "axes", "files", "segmentable"]
+    rows = [
+        [
+            str(number),
+            scan.kind,
+            _extents(scan.shape),
+            " x ".join(f"{mm:.3g}" for mm in scan.spacing_mm) if scan.spacing_mm else "unknown" if scan.shape else "",
+            scan.orientation or "",
+            str(scan.files),
+            "yes" if scan.segmentable else "no",
+        ]
+        for number, scan in enumerate(scans, start=1)
+    ]
+    print_table(str(folder), header, rows, numbers=("", "files"))
+    for number, scan in enumerate(scans, start=1):
+        path = Path(scan.path)
+        say(f"{number:>3}  {path.relative_to(folder) if path.is_relative_to(folder) and path != folder else path}")
+        if scan.series_uid:
+            say(f"     series {scan.series_uid}{f' ({scan.description})' if scan.description else ''}")
+        if scan.reason:
+            say(f"     cannot be segmented: {scan.reason}")
+        for note in scan.notes:
+            say(f"     note: {note}")
+
+
+def _extents(shape: tuple[int, int, int, int] | None) -> str:
+    if shape is None:
+        return ""
+    channels = f" x {shape[0]} channels" if shape[0] > 1 else ""
+    return " x ".join(str(n) for n in shape[1:]) + channels
+
+
+def volume_text(volume: float, unit: str) -> str:
+    """A volume in ml, below 1 ml in mm3; in pixels where the scan's spacing is unknown."""
+    if unit != "mm":
+        return f"{volume:.0f} {unit}"
+    return f"{volume / ML_IN_MM3:.1f} ml" if volume >= ML_IN_MM3 else f"{volume:.0f} mm3"
+
+
+def length_text(length: float | None, unit: str) -> str:
+    """A length with its unit, ``-`` where there is none."""
+    return "-" if length is None else f"{length:.1f} {unit}"
