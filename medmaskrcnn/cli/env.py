@@ -149,7 +149,6 @@ def _decoders() -> dict[str, Any]:
     found = {}
     for syntax in (syntax for family in families for syntax in family):
         with suppress(NotImplementedError):  # JPEG 2000 part 2: pydicom knows no decoder at all
-            found[syntax.name.replace("Image Compression", "").replace("  ", " ").strip()] = list(
-                get_decoder(syntax).available_plugins
-            )
+            name = " ".join(syntax.name.replace("Image Compression", "").split())
+            found[name] = list(get_decoder(syntax).available_plugins)
     return found

@@ -15,7 +15,7 @@ import typer
 
 import medmaskrcnn
 from medmaskrcnn.cli.console import tell
-from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.errors import AmbiguousInputError, MedMaskRCNNError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -34,6 +34,8 @@ def explain(error: Exception, about: str) -> str:
     """
     if isinstance(error, MedMaskRCNNError):
         reason = str(error)
+        if isinstance(error, AmbiguousInputError):
+            reason += "\nGive --series with a number or UID of these, or --series largest."
     elif isinstance(error, MemoryError):
         reason = "not enough memory for this scan"
     elif isinstance(error, OSError):

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-import medmaskrcnn
 from medmaskrcnn.cli.cards import card_json, print_card
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.tables import print_instances, print_scans
 from medmaskrcnn.config import ModelCard
 from medmaskrcnn.export.result_json import result_document
+from medmaskrcnn.io.discover import FoundScan, find_scans
 from medmaskrcnn.models.model_file import SUFFIX, read_model_settings, shipped_models
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
@@ -97,12 +98,23 @@ def _blank_scan(result: CaseResult) -> Volume:
 
 
 def _show_scans(path: Path, as_json: bool) -> None:
-    scans = medmaskrcnn.describe(path)
+    found = find_scans(path)
+    numbers = series_numbers(found)
+    scans = [one.info for one in found]
     cards = [read_model_settings(file).card for file in shipped_models().values()]
     if as_json:
-        print_json([{**asdict(s), "models": fitting_models(s.modality, cards) if s.segmentable else []} for s in scans])
+        fitting = [fitting_models(scan.modality, cards) if scan.segmentable else [] for scan in scans]
+        rows = zip(numbers, scans, fitting, strict=True)
+        print_json([{"number": number, **asdict(scan), "models": models} for number, scan, models in rows])
         return
-    print_scans(path, scans)
+    print_scans(path, scans, numbers)
     for modality in sorted({scan.modality or "" for scan in scans if scan.segmentable}):
-        fitting = ", ".join(fitting_models(modality or None, cards)) or "none of those that ship"
-        say(f"models for {modality or 'scans of unknown modality'}: {fitting}")
+        names = ", ".join(fitting_models(modality or None, cards)) or "none of those that ship"
+        say(f"models for {modality or 'scans of unknown modality'}: {names}")
+
+
+def series_numbers(found: Sequence[FoundScan]) -> list[int | None]:
+    """What ``--series`` calls each: scans are counted from 1, pictures where there are no scans, nothing else."""
+    counted = "scan" if any(one.role == "scan" for one in found) else "picture"
+    numbers = count(1)
+    return [next(numbers) if one.role == counted else None for one in found]

@@ -33,11 +33,15 @@ app = typer.Typer(
         ]
     ),
 )
-app.command("segment", epilog=_epilog(segment.EXAMPLES))(segment.segment_command)
-app.command("info", epilog=_epilog(info.EXAMPLES))(info.info_command)
-app.command("models", epilog=_epilog(models.EXAMPLES))(models.models_command)
-app.command("demo", epilog=_epilog(demo.EXAMPLES))(demo.demo_command)
-app.command("env", epilog=_epilog(env.EXAMPLES))(env.env_command)
+_COMMANDS = (
+    ("segment", segment.segment_command, "Scans in, counted and measured instances out.", segment.EXAMPLES),
+    ("info", info.info_command, "What is in a file or folder, and what fits.", info.EXAMPLES),
+    ("models", models.models_command, "The models that ship, with their cards.", models.EXAMPLES),
+    ("demo", demo.demo_command, "The whole way on a phantom CT.", demo.EXAMPLES),
+    ("env", env.env_command, "Versions and devices, for bug reports.", env.EXAMPLES),
+)
+for _name, _command, _in_short, _examples in _COMMANDS:
+    app.command(_name, short_help=_in_short, epilog=_epilog(_examples))(_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -58,12 +58,15 @@ def _sizes(measurement: Measurement) -> tuple[str, str, str]:
     )
 
 
-def print_scans(folder: Path, scans: Sequence[ScanInfo]) -> None:
-    """What ``info`` tells of scans: one row each, then where each is, why some cannot be segmented, and notes."""
+def print_scans(folder: Path, scans: Sequence[ScanInfo], numbers: Sequence[int | None]) -> None:
+    """What ``info`` tells of scans: one row each, then where each is, why some cannot be segmented, and notes.
+
+    ``numbers`` are what ``--series`` calls them, ``None`` for what it does not count.
+    """
     header = ["", "what", "slices x rows x columns", "voxel mm", "axes", "files", "segmentable"]
     rows = [
         [
-            str(number),
+            str(number or "-"),
             scan.kind,
             _extents(scan.shape),
             " x ".join(f"{mm:.3g}" for mm in scan.spacing_mm) if scan.spacing_mm else "unknown" if scan.shape else "",
@@ -71,12 +74,14 @@ def print_scans(folder: Path, scans: Sequence[ScanInfo]) -> None:
             str(scan.files),
             "yes" if scan.segmentable else "no",
         ]
-        for number, scan in enumerate(scans, start=1)
+        for number, scan in zip(numbers, scans, strict=True)
     ]
     print_table(str(folder), header, rows, numbers=("", "files"))
-    for number, scan in enumerate(scans, start=1):
+    for number, scan in zip(numbers, scans, strict=True):
         path = Path(scan.path)
-        say(f"{number:>3}  {path.relative_to(folder) if path.is_relative_to(folder) and path != folder else path}")
+        say(
+            f"{number or '-':>3}  {path.relative_to(folder) if path.is_relative_to(folder) and path != folder else path}"
+        )
         if scan.series_uid:
             say(f"     series {scan.series_uid}{f' ({scan.description})' if scan.description else ''}")
         if scan.reason:
