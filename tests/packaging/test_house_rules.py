@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,21 @@ def test_nothing_is_unpickled():
 @pytest.mark.parametrize("folder", ["kernels", "datasets", "napari_plugin", "tests"])
 def test_folder_is_no_package(folder):
     assert not (CHECKOUT / folder / "__init__.py").exists()
+
+
+def test_every_room_has_its_place_in_the_layers():
+    """import-linter says nothing of a module that no layer names."""
+    contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    named = {name.strip(" ()") for layer in layers for name in layer.split("|")}
+    rooms = {
+        f"medmaskrcnn.{path.stem}"
+        for path in (CHECKOUT / "medmaskrcnn").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert rooms - named <= {"medmaskrcnn.__init__", "medmaskrcnn.__main__", "medmaskrcnn.weights"}
 
 
 def test_tests_shadow_no_library():
