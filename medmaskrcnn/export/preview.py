@@ -14,7 +14,7 @@ from typing import IO
 from PIL import Image, ImageDraw
 
 from medmaskrcnn.export.preview_panel import draw_panel, grey_range, panel_size
-from medmaskrcnn.export.preview_planes import Plane, choose_planes, slice_position
+from medmaskrcnn.export.preview_planes import Plane, choose_planes, cut_to_body, slice_position
 from medmaskrcnn.export.preview_style import (
     AMBER,
     BACKGROUND,
@@ -39,7 +39,7 @@ _GAP = 10
 _CAPTION = 22  # height of the line below each panel
 _SIDEBAR = 430
 _LINE = 21  # height of a line of the list
-_PANEL_SIZE = {1: 860, 2: 560, 3: 420}  # longest side of a panel, by panels in a row
+_PANEL_SIZE = {1: 860, 2: 560, 3: 440}  # longest side of a panel, by panels in a row
 
 
 def write_preview(result: CaseResult, volume: Volume, stream: IO[bytes]) -> None:
@@ -69,9 +69,11 @@ def draw_preview(result: CaseResult, volume: Volume) -> Image.Image:
 def _montage(result: CaseResult, volume: Volume) -> Image.Image:
     """The slices in rows, each with its caption."""
     instances, grid = result.instances, volume.grid
-    planes = choose_planes(instances)
-    n_across = 1 if len(planes) == 1 else 2 if len(planes) <= 4 else 3
     greys = grey_range(volume)
+    planes = choose_planes(instances)
+    if volume.grid.spacing_known and not volume.is_planar:
+        planes = cut_to_body(planes, volume, instances, greys)
+    n_across = {1: 1, 2: 2, 4: 2}.get(len(planes), 3)
     longest = _PANEL_SIZE[n_across]
     panels = [draw_panel(volume, instances, p, panel_size(grid, p, longest), greys) for p in planes]
     cell_width = max(panel.width for panel in panels)
@@ -152,7 +154,7 @@ def _sidebar(result: CaseResult, height: int) -> Image.Image:
     for x, anchor, name in (
         (24, "la", "id, class"),
         (212, "ra", "score"),
-        (300, "ra", "volume"),
+        (300, "ra", "volume" if found.grid.spacing_known else "size"),
         (430, "ra", "longest x across"),
     ):
         draw.text((x, y), name, FAINT, font=font(13), anchor=anchor)

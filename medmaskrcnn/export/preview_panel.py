@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from medmaskrcnn.export.preview_planes import Plane
+from medmaskrcnn.export.preview_planes import Plane, oriented
 from medmaskrcnn.export.preview_style import TEXT, Colour, class_colour, font, text_width
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
@@ -22,7 +21,7 @@ _FILL = 0.16
 _PAD = 2  # voxels of background around a mask before it is enlarged
 _CT_SOFT_TISSUE = (40.0, 400.0)
 _PERCENTILES = (0.5, 99.5)
-_MANY, _TOO_MANY = 25, 150  # instances in a panel from which names become numbers, and nothing
+_MANY, _TOO_MANY = 12, 150  # instances in a panel from which names become numbers, and nothing
 _LABEL_SIZE = 14
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
@@ -68,8 +67,8 @@ def grey_range(volume: Volume) -> tuple[float, float]:
 def panel_size(grid: Grid, plane: Plane, longest: int) -> tuple[int, int]:
     """Width and height in pixels of a slice in its true proportions, its longer side ``longest``."""
     view = plane.view
-    width = grid.shape[view.column_axis] * grid.voxel_size[view.column_axis]
-    height = grid.shape[view.row_axis] * grid.voxel_size[view.row_axis]
+    width = (plane.columns[1] - plane.columns[0]) * grid.voxel_size[view.column_axis]
+    height = (plane.rows[1] - plane.rows[0]) * grid.voxel_size[view.row_axis]
     factor = longest / max(width, height)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
@@ -101,19 +100,12 @@ def draw_panel(
     return image
 
 
-def _oriented(pixels: NDArray[Any], plane: Plane) -> NDArray[Any]:
-    """A ``(D, H, W)`` array, one slice thick along the plane's axis, as rows and columns of the picture."""
-    view = plane.view
-    flat = pixels.transpose(view.row_axis, view.column_axis, view.axis)[..., 0]
-    return flat[:: -1 if view.flip_rows else 1, :: -1 if view.flip_columns else 1]
-
-
 def _picture(volume: Volume, plane: Plane, greys: tuple[float, float]) -> Image.Image:
-    """The slice as RGB, one pixel a voxel."""
-    slab = tuple(slice(plane.index, plane.index + 1) if a == plane.view.axis else slice(None) for a in range(3))
+    """The part of the slice that is shown, as RGB, one pixel a voxel."""
     colour = volume.channel_kind == "colour" and volume.array.shape[0] >= 3
-    channels = [_oriented(volume.array[(c, *slab)], plane) for c in (range(3) if colour else (0, 0, 0))]
-    values = (np.nan_to_num(np.stack(channels, axis=-1).astype(np.float32)) - greys[0]) / (greys[1] - greys[0])
+    pixels = oriented(volume.array[: 3 if colour else 1], plane)[:, slice(*plane.rows), slice(*plane.columns)]
+    channels = np.broadcast_to(np.nan_to_num(pixels.astype(np.float32)), (3, *pixels.shape[1:]))
+    values = (channels.transpose(1, 2, 0) - greys[0]) / (greys[1] - greys[0])
     return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
 
 
@@ -123,29 +115,33 @@ def _section(instances: Instances, i: int, plane: Plane) -> Section | None:
     k = plane.index - int(instances.mask_starts[i, view.axis])
     if not 0 <= k < mask.shape[view.axis]:
         return None
-    flat = _oriented(mask.take([k], view.axis), plane)
+    flat = oriented(mask[None], replace(plane, index=k))[0]
     if not flat.any():
         return None
-    low, high = instances.boxes[i, :3], instances.boxes[i, 3:]
-    rows = _along(instances, i, view.row_axis, view.flip_rows)
-    columns = _along(instances, i, view.column_axis, view.flip_columns)
-    n_rows, n_columns = instances.grid.shape[view.row_axis], instances.grid.shape[view.column_axis]
-    top, bottom = _turned(low[view.row_axis], high[view.row_axis], n_rows, view.flip_rows)
-    left, right = _turned(low[view.column_axis], high[view.column_axis], n_columns, view.flip_columns)
-    name = instances.class_names[instances.labels[i]]
-    text = f"{i + 1} {name} {instances.scores[i]:.2f}"
-    colour = class_colour(int(instances.labels[i]))
-    return Section(i + 1, text, colour, flat, rows, columns, (left, top, right, bottom))
+    (low, high), box = instances.tight_box(i), instances.boxes[i]
+    row, column = view.row_axis, view.column_axis
+    first_row, _ = _in_picture(low[row], high[row], instances, row, view.flip_rows, plane.rows[0])
+    first_column, _ = _in_picture(low[column], high[column], instances, column, view.flip_columns, plane.columns[0])
+    top, bottom = _in_picture(box[row], box[3 + row], instances, row, view.flip_rows, plane.rows[0])
+    left, right = _in_picture(box[column], box[3 + column], instances, column, view.flip_columns, plane.columns[0])
+    return Section(
+        number=i + 1,
+        text=f"{i + 1}  {instances.class_names[instances.labels[i]]} {instances.scores[i]:.2f}",
+        colour=class_colour(int(instances.labels[i])),
+        mask=flat,
+        row=round(first_row),
+        column=round(first_column),
+        box=(left, top, right, bottom),
+    )
 
 
-def _along(instances: Instances, i: int, axis: int, flipped: bool) -> int:
-    """First picture row (or column) of an instance's mask crop."""
-    start, extent = int(instances.mask_starts[i, axis]), instances.masks[i].shape[axis]
-    return instances.grid.shape[axis] - start - extent if flipped else start
-
-
-def _turned(low: float, high: float, n: int, flipped: bool) -> tuple[float, float]:
-    return (n - float(high), n - float(low)) if flipped else (float(low), float(high))
+def _in_picture(
+    low: float, high: float, instances: Instances, axis: int, flipped: bool, first: int
+) -> tuple[float, float]:
+    """An interval of the scan's axis in the picture's, which may run the other way and begins at ``first``."""
+    n = instances.grid.shape[axis]
+    start, stop = (n - high, n - low) if flipped else (low, high)
+    return float(start) - first, float(stop) - first
 
 
 def _paint(image: Image.Image, section: Section, across: float, down: float) -> None:
@@ -188,7 +184,8 @@ def _annotate(image: Image.Image, sections: list[Section], across: float, down: 
         text = section.text if len(sections) <= _MANY else str(section.number)
         place = _free_place(box, text, taken, image.size)
         taken.append(place)
-        draw.text(place[:2], text, section.colour, font=font(_LABEL_SIZE), stroke_width=2, stroke_fill=(0, 0, 0, 210))
+        draw.rectangle((place[0] - 2, place[1], place[2] + 1, place[3]), fill=(0, 0, 0, 130))
+        draw.text(place[:2], text, section.colour, font=font(_LABEL_SIZE))
 
 
 def _scaled(box: Rectangle, across: float, down: float) -> Rectangle:

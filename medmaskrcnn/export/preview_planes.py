@@ -1,17 +1,24 @@
-"""Which slices the preview shows: as few as show every instance well, small tumours as well as large organs."""
+"""Which slices the preview shows: few, yet every instance well, small tumours as well as large organs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medmaskrcnn.structures.grid import FloatArray, Grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.planes import ANTERIOR, PlaneView, axial_axis, plane_view, world_axes
+from medmaskrcnn.structures.volume import Volume
 
 MAX_AXIAL = 8
 _WELL_SHOWN = 0.6  # share of an instance's largest cross-section
+_SEEN_IN_CORONAL = 0.25  # weight of an instance that the coronal picture shows well (a column of vertebrae)
+_ENOUGH = 3  # axial planes from which on such instances alone are no reason for another
+_FOREGROUND = 0.15  # grey from which a voxel is body, not air
+_MARGIN = 0.03  # of the picture's longer side, left around the body
 _FEWEST_CORONAL_ROWS = 8  # slices below which a coronal picture shows nothing
 
 
@@ -22,10 +29,18 @@ class Plane:
     Attributes:
         view: Direction and orientation.
         index: Slice number (from 0) along ``view.axis``.
+        rows, columns: Part of the slice that is shown: first voxel and last + 1 down and across the picture.
     """
 
     view: PlaneView
     index: int
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+
+def whole_plane(grid: Grid, view: PlaneView, index: int) -> Plane:
+    """A slice shown from edge to edge."""
+    return Plane(view, index, (0, grid.shape[view.row_axis]), (0, grid.shape[view.column_axis]))
 
 
 def choose_planes(instances: Instances) -> list[Plane]:
@@ -36,16 +51,18 @@ def choose_planes(instances: Instances) -> list[Plane]:
     """
     grid = instances.grid
     axial = plane_view(grid, axial_axis(grid))
-    shown = cross_sections(instances, axial.axis)
-    numbers = _cover(shown) if len(instances) else _evenly(grid.shape[axial.axis])
-    height = grid.affine_vox_to_ras[2, axial.axis]
-    planes = [Plane(axial, k) for k in sorted(numbers, reverse=bool(height > 0))]
     coronal = plane_view(grid, world_axes(grid)[ANTERIOR])
+    weights = np.ones(len(instances))
+    last = []
     if coronal.axis != axial.axis and grid.shape[axial.axis] >= _FEWEST_CORONAL_ROWS:
-        total = cross_sections(instances, coronal.axis).sum(axis=0)
-        best = int(total.argmax()) if len(instances) else grid.shape[coronal.axis] // 2
-        planes.append(Plane(coronal, best))
-    return planes
+        across = cross_sections(instances, coronal.axis)
+        best = int(across.sum(axis=0).argmax()) if len(instances) else grid.shape[coronal.axis] // 2
+        weights[across[:, best] >= _WELL_SHOWN] = _SEEN_IN_CORONAL
+        last.append(whole_plane(grid, coronal, best))
+    shown = cross_sections(instances, axial.axis)
+    numbers = _cover(shown, weights) if len(instances) else _evenly(grid.shape[axial.axis])
+    head_first = bool(grid.affine_vox_to_ras[2, axial.axis] > 0)
+    return [whole_plane(grid, axial, k) for k in sorted(numbers, reverse=head_first)] + last
 
 
 def cross_sections(instances: Instances, axis: int) -> FloatArray:
@@ -57,13 +74,15 @@ def cross_sections(instances: Instances, axis: int) -> FloatArray:
     return areas
 
 
-def _cover(shown: FloatArray) -> list[int]:
+def _cover(shown: FloatArray, weights: FloatArray) -> list[int]:
     chosen: list[int] = []
     left = np.ones(len(shown), bool)
     while left.any() and len(chosen) < MAX_AXIAL:
-        well = shown[left] >= _WELL_SHOWN
+        well = weights[left, None] * (shown[left] >= _WELL_SHOWN)
         # most instances first; among equals the slice that shows them largest
-        gain = well.sum(axis=0) + (shown[left] * well).sum(axis=0) / (left.sum() + 1)
+        gain = well.sum(axis=0) + _SEEN_IN_CORONAL * (shown[left] * well).sum(axis=0) / (left.sum() + 1)
+        if len(chosen) >= _ENOUGH and gain.max() < 1:
+            break
         chosen.append(int(gain.argmax()))
         left &= shown[:, chosen[-1]] < _WELL_SHOWN
     return chosen
@@ -71,6 +90,41 @@ def _cover(shown: FloatArray) -> list[int]:
 
 def _evenly(n_slices: int) -> list[int]:
     return sorted({n_slices // 4, n_slices // 2, (3 * n_slices) // 4} if n_slices > 3 else {n_slices // 2})
+
+
+def cut_to_body(planes: list[Plane], volume: Volume, instances: Instances, greys: tuple[float, float]) -> list[Plane]:
+    """Leave out the air around the body, the same for all slices of one direction; instances stay whole."""
+    threshold = greys[0] + _FOREGROUND * (greys[1] - greys[0])
+    cut = {}
+    for view in dict.fromkeys(plane.view for plane in planes):
+        slices = [oriented(volume.array[:1], p)[0] > threshold for p in planes if p.view == view]
+        margin = round(_MARGIN * max(slices[0].shape)) + 1
+        rows = _extent(slices, 1, instances, view.row_axis, view.flip_rows, margin)
+        columns = _extent(slices, 0, instances, view.column_axis, view.flip_columns, margin)
+        cut[view] = (rows, columns)
+    return [Plane(p.view, p.index, *cut[p.view]) for p in planes]
+
+
+def _extent(
+    slices: list[NDArray[np.bool_]], across: int, instances: Instances, axis: int, flipped: bool, margin: int
+) -> tuple[int, int]:
+    """First and last + 1 picture row (or column) that holds body or an instance, with a margin."""
+    n = instances.grid.shape[axis]
+    hits = np.flatnonzero(np.any([s.mean(axis=across) > 0.01 for s in slices], axis=0))
+    ends = [(int(hits[0]), int(hits[-1]) + 1)] if len(hits) else [(0, n)]
+    for i in range(len(instances)):
+        low, high = (ends_of[axis] for ends_of in instances.tight_box(i))
+        ends.append((n - high, n - low) if flipped else (low, high))
+    return max(0, min(low for low, _ in ends) - margin), min(n, max(high for _, high in ends) + margin)
+
+
+def oriented(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
+    """``(C, rows, columns)``: one whole slice of a ``(C, D, H, W)`` array, the way it is shown."""
+    view = plane.view
+    flat = array.take(plane.index, view.axis + 1)
+    rows_before_columns = view.row_axis < view.column_axis
+    flat = flat if rows_before_columns else flat.transpose(0, 2, 1)
+    return flat[:, :: -1 if view.flip_rows else 1, :: -1 if view.flip_columns else 1]
 
 
 def slice_position(grid: Grid, plane: Plane) -> str:

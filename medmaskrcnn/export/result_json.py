@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from typing import Any
 
@@ -25,6 +26,7 @@ from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels
 from medmaskrcnn.structures.volume import Volume
 
 SCHEMA_VERSION = 1
+_LIST_OF_NUMBERS = re.compile(r"\[\n\s*(?:[-+.\deE]+,\n\s*)*[-+.\deE]+\n\s*\]")
 
 
 def result_document(result: CaseResult, volume: Volume) -> dict[str, Any]:
@@ -67,7 +69,8 @@ def run_document(result: CaseResult, volume: Volume) -> dict[str, Any]:
 
 def to_json(document: dict[str, Any]) -> str:
     """A document as strict JSON text: numbers that JSON does not know (NaN, infinity) become null."""
-    return json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return _LIST_OF_NUMBERS.sub(lambda found: "".join(found[0].split()).replace(",", ", "), text) + "\n"
 
 
 def _geometry(grid: Grid) -> dict[str, Any]:
@@ -81,7 +84,7 @@ def _geometry(grid: Grid) -> dict[str, Any]:
 
 def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[str, Any]:
     found, m = result.candidates, result.measurements[i]
-    grid = found.grid
+    grid, modality = found.grid, volume.modality or result.record.source.get("modality")
     low, high = found.tight_box(i)
     box = [float(x) for x in found.boxes[i]]
     sizes = {
@@ -104,7 +107,7 @@ def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[s
             "mean": m.mean_intensity,
             "min": m.min_intensity,
             "max": m.max_intensity,
-            "unit": "HU" if volume.modality == "CT" else None,
+            "unit": "HU" if modality == "CT" else None,
         },
         "n_voxels": int(np.count_nonzero(found.masks[i])),
         "box_vox": {"min": list(reversed(low)), "max": list(reversed(high))},
