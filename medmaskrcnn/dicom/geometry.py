@@ -148,7 +148,7 @@ def stack_planes(planes: Sequence[Plane], *, names: Sequence[str], thickness_mm:
 def _check_steps(along_mm: FloatArray, names: Sequence[str]) -> list[str]:
     """Refuse doubled, missing and uneven slices; tell of unevenness that rounding explains."""
     steps = np.diff(along_mm)
-    for i in np.flatnonzero(steps < MIN_STEP_MM):
+    for i in np.flatnonzero(steps < MIN_STEP_MM).tolist():
         raise ReadError(
             f"doubled slice: {names[i]} and {names[i + 1]} lie at the same position {along_mm[i]:.2f} mm. "
             f"Remove one, or separate the series they belong to"

@@ -29,6 +29,7 @@ NOT_IMAGES: dict[str, str] = {
     "RAW": "raw data of a scanner, not an image",
     "SMR": "a stereometric relationship, not an image",
     "PLAN": "a plan, not an image",
+    "OTHER": "a DICOM object without pixels, not an image",
     "DICOMDIR": "a table of contents (DICOMDIR), not an image",
 }
 """Kinds of DICOM objects that no scan can be read from, and what to tell the user about each."""

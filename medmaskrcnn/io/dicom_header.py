@@ -15,7 +15,7 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medmaskrcnn.dicom.frames import FRAME_TAGS, Frame, frames_of
-from medmaskrcnn.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind
+from medmaskrcnn.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind, sop_class_name
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.guard import reading
 
@@ -85,7 +85,7 @@ def read_header(path: Path) -> DicomFile:
         non_image = non_image_kind(text["sop_class_uid"], text["modality"])
         rows, columns = _whole(header, "Rows"), _whole(header, "Columns")
         if non_image is None and not (rows and columns):
-            _refuse_without_pixels(path, header, stream)
+            non_image = _kind_without_pixels(path, text["sop_class_uid"])
         n_frames = _whole(header, "NumberOfFrames") or 1
         if non_image is None and n_frames > _MAX_FRAMES:
             raise ReadError(f"{path}: the header claims {n_frames} frames; the file is damaged")
@@ -103,15 +103,12 @@ def read_header(path: Path) -> DicomFile:
         )
 
 
-def _refuse_without_pixels(path: Path, header: FileDataset, stream: BinaryIO) -> None:
-    """An object that is neither a known non-image nor has extents: cut short, or something unheard of."""
-    stream.seek(0, 2)
-    if not header.get("SOPClassUID") and not header.get("Modality"):
-        raise ReadError(f"{path} is no complete DICOM file: it is damaged or cut short. Copy or export it again")
-    raise ReadError(
-        f"{path} is DICOM ({header.get('Modality') or 'no modality'}) without rows and columns: no image, or cut short. "
-        f"Copy or export it again"
-    )
+def _kind_without_pixels(path: Path, sop_class_uid: str) -> str:
+    """An object without rows and columns: an image that is cut short, or something that never was an image."""
+    name = sop_class_name(sop_class_uid)
+    if sop_class_uid and "Image" not in name:
+        return "OTHER"
+    raise ReadError(f"{path}: {name} without rows and columns; it is damaged or cut short. Copy or export it again")
 
 
 def _frames(path: Path, header: FileDataset, n_frames: int) -> list[Frame]:

@@ -90,7 +90,8 @@ def find_scans(path: Path) -> list[FoundScan]:
 def _files(path: Path) -> tuple[list[Path], list[FoundScan]]:
     """All files below a path in a fixed order, and the folders that may not be opened."""
     if path.is_file():
-        return [path], []
+        header = path.with_suffix(".hdr")
+        return [header if path.suffix.lower() == ".img" and header.is_file() else path], []
     if not path.is_dir():
         missing = "does not exist" if not path.exists() else "is neither a file nor a folder"
         raise ReadError(f"{path} {missing}. Check the spelling")

@@ -86,11 +86,7 @@ def _inflated_head(path: Path) -> bytes:
 
 def _looks_like_metaimage(head: bytes) -> bool:
     text = head.lstrip()
-    return (
-        text.startswith((b"ObjectType", b"NDims", b"Comment"))
-        and b"NDims" in head
-        or text.startswith(b"ObjectType = Image")
-    )
+    return text.startswith((b"ObjectType", b"NDims", b"Comment")) and b"NDims" in head
 
 
 def _by_name(path: Path) -> str | None:

@@ -23,6 +23,9 @@ MAX_SCAN_BYTES = 2**36
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot shrink data more than this (zlib's technical notes), so a .gz bounds what it may hold."""
 
+_RUST_PANIC = "PanicException"
+"""What decoders written in Rust (pylibjpeg-rle) raise on damage; it is no ``Exception``, and cannot be imported."""
+
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
@@ -45,7 +48,9 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise ReadError(f"{path} may not be read: permission denied. Check the file's rights") from error
     except MemoryError as error:
         raise ReadError(f"{path} does not fit into this machine's memory") from error
-    except Exception as error:  # decoders raise anything on damaged input; this is the one place that catches it
+    except BaseException as error:  # decoders raise anything on damaged input; this is the one place that catches it
+        if not isinstance(error, Exception) and type(error).__name__ != _RUST_PANIC:
+            raise
         reason = next(iter(str(error).strip().splitlines()), "") or "no reason given"
         raise ReadError(
             f"{path} cannot be read as {what}; it may be damaged or cut short. "
@@ -71,9 +76,10 @@ def check_claimed_size(path: Path, shape: Sequence[int], item_bytes: int, *, sto
     claimed = math.prod(int(n) for n in shape) * item_bytes
     possible = stored_bytes * (MAX_DEFLATE_RATIO if packed else 1)
     if claimed > possible or claimed > MAX_SCAN_BYTES:
+        held = f"{_words(stored_bytes)}{' compressed' if packed else ''}"
         raise ReadError(
-            f"{path}: the header claims {_words(claimed)} of voxels {tuple(shape)}, the file holds {_words(stored_bytes)}"
-            f"{' compressed' if packed else ''}. It is cut short or damaged; copy it again"
+            f"{path}: the header claims {_words(claimed)} of voxels {tuple(shape)}, the file holds {held}. "
+            f"It is cut short or damaged; copy it again"
         )
 
 

@@ -53,7 +53,7 @@ def read_nifti(path: Path) -> Volume:
     """
     with reading(path, "NIfTI"):
         layout = _layout(path, _raw_header(path))
-        image = nib.load(path, mmap=False)
+        image: Any = nib.load(path, mmap=False)
         stored = np.asanyarray(image.dataobj.get_unscaled())
         array = _channels_first(stored, layout)
         array = rescale(array, float(image.dataobj.slope), float(image.dataobj.inter))
@@ -84,8 +84,7 @@ def describe_nifti(path: Path) -> ScanInfo:
 def _raw_header(path: Path) -> Nifti1Header:
     """The header as it is in the file; nibabel's own loading would mend a zero spacing to 1 mm in silence."""
     header_file = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
-    opened = gzip.open(header_file) if _is_gzip(header_file) else header_file.open("rb")
-    with opened as stream:
+    with gzip.open(header_file) if _is_gzip(header_file) else header_file.open("rb") as stream:
         block = stream.read(Nifti2Header.template_dtype.itemsize)
     for kind in (Nifti1Header, Nifti2Header):
         if kind.may_contain_header(block):

@@ -19,7 +19,8 @@ class ScanInfo:
 
     Attributes:
         path: The file, or the folder of a series.
-        format: ``"DICOM"``, ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"``, ``"PNG"``, ``"TIFF"``, ``"JPEG"`` or ``"unknown"``.
+        format: ``"DICOM"``, ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"``, ``"PNG"``, ``"TIFF"``, ``"JPEG"`` or
+            ``"unknown"``.
         kind: In words: ``"CT series"``, ``"RTSTRUCT"``, ``"NIfTI image"``, ``"not an image"``.
         modality: DICOM Modality (0008,0060), or ``None`` where the file does not tell.
         shape: Extents C, D, H, W, or ``None`` for what is no image or cannot be read.
