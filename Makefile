@@ -30,7 +30,7 @@ demo: $(DEMO_VENV)/ready
 test: $(TEST_VENV)/ready
 	@sh .ci/install-wheel $(TEST_VENV)
 	@away=$$(mktemp -d) && trap 'rm -rf "$$away"' EXIT && cd "$$away" && \
-	MEDMASKRCNN_TEST_INSTALLED=1 $(XVFB) "$(CURDIR)/$(TEST_VENV)/bin/pytest" --rootdir="$(CURDIR)" -c "$(CURDIR)/pyproject.toml" \
+	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" MEDMASKRCNN_TEST_INSTALLED=1 $(XVFB) pytest --rootdir="$(CURDIR)" -c "$(CURDIR)/pyproject.toml" \
 	  -p no:cacheprovider -n 2 --dist loadfile $(PYTEST_ARGS) "$(CURDIR)/tests"
 
 lint: $(TEST_VENV)/ready-lint
