@@ -46,8 +46,6 @@ def phantoms(
 ) -> None:
     """Synthetic CT scans of a trunk with organs and tumours.
 
-    Example:
-
     `python -m medmaskrcnn_datasets phantoms --count 60 --val 6 -o data/phantoms`
     """
     seeds = range(first_seed, first_seed + count)
@@ -75,8 +73,6 @@ def study(
     matrix: Annotated[int, typer.Option(min=16, help="Rows and columns; they share 370 mm.")] = 256,
 ) -> None:
     """One phantom as a hospital exports it: a folder of DICOM.
-
-    Example:
 
     `python -m medmaskrcnn_datasets study --seed 7 -o study`
     """
@@ -107,8 +103,6 @@ def msd(
     patient: Annotated[str, typer.Option(help="Regular expression; its match in a case's name is the patient.")] = ".*",
 ) -> None:
     """Cases in the layout of the Medical Segmentation Decathlon.
-
-    Examples:
 
     `python -m medmaskrcnn_datasets msd AbdomenMR -o data/abdomen --test chaos_03,chaos_05`
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray
@@ -156,7 +156,7 @@ def _file_bytes(dataset: Dataset) -> bytes:
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.ImplementationClassUID = _uid("", "implementation")
+    dataset.file_meta.ImplementationClassUID = UID(_uid("", "implementation"))
     dataset.file_meta.ImplementationVersionName = "MEDMASKRCNN"
     buffer = io.BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)

@@ -29,6 +29,8 @@ InstanceRule = Literal["one", "components"]
 
 AFFINE_TOLERANCE_MM = 1e-2
 """Image and label may differ so much in their affines: float32 headers written by different programs."""
+WHOLE_NUMBER_TOLERANCE = 1e-3
+"""Label maps stored as scaled floats come back so close to whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,16 @@ def msd_dataset(
     split_of = splits.assign([patient_of(case) for case, _, _ in description.pairs]) if splits else {}
     cases = []
     for case, image, label in description.pairs:
-        found = nibabel_label(case, image, label)
+        truth, found = _label_map(case, image, label)
         values = _present(case, label, found, description.classes)
         path, instances = label, tuple(ManifestInstance(v, description.classes[v]) for v in values)
         if rule == "components":
-            path, instances = _split_components(case, label, target, description.classes, values, least_voxels)
+            separate, instances = _split_components(case, found, description.classes, values, least_voxels)
+            path = target / "labels" / f"{case}_instances.nii.gz"
+            save_image(_like(truth, separate), path)
         patient = patient_of(case)
-        cases.append(
-            ManifestCase(case, patient, _located(image, target), _located(path, target), split_of.get(patient), instances)
-        )
+        image_at, label_at = _located(image, target), _located(path, target)
+        cases.append(ManifestCase(case, patient, image_at, label_at, split_of.get(patient), instances))
         if progress:
             progress(len(cases), len(description.pairs))
     names = tuple(description.classes[v] for v in sorted(description.classes))
@@ -117,7 +120,7 @@ def read_description(folder: Path | str) -> MsdDescription:
     try:
         classes = {int(value): str(name) for value, name in labels.items()}
     except ValueError as error:
-        raise ReadError(f"{path}: 'labels' must map values to names, like {{\"1\": \"liver\"}}, got {labels}") from error
+        raise ReadError(f"{path}: 'labels' must map numbers to names, 1 to 'liver', got {labels}") from error
     classes.pop(0, None)
     pairs = []
     for entry in training:
@@ -130,14 +133,10 @@ def read_description(folder: Path | str) -> MsdDescription:
     return MsdDescription(root, str(content.get("name") or root.name), licence, modality, classes, tuple(pairs))
 
 
-def nibabel_label(case: str, image: Path, label: Path) -> NDArray[np.int64]:
-    """The label map as integers, in NIfTI's axis order, checked against the image's grid.
-
-    Raises:
-        ReadError: if a file is missing or damaged, the grids differ or the labels are no whole numbers.
-    """
+def _label_map(case: str, image: Path, label: Path) -> tuple[nibabel.Nifti1Image, NDArray[np.int64]]:
+    """The label file and its values as integers, in NIfTI's axis order, checked against the image's grid."""
     try:
-        scan, truth = nibabel.load(image), nibabel.load(label)
+        scan, truth = nibabel.nifti1.load(image), nibabel.nifti1.load(label)
         values = np.asanyarray(truth.dataobj)
     except (OSError, ImageFileError, EOFError, ValueError) as error:
         raise ReadError(f"case {case!r}: cannot read {image} and {label}: {error}") from error
@@ -145,10 +144,10 @@ def nibabel_label(case: str, image: Path, label: Path) -> NDArray[np.int64]:
         raise ReadError(f"case {case!r}: image {scan.shape} and label {truth.shape} differ in shape: {label}")
     if np.abs(scan.affine - truth.affine).max() > AFFINE_TOLERANCE_MM:
         raise ReadError(f"case {case!r}: image and label lie in different places: {label}")
-    whole = np.rint(values).astype(np.int64)
-    if np.abs(values - whole).max(initial=0) > 1e-3:
-        raise ReadError(f"case {case!r}: label map must hold whole numbers: {label}")
-    return whole
+    whole: NDArray[np.int64] = np.rint(values).astype(np.int64)
+    if np.abs(values - whole).max(initial=0) > WHOLE_NUMBER_TOLERANCE:
+        raise ReadError(f"case {case!r}: the label map must hold whole numbers: {label}")
+    return truth, whole
 
 
 def _present(case: str, label: Path, values: NDArray[np.int64], classes: dict[int, str]) -> list[int]:
@@ -161,27 +160,30 @@ def _present(case: str, label: Path, values: NDArray[np.int64], classes: dict[in
 
 
 def _split_components(
-    case: str, label: Path, target: Path, classes: dict[int, str], values: Sequence[int], least_voxels: int
-) -> tuple[Path, tuple[ManifestInstance, ...]]:
-    """Write a map in which each component of each value has a value of its own, largest first within a class."""
-    original = nibabel.load(label)
-    source = np.rint(np.asanyarray(original.dataobj)).astype(np.int64)
+    case: str, source: NDArray[np.int64], classes: dict[int, str], values: Sequence[int], least_voxels: int
+) -> tuple[NDArray[np.uint16], tuple[ManifestInstance, ...]]:
+    """A map in which each component of each value has a value of its own, largest first within a class."""
     separate = np.zeros(source.shape, np.uint16)
-    instances = []
+    instances: list[ManifestInstance] = []
     for value in values:
         components, _ = ndimage.label(source == value, structure=np.ones((3, 3, 3)))
         sizes = np.bincount(components.ravel())
         sizes[0] = 0
-        for component in np.argsort(-sizes, kind="stable"):
-            if sizes[component] < max(1, least_voxels):
-                break
-            instances.append(ManifestInstance(len(instances) + 1, classes[value]))
-            if len(instances) > np.iinfo(np.uint16).max:
-                raise ReadError(f"case {case!r}: more than 65,535 components; raise least_voxels: {label}")
-            separate[components == component] = len(instances)
-    image = nibabel.Nifti1Image(separate, original.affine, original.header, dtype=np.uint16)
+        kept = [int(c) for c in np.argsort(-sizes, kind="stable") if sizes[c] >= max(1, least_voxels)]
+        table = np.zeros(len(sizes), np.int64)
+        table[kept] = len(instances) + 1 + np.arange(len(kept))
+        instances += [ManifestInstance(int(table[c]), classes[value]) for c in kept]
+        if len(instances) > np.iinfo(np.uint16).max:
+            raise ReadError(f"case {case!r} has more than 65,535 components. Leave the smallest out (least_voxels).")
+        separate += table[components].astype(np.uint16)
+    return separate, tuple(instances)
+
+
+def _like(original: nibabel.Nifti1Image, values: NDArray[np.uint16]) -> nibabel.Nifti1Image:
+    """An image with other values and the original's header."""
+    image = nibabel.Nifti1Image(values, original.affine, original.header, dtype=np.uint16)
     image.header.set_slope_inter(1, 0)
-    return save_image(image, target / "labels" / f"{case}_instances.nii.gz"), tuple(instances)
+    return image
 
 
 def _located(path: Path, target: Path) -> str:

@@ -202,17 +202,17 @@ def _occupancy(field: Field) -> Field:
     return np.clip(np.float32(0.5) - field / steepness, 0, 1)
 
 
-def _tissue(structure: Structure, inside: Field, textures: Textures, window: Window) -> Field | np.float32:
+def _tissue(structure: Structure, inside: Field, textures: Textures, window: Window) -> Field:
     """HU of a structure's tissue on a window; ``inside`` is its field (mm, negative inside)."""
-    value: Field | np.float32 = np.float32(structure.hu)
+    value: Field = np.float32(structure.hu) + np.float32(structure.mottle_hu) * textures.mottle.on(window)
     if structure.rim:
         rim_hu, fade_mm = structure.rim
-        value = value + np.float32(rim_hu - structure.hu) * np.clip(1 + inside / np.float32(fade_mm), 0, 1)
+        value += np.float32(rim_hu - structure.hu) * np.clip(1 + inside / np.float32(fade_mm), 0, 1)
     if structure.vessels:
         added, thickness = structure.vessels
         first, second = (f.on(window) for f in textures.vessels)
-        value = value + np.float32(added) * np.exp((first * first + second * second) * np.float32(-1 / thickness**2))
-    return value + np.float32(structure.mottle_hu) * textures.mottle.on(window)
+        value += np.float32(added) * np.exp((first * first + second * second) * np.float32(-1 / thickness**2))
+    return value
 
 
 def _noise(shape: tuple[int, ...], noise_hu: float, rng: np.random.Generator) -> Field:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
@@ -17,6 +18,16 @@ from medmaskrcnn_datasets.phantom import CLASS_NAMES, Phantom, make_phantom
 from medmaskrcnn_datasets.phantom_settings import Shape3, random_settings
 
 LICENCE = "CC0-1.0 (synthetic)"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one process needs to know to make one case."""
+
+    folder: Path
+    seed: int
+    max_shape: Shape3
+    split: Split
 
 
 def phantom_dataset(
@@ -35,7 +46,8 @@ def phantom_dataset(
         out_dir: Gets ``images/``, ``labels/`` and ``manifest.json``.
         seeds: One case each.
         max_shape: See :func:`medmaskrcnn_datasets.phantom_settings.random_settings`.
-        val, test: Seeds that go to these splits; all others go to ``train``.
+        val: Seeds for validation; what is in neither list is for training.
+        test: Seeds for testing.
         workers: Processes; 1 works in this one.
         progress: Called with the number of finished cases and their total.
 
@@ -76,14 +88,14 @@ def _made(
     folder: Path, seeds: Sequence[int], max_shape: Shape3, val: Collection[int], test: Collection[int], workers: int
 ) -> Iterator[tuple[int, ManifestCase]]:
     """Cases as they are finished."""
-    jobs = [(folder, s, max_shape, "val" if s in val else "test" if s in test else "train") for s in seeds]
+    jobs = [_Job(folder, s, max_shape, "val" if s in val else "test" if s in test else "train") for s in seeds]
     if workers <= 1:
-        yield from (_make_one(*job) for job in jobs)
+        yield from (_make_one(job) for job in jobs)
         return
     with _single_threaded_children():
         context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
         with ProcessPoolExecutor(min(workers, max(1, len(jobs))), mp_context=context) as pool:
-            waiting: list[Future[tuple[int, ManifestCase]]] = [pool.submit(_make_one, *job) for job in jobs]
+            waiting: list[Future[tuple[int, ManifestCase]]] = [pool.submit(_make_one, job) for job in jobs]
             try:
                 for done in as_completed(waiting):
                     yield done.result()
@@ -92,9 +104,9 @@ def _made(
                     future.cancel()
 
 
-def _make_one(folder: Path, seed: int, max_shape: Shape3, split: Split) -> tuple[int, ManifestCase]:
-    phantom = make_phantom(random_settings(seed, max_shape=max_shape))
-    return seed, write_case(phantom, folder, case_id=f"phantom_{seed:04d}", split=split)
+def _make_one(job: _Job) -> tuple[int, ManifestCase]:
+    phantom = make_phantom(random_settings(job.seed, max_shape=job.max_shape))
+    return job.seed, write_case(phantom, job.folder, case_id=f"phantom_{job.seed:04d}", split=job.split)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class Tube:
             u, v = u - np.float32(self.swing[0]) * wave, v - np.float32(self.swing[1]) * wave
         n = np.float32(self.exponent)
         powers = np.abs(u / np.float32(self.radii[0])) ** n + np.abs(v / np.float32(self.radii[1])) ** n
-        return np.float32(min(self.radii)) * (powers ** (1 / n) - np.float32(1))
+        return np.float32(min(self.radii)) * (powers ** np.float32(1 / n) - np.float32(1))
 
     @property
     def bounds(self) -> Bounds:
@@ -192,8 +192,8 @@ class Ribs:
         across = self.wall(x, y, z) / np.float32(self.half_mm[0])
         along = z + np.float32(self.fall) * y - np.float32(self.phase_mm)
         pitch = np.float32(self.pitch_mm)
-        along = (along - pitch * np.round(along / pitch)) / np.float32(self.half_mm[1])
-        bars = np.float32(self.half_mm[0]) * (np.sqrt(across * across + along * along) - np.float32(1))
+        from_rib = (along - pitch * np.rint(along / pitch)) / np.float32(self.half_mm[1])
+        bars = np.float32(self.half_mm[0]) * (np.sqrt(across * across + from_rib * from_rib) - np.float32(1))
         return np.maximum(bars, -self.below(x, y, z))
 
     bounds = EVERYWHERE

@@ -52,7 +52,8 @@ class SmoothField:
         for axis, (step, basis) in enumerate(zip(self._steps, self._bases, strict=True)):
             inside = np.clip(index_vox[:, axis], 0, len(basis) - 1)
             rows.append(_basis(inside * step, basis.shape[1]))
-        return np.einsum("pd,ph,pw,dhw->p", *rows, self._coefficients, optimize=True)
+        values: NDArray[np.float64] = np.einsum("pd,ph,pw,dhw->p", *rows, self._coefficients, optimize=True)
+        return values
 
     def largest(self) -> float:
         """An upper bound on the field's absolute values, found on every few voxels and rounded up."""
@@ -61,7 +62,7 @@ class SmoothField:
         return 1.05 * float(np.abs((h @ np.tensordot(d, self._coefficients, axes=1)) @ w.T).max())
 
 
-def _basis(position: NDArray[np.float64], count: int) -> Field:
+def _basis(position: NDArray[np.floating], count: int) -> Field:
     """Weights ``(len(position), count)`` of a uniform cubic B-spline at positions in lattice steps, from 0."""
     whole = np.minimum(np.floor(position).astype(int), count - 4)
     t = position - whole
