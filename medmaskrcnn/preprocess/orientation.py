@@ -7,13 +7,12 @@ the file stores them, so that the same scan stored in any of 48 ways gives the n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import FloatArray, Grid
 
 Orientation = Literal["SPL", "acquisition", "as_stored"]
@@ -22,47 +21,6 @@ _SPL_ROWS = (2, 1, 0)  # rows of the affine (R, A, S) that the network's D, H, W
 _SPL_SIGNS = (1.0, -1.0, -1.0)  # and their directions: up, to the back, to the left
 _DECIMALS = 6  # cosines closer than this are a tie
 _THICKER = 1.001  # an axis is thicker only if its spacing is larger by more than rounding
-
-
-@dataclass(frozen=True)
-class AxisMap:
-    """A permutation and flips of the axes D, H, W.
-
-    Attributes:
-        order: For each axis of the network's array, the axis of the scan it comes from.
-        flips: Whether that axis runs backwards, per axis of the network's array.
-    """
-
-    order: tuple[int, int, int]
-    flips: tuple[bool, bool, bool]
-
-    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """``(..., D, H, W)`` of the scan to the network's axes (a view)."""
-        lead = array.ndim - 3
-        turned = array.transpose(*range(lead), *(lead + axis for axis in self.order))
-        flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
-        return np.flip(turned, flipped) if flipped else turned
-
-    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
-        """``(..., D, H, W)`` in the network's axes back to the scan's (a view)."""
-        lead = array.ndim - 3
-        flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
-        unflipped = np.flip(array, flipped) if flipped else array
-        return unflipped.transpose(*range(lead), *(lead + self.order.index(axis) for axis in range(3)))
-
-    def undo_boxes(self, boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Boxes ``(N, 6)`` (minima, then maxima) in the network's axes back to the scan's.
-
-        Args:
-            boxes: Coordinates or half-open indices in voxels.
-            shape: The array's shape in the network's axes, in the same voxels.
-        """
-        low, high = boxes[:, :3].copy(), boxes[:, 3:].copy()
-        for axis, flip in enumerate(self.flips):
-            if flip:
-                low[:, axis], high[:, axis] = shape[axis] - boxes[:, 3 + axis], shape[axis] - boxes[:, axis]
-        back = [self.order.index(axis) for axis in range(3)]
-        return np.concatenate([low[:, back], high[:, back]], axis=1)
 
 
 def choose_axes(grid: Grid, orientation: Orientation) -> AxisMap:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from medmaskrcnn.config import PreprocessSettings
 from medmaskrcnn.preprocess.intensity import normalise
-from medmaskrcnn.preprocess.orientation import AxisMap, choose_axes
+from medmaskrcnn.preprocess.orientation import choose_axes
 from medmaskrcnn.preprocess.resize import resize
+from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.volume import Volume
 
 

@@ -1,1 +1,1 @@
-"""How the dense part of the network runs: device and precision, chosen by one rule."""
+"""How the dense part of the network runs: on which device, in which precision."""

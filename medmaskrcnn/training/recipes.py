@@ -111,14 +111,14 @@ def abdomen_mr_25d() -> Recipe:
 
 
 def phantom_ct() -> Recipe:
-    """Isotropic windows of a CT phantom, a wide and a narrow intensity window as channels."""
+    """2 mm slices of 1.5 mm pixels, a wide and a narrow intensity window as channels."""
     strides = ((4, 4, 4), (8, 8, 8), (16, 16, 16), (32, 32, 32))
     model = ModelSettings(
         spatial_dims=3,
         image_channels=2,
         class_names=PHANTOM_CLASSES,
         backbone=BackboneSettings(name="light", fpn_channels=48, strides=strides),
-        anchors=AnchorSettings(sizes=((7, 7, 7), (13, 15, 15), (26, 26, 26), (50, 44, 44), (80, 70, 70))),
+        anchors=AnchorSettings(sizes=((6, 9, 9), (13, 18, 18), (24, 34, 34), (50, 60, 60), (80, 95, 95))),
         rpn=RPNSettings(pre_nms_top_n=600, post_nms_top_n=250, matcher="atss", batch_per_image=192),
         roi=RoISettings(
             box_hidden=128, mask_channels=48, mask_convs=3, canonical_size=64.0, batch_per_image=96, max_mask_rois=12
@@ -126,20 +126,20 @@ def phantom_ct() -> Recipe:
         detection=DetectionSettings(per_image=80),
     )
     preprocess = PreprocessSettings(
-        spacing_mm=(2.0, 2.0, 2.0),
+        spacing_mm=(2.0, 1.5, 1.5),
         windows=((-1000.0, 600.0), (-50.0, 250.0)),
         mean=(0.5, 0.5),
         std=(0.3, 0.3),
         pad_multiple=(32, 32, 32),
     )
     inference = InferenceSettings(
-        tile=(160, 224, 224),
+        tile=(160, 256, 256),
         single=("liver", "spleen", "right kidney", "left kidney", "right lung", "left lung"),
     )
     augment = AugmentSettings(
-        patch=(96, 128, 128), foreground=0.75, shift_intensity=0.1, scale_intensity=0.1, noise=0.1
+        patch=(96, 144, 144), foreground=0.75, shift_intensity=0.1, scale_intensity=0.1, noise=0.1
     )
-    return ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference), augment, LoopSettings(steps=2500, batch=1)
+    return ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference), augment, LoopSettings(steps=2200, batch=1)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

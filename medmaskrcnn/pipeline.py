@@ -1,0 +1,341 @@
+"""START READING HERE: the whole walk, from a scan on disk to counted and measured instances.
+
+    read -> suits the model? -> prepare -> find (tiles or slices) -> merge or link -> turn back -> measure
+
+Each step is a room of its own; this file only joins them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import medmaskrcnn
+from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.errors import UnsuitableScanError
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.models.box_head import Detections
+from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.models.model_file import model_sha256, read_model, resolve_model
+from medmaskrcnn.postprocess.found import Found, paste, to_instances
+from medmaskrcnn.postprocess.link_slices import link_slices
+from medmaskrcnn.postprocess.merge_tiles import Tile, merge_tiles, tile_starts
+from medmaskrcnn.preprocess.prepare import Preprocessed, pad_to_multiple, prepare
+from medmaskrcnn.results.measure import measure_instances
+from medmaskrcnn.runtime.device import choose_device
+from medmaskrcnn.structures.case_result import CaseResult, RunRecord
+from medmaskrcnn.structures.volume import Volume
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, float], None]
+"""Called with the name of a stage and the share of it that is done, 0..1."""
+
+DEFAULT_MODEL = "phantom-ct"
+_LOOKS_LIKE_CT = -900  # a scan with values down to here holds air in Hounsfield units
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network ready to run, with what its file says.
+
+    Attributes:
+        network: On :attr:`device`, in evaluation mode.
+        settings: Settings and card of the file.
+        sha256: Hash of the file.
+        device: Where it runs.
+    """
+
+    network: MaskRCNN
+    settings: ModelFileSettings
+    sha256: str
+    device: torch.device
+
+
+def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto") -> LoadedModel:
+    """Load a shipped model by name, or any model file by path.
+
+    Args:
+        name_or_path: See ``medmaskrcnn models`` for the names.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        ModelFileError: if the model is unknown or its file damaged.
+        ValueError: if the device is not there.
+    """
+    path = resolve_model(name_or_path)
+    where = choose_device(device)
+    network, settings = read_model(path)
+    return LoadedModel(network.to(where), settings, model_sha256(path), where)
+
+
+def segment(
+    source: str | os.PathLike[str] | Volume,
+    model: str | os.PathLike[str] | LoadedModel = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    score: float | None = None,
+    classes: Sequence[str] | None = None,
+    series: str | None = None,
+    allow_out_of_domain: bool = False,
+    progress: Progress | None = None,
+) -> CaseResult:
+    """Find, outline and measure every instance in one scan.
+
+    Args:
+        source: A file, a DICOM folder, or a volume already read.
+        model: Name of a shipped model, a model file, or a loaded model (for many scans).
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays where it is.
+        score: Score threshold 0..1; the model's own by default. Candidates below it are kept in the result.
+        classes: Names of the classes to report; all by default.
+        series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
+        allow_out_of_domain: Run a model on a scan that it was not made for; the result is stamped.
+        progress: Called as work goes on.
+
+    Returns:
+        The result in the scan's own grid.
+
+    Raises:
+        ReadError: if the scan cannot be read.
+        ModelFileError: if the model cannot.
+        UnsuitableScanError: if they do not fit each other.
+        ValueError: if a class, score or device is unknown.
+
+    Example:
+        >>> result = medmaskrcnn.segment("study/", model="phantom-ct")  # doctest: +SKIP
+        >>> len(result.instances)  # doctest: +SKIP
+        17
+    """
+    tell = progress or (lambda stage, done: None)
+    clock = _Clock()
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
+    settings = loaded.settings
+    threshold = settings.inference.score if score is None else score
+    wanted = _wanted_classes(settings, classes)
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"score must lie in 0..1, got {threshold}")
+    clock.lap("load model")
+
+    tell("read", 0.0)
+    volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
+    clock.lap("read")
+    warnings = check_suitable(volume, settings, allow_out_of_domain=allow_out_of_domain)
+
+    tell("prepare", 0.0)
+    prepared = prepare(volume, settings.preprocess)
+    clock.lap("prepare")
+
+    tell("find", 0.0)
+    find = find_in_tiles if settings.model.spatial_dims == 3 else find_in_slices
+    found = _one_of_each([f for f in find(loaded, prepared, tell) if f.label in wanted], settings)
+    clock.lap("find")
+
+    tell("measure", 0.0)
+    candidates = to_instances(
+        found,
+        grid=volume.grid,
+        class_names=settings.model.class_names,
+        turned_shape=prepared.turned_shape,
+        axes=prepared.axes,
+    )
+    measurements = measure_instances(volume, candidates)
+    clock.lap("measure")
+    tell("measure", 1.0)
+    record = _record(loaded, volume, threshold, classes, warnings)
+    return CaseResult(candidates, threshold, measurements, record, _run(clock, volume))
+
+
+def find_in_tiles(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -> list[Found]:
+    """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object."""
+    settings, inference = loaded.settings, loaded.settings.inference
+    shape, scale = prepared.tensor.shape[1:], prepared.scale
+    starts = [tile_starts(n, t, inference.tile_overlap) for n, t in zip(shape, inference.tile, strict=True)]
+    corners = list(product(*starts))
+    found: list[tuple[Found, Tile]] = []
+    for done, low in enumerate(corners):
+        high = tuple(min(a + t, n) for a, t, n in zip(low, inference.tile, shape, strict=True))
+        window = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+        (detections,) = _detect(loaded, window[None], [window.shape[1:]])
+        tile = _tile(low, high, scale)
+        found += [(f, tile) for f in _paste(detections, low, scale, prepared.turned_shape, settings)]
+        tell("find", (done + 1) / len(corners))
+    return merge_tiles(found, shape=prepared.turned_shape, merge_iou=inference.merge_iou)
+
+
+def find_in_slices(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -> list[Found]:
+    """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects."""
+    settings, inference = loaded.settings, loaded.settings.inference
+    image, context = prepared.tensor, settings.model.context_slices
+    padded = torch.nn.functional.pad(image, (0, 0, 0, 0, context, context))  # beyond the ends: zeros, as in training
+    depth, plane = image.shape[1], tuple(image.shape[2:])
+    slices: list[list[Found]] = []
+    for first in range(0, depth, inference.slices_per_batch):
+        indices = range(first, min(first + inference.slices_per_batch, depth))
+        batch = torch.stack([padded[:, i : i + 2 * context + 1].flatten(0, 1) for i in indices])
+        for detections in _detect(loaded, batch, [plane] * len(batch)):
+            slices.append(_paste(detections, (0, 0), prepared.scale[1:], prepared.turned_shape[1:], settings))
+        tell("find", len(slices) / depth)
+    return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
+
+
+def _detect(loaded: LoadedModel, images: Tensor, shapes: list[tuple[int, ...]]) -> list[Detections]:
+    padded = pad_to_multiple(images, loaded.settings.preprocess.pad_multiple)
+    return loaded.network.detect(padded.to(loaded.device), shapes)
+
+
+def _paste(
+    detections: Detections,
+    low: Sequence[int],
+    scale: Sequence[float],
+    shape: tuple[int, ...],
+    settings: ModelFileSettings,
+) -> list[Found]:
+    """Detections of a window that begins at ``low`` (network voxels), in the turned scan's voxels."""
+    offset, factor = torch.tensor([*low, *low]), torch.tensor([*scale, *scale], dtype=torch.float32)
+    probabilities = detections.mask_probabilities
+    return paste(
+        (detections.boxes.cpu() + offset) * factor,
+        detections.labels.cpu(),
+        detections.scores.cpu(),
+        None if probabilities is None else probabilities.cpu(),
+        shape=shape,
+        threshold=settings.model.detection.mask_threshold,
+    )
+
+
+def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Tile:
+    first, last, margin = (
+        [int(n) for n in torch.tensor([x * f for x, f in zip(corner, scale, strict=True)]).round()]
+        for corner in (low, high, [1 + 0.5 / f for f in scale])
+    )
+    return Tile((first[0], first[1], first[2]), (last[0], last[1], last[2]), (margin[0], margin[1], margin[2]))
+
+
+def _one_of_each(found: Sequence[Found], settings: ModelFileSettings) -> list[Found]:
+    """Only the most certain candidate of each class of which a body has one; all of the others."""
+    single = {settings.model.class_names.index(name) for name in settings.inference.single}
+    kept: list[Found] = []
+    seen: set[int] = set()
+    for item in found:
+        if item.label not in single or item.label not in seen:
+            kept.append(item)
+            seen.add(item.label)
+    return kept
+
+
+def _wanted_classes(settings: ModelFileSettings, classes: Sequence[str] | None) -> set[int]:
+    names = settings.model.class_names
+    unknown = sorted(set(classes or ()) - set(names))
+    if unknown:
+        raise ValueError(f"the model has no class {', '.join(unknown)}; its classes are: {', '.join(names)}")
+    return {i for i, name in enumerate(names) if classes is None or name in classes}
+
+
+def check_suitable(volume: Volume, settings: ModelFileSettings, *, allow_out_of_domain: bool = False) -> tuple[str, ...]:
+    """Whether a model may be run on a scan.
+
+    Returns:
+        Warnings for the user, one sentence each.
+
+    Raises:
+        UnsuitableScanError: if it cannot, or must not without ``allow_out_of_domain``.
+    """
+    card, preprocess = settings.card, settings.preprocess
+    name = _name(volume)
+    channels = settings.model.image_channels // max(1, len(preprocess.windows))
+    if volume.array.shape[0] != channels:
+        held = "colours" if volume.channel_kind == "colour" else "volumes (time points, echoes or channels)"
+        raise UnsuitableScanError(
+            f"{name} holds {volume.array.shape[0]} {held}, model {card.name} wants {channels}; give it one of them"
+        )
+    if volume.spacing_mm is None and any(preprocess.spacing_mm):
+        raise UnsuitableScanError(f"{name} does not tell the size of its pixels, which model {card.name} needs")
+    if volume.is_planar and settings.model.spatial_dims == 3:
+        raise UnsuitableScanError(f"{name} is a single slice, model {card.name} works on volumes")
+    warnings = []
+    if card.domain is not None and volume.provenance.generator != card.domain:
+        if not allow_out_of_domain:
+            raise UnsuitableScanError(
+                f"model {card.name} knows only scans made by '{card.domain}' and {name} is none of them; "
+                "choose another model, or --allow-out-of-domain to run it all the same"
+            )
+        warnings.append(f"OUT OF DOMAIN: model {card.name} knows only scans made by '{card.domain}'")
+    if card.modality and volume.modality and card.modality != volume.modality:
+        warnings.append(f"model {card.name} was made for {card.modality}, but {name} is {volume.modality}")
+    elif card.modality == "MR" and not volume.modality and volume.array.min() <= _LOOKS_LIKE_CT:
+        warnings.append(f"model {card.name} was made for MR, but the values of {name} look like those of a CT")
+    for warning in warnings:
+        log.warning(warning)
+    return tuple(warnings)
+
+
+def _name(volume: Volume) -> str:
+    files = volume.provenance.files
+    if not files:
+        return "this scan"
+    return str(Path(files[0]).parent if len(files) > 1 else Path(files[0]))
+
+
+def _record(
+    loaded: LoadedModel, volume: Volume, threshold: float, classes: Sequence[str] | None, warnings: tuple[str, ...]
+) -> RunRecord:
+    card, origin = loaded.settings.card, volume.provenance
+    return RunRecord(
+        software=f"medmaskrcnn {medmaskrcnn.__version__}",
+        model_name=card.name,
+        model_sha256=loaded.sha256,
+        model_licence=card.licence,
+        device=loaded.device.type,
+        precision="fp32",
+        settings={
+            "score": threshold,
+            "classes": list(classes) if classes is not None else list(loaded.settings.model.class_names),
+            "inference": loaded.settings.inference.model_dump(mode="json"),
+        },
+        source={
+            "format": origin.format,
+            "modality": volume.modality,
+            "study_uid": origin.study_uid,
+            "series_uid": origin.series_uid,
+            "frame_of_reference_uid": origin.frame_of_reference_uid,
+            "sop_instance_uids": list(origin.sop_instance_uids),
+            "generator": origin.generator,
+            "notes": list(origin.notes),
+        },
+        warnings=warnings,
+        out_of_domain=any(w.startswith("OUT OF DOMAIN") for w in warnings),
+    )
+
+
+@dataclass
+class _Clock:
+    """Seconds of each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.monotonic)
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self.last, 3)
+        self.last = now
+
+
+def _run(clock: _Clock, volume: Volume) -> dict[str, Any]:
+    return {
+        "seconds": clock.seconds,
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "files": list(volume.provenance.files),
+    }

@@ -1,0 +1,138 @@
+"""What the network found, on its way back to the scan: boxes and masks in the turned scan's voxels.
+
+*Turned* means: axes in the network's order and direction, voxels still the scan's own. The masks are pasted straight
+into these voxels from the mask head's probabilities, so their outline is as fine as the scan allows, and no label map
+is ever resampled. Turning back is exact and comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from medmaskrcnn_kernels import mask_windows, paste_masks
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medmaskrcnn.structures.axes import AxisMap
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import BoolArray, Instances, empty_instances, tight_crop
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """One object in the turned scan.
+
+    Attributes:
+        label: Class index, 0 is the first.
+        score: 0..1.
+        box: ``(6,)`` float32, minima D, H, W, then maxima, voxel coordinates.
+        start: Voxel index of the mask crop's first voxel.
+        mask: Boolean crop ``(d, h, w)``, tight around the object.
+    """
+
+    label: int
+    score: float
+    box: NDArray[np.float32]
+    start: tuple[int, int, int]
+    mask: BoolArray
+
+
+def paste(
+    boxes: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    probabilities: Tensor | None,
+    *,
+    shape: Sequence[int],
+    threshold: float,
+) -> list[Found]:
+    """Turn detections into objects with masks of voxels.
+
+    Args:
+        boxes: ``(N, 2S)`` float32 in voxels of an array of ``shape``.
+        labels: ``(N,)``.
+        scores: ``(N,)``.
+        probabilities: ``(N, *(M,) * S)``; ``None`` (no mask head) fills each box.
+        shape: ``(D, H, W)`` or, for one slice, ``(H, W)``.
+        threshold: A voxel belongs to the object where its probability reaches this.
+
+    Returns:
+        N objects in the same order; those of one slice have ``D == 1`` and start at slice 0.
+    """
+    windows = mask_windows(boxes, tuple(shape))
+    found = []
+    for i in range(len(boxes)):
+        window = windows[i : i + 1]
+        dims = len(shape)
+        if probabilities is None:
+            mask = np.ones([int(n) for n in (window[0, dims:] - window[0, :dims])], dtype=np.bool_)
+        else:
+            mask = (paste_masks(probabilities[i : i + 1], boxes[i : i + 1], window)[0] >= threshold).numpy()
+        box, start = boxes[i].numpy().astype(np.float32), [int(a) for a in window[0, :dims]]
+        if dims == 2:
+            mask, start = mask[None], [0, *start]
+            box = np.array([0, box[0], box[1], 1, box[2], box[3]], dtype=np.float32)
+        first, tight = tight_crop(mask, start)
+        found.append(Found(int(labels[i]), float(scores[i]), box, first, tight))
+    return found
+
+
+def overlap_voxels(a: Found, b: Found) -> int:
+    """Voxels that two objects share."""
+    low = [max(x, y) for x, y in zip(a.start, b.start, strict=True)]
+    high = [
+        min(x + n, y + m) for x, n, y, m in zip(a.start, a.mask.shape, b.start, b.mask.shape, strict=True)
+    ]
+    if any(lo >= hi for lo, hi in zip(low, high, strict=True)):
+        return 0
+    return int(np.count_nonzero(_part(a, low, high) & _part(b, low, high)))
+
+
+def voxels_within(a: Found, low: Sequence[int], high: Sequence[int]) -> int:
+    """Voxels of an object inside the half-open window ``low`` .. ``high``."""
+    first = [max(x, y) for x, y in zip(a.start, low, strict=True)]
+    last = [min(x + n, y) for x, n, y in zip(a.start, a.mask.shape, high, strict=True)]
+    if any(lo >= hi for lo, hi in zip(first, last, strict=True)):
+        return 0
+    return int(np.count_nonzero(_part(a, first, last)))
+
+
+def _part(a: Found, low: Sequence[int], high: Sequence[int]) -> BoolArray:
+    return a.mask[tuple(slice(lo - s, hi - s) for lo, hi, s in zip(low, high, a.start, strict=True))]
+
+
+def union(parts: Sequence[Found], *, score: float) -> Found:
+    """One object from several pieces: union of masks and boxes, label of the first."""
+    low = [min(p.start[axis] for p in parts) for axis in range(3)]
+    high = [max(p.start[axis] + p.mask.shape[axis] for p in parts) for axis in range(3)]
+    mask = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype=np.bool_)
+    for p in parts:
+        mask[tuple(slice(s - a, s - a + n) for s, a, n in zip(p.start, low, p.mask.shape, strict=True))] |= p.mask
+    boxes = np.stack([p.box for p in parts])
+    box = np.concatenate([boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)])
+    return Found(parts[0].label, score, box, (low[0], low[1], low[2]), mask)
+
+
+def to_instances(
+    found: Sequence[Found], *, grid: Grid, class_names: tuple[str, ...], turned_shape: tuple[int, ...], axes: AxisMap
+) -> Instances:
+    """Objects of the turned scan as instances of the scan itself, by falling score (ties in the given order)."""
+    if not found:
+        return empty_instances(grid, class_names)
+    ordered = sorted(found, key=lambda f: -f.score)
+    masks = [np.ascontiguousarray(axes.undo(f.mask)) for f in ordered]
+    windows = np.array([[*f.start, *(s + n for s, n in zip(f.start, f.mask.shape, strict=True))] for f in ordered])
+    starts = axes.undo_boxes(windows, turned_shape)[:, :3]
+    starts[[not m.size for m in masks]] = 0
+    return Instances(
+        grid=grid,
+        class_names=class_names,
+        labels=np.array([f.label for f in ordered], dtype=np.int64),
+        scores=np.array([f.score for f in ordered], dtype=np.float32),
+        boxes=axes.undo_boxes(np.stack([f.box for f in ordered]), turned_shape).astype(np.float32),
+        mask_starts=starts.astype(np.int64),
+        masks=tuple(masks),
+    )

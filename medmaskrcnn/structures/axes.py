@@ -1,0 +1,50 @@
+"""A permutation and flips of an array's axes: exact to the bit, and exactly undone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """A permutation and flips of the axes D, H, W.
+
+    Attributes:
+        order: For each axis of the network's array, the axis of the scan it comes from.
+        flips: Whether that axis runs backwards, per axis of the network's array.
+    """
+
+    order: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """``(..., D, H, W)`` of the scan to the network's axes (a view)."""
+        lead = array.ndim - 3
+        turned = array.transpose(*range(lead), *(lead + axis for axis in self.order))
+        flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
+        return np.flip(turned, flipped) if flipped else turned
+
+    def undo(self, array: NDArray[Any]) -> NDArray[Any]:
+        """``(..., D, H, W)`` in the network's axes back to the scan's (a view)."""
+        lead = array.ndim - 3
+        flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
+        unflipped = np.flip(array, flipped) if flipped else array
+        return unflipped.transpose(*range(lead), *(lead + self.order.index(axis) for axis in range(3)))
+
+    def undo_boxes(self, boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Boxes ``(N, 6)`` (minima, then maxima) in the network's axes back to the scan's.
+
+        Args:
+            boxes: Coordinates or half-open indices in voxels.
+            shape: The array's shape in the network's axes, in the same voxels.
+        """
+        low, high = boxes[:, :3].copy(), boxes[:, 3:].copy()
+        for axis, flip in enumerate(self.flips):
+            if flip:
+                low[:, axis], high[:, axis] = shape[axis] - boxes[:, 3 + axis], shape[axis] - boxes[:, axis]
+        back = [self.order.index(axis) for axis in range(3)]
+        return np.concatenate([low[:, back], high[:, back]], axis=1)
