@@ -48,7 +48,8 @@ def phantom_dataset(
         max_shape: See :func:`medmaskrcnn_datasets.phantom_settings.random_settings`.
         val: Seeds for validation; what is in neither list is for training.
         test: Seeds for testing.
-        workers: Processes; 1 works in this one.
+        workers: Processes; 1 works in this one. With more, a script that calls this needs the usual
+            ``if __name__ == "__main__":``.
         progress: Called with the number of finished cases and their total.
 
     Returns:

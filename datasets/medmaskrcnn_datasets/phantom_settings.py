@@ -56,7 +56,7 @@ class PhantomSettings:
             raise ValueError(f"seed must be 0 or more, got {self.seed}")
         if len(self.shape) != 3 or min(self.shape) < 2:
             raise ValueError(f"shape must be three extents D, H, W of at least 2, got {self.shape}")
-        if len(self.spacing_mm) != 3 or not min(self.spacing_mm) > 0:
+        if len(self.spacing_mm) != 3 or not all(0 < s < np.inf for s in self.spacing_mm):
             raise ValueError(f"spacing_mm must be three positive lengths, got {self.spacing_mm}")
         if len(self.orientation) != 3 or {_axis(c) for c in self.orientation} != {0, 1, 2}:
             raise ValueError(f"orientation must name each of R/L, A/P, S/I once, like 'SPL', got {self.orientation!r}")
