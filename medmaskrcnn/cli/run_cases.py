@@ -94,8 +94,7 @@ def _run_case(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcom
     except Exception as error:  # whatever it is, the other cases go on
         return Outcome(case, error=report_failure(error, str(case.source)))
     for warning in outcome.result.record.warnings if outcome.result else ():
-        logger.warning("%s: %s", case.source, warning)
-        tell("warning", f"{case.source}: {warning}")
+        tell("warning", warning if str(case.source) in warning else f"{case.source}: {warning}")
     return outcome
 
 
@@ -104,7 +103,7 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) 
         raise ReadError(f"there is no file or folder {case.source}")
     check_output_folder(case.folder)
     with stage_bars(case.name, shown=not options.quiet) as progress:
-        progress("reading", 0.0)
+        progress("read", 0.0)
         volume = medmaskrcnn.read_volume(case.source, series=options.series)
         result = medmaskrcnn.segment(
             volume,
@@ -114,6 +113,6 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) 
             allow_out_of_domain=options.allow_out_of_domain,
             progress=progress,
         )
-        progress("writing", 0.0)
+        progress("write", 0.0)
         files = medmaskrcnn.write_result(result, volume, case.folder, formats=options.formats)
     return Outcome(case, result, result_document(result, volume), files)

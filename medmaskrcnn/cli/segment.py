@@ -114,14 +114,17 @@ def segment_cases(
 
     Raises:
         typer.Exit: if the output folder or the model is of no use; the reason was told.
-        typer.BadParameter: if there is no such model.
+        typer.BadParameter: if there is no such model or device.
     """
     with failing_as_one(str(out)):
         check_output_folder(out)
     file = _model_file(model)
     with failing_as_one(model):
         read_model_settings(file)
-        loaded = medmaskrcnn.load_model(file, device=device.value)
+        try:
+            loaded = medmaskrcnn.load_model(file, device=device.value)
+        except ValueError as error:  # a device that is not there
+            raise typer.BadParameter(str(error), param_hint="--device") from error
     return run_cases(cases, loaded, options)
 
 

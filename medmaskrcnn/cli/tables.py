@@ -79,9 +79,8 @@ def print_scans(folder: Path, scans: Sequence[ScanInfo], numbers: Sequence[int |
     print_table(str(folder), header, rows, numbers=("", "files"))
     for number, scan in zip(numbers, scans, strict=True):
         path = Path(scan.path)
-        say(
-            f"{number or '-':>3}  {path.relative_to(folder) if path.is_relative_to(folder) and path != folder else path}"
-        )
+        shown = path.relative_to(folder) if path.is_relative_to(folder) and path != folder else path
+        say(f"{number or '-':>3}  {shown}")
         if scan.series_uid:
             say(f"     series {scan.series_uid}{f' ({scan.description})' if scan.description else ''}")
         if scan.reason:
