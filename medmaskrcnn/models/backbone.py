@@ -110,7 +110,9 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
 
 def _set_stride(block: nn.Module, stride: tuple[int, ...]) -> None:
     """Give a residual block's strided convolutions (3-wide one and shortcut) a stride per axis."""
-    for conv in (block.get_submodule("conv2" if hasattr(block, "conv3") else "conv1"), block.downsample[0]):
+    for name in ("conv2" if hasattr(block, "conv3") else "conv1", "downsample.0"):
+        conv = block.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d | nn.Conv3d)
         conv.stride = stride
 
 

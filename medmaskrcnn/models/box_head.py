@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from medmaskrcnn_kernels import batched_nms
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medmaskrcnn.config import DetectionSettings
 from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
+from medmaskrcnn_kernels import batched_nms
 
 BOX_CODER = BoxCoder(centre_weight=10.0, size_weight=5.0)
 _SMALLEST_EDGE_VOX = 1e-2  # boxes thinner than this are no objects (torchvision's constant)

@@ -25,9 +25,7 @@ def build_model(settings: ModelSettings) -> MaskRCNN:
     pyramid = build_pyramid(backbone, spatial_dims=dims, channels=channels, strides=settings.backbone.strides)
     rpn_head = RPNHead(spatial_dims=dims, channels=channels, anchors_per_cell=len(settings.anchors.ratios))
     roi = settings.roi
-    box_head = BoxHead(
-        channels=channels, bins=roi.box_size, spatial_dims=dims, hidden=roi.box_hidden, classes=classes
-    )
+    box_head = BoxHead(channels=channels, bins=roi.box_size, spatial_dims=dims, hidden=roi.box_hidden, classes=classes)
     mask_head = None
     if settings.with_masks:
         mask_head = MaskHead(

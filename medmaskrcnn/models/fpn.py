@@ -30,7 +30,9 @@ class Pyramid(nn.Module):
         return list(self.fpn({f"C{level}": c for level, c in enumerate(maps, start=2)}).values())
 
 
-def build_pyramid(backbone: Backbone, *, spatial_dims: int, channels: int, strides: tuple[tuple[int, ...], ...]) -> Pyramid:
+def build_pyramid(
+    backbone: Backbone, *, spatial_dims: int, channels: int, strides: tuple[tuple[int, ...], ...]
+) -> Pyramid:
     """Put MONAI's FPN with a subsampled P6 on a backbone."""
     fpn = FeaturePyramidNetwork(spatial_dims, list(backbone.out_channels), channels, LastLevelMaxPool(spatial_dims))
     return Pyramid(backbone, fpn, strides)

@@ -5,9 +5,10 @@ Each term is a plain function of predictions and targets. An image without objec
 
 from __future__ import annotations
 
-from medmaskrcnn_kernels import roi_align
 from torch import Tensor
 from torch.nn import functional as F
+
+from medmaskrcnn_kernels import roi_align
 
 _SMOOTH_L1_BETA = 1.0 / 9  # where the loss turns from square to linear (Detectron's constant)
 

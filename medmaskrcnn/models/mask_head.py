@@ -5,6 +5,8 @@ One mask per class with a sigmoid, so that classes do not compete for voxels.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ class MaskHead(nn.Module):
         super().__init__()
         conv, deconv = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
         widths = [channels] + [hidden] * convs
-        self.convs = nn.ModuleList(conv(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(conv(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.upsample = deconv(hidden, hidden, 2, stride=2)
         self.logits = conv(hidden, classes, 1)
         for layer in (*self.convs, self.upsample, self.logits):

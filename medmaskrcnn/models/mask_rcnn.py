@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from medmaskrcnn_kernels import multiscale_roi_align
 from torch import Tensor, nn
 
 from medmaskrcnn.config import ModelSettings
@@ -23,6 +22,7 @@ from medmaskrcnn.models.mask_head import MaskHead
 from medmaskrcnn.models.matching import match_atss, match_by_iou
 from medmaskrcnn.models.rpn import RPN_CODER, RPNHead, propose
 from medmaskrcnn.models.sampling import sample
+from medmaskrcnn_kernels import multiscale_roi_align
 
 _MASKS_PER_PASS = 32  # regions a pass of the mask head at inference: bounds memory, changes nothing
 
@@ -50,7 +50,12 @@ class MaskRCNN(nn.Module):
     """
 
     def __init__(
-        self, pyramid: Pyramid, rpn_head: RPNHead, box_head: BoxHead, mask_head: MaskHead | None, settings: ModelSettings
+        self,
+        pyramid: Pyramid,
+        rpn_head: RPNHead,
+        box_head: BoxHead,
+        mask_head: MaskHead | None,
+        settings: ModelSettings,
     ) -> None:
         super().__init__()
         self.pyramid = pyramid
@@ -97,7 +102,9 @@ class MaskRCNN(nn.Module):
         shapes = self._shapes(images, image_shapes)
         pyramid = self.pyramid(images)
         objectness, deltas, anchors = self._rpn(pyramid, images)
-        terms = dict(zip(("objectness", "rpn_box"), self._rpn_losses(objectness, deltas, anchors, targets), strict=True))
+        terms = dict(
+            zip(("objectness", "rpn_box"), self._rpn_losses(objectness, deltas, anchors, targets), strict=True)
+        )
         with torch.no_grad():
             proposals = [
                 propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)

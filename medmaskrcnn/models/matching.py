@@ -21,9 +21,7 @@ _ATSS_CANDIDATES = 4  # cells per level that compete for an object; nnDetection'
 _ATSS = ATSSMatcher(_ATSS_CANDIDATES, similarity_fn=box_iou, center_in_gt=False)
 
 
-def match_by_iou(
-    objects: Tensor, boxes: Tensor, *, foreground: float, background: float, rescue: bool
-) -> Tensor:
+def match_by_iou(objects: Tensor, boxes: Tensor, *, foreground: float, background: float, rescue: bool) -> Tensor:
     """Match boxes to objects by fixed thresholds.
 
     Args:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from medmaskrcnn_kernels import batched_nms
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medmaskrcnn.config import RPNSettings
 from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
+from medmaskrcnn_kernels import batched_nms
 
 RPN_CODER = BoxCoder()
 

@@ -1,8 +1,8 @@
 """Foreign weights: torchvision's ``maskrcnn_resnet50_fpn`` as one of our 2D models.
 
 Some conventions differ by a permutation, done once here, exactly: torchvision writes boxes as x, y (ours are in
-array-axis order), predicts a mask of the background and names its layers otherwise. Others are settings of the model that stay with
-it: where anchors sit, and RoIAlign without the half-pixel shift.
+array-axis order), predicts a mask of the background and names its layers otherwise. Others are settings of the model
+that stay with it: where anchors sit, and RoIAlign without the half-pixel shift.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ _RENAMES = (
 )
 
 
-def torchvision_settings(class_names: tuple[str, ...], *, norm_eps: float, candidate_score: float = 0.05) -> ModelFileSettings:
+def torchvision_settings(
+    class_names: tuple[str, ...], *, norm_eps: float, candidate_score: float = 0.05
+) -> ModelFileSettings:
     """Settings under which our network computes what torchvision's ``maskrcnn_resnet50_fpn`` computes.
 
     Args:
