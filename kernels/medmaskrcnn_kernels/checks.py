@@ -1,15 +1,19 @@
 """What every operator refuses, in one place: wrong shapes, unusable boxes, batch indices that name no image.
 
-Messages name the first bad row. Reading the verdict back costs one host synchronisation on a GPU.
+Checks of shapes and of values are apart: the former hold while a graph is traced, the latter need the numbers. Those
+name the first bad row, and cost one host synchronisation each on a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
 
+MOST_ADAPTIVE_SAMPLES = 1 << 14
+"""Samples to a bin along one axis; a bin of so many cells lies almost wholly outside any feature map."""
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -49,56 +53,110 @@ def check_features(features: Tensor) -> int:
     return features.ndim - 2
 
 
-def check_boxes(boxes: Tensor, dims: int | None = None) -> int:
-    """Number of spatial axes of ``boxes`` ``(N, 2S)``, after making sure that each row is a box.
+def check_boxes(boxes: Tensor, dims: int | None = None, *, name: str = "boxes") -> int:
+    """Number of spatial axes of ``boxes`` ``(N, 2S)``.
 
     Args:
         boxes: Minima then maxima, in array-axis order.
         dims: Number of spatial axes they must have; ``None`` takes 2 or 3 from their width.
+        name: What the message calls them.
 
     Raises:
-        ValueError: for a wrong shape, or a row that is not finite or whose maximum lies below its minimum.
+        ValueError: for a wrong shape.
     """
     expected = "(N, 4) or (N, 6)" if dims is None else f"(N, {2 * dims}) for {dims} spatial axes"
     widths = (4, 6) if dims is None else (2 * dims,)
     if boxes.ndim != 2 or boxes.shape[1] not in widths:
         hint = "" if dims is None else f" Did you pass {5 - dims}D boxes?"
-        raise ValueError(f"boxes must have shape {expected}, got {tuple(boxes.shape)}.{hint}")
-    found = boxes.shape[1] // 2
-    bad = ~torch.isfinite(boxes).all(1) | (boxes[:, found:] < boxes[:, :found]).any(1)
+        raise ValueError(f"{name} must have shape {expected}, got {tuple(boxes.shape)}.{hint}")
+    return boxes.shape[1] // 2
+
+
+def check_box_values(boxes: Tensor, *, name: str = "boxes") -> None:
+    """Make sure that each row of ``boxes`` ``(N, 2S)`` is a box.
+
+    Raises:
+        ValueError: naming the first row that is not finite or whose maximum lies below its minimum.
+    """
+    dims = boxes.shape[1] // 2
+    bad = ~torch.isfinite(boxes).all(1) | (boxes[:, dims:] < boxes[:, :dims]).any(1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         values = boxes[row].tolist()
-        reason = "its maximum lies below its minimum" if all(map(_is_finite, values)) else "it is not finite"
-        raise ValueError(f"boxes row {row} is not a box: {reason}, got {values}. Minima come first, then maxima.")
-    return found
+        reason = "its maximum lies below its minimum" if all(map(isfinite, values)) else "it is not finite"
+        raise ValueError(f"{name} row {row} is not a box: {reason}, got {values}. Minima come first, then maxima.")
 
 
-def check_batch_index(batch_index: Tensor, boxes: Tensor, images: int) -> None:
-    """Make sure that ``batch_index`` ``(N,)`` names, for each box, one of ``images`` images.
+def check_one_device(*tensors: Tensor) -> None:
+    """Make sure that all tensors lie on one device.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    devices = {str(t.device) for t in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"features, boxes and batch_index must lie on one device, got {sorted(devices)}")
+
+
+def check_batch_index(batch_index: Tensor, boxes: Tensor) -> None:
+    """Make sure that ``batch_index`` ``(N,)`` holds an integer for each box.
 
     Raises:
         TypeError: if it does not hold integers.
-        ValueError: for a wrong shape or an index outside ``0..images - 1``.
+        ValueError: for a wrong shape.
     """
     if batch_index.is_floating_point() or batch_index.is_complex() or batch_index.dtype == torch.bool:
         raise TypeError(f"batch_index must hold integers, got {batch_index.dtype}")
     if batch_index.shape != boxes.shape[:1]:
         raise ValueError(f"batch_index must have shape ({boxes.shape[0]},), got {tuple(batch_index.shape)}")
+
+
+def check_batch_values(batch_index: Tensor, images: int) -> None:
+    """Make sure that ``batch_index`` ``(N,)`` names one of ``images`` images for each box.
+
+    Raises:
+        ValueError: naming the first row outside ``0..images - 1``.
+    """
     bad = (batch_index < 0) | (batch_index >= images)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise ValueError(f"batch_index row {row} is {int(batch_index[row])}, but there are {images} images")
 
 
-def check_scores(scores: Tensor, boxes: Tensor) -> None:
-    """Make sure that ``scores`` ``(N,)`` gives each box a number that can be ordered.
+def check_adaptive_samples(bin_size: Tensor) -> None:
+    """Refuse boxes that adaptive sampling would visit for ever.
+
+    Args:
+        bin_size: ``(N,)`` extent of each box's bins in cells, each of which takes that many samples.
 
     Raises:
-        ValueError: for a wrong shape or a NaN.
+        ValueError: if a bin is longer than ``MOST_ADAPTIVE_SAMPLES`` cells.
+    """
+    bad = ~(bin_size <= MOST_ADAPTIVE_SAMPLES)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"boxes row {row} would need {float(bin_size[row]):.3g} samples to a bin with sampling_ratio=0. "
+            "Clip the boxes to the image, or set a sampling_ratio."
+        )
+
+
+def check_scores(scores: Tensor, boxes: Tensor) -> None:
+    """Make sure that ``scores`` ``(N,)`` has an entry for each box.
+
+    Raises:
+        ValueError: for a wrong shape.
     """
     if scores.shape != boxes.shape[:1]:
         raise ValueError(f"scores must have shape ({boxes.shape[0]},), got {tuple(scores.shape)}")
+
+
+def check_score_values(scores: Tensor) -> None:
+    """Make sure that ``scores`` can be ordered.
+
+    Raises:
+        ValueError: naming the first row that is NaN.
+    """
     bad = torch.isnan(scores)
     if bool(bad.any()):
         raise ValueError(f"scores row {int(bad.nonzero()[0])} is NaN and cannot be ordered")
@@ -112,7 +170,3 @@ def check_iou_threshold(iou_threshold: float) -> None:
     """
     if not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must lie in 0..1, got {iou_threshold}")
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")

@@ -1,8 +1,7 @@
-"""The operators as users call them: arguments are checked here, and here the implementation is chosen.
+"""The operators as users call them: names, defaults and shapes are settled here, then ``library.py`` takes over.
 
 Boxes are ``(N, 2S)`` throughout: S minima, then S maxima, in array-axis order, S = 2 or 3, in continuous voxel
-coordinates of the input image (voxel ``i`` covers ``[i, i + 1)``). The portable implementation serves every device;
-others, for particular hardware, are chosen in this file.
+coordinates of the input image (voxel ``i`` covers ``[i, i + 1)``).
 """
 
 from __future__ import annotations
@@ -14,18 +13,19 @@ from math import log2
 import torch
 from torch import Tensor
 
+from medmaskrcnn_kernels import library
 from medmaskrcnn_kernels.checks import (
     check_batch_index,
+    check_box_values,
     check_boxes,
     check_features,
     check_iou_threshold,
+    check_one_device,
     check_output_size,
     check_scores,
     per_axis,
 )
-from medmaskrcnn_kernels.nms_portable import batched_nms_portable, nms_portable
 from medmaskrcnn_kernels.paste import paste_one
-from medmaskrcnn_kernels.roi_align_portable import SeparableRoIAlign, make_plan
 
 
 def roi_align(
@@ -107,6 +107,7 @@ def multiscale_roi_align(
             )
         check_features(feature)
     steps = [per_axis(s, dims, name="strides") for s in strides]
+    check_one_device(*features, boxes)
     check_boxes(boxes, dims)
     levels = _pyramid_levels(steps)
     level = assign_levels(boxes, levels, canonical_size=canonical_size, canonical_level=canonical_level)
@@ -144,23 +145,16 @@ def _align(
     aligned: bool,
 ) -> Tensor:
     dims = features[0].ndim - 2
+    check_one_device(*features, boxes, batch_index)
     check_boxes(boxes, dims)
-    check_batch_index(batch_index, boxes, features[0].shape[0])
+    check_batch_index(batch_index, boxes)
     bins = check_output_size(output_size, dims)
     if sampling_ratio < 0:
         raise ValueError(f"sampling_ratio must be 0 (adaptive) or positive, got {sampling_ratio}")
-    precision = torch.float64 if features[0].dtype == torch.float64 else torch.float32
-    plan = make_plan(
-        boxes.detach().to(precision),
-        batch_index.long(),
-        level,
-        shapes=[tuple(f.shape[2:]) for f in features],
-        scales=scales,
-        output_size=bins,
-        sampling_ratio=sampling_ratio,
-        aligned=aligned,
+    flat = [value for scale in scales for value in scale]
+    pooled: Tensor = library.roi_align(
+        list(features), boxes.detach(), batch_index, level, flat, list(bins), sampling_ratio, aligned
     )
-    pooled: Tensor = SeparableRoIAlign.apply(plan, *features)
     return pooled
 
 
@@ -181,7 +175,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     check_boxes(boxes)
     check_scores(scores, boxes)
     check_iou_threshold(iou_threshold)
-    return nms_portable(boxes.detach(), scores.detach(), iou_threshold)
+    kept: Tensor = library.nms(boxes, scores, iou_threshold)
+    return kept
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
@@ -194,7 +189,8 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     check_iou_threshold(iou_threshold)
     if idxs.shape != scores.shape:
         raise ValueError(f"idxs must have shape {tuple(scores.shape)}, got {tuple(idxs.shape)}")
-    return batched_nms_portable(boxes.detach(), scores.detach(), idxs, iou_threshold)
+    kept: Tensor = library.batched_nms(boxes, scores, idxs, iou_threshold)
+    return kept
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[Tensor]:
@@ -215,9 +211,12 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[T
     if probabilities.ndim != dims + 1 or probabilities.shape[0] != boxes.shape[0]:
         expected = f"({boxes.shape[0]}, {', '.join(['M'] * dims)})"
         raise ValueError(f"probabilities must have shape {expected}, got {tuple(probabilities.shape)}")
+    if 0 in probabilities.shape[1:]:
+        raise ValueError(f"probabilities must have at least one cell along each axis, got {tuple(probabilities.shape)}")
     if windows.shape != boxes.shape or windows.is_floating_point():
         raise ValueError(f"windows must be integers {tuple(boxes.shape)}, got {windows.dtype} {tuple(windows.shape)}")
-    check_boxes(windows, dims)
+    check_box_values(boxes)
+    check_box_values(windows, name="windows")
     precision = torch.float64 if probabilities.dtype == torch.float64 else torch.float32
     probabilities, boxes = probabilities.to(precision), boxes.to(precision)
     with torch.autocast(boxes.device.type, enabled=False):

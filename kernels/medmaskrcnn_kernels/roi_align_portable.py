@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from medmaskrcnn_kernels.checks import check_adaptive_samples
 from medmaskrcnn_kernels.separable import AxisGrid, axis_grid, axis_matrices
 
 CHUNK_ELEMENTS = 1 << 20
@@ -101,6 +101,8 @@ def make_plan(
         )
         for axis in range(dims)
     )  # fmt: skip
+    if sampling_ratio == 0:
+        check_adaptive_samples(torch.stack([g.bin_size for g in grids]).amax(0))
     counts = torch.stack([g.cell_counts() for g in grids], 1)
     key = level
     for axis in range(dims):
@@ -175,50 +177,28 @@ def channel_slices(chunk: Chunk, channels: int) -> Iterator[slice]:
         yield slice(begin, min(begin + step, channels))
 
 
-class SeparableRoIAlign(torch.autograd.Function):
-    """Forward and backward of RoIAlign over maps ``(B, C, *spatial)``; boxes, in the plan, get no gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, plan: SamplingPlan, *maps: Tensor) -> Tensor:
-        """Sample the maps; ``(N, C, *output_size)`` in their dtype, channels last in memory."""
-        ctx.plan, ctx.maps = plan, [(m.shape, m.dtype, is_channels_last(m)) for m in maps]
-        channels = maps[0].shape[1]
-        tables = [m.movedim(1, -1).reshape(-1, channels) for m in maps]
-        pooled = maps[0].new_empty(len(plan.level), *plan.output_size, channels)
-        for chunk in chunks(plan, channels):
-            for part in channel_slices(chunk, channels):
-                window = tables[chunk.level][:, part].index_select(0, chunk.rows.reshape(-1))
-                window = window.to(chunk.weights[0].dtype).view(*chunk.rows.shape, -1)
-                pooled[..., part].index_copy_(0, chunk.where, contract(window, chunk.weights).to(pooled.dtype))
-        pooled = pooled.movedim(-1, 1)
-        return pooled if is_channels_last(maps[0]) else pooled.contiguous()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Spread the gradient of the output over the cells that were read."""
-        plan: SamplingPlan = ctx.plan
-        channels = ctx.maps[0][0][1]
-        rows_of_gradient = gradients[0].movedim(1, -1)
-        dtype = plan.grids[0].start.dtype
-        tables = [
-            torch.zeros(shape[0] * prod(shape[2:]), channels, dtype=dtype, device=gradients[0].device)
-            for shape, _, _ in ctx.maps
-        ]
-        for chunk in chunks(plan, channels):
-            transposed = [w.transpose(1, 2) for w in chunk.weights]
-            for part in channel_slices(chunk, channels):
-                pooled = rows_of_gradient[..., part].index_select(0, chunk.where).to(dtype)
-                window = contract(pooled, transposed).reshape(-1, part.stop - part.start)
-                tables[chunk.level][:, part].index_add_(0, chunk.rows.reshape(-1), window)
-        found: list[Tensor | None] = [None]
-        for table, (shape, feature_dtype, last) in zip(tables, ctx.maps, strict=True):
-            gradient = table.view(shape[0], *shape[2:], channels).movedim(-1, 1).to(feature_dtype)
-            found.append(gradient if last else gradient.contiguous())
-        return tuple(found)
+def sample_maps(plan: SamplingPlan, maps: Sequence[Tensor]) -> Tensor:
+    """Forward: ``(N, C, *output_size)`` in the maps' dtype, channels last in memory."""
+    channels = maps[0].shape[1]
+    tables = [m.movedim(1, -1).reshape(-1, channels) for m in maps]
+    pooled = maps[0].new_empty(len(plan.level), *plan.output_size, channels)
+    for chunk in chunks(plan, channels):
+        for part in channel_slices(chunk, channels):
+            window = tables[chunk.level][:, part].index_select(0, chunk.rows.reshape(-1))
+            window = window.to(chunk.weights[0].dtype).view(*chunk.rows.shape, -1)
+            pooled[..., part].index_copy_(0, chunk.where, contract(window, chunk.weights).to(pooled.dtype))
+    return pooled.movedim(-1, 1)
 
 
-def is_channels_last(features: Tensor) -> bool:
-    """True if the channels of a map lie next to each other in memory and the map is not also contiguous."""
-    layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
-    return features.is_contiguous(memory_format=layout) and not features.is_contiguous()
+def spread_gradient(plan: SamplingPlan, gradient: Tensor, images: int) -> list[Tensor]:
+    """Backward: one gradient ``(B, C, *spatial)`` for each map, channels last in memory, in the plan's dtype."""
+    channels, dtype = gradient.shape[1], plan.grids[0].start.dtype
+    rows_of_gradient = gradient.movedim(1, -1)
+    tables = [torch.zeros(images * prod(s), channels, dtype=dtype, device=gradient.device) for s in plan.shapes]
+    for chunk in chunks(plan, channels):
+        transposed = [w.transpose(1, 2) for w in chunk.weights]
+        for part in channel_slices(chunk, channels):
+            pooled = rows_of_gradient[..., part].index_select(0, chunk.where).to(dtype)
+            window = contract(pooled, transposed).reshape(-1, part.stop - part.start)
+            tables[chunk.level][:, part].index_add_(0, chunk.rows.reshape(-1), window)
+    return [t.view(images, *s, channels).movedim(-1, 1) for t, s in zip(tables, plan.shapes, strict=True)]

@@ -13,7 +13,15 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from medmaskrcnn_kernels.checks import check_batch_index, check_boxes, check_features, check_output_size, per_axis
+from medmaskrcnn_kernels.checks import (
+    check_batch_index,
+    check_batch_values,
+    check_box_values,
+    check_boxes,
+    check_features,
+    check_output_size,
+    per_axis,
+)
 
 
 def roi_pool(
@@ -41,7 +49,9 @@ def roi_pool(
     """
     dims = check_features(features)
     check_boxes(boxes, dims)
-    check_batch_index(batch_index, boxes, features.shape[0])
+    check_box_values(boxes)
+    check_batch_index(batch_index, boxes)
+    check_batch_values(batch_index, features.shape[0])
     bins = check_output_size(output_size, dims)
     scale = per_axis(spatial_scale, dims, name="spatial_scale")
     pooled = [
