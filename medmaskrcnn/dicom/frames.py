@@ -7,6 +7,7 @@ same list of :class:`Frame` here, so nothing downstream knows the difference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from medmaskrcnn.dicom.geometry import Plane, make_plane
+from medmaskrcnn.errors import ReadError
 
 TIME_KEYWORDS = (
     "TemporalPositionIdentifier",
@@ -113,8 +115,8 @@ def _frame(index: int, places: Sequence[Dataset]) -> Frame:
     return Frame(
         index=index,
         plane=make_plane(position, orientation, spacing) if placed else None,
-        slope=_number(places, "RescaleSlope", 1.0),
-        intercept=_number(places, "RescaleIntercept", 0.0),
+        slope=_slope(places),
+        intercept=_finite(places, "RescaleIntercept", 0.0),
         window=_window(places),
         thickness_mm=_number(places, "SliceThickness", None),
         times={k: v for k in TIME_KEYWORDS if (v := _time_value(_find(places, k))) is not None},
@@ -132,6 +134,21 @@ def _find(places: Sequence[Dataset], keyword: str) -> Any:
 def _number(places: Sequence[Dataset], keyword: str, default: Any) -> Any:
     value = _find(places, keyword)
     return default if value is None else float(value)
+
+
+def _finite(places: Sequence[Dataset], keyword: str, default: float) -> float:
+    value = float(_number(places, keyword, default))
+    if not math.isfinite(value):
+        raise ReadError(f"{keyword} must be a finite number, got {value}")
+    return value
+
+
+def _slope(places: Sequence[Dataset]) -> float:
+    """Rescale Slope; zero would turn every voxel into the intercept."""
+    slope = _finite(places, "RescaleSlope", 1.0)
+    if slope == 0:
+        raise ReadError("RescaleSlope is 0, so the image has no values")
+    return slope
 
 
 def _window(places: Sequence[Dataset]) -> tuple[float, float] | None:

@@ -82,6 +82,8 @@ def read_header(path: Path) -> DicomFile:
         # Files without preamble have no "DICM" mark; io.formats has recognised them by their first element.
         header = dcmread(stream, stop_before_pixels=True, specific_tags=_HEADER_TAGS, force=True)
         text = {field: _text(header.get(keyword)) for keyword, field in _TEXT_TAGS.items()}
+        if not text["sop_class_uid"]:
+            text["sop_class_uid"] = _text(header.file_meta.get("MediaStorageSOPClassUID"))
         non_image = non_image_kind(text["sop_class_uid"], text["modality"])
         rows, columns = _whole(header, "Rows"), _whole(header, "Columns")
         if non_image is None and not (rows and columns):
@@ -120,7 +122,7 @@ def _frames(path: Path, header: FileDataset, n_frames: int) -> list[Frame]:
 
 def _is_cut_short(header: FileDataset, stream: BinaryIO, n_frames: int) -> bool:
     """Whether the file ends before its pixel data; ``stream`` stands at the pixel data element's tag."""
-    syntax = UID(str(header.file_meta.get("TransferSyntaxUID", "") or "")) if hasattr(header, "file_meta") else UID("")
+    syntax = UID(_text(header.file_meta.get("TransferSyntaxUID")))
     start = stream.tell()
     end = stream.seek(0, 2)
     if syntax == DeflatedExplicitVRLittleEndian:

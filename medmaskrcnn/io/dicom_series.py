@@ -10,7 +10,7 @@ import filecmp
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from medmaskrcnn.io.dicom_arrange import Arrangement, Slice, arrange
 from medmaskrcnn.io.dicom_header import DicomFile
 
 _LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT"})
-_LOCALIZER_WORDS = re.compile(r"\b(localizers?|localisers?|scouts?|topograms?|surview|scanogram)\b", re.IGNORECASE)
+_LOCALIZER_WORDS = re.compile(
+    r"(?<![a-z])(localizers?|localisers?|scouts?|topograms?|surview|survey|scanogram)(?![a-z])", re.IGNORECASE
+)
 _STRAY_SHARE = 0.1
+_STRAY_SINGLE = 3  # from so many slices on, a single other one in the series is a stray
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +61,12 @@ class DicomScan:
         return self.paths[0] if len(self.paths) == 1 else Path(os.path.commonpath([p.parent for p in self.paths]))
 
 
-def group_scans(files: Iterable[DicomFile], damaged: Iterable[Path] = ()) -> list[DicomScan]:
+def group_scans(files: Iterable[DicomFile], damaged: Mapping[Path, str] | None = None) -> list[DicomScan]:
     """Scans among DICOM images, in the order of their first file's path.
 
     Args:
         files: Headers of images (``non_image is None``).
-        damaged: DICOM files whose header could not be read: they may belong to any scan in their folder.
+        damaged: DICOM files whose header could not be read, and why: they may belong to any scan in their folder.
     """
     by_key: dict[tuple[object, ...], list[Slice]] = defaultdict(list)
     for file in sorted(files, key=lambda f: str(f.path)):
@@ -71,7 +74,7 @@ def group_scans(files: Iterable[DicomFile], damaged: Iterable[Path] = ()) -> lis
             by_key[_key(file, placed=frame.plane is not None)].append(Slice(file, frame))
     parts = [part for slices in by_key.values() for part in _by_orientation(slices)]
     whole = [scan for part in parts for scan in _without_copies(part)]
-    damaged_in = {path.parent: path for path in damaged}
+    damaged_in = {path.parent: reason for path, reason in (damaged or {}).items()}
     scans = [_judge(slices, notes, damaged_in) for slices, notes in whole]
     return _set_strays_aside(sorted(scans, key=lambda s: str(s.paths[0])))
 
@@ -117,7 +120,7 @@ def _without_copies(slices: Sequence[Slice]) -> list[tuple[list[Slice], tuple[st
     return [(kept, notes)]
 
 
-def _judge(slices: Sequence[Slice], notes: tuple[str, ...], damaged_in: dict[Path, Path]) -> DicomScan:
+def _judge(slices: Sequence[Slice], notes: tuple[str, ...], damaged_in: dict[Path, str]) -> DicomScan:
     """Arrange the slices if they can be, and say what stands against them."""
     first = slices[0].file
     arrangement, problem = None, None
@@ -130,7 +133,7 @@ def _judge(slices: Sequence[Slice], notes: tuple[str, ...], damaged_in: dict[Pat
     if cut is not None:
         problem = f"{cut.name} is cut short: it ends before its pixel data does. Copy or export it again"
     elif bad is not None and slices[0].frame.plane is not None:
-        problem = f"{bad.name} in the same folder is damaged and may be one of its slices. Replace or remove it"
+        problem = f"a file in its folder that may be one of its slices cannot be read: {bad}"
     set_aside = None
     if not _LOCALIZER_TYPES.isdisjoint(first.image_type) or _LOCALIZER_WORDS.search(first.description):
         set_aside = "a localizer (scout): an overview for planning, not a scan"
@@ -141,14 +144,24 @@ def _judge(slices: Sequence[Slice], notes: tuple[str, ...], damaged_in: dict[Pat
 
 def _set_strays_aside(scans: list[DicomScan]) -> list[DicomScan]:
     """A few slices of another size or orientation inside a series are not a scan of their own."""
-    largest: dict[str, int] = defaultdict(int)
+    by_series: dict[str, list[DicomScan]] = defaultdict(list)
     for scan in scans:
-        largest[scan.first.series_uid] = max(largest[scan.first.series_uid], len(scan.slices))
-    judged = []
-    for scan in scans:
-        n, most = len(scan.slices), largest[scan.first.series_uid]
-        if scan.first.series_uid and scan.set_aside is None and n <= _STRAY_SHARE * most:
-            reason = f"{n} of another size, orientation or kind than the {most} slices of its series"
-            scan = replace(scan, set_aside=reason)
-        judged.append(scan)
-    return judged
+        if scan.first.series_uid and scan.set_aside is None:
+            by_series[scan.first.series_uid].append(scan)
+    changed: dict[int, DicomScan] = {}
+    for parts in by_series.values():
+        main = max(parts, key=lambda s: len(s.slices))
+        most = len(main.slices)
+        strays = [p for p in parts if p is not main and _is_stray(len(p.slices), most)]
+        for stray in strays:
+            reason = f"{len(stray.slices)} of another size, orientation or kind than the {most} slices of its series"
+            changed[id(stray)] = replace(stray, set_aside=reason)
+        if strays:
+            n = sum(len(s.slices) for s in strays)
+            note = f"{n} of the series' slices differ in size, orientation or kind; they are left out."
+            changed[id(main)] = replace(main, notes=(*main.notes, note))
+    return [changed.get(id(scan), scan) for scan in scans]
+
+
+def _is_stray(n: int, most: int) -> bool:
+    return n <= _STRAY_SHARE * most or (n == 1 and most >= _STRAY_SINGLE)

@@ -64,7 +64,7 @@ def find_scans(path: Path) -> list[FoundScan]:
     """As :func:`describe`, each description with a way to read the scan."""
     files, found = _files(path)
     dicom: list[DicomFile] = []
-    damaged: list[Path] = []
+    damaged: dict[Path, str] = {}
     for file in files:
         kind = None
         try:
@@ -76,7 +76,7 @@ def find_scans(path: Path) -> list[FoundScan]:
         except ReadError as error:
             found.append(_refused(file, kind, error))
             if kind == "DICOM":
-                damaged.append(file)
+                damaged[file] = str(error)
     found += [_found_dicom(scan) for scan in group_scans([f for f in dicom if f.non_image is None], damaged)]
     found += [_found_object(f) for f in dicom if f.non_image is not None]
     found.sort(key=lambda f: f.info.path)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medmaskrcnn.errors import ReadError
@@ -52,11 +52,11 @@ def read_nifti(path: Path) -> Volume:
             affine, more than four extents, or complex values.
     """
     with reading(path, "NIfTI"):
-        layout = _layout(path, _raw_header(path))
-        image: Any = nib.load(path, mmap=False)
-        stored = np.asanyarray(image.dataobj.get_unscaled())
-        array = _channels_first(stored, layout)
-        array = rescale(array, float(image.dataobj.slope), float(image.dataobj.inter))
+        header = _raw_header(path)
+        layout = _layout(path, header)
+        array = _channels_first(_stored(path, header), layout)
+        slope, intercept = header.get_slope_inter()
+        array = rescale(array, 1.0 if slope is None else float(slope), float(intercept or 0.0))
     provenance = Provenance("NIfTI", (str(path),), generator=layout.generator, notes=layout.notes)
     return Volume(array, layout.grid, channel_kind=layout.channel_kind, provenance=provenance)
 
@@ -84,7 +84,7 @@ def describe_nifti(path: Path) -> ScanInfo:
 def _raw_header(path: Path) -> Nifti1Header:
     """The header as it is in the file; nibabel's own loading would mend a zero spacing to 1 mm in silence."""
     header_file = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
-    with gzip.open(header_file) if _is_gzip(header_file) else header_file.open("rb") as stream:
+    with _open(header_file) as stream:
         block = stream.read(Nifti2Header.template_dtype.itemsize)
     for kind in (Nifti1Header, Nifti2Header):
         if kind.may_contain_header(block):
@@ -92,6 +92,38 @@ def _raw_header(path: Path) -> Nifti1Header:
                 break
             return kind(block[: kind.template_dtype.itemsize], check=False)
     raise ReadError(f"{path} is not NIfTI: its header is cut short or of another format. Convert it again")
+
+
+def _data_place(path: Path, header: Nifti1Header) -> tuple[Path, int]:
+    """The file that holds the voxels, and where in it (once inflated) they begin."""
+    offset = float(header["vox_offset"])
+    data_file = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+    if not 0 <= offset < 2**40:
+        raise ReadError(f"{path}: the header says that voxels begin at byte {offset:g}; it is damaged. Copy it again")
+    return data_file, int(offset)
+
+
+def _stored(path: Path, header: Nifti1Header) -> NDArray[Any]:
+    """The voxels as stored, ``(x, y, z, ...)``; a compressed file is read to its end so that its checksum counts."""
+    data_file, offset = _data_place(path, header)
+    flat = np.empty(int(np.prod([int(n) for n in _extents(header)])), dtype=header.get_data_dtype())
+    with _open(data_file) as stream:
+        stream.seek(offset)
+        n_read = stream.readinto(flat.view(np.uint8))
+        while _is_gzip(data_file) and stream.read(1 << 20):
+            pass
+    if n_read != flat.nbytes:
+        raise ReadError(f"{path} is cut short: {n_read} of {flat.nbytes} bytes of voxels are there. Copy it again")
+    return flat.reshape(_extents(header), order="F")
+
+
+def _extents(header: Nifti1Header) -> list[int]:
+    return [int(n) for n in header["dim"][1 : int(header["dim"][0]) + 1]]
+
+
+def _open(path: Path) -> Any:
+    """A binary stream of the file's content, inflated if need be, whatever the file's name."""
+    return gzip.open(path) if _is_gzip(path) else path.open("rb")
 
 
 def _is_gzip(path: Path) -> bool:
@@ -103,12 +135,11 @@ def _layout(path: Path, header: Nifti1Header) -> _Layout:
     n_axes = int(header["dim"][0])
     if not 1 <= n_axes <= 7:
         raise ReadError(f"{path}: the header announces {n_axes} axes; NIfTI has 1 to 7. The file is damaged")
-    extents = [int(n) for n in header["dim"][1 : n_axes + 1]]
+    extents = _extents(header)
     dtype = header.get_data_dtype()
-    data_file = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
+    data_file, offset = _data_place(path, header)
     packed = _is_gzip(data_file)
-    offset = 0 if packed or data_file.suffix.lower() == ".img" else int(header["vox_offset"])
-    stored = max(data_file.stat().st_size - offset, 0)
+    stored = max(data_file.stat().st_size - (0 if packed else offset), 0)
     check_claimed_size(path, extents, dtype.itemsize, stored_bytes=stored, packed=packed)
     shape, kind = _axes(path, extents, dtype, int(header["intent_code"]))
     affine, notes = _affine(path, header, extents)
@@ -170,7 +201,7 @@ def _qform(header: Nifti1Header) -> FloatArray | None:
     """The qform; ``None`` where its quaternion is no rotation."""
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
-    except (ValueError, nib.spatialimages.HeaderDataError):
+    except (ValueError, HeaderDataError):
         return None
 
 

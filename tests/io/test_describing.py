@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from pydicom import uid
+from pydicom.fileset import FileSet
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.discover import describe
@@ -93,6 +94,20 @@ def test_an_unheard_of_object_without_pixels(new_slice, save_dicom, slices, writ
     assert read_volume(folder).array.shape == (1, 6, 5, 4)
 
 
+def test_a_disc_with_a_table_of_contents(slices, voxels, tmp_path):
+    disc = FileSet()
+    for one in slices:
+        one.PatientName, one.StudyID, one.SeriesNumber, one.StudyDate, one.StudyTime = "x", "1", 1, "20260101", "101010"
+        disc.add(one)
+    disc.write(tmp_path)
+    kinds = {i.kind: i for i in describe(tmp_path)}
+    assert set(kinds) == {"DICOMDIR", "CT series"}
+    assert kinds["CT series"].files == 6
+    np.testing.assert_array_equal(read_volume(tmp_path).array[0], voxels.astype(int) - 1024)
+    with pytest.raises(ReadError, match="table of contents"):
+        read_volume(tmp_path / "DICOMDIR")
+
+
 def test_localizers_and_screenshots_say_so(new_slice, write_series):
     scout = new_slice(0, np.zeros((9, 9), np.uint16), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     shot = new_slice(1, np.zeros((9, 9, 3), np.uint8), SOPClassUID=uid.SecondaryCaptureImageStorage, Modality="OT")
@@ -131,7 +146,8 @@ def test_a_slice_with_a_broken_header_stops_its_neighbours(slices, write_series)
     path.write_bytes(path.read_bytes()[:150])
     infos = {i.kind: i for i in describe(folder)}
     assert set(infos) == {"CT series", "damaged DICOM file"}
-    assert "005.dcm in the same folder is damaged" in infos["CT series"].reason
+    assert "may be one of its slices cannot be read" in infos["CT series"].reason
+    assert "005.dcm" in infos["CT series"].reason
     with pytest.raises(ReadError, match=r"005\.dcm"):
         read_volume(folder)
 

@@ -211,6 +211,22 @@ def test_strays_and_localizers_are_set_aside(slices, new_slice, voxels, write_se
     assert read_volume(folder, series="1.2.8").array.shape == (1, 1, 9, 9)  # asked for by name, it is given
 
 
+@pytest.mark.parametrize("change", [{"pixels": (8, 8)}, {"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}])
+def test_one_odd_slice_in_a_series_is_left_out_and_told(slices, new_slice, write_series, change):
+    odd = new_slice(9, np.zeros(change.pop("pixels", (5, 4)), np.uint16), **change)
+    volume = read_volume(write_series([odd, *slices]))
+    assert volume.array.shape == (1, 6, 5, 4)
+    assert any("1 of the series' slices differ" in note for note in volume.provenance.notes)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+@pytest.mark.parametrize("slope", ["0", "nan"])
+def test_a_useless_slope_is_refused(slices, write_series, slope):
+    slices[1].RescaleSlope = slope
+    with pytest.raises(ReadError, match=r"001\.dcm.*RescaleSlope"):
+        read_volume(write_series(slices))
+
+
 def test_a_single_file_is_one_slice_with_its_thickness(slices, voxels, write_series):
     volume = read_volume(write_series(slices) / "002.dcm")
     assert volume.is_planar

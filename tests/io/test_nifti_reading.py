@@ -193,6 +193,27 @@ def test_truncated_files_are_refused_and_named(tmp_path, name, share):
         read_volume(tmp_path / name)
 
 
+@pytest.mark.parametrize(("made", "named"), [("a.nii.gz", "b.nii"), ("a.nii", "b.nii.gz"), ("a.nii", "b")])
+def test_names_do_not_matter(stored, tmp_path, made, named):
+    path = save(stored, tmp_path / made).rename(tmp_path / named)
+    np.testing.assert_array_equal(read_volume(path).array[0], stored.T)
+
+
+def test_a_wrong_checksum_is_noticed(stored, tmp_path):
+    path = save(stored, tmp_path / "rotten.nii.gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # a bit of the CRC-32 that stands for all voxels
+    path.write_bytes(data)
+    with pytest.raises(ReadError, match=r"rotten\.nii\.gz cannot be read.*CRC"):
+        read_volume(path)
+
+
+def test_the_array_may_be_written(stored, tmp_path):
+    volume = read_volume(save(stored, tmp_path / "a.nii"))
+    assert volume.array.flags.writeable
+    assert volume.array.flags.owndata or volume.array.base is not None
+
+
 def test_complex_values_and_five_axes_are_refused(tmp_path):
     with pytest.raises(ReadError, match="complex"):
         read_volume(save(np.ones((3, 3, 3), np.complex64), tmp_path / "a.nii"))
