@@ -90,7 +90,8 @@ class BackboneSettings(Settings):
         if [s[-1] for s in self.strides] != [4, 8, 16, 32]:
             raise ValueError(f"on the last axis the strides must be 4, 8, 16, 32, got {self.strides}")
         for fine, coarse in zip(((1,) * len(self.strides[0]), *self.strides), self.strides, strict=False):
-            if any(c % f or c // f not in ((1, 2, 4) if fine[-1] == 1 else (1, 2)) for f, c in zip(fine, coarse, strict=True)):
+            factors = (1, 2, 4) if fine[-1] == 1 else (1, 2)
+            if any(c % f or c // f not in factors for f, c in zip(fine, coarse, strict=True)):
                 raise ValueError(f"strides must grow by a factor of 1 or 2 a level, got {self.strides}")
         return self
 
@@ -303,3 +304,28 @@ class ModelFileSettings(Settings):
     preprocess: PreprocessSettings = PreprocessSettings()
     inference: InferenceSettings = InferenceSettings()
     training: dict[str, str | int | float] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelFileSettings:
+        model, preprocess = self.model, self.preprocess
+        if model.spatial_dims == 2 and preprocess.spacing_mm[0] is not None:
+            raise ValueError("a 2D model keeps the scan's slices: spacing_mm[0] must be None")
+        if len(preprocess.pad_multiple) != model.spatial_dims or any(
+            pad % stride for pad, stride in zip(preprocess.pad_multiple, model.backbone.strides[-1], strict=True)
+        ):
+            raise ValueError(
+                f"pad_multiple must be multiples of the strides {model.backbone.strides[-1]} of P5, "
+                f"got {preprocess.pad_multiple}"
+            )
+        channels = model.image_channels
+        if len(preprocess.mean) not in (1, channels) or len(preprocess.std) not in (1, channels):
+            raise ValueError(
+                f"mean and std must have one value or one per image channel ({channels}), "
+                f"got {preprocess.mean} and {preprocess.std}"
+            )
+        if channels % max(1, len(preprocess.windows)):
+            raise ValueError(f"{len(preprocess.windows)} windows cannot make up {channels} image channels")
+        unknown = sorted(set(self.inference.single) - set(model.class_names))
+        if unknown:
+            raise ValueError(f"inference.single names classes that the model lacks: {unknown}")
+        return self

@@ -8,6 +8,7 @@ Each step is a room of its own; this file only joins them.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import time
@@ -100,7 +101,7 @@ def segment(
         classes: Names of the classes to report; all by default.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
         allow_out_of_domain: Run a model on a scan that it was not made for; the result is stamped.
-        progress: Called as work goes on.
+        progress: Called with a stage (``read``, ``prepare``, ``find``, ``measure``) and its share done, 0..1.
 
     Returns:
         The result in the scan's own grid.
@@ -128,11 +129,13 @@ def segment(
 
     tell("read", 0.0)
     volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
+    tell("read", 1.0)
     clock.lap("read")
     warnings = check_suitable(volume, settings, allow_out_of_domain=allow_out_of_domain)
 
     tell("prepare", 0.0)
     prepared = prepare(volume, settings.preprocess)
+    tell("prepare", 1.0)
     clock.lap("prepare")
 
     tell("find", 0.0)
@@ -169,7 +172,7 @@ def find_in_tiles(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -
         tile = _tile(low, high, scale)
         found += [(f, tile) for f in _paste(detections, low, scale, prepared.turned_shape, settings)]
         tell("find", (done + 1) / len(corners))
-    return merge_tiles(found, shape=prepared.turned_shape, merge_iou=inference.merge_iou)
+    return merge_tiles(found, merge_iou=inference.merge_iou)
 
 
 def find_in_slices(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -> list[Found]:
@@ -214,20 +217,22 @@ def _paste(
 
 
 def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Tile:
-    first, last, margin = (
-        [int(n) for n in torch.tensor([x * f for x, f in zip(corner, scale, strict=True)]).round()]
-        for corner in (low, high, [1 + 0.5 / f for f in scale])
+    """The scan's voxels whose centres lie in a window of the network's: the ones that its masks may hold."""
+    first, last = (
+        [math.ceil(x * factor - 0.5) for x, factor in zip(corner, scale, strict=True)] for corner in (low, high)
     )
-    return Tile((first[0], first[1], first[2]), (last[0], last[1], last[2]), (margin[0], margin[1], margin[2]))
+    return Tile((first[0], first[1], first[2]), (last[0], last[1], last[2]))
 
 
 def _one_of_each(found: Sequence[Found], settings: ModelFileSettings) -> list[Found]:
-    """Only the most certain candidate of each class of which a body has one; all of the others."""
+    """Only the most certain candidate with a voxel of each class of which a body has one; all of the others."""
     single = {settings.model.class_names.index(name) for name in settings.inference.single}
     kept: list[Found] = []
     seen: set[int] = set()
     for item in found:
-        if item.label not in single or item.label not in seen:
+        if item.label not in single:
+            kept.append(item)
+        elif item.label not in seen and item.mask.size:
             kept.append(item)
             seen.add(item.label)
     return kept
@@ -241,7 +246,9 @@ def _wanted_classes(settings: ModelFileSettings, classes: Sequence[str] | None) 
     return {i for i, name in enumerate(names) if classes is None or name in classes}
 
 
-def check_suitable(volume: Volume, settings: ModelFileSettings, *, allow_out_of_domain: bool = False) -> tuple[str, ...]:
+def check_suitable(
+    volume: Volume, settings: ModelFileSettings, *, allow_out_of_domain: bool = False
+) -> tuple[str, ...]:
     """Whether a model may be run on a scan.
 
     Returns:

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from medmaskrcnn_kernels import mask_windows, paste_masks
 from numpy.typing import NDArray
 from torch import Tensor
 
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import BoolArray, Instances, empty_instances, tight_crop
+from medmaskrcnn_kernels import mask_windows, paste_masks
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +37,12 @@ class Found:
     box: NDArray[np.float32]
     start: tuple[int, int, int]
     mask: BoolArray
+
+    @property
+    def end(self) -> tuple[int, int, int]:
+        """Voxel index of the mask crop's last voxel, plus one."""
+        d, h, w = (a + n for a, n in zip(self.start, self.mask.shape, strict=True))
+        return d, h, w
 
 
 def paste(
@@ -80,21 +85,19 @@ def paste(
     return found
 
 
-def overlap_voxels(a: Found, b: Found) -> int:
-    """Voxels that two objects share."""
-    low = [max(x, y) for x, y in zip(a.start, b.start, strict=True)]
-    high = [
-        min(x + n, y + m) for x, n, y, m in zip(a.start, a.mask.shape, b.start, b.mask.shape, strict=True)
-    ]
-    if any(lo >= hi for lo, hi in zip(low, high, strict=True)):
+def overlap_voxels(a: Found, b: Found, *, low: Sequence[int] | None = None, high: Sequence[int] | None = None) -> int:
+    """Voxels that two objects share, of those inside the half-open window ``low`` .. ``high`` (default: anywhere)."""
+    first = [max(x, y, z) for x, y, z in zip(a.start, b.start, low or a.start, strict=True)]
+    last = [min(x, y, z) for x, y, z in zip(a.end, b.end, high or a.end, strict=True)]
+    if any(lo >= hi for lo, hi in zip(first, last, strict=True)):
         return 0
-    return int(np.count_nonzero(_part(a, low, high) & _part(b, low, high)))
+    return int(np.count_nonzero(_part(a, first, last) & _part(b, first, last)))
 
 
 def voxels_within(a: Found, low: Sequence[int], high: Sequence[int]) -> int:
     """Voxels of an object inside the half-open window ``low`` .. ``high``."""
     first = [max(x, y) for x, y in zip(a.start, low, strict=True)]
-    last = [min(x + n, y) for x, n, y in zip(a.start, a.mask.shape, high, strict=True)]
+    last = [min(x, y) for x, y in zip(a.end, high, strict=True)]
     if any(lo >= hi for lo, hi in zip(first, last, strict=True)):
         return 0
     return int(np.count_nonzero(_part(a, first, last)))
@@ -105,9 +108,14 @@ def _part(a: Found, low: Sequence[int], high: Sequence[int]) -> BoolArray:
 
 
 def union(parts: Sequence[Found], *, score: float) -> Found:
-    """One object from several pieces: union of masks and boxes, label of the first."""
+    """One object from several pieces: union of masks and boxes, label of the first.
+
+    Args:
+        parts: At least one piece; each holds a voxel.
+        score: Score of the whole.
+    """
     low = [min(p.start[axis] for p in parts) for axis in range(3)]
-    high = [max(p.start[axis] + p.mask.shape[axis] for p in parts) for axis in range(3)]
+    high = [max(p.end[axis] for p in parts) for axis in range(3)]
     mask = np.zeros([b - a for a, b in zip(low, high, strict=True)], dtype=np.bool_)
     for p in parts:
         mask[tuple(slice(s - a, s - a + n) for s, a, n in zip(p.start, low, p.mask.shape, strict=True))] |= p.mask
@@ -124,7 +132,7 @@ def to_instances(
         return empty_instances(grid, class_names)
     ordered = sorted(found, key=lambda f: -f.score)
     masks = [np.ascontiguousarray(axes.undo(f.mask)) for f in ordered]
-    windows = np.array([[*f.start, *(s + n for s, n in zip(f.start, f.mask.shape, strict=True))] for f in ordered])
+    windows = np.array([[*f.start, *f.end] for f in ordered])
     starts = axes.undo_boxes(windows, turned_shape)[:, :3]
     starts[[not m.size for m in masks]] = 0
     return Instances(

@@ -1,30 +1,41 @@
 """Objects seen by several overlapping tiles become one object each.
 
 Two detections of one class from different tiles are the same object if their masks agree where both tiles looked.
-Then, if one of them was cut by its tile's border, the object is the union of the pieces; if both are whole, the more
-certain one stands. Objects that merely touch do not agree where both tiles looked, and stay apart.
+Pairs are joined from the best agreement down. Two detections of one tile never become one: the tile saw both, so two
+touching tumours stay two even where a neighbouring tile took them for one. Of the pieces of an object the most certain
+one stands whose tile holds all the others, for that tile saw the object whole; if there is none, the object is their
+union.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from medmaskrcnn.postprocess.found import Found, overlap_voxels, union, voxels_within
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of the turned scan.
+    """A window of the turned scan: the voxels whose centres it holds.
 
     Attributes:
         low, high: Half-open, voxel indices D, H, W.
-        margin: An object that comes so close to a border (voxels) counts as cut by it: one voxel of the network.
     """
 
     low: tuple[int, int, int]
     high: tuple[int, int, int]
-    margin: tuple[int, int, int]
+
+    def holds(self, found: Found) -> bool:
+        """Whether all of an object lies in the tile."""
+        begins = all(a >= b for a, b in zip(found.start, self.low, strict=True))
+        return begins and all(a <= b for a, b in zip(found.end, self.high, strict=True))
+
+
+Seen = tuple[Found, Tile]
+"""An object with the tile it was found in."""
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
@@ -38,62 +49,55 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
-def merge_tiles(found: Sequence[tuple[Found, Tile]], *, shape: Sequence[int], merge_iou: float) -> list[Found]:
+def merge_tiles(seen: Sequence[Seen], *, merge_iou: float) -> list[Found]:
     """Join what tiles found.
 
     Args:
-        found: Objects with the tile each comes from.
-        shape: D, H, W of the turned scan.
+        seen: Objects with the tile each comes from.
         merge_iou: Agreement (intersection over union of the masks within both tiles) from which two are one.
 
     Returns:
-        Objects by falling score.
+        Objects; those with the most certain pieces come first.
     """
-    order = sorted(range(len(found)), key=lambda i: -found[i][0].score)
-    parent = list(range(len(found)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            i = parent[i]
-        return i
-
-    for rank, i in enumerate(order):
-        for j in order[:rank]:
-            if root(i) != root(j) and _same(found[i], found[j], merge_iou):
-                parent[root(i)] = root(j)  # j is the more certain one
-                break
-    groups: dict[int, list[int]] = {}
-    for i in order:
-        groups.setdefault(root(i), []).append(i)
-    return [_join([found[i] for i in members], shape) for members in groups.values()]
+    ranked = sorted(seen, key=lambda s: -s[0].score)
+    group_of = [[i] for i in range(len(ranked))]
+    for _, i, j in sorted(_agreeing_pairs(ranked, merge_iou)):
+        one, two = group_of[i], group_of[j]
+        if one is not two and {ranked[k][1] for k in one}.isdisjoint(ranked[k][1] for k in two):
+            joined = sorted(one + two)
+            for k in joined:
+                group_of[k] = joined
+    return [_join([ranked[k] for k in group]) for i, group in enumerate(group_of) if group[0] == i]
 
 
-def _same(a: tuple[Found, Tile], b: tuple[Found, Tile], merge_iou: float) -> bool:
+def _agreeing_pairs(ranked: Sequence[Seen], merge_iou: float) -> Iterator[tuple[float, int, int]]:
+    """``(-agreement, i, j)`` of every pair of detections that may be one object."""
+    starts = np.array([found.start for found, _ in ranked]).reshape(-1, 3)
+    ends = np.array([found.end for found, _ in ranked]).reshape(-1, 3)
+    for j in range(len(ranked)):
+        meets = (np.minimum(ends[j], ends[:j]) > np.maximum(starts[j], starts[:j])).all(axis=1)
+        for i in np.flatnonzero(meets).tolist():
+            agreement = _agreement(ranked[i], ranked[j])
+            if agreement and agreement >= merge_iou:
+                yield -agreement, i, j
+
+
+def _agreement(a: Seen, b: Seen) -> float:
+    """Intersection over union of two masks within both tiles; 0 if they cannot be one object."""
     (one, tile_one), (two, tile_two) = a, b
     if one.label != two.label or tile_one == tile_two:
-        return False
-    shared = overlap_voxels(one, two)
-    if not shared:
-        return False
+        return 0.0
     low = [max(x, y) for x, y in zip(tile_one.low, tile_two.low, strict=True)]
     high = [min(x, y) for x, y in zip(tile_one.high, tile_two.high, strict=True)]
-    together = voxels_within(one, low, high) + voxels_within(two, low, high) - shared
-    return shared / together >= merge_iou
+    shared = overlap_voxels(one, two, low=low, high=high)
+    if not shared:
+        return 0.0
+    return shared / (voxels_within(one, low, high) + voxels_within(two, low, high) - shared)
 
 
-def _join(members: list[tuple[Found, Tile]], shape: Sequence[int]) -> Found:
-    whole = [found for found, tile in members if not _is_cut(found, tile, shape)]
-    if whole:
-        return whole[0]
-    return union([found for found, _ in members], score=members[0][0].score)
-
-
-def _is_cut(found: Found, tile: Tile, shape: Sequence[int]) -> bool:
-    """Whether an object reaches a border of its tile that is not the scan's own."""
-    for axis in range(3):
-        first, last = found.start[axis], found.start[axis] + found.mask.shape[axis]
-        at_low = tile.low[axis] > 0 and first < tile.low[axis] + tile.margin[axis]
-        at_high = tile.high[axis] < shape[axis] and last > tile.high[axis] - tile.margin[axis]
-        if at_low or at_high:
-            return True
-    return False
+def _join(pieces: Sequence[Seen]) -> Found:
+    """One object from its pieces, which come by falling score."""
+    for found, tile in pieces:
+        if all(tile.holds(other) for other, _ in pieces):
+            return found
+    return union([found for found, _ in pieces], score=pieces[0][0].score)

@@ -11,11 +11,10 @@ _MOST_SAMPLES = 4_000_000  # voxels looked at for percentiles; a fixed stride ke
 
 
 def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
-    """``(C, D, H, W)`` raw float32 to ``(C', D, H, W)``; ``C'`` is C times the number of windows (at least one).
+    """``(C, D, H, W)`` raw float32, all finite, to ``(C', D, H, W)``; ``C'`` is C times the number of windows.
 
-    Values that are not finite (padding of some scanners) count as the lowest value of the scan.
+    Without windows ``C'`` is ``C``. With several windows the channels of the first come first.
     """
-    image = _fill_not_finite(image)
     if settings.windows:
         mapped = torch.cat([((image - low) / (high - low)).clamp(0, 1) for low, high in settings.windows])
     elif settings.percentiles:
@@ -29,7 +28,11 @@ def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
     return (mapped - mean) / std
 
 
-def _fill_not_finite(image: Tensor) -> Tensor:
+def fill_not_finite(image: Tensor) -> Tensor:
+    """Put the scan's lowest value where a value is not finite (padding of some scanners); 0 if none is finite.
+
+    Done before resampling, which would spread one such value over its neighbours.
+    """
     finite = torch.isfinite(image)
     if bool(finite.all()):
         return image

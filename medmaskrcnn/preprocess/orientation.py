@@ -19,7 +19,8 @@ Orientation = Literal["SPL", "acquisition", "as_stored"]
 
 _SPL_ROWS = (2, 1, 0)  # rows of the affine (R, A, S) that the network's D, H, W follow: S, A, R
 _SPL_SIGNS = (1.0, -1.0, -1.0)  # and their directions: up, to the back, to the left
-_DECIMALS = 6  # cosines closer than this are a tie
+_TIE = 1e-4  # sums of cosines closer than this are equal: far above rounding, 0.01 degrees from an exact tie
+_DECIMALS = 3  # of cosines, where directions are compared
 _THICKER = 1.001  # an axis is thicker only if its spacing is larger by more than rounding
 
 
@@ -32,7 +33,7 @@ def choose_axes(grid: Grid, orientation: Orientation) -> AxisMap:
     backwards = {}
     for axis, row, sign in zip(order, _SPL_ROWS, _SPL_SIGNS, strict=True):
         cosine = round(float(directions[row, axis]), _DECIMALS)
-        backwards[axis] = cosine * sign < 0 if cosine else _points_down(directions[:, axis])
+        backwards[axis] = cosine * sign < 0 if cosine else _first_is_negative(directions[:, axis])
     if orientation == "acquisition":
         order = _thickest_first(order, grid.voxel_size)
     return AxisMap(order, (backwards[order[0]], backwards[order[1]], backwards[order[2]]))
@@ -44,22 +45,24 @@ def _closest_axes(directions: FloatArray) -> tuple[int, int, int]:
     The largest sum of absolute cosines wins. Between equals the axes' own directions in the patient decide,
     compared as lines, first the one taken for S, then A, then R.
     """
-
-    def merit(axes: tuple[int, ...]) -> tuple[float, tuple[tuple[float, ...], ...]]:
-        total = sum(abs(directions[row, axis]) for row, axis in zip(_SPL_ROWS, axes, strict=True))
-        return round(float(total), _DECIMALS), tuple(_line(directions[:, axis]) for axis in axes)
-
-    d, h, w = max(permutations(range(3)), key=merit)
+    totals = {
+        axes: sum(abs(float(directions[row, axis])) for row, axis in zip(_SPL_ROWS, axes, strict=True))
+        for axes in permutations(range(3))
+    }
+    best = max(totals.values())
+    equals = [axes for axes, total in totals.items() if total > best - _TIE]
+    d, h, w = max(equals, key=lambda axes: tuple(_line(directions[:, axis]) for axis in axes))
     return d, h, w
 
 
 def _line(direction: FloatArray) -> tuple[float, ...]:
-    """A direction without its sign: the first component that is not zero is made positive."""
-    rounded = np.round(direction, _DECIMALS) + 0.0
-    return tuple(float(x) for x in (-rounded + 0.0 if _points_down(direction) else rounded))
+    """A direction (R, A, S) without its sign: the first component that is not zero is made positive."""
+    rounded = np.round(direction, _DECIMALS)
+    return tuple(float(x) + 0.0 for x in (-rounded if _first_is_negative(direction) else rounded))
 
 
-def _points_down(direction: FloatArray) -> bool:
+def _first_is_negative(direction: FloatArray) -> bool:
+    """Whether the first component (R, A, S) that is not zero is negative."""
     rounded = np.round(direction, _DECIMALS)
     return bool(rounded[np.flatnonzero(rounded)[0]] < 0)
 

@@ -1,7 +1,7 @@
 """From a scan to the network's tensor, and the record of how to come back.
 
-Steps: turn the axes (exact), resample (linear), map intensities. Each is undone for boxes and masks by
-:class:`Preprocessed`, which is all that the rooms behind need to know of this one.
+Steps: turn the axes (exact), fill what is not finite, resample (linear), map intensities. What moved voxels is undone
+for boxes and masks with what :class:`Preprocessed` records, all that the rooms behind need to know of this one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medmaskrcnn.config import PreprocessSettings
-from medmaskrcnn.preprocess.intensity import normalise
+from medmaskrcnn.preprocess.intensity import fill_not_finite, normalise
 from medmaskrcnn.preprocess.orientation import choose_axes
 from medmaskrcnn.preprocess.resize import resize
 from medmaskrcnn.structures.axes import AxisMap
@@ -48,12 +48,12 @@ def prepare(volume: Volume, settings: PreprocessSettings) -> Preprocessed:
         ValueError: if the settings name a spacing in mm and the scan's spacing is unknown.
     """
     axes = choose_axes(volume.grid, settings.orientation)
-    turned = np.ascontiguousarray(axes.apply(volume.array))
-    shape = turned.shape[1:]
-    image = torch.from_numpy(turned.astype(np.float32, copy=False))
     target = target_shape(volume, axes, settings)
+    turned = np.array(axes.apply(volume.array), dtype=np.float32, order="C")  # a copy: the scan's own may be read-only
+    image = fill_not_finite(torch.from_numpy(turned))
     resized = resize(image, target, antialias=settings.antialias)
-    return Preprocessed(normalise(resized, settings), axes, (shape[0], shape[1], shape[2]))
+    depth, height, width = turned.shape[1:]
+    return Preprocessed(normalise(resized, settings), axes, (depth, height, width))
 
 
 def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) -> tuple[int, int, int]:
@@ -62,12 +62,17 @@ def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) ->
     if settings.resize_min_max:
         smallest, largest = settings.resize_min_max
         # float32, as torchvision computes it: one voxel more or less would move every box
-        factor = float(min(np.float32(smallest) / np.float32(min(shape[1:])), np.float32(largest) / np.float32(max(shape[1:]))))
-        return shape[0], int(shape[1] * factor), int(shape[2] * factor)
+        to_smallest = np.float32(smallest) / np.float32(min(shape[1:]))
+        to_largest = np.float32(largest) / np.float32(max(shape[1:]))
+        factor = float(min(to_smallest, to_largest))
+        return shape[0], max(1, int(shape[1] * factor)), max(1, int(shape[2] * factor))
     if not any(settings.spacing_mm):
         return shape[0], shape[1], shape[2]
     if volume.spacing_mm is None:
-        raise ValueError("this model resamples to a spacing in mm, but the image's spacing is unknown")
+        raise ValueError(
+            f"the settings ask for a spacing of {settings.spacing_mm} mm, but the scan does not tell its own; "
+            "use a model that works in pixels"
+        )
     spacing = [volume.spacing_mm[axis] for axis in axes.order]
     d, h, w = (
         n if wanted is None else max(1, round(n * own / wanted))

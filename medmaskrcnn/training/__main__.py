@@ -11,23 +11,23 @@ from typing import Annotated
 import torch
 import typer
 
-from medmaskrcnn.config import PreprocessSettings
+from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.training.cases import LabelledCase, load_case_for_training
 from medmaskrcnn.training.loop import train
 from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.training.recipes import RECIPES
 
 
-def _load(case: ManifestCase, *, manifest: Manifest, settings: PreprocessSettings) -> LabelledCase:
+def _load(case: ManifestCase, *, manifest: Manifest, settings: ModelFileSettings) -> LabelledCase:
     torch.set_num_threads(1)
-    return load_case_for_training(manifest, case, settings)
+    return load_case_for_training(manifest, case, settings.preprocess, class_names=settings.model.class_names)
 
 
 def main(
     recipe: Annotated[str, typer.Argument(help=f"One of {', '.join(RECIPES)}.")],
     manifest_path: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A manifest.json of labelled cases.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Model file to write.")],
-    runs: Annotated[Path, typer.Option(help="Folder for checkpoints and logs; training resumes from it.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; training resumes there.")] = Path("runs"),
     splits: Annotated[str, typer.Option(help="Splits of the manifest to train on, by commas.")] = "train",
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's number of steps.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the network.")] = 2,
@@ -45,7 +45,12 @@ def main(
         loop = loop.model_copy(update={"steps": steps})
     manifest = read_manifest(manifest_path)
     wanted = [case for case in manifest.cases if (case.split or "train") in splits.split(",")]
-    read = partial(_load, manifest=manifest, settings=settings.preprocess)
+    missing = sorted(set(settings.model.class_names) - set(manifest.class_names))
+    if missing:
+        raise typer.BadParameter(f"{manifest_path} has no class {', '.join(missing)}, which {recipe} learns")
+    if not wanted:
+        raise typer.BadParameter(f"{manifest_path} has no case in the splits {splits!r}")
+    read = partial(_load, manifest=manifest, settings=settings)
     with ProcessPoolExecutor(max(1, workers)) as pool:
         cases = list(pool.map(read, wanted))
     torch.set_num_threads(threads)

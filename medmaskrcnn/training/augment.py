@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from medmaskrcnn.config import Settings
+from medmaskrcnn.config import Count, Settings
 from medmaskrcnn.models.mask_rcnn import Targets
 from medmaskrcnn.training.cases import LabelledCase, dense_occupancy
 
@@ -26,7 +26,7 @@ class AugmentSettings(Settings):
     """How samples are drawn.
 
     Attributes:
-        patch: Window D, H, W in voxels of the network's grid (D is the number of slices of 2D and 2.5D models: 1).
+        patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
         foreground: Share of windows that are centred near an object.
         rotate_degrees: Largest rotation in the H-W plane.
         zoom: Largest relative change of size, in plane.
@@ -35,7 +35,7 @@ class AugmentSettings(Settings):
         noise: Largest standard deviation of added Gaussian noise.
     """
 
-    patch: tuple[int, int, int]
+    patch: tuple[Count, Count, Count]
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.67
     rotate_degrees: float = 0.0
     zoom: float = 0.0
@@ -56,10 +56,13 @@ def draw_sample(
         context_slices: 2.5D neighbours on each side.
         spatial_dims: 2 gives ``(C * (2 context + 1), H, W)``, 3 gives ``(C, D, H, W)``.
         random: Every random number comes from here.
+
+    Returns:
+        The image, float32, and its objects: boxes tight around the voxels that are at least half theirs.
     """
     slices = settings.patch[0] + 2 * context_slices
     shape = (slices, *settings.patch[1:])
-    start = _window_start(case, shape, settings.foreground, random)
+    start = _window_start(case, shape, settings.foreground, random, beyond=context_slices)
     image = _cut(case.image, start, shape)
     labels, masks = dense_occupancy(case, start, shape)
     image, masks = _move(image, masks, settings, random)
@@ -75,9 +78,10 @@ def _uniform(random: torch.Generator, low: float, high: float) -> float:
 
 
 def _window_start(
-    case: LabelledCase, shape: tuple[int, ...], foreground: float, random: torch.Generator
+    case: LabelledCase, shape: tuple[int, ...], foreground: float, random: torch.Generator, *, beyond: int
 ) -> tuple[int, ...]:
-    size = case.image.shape[1:]
+    """First voxel of a window; it may begin ``beyond`` slices outside, so that the outermost slices are learnt too."""
+    size = (case.image.shape[1] + 2 * beyond, *case.image.shape[2:])
     centre = [_uniform(random, min(n, s) / 2, max(s - n / 2, min(n, s) / 2)) for n, s in zip(shape, size, strict=True)]
     if case.objects and _uniform(random, 0, 1) < foreground:
         classes = sorted({item.label for item in case.objects})
@@ -88,14 +92,16 @@ def _window_start(
         if len(inside):
             voxel = inside[int(torch.randint(len(inside), (), generator=random))]
             reach = [n / 4 for n in shape]  # the object need not lie in the middle
+            shift = (beyond, 0, 0)
             centre = [
-                float(o + v) + 0.5 + _uniform(random, -r, r) for o, v, r in zip(item.start, voxel, reach, strict=True)
+                float(o + v + s) + 0.5 + _uniform(random, -r, r)
+                for o, v, r, s in zip(item.start, voxel, reach, shift, strict=True)
             ]
     start = []
     for c, n, s in zip(centre, shape, size, strict=True):
         low, high = min(0, (s - n) // 2), max(s - n, (s - n) // 2)
         start.append(min(max(round(c - n / 2), low), high))
-    return tuple(start)
+    return (start[0] - beyond, *start[1:])
 
 
 def _cut(image: Tensor, start: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
@@ -116,7 +122,9 @@ def _move(image: Tensor, masks: Tensor, settings: AugmentSettings, random: torch
     factor_h, factor_w = (math.exp(_uniform(random, -settings.zoom, settings.zoom)) for _ in range(2))
     height, width = image.shape[2:]
     cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
-    theta = torch.tensor([[[cos * factor_w, -sin * aspect * factor_h, 0.0], [sin / aspect * factor_w, cos * factor_h, 0.0]]])
+    row_x = [cos * factor_w, -sin * aspect * factor_h, 0.0]  # affine_grid's units: half the width, half the height
+    row_y = [sin / aspect * factor_w, cos * factor_h, 0.0]
+    theta = torch.tensor([[row_x, row_y]])
     stack = torch.cat([image, masks])
     grid = F.affine_grid(theta, [1, 1, height, width], align_corners=False)
     grid = grid.expand(stack.shape[1], -1, -1, -1)

@@ -7,6 +7,7 @@ Objects may overlap (a tumour in a liver), which a resampled label map could not
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +50,23 @@ class LabelledCase:
     objects: tuple[Occupancy, ...]
 
 
-def load_case_for_training(manifest: Manifest, case: ManifestCase, settings: PreprocessSettings) -> LabelledCase:
+def load_case_for_training(
+    manifest: Manifest,
+    case: ManifestCase,
+    settings: PreprocessSettings,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> LabelledCase:
     """Read and prepare one case of a manifest.
 
+    Args:
+        manifest: The manifest.
+        case: The case.
+        settings: The model's preprocessing.
+        class_names: The model's classes, in its order (default: the manifest's); objects of others are left out.
+
     Raises:
-        ReadError: if image and label map do not lie on one grid.
+        ReadError: if image and label map cannot be read, do not lie on one grid, or the labels are no whole numbers.
     """
     volume = read_volume(manifest.path(case.image))
     label = read_volume(manifest.path(case.label))
@@ -62,22 +75,34 @@ def load_case_for_training(manifest: Manifest, case: ManifestCase, settings: Pre
     ):
         raise ReadError(f"case {case.id}: the label map {case.label} does not lie on the grid of {case.image}")
     prepared = prepare(volume, settings)
+    if not np.array_equal(label.array, np.rint(label.array)):
+        raise ReadError(f"case {case.id}: the label map {case.label} holds values that are no whole numbers")
     values = np.ascontiguousarray(prepared.axes.apply(label.array)[0]).astype(np.int64)
     shape = tuple(prepared.tensor.shape[1:])
     matrices = [resize_matrix(a, b, antialias=settings.antialias) for a, b in zip(values.shape, shape, strict=True)]
-    classes = {name: i for i, name in enumerate(manifest.class_names)}
+    classes = {name: i for i, name in enumerate(class_names or manifest.class_names)}
     objects = []
     for instance in case.instances:
-        members = [instance.value, *(i.value for i in case.instances if i.part_of == instance.value)]
-        found = _occupancy(values, members, matrices)
+        if instance.class_name not in classes:
+            continue
+        found = _occupancy(values, _with_parts(instance.value, case), matrices)
         if found is not None:
             objects.append(Occupancy(classes[instance.class_name], *found))
     return LabelledCase(case.id, prepared.tensor.half(), tuple(objects))
 
 
+def _with_parts(value: int, case: ManifestCase) -> list[int]:
+    """The values whose voxels an object holds: its own, its parts', and theirs."""
+    members = [value]
+    for member in members:  # grows while it is walked
+        members += [i.value for i in case.instances if i.part_of == member and i.value not in members]
+    return members
+
+
 def _occupancy(
     values: NDArray[np.int64], members: list[int], matrices: list[Tensor]
 ) -> tuple[tuple[int, int, int], Tensor] | None:
+    """First voxel and 0..255 crop of an object on the network's grid; ``None`` if it has no voxel."""
     mask = np.isin(values, members)
     window = ndimage.find_objects(mask.astype(np.uint8))
     if not window:

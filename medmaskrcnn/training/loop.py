@@ -10,17 +10,17 @@ import copy
 import csv
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from medmaskrcnn.config import ModelFileSettings, Settings
+from medmaskrcnn.config import Count, Fraction, ModelFileSettings, Positive, Settings
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN, Targets
 from medmaskrcnn.models.model_file import save_model
@@ -48,13 +48,13 @@ class LoopSettings(Settings):
         seed: Of everything random.
     """
 
-    steps: int
-    batch: int = 1
-    learning_rate: float = 1e-3
-    warmup: int = 50
-    weight_decay: float = 1e-2
-    clip: float = 5.0
-    ema: float = 0.995
+    steps: Count
+    batch: Count = 1
+    learning_rate: Positive = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 50
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    clip: Positive = 5.0
+    ema: Fraction = 0.995
     bf16: bool = True
     seed: int = 0
 
@@ -108,7 +108,13 @@ def train(
 
     Returns:
         ``out``.
+
+    Raises:
+        ValueError: if there are no cases.
+        FloatingPointError: if the loss is no longer finite; the message names the step.
     """
+    if not cases:
+        raise ValueError("there are no cases to train on: does the manifest have cases of the chosen splits?")
     torch.manual_seed(loop.seed)
     model = build_model(settings.model).train()
     average = copy.deepcopy(model).eval()
@@ -117,13 +123,15 @@ def train(
     checkpoint = checkpoint_folder / "last.pt"
     first = _resume(checkpoint, model, average, optimizer)
     samples = _Samples(cases, settings, augment, loop)
-    loader = DataLoader(samples, batch_size=None, sampler=range(first, loop.steps), num_workers=workers, collate_fn=_keep)
+    to_do = range(first, loop.steps)
+    loader = DataLoader(samples, batch_size=None, sampler=to_do, num_workers=workers, collate_fn=_keep)
     started = time.monotonic()
     for step, batch in enumerate(loader, start=first):
         terms = _update(model, optimizer, batch, step, loop)
         _average(average, model, min(loop.ema, (1 + step) / (10 + step)))
         if (step + 1) % _LOG_EVERY == 0:
-            _record(checkpoint_folder / "losses.csv", step + 1, terms, (time.monotonic() - started) / (step + 1 - first))
+            seconds = (time.monotonic() - started) / (step + 1 - first)
+            _record(checkpoint_folder / "losses.csv", step + 1, terms, seconds)
         if (step + 1) % _SAVE_EVERY == 0 or step + 1 == loop.steps:
             state = {"step": step + 1, "model": model.state_dict(), "average": average.state_dict()}
             _save_checkpoint(checkpoint, {**state, "optimizer": optimizer.state_dict()})
@@ -137,7 +145,11 @@ def _keep(batch: Any) -> Any:
 
 
 def _update(
-    model: MaskRCNN, optimizer: torch.optim.Optimizer, batch: list[tuple[Tensor, Targets]], step: int, loop: LoopSettings
+    model: MaskRCNN,
+    optimizer: torch.optim.Optimizer,
+    batch: list[tuple[Tensor, Targets]],
+    step: int,
+    loop: LoopSettings,
 ) -> dict[str, float]:
     torch.manual_seed(loop.seed * 1_000_003 + step)  # RPN and RoI sampling
     for group in optimizer.param_groups:
@@ -175,7 +187,7 @@ def _floats(model: MaskRCNN) -> Iterator[Tensor]:
 def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _resume(path: Path, model: MaskRCNN, average: MaskRCNN, optimizer: torch.optim.Optimizer) -> int:

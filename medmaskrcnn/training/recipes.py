@@ -78,7 +78,8 @@ def abdomen_mr_3d() -> Recipe:
         patch=(40, 128, 128), foreground=0.2, rotate_degrees=12, zoom=0.15, shift_intensity=0.3, scale_intensity=0.3,
         noise=0.15,
     )  # fmt: skip
-    return ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference), augment, LoopSettings(steps=1500, batch=1)
+    settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
+    return settings, augment, LoopSettings(steps=1500, batch=1)
 
 
 def _abdomen_mr_2d(context_slices: int) -> Recipe:
@@ -97,7 +98,8 @@ def _abdomen_mr_2d(context_slices: int) -> Recipe:
         patch=(1, 192, 192), foreground=0.7, rotate_degrees=12, zoom=0.15, shift_intensity=0.3, scale_intensity=0.3,
         noise=0.15,
     )  # fmt: skip
-    return ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference), augment, LoopSettings(steps=1500, batch=8)
+    settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
+    return settings, augment, LoopSettings(steps=1500, batch=8)
 
 
 def abdomen_mr_2d() -> Recipe:
@@ -139,7 +141,8 @@ def phantom_ct() -> Recipe:
     augment = AugmentSettings(
         patch=(96, 144, 144), foreground=0.75, shift_intensity=0.1, scale_intensity=0.1, noise=0.1
     )
-    return ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference), augment, LoopSettings(steps=2200, batch=1)
+    settings = ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference)
+    return settings, augment, LoopSettings(steps=2200, batch=1)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
