@@ -85,8 +85,7 @@ def _montage(result: CaseResult, volume: Volume) -> Image.Image:
         row, column = divmod(k, n_across)
         left, top = column * (cell_width + _GAP), sum(heights[:row])
         montage.paste(panel, (left + (cell_width - panel.width) // 2, top))
-        bottom = top + heights[row] - _GAP - _CAPTION
-        draw.text((left, bottom + 4), _caption(volume, plane), FAINT, font=font(13))
+        draw.text((left, top + panel.height + 4), _caption(volume, plane), FAINT, font=font(13))
     return montage
 
 
@@ -101,7 +100,7 @@ def _head(result: CaseResult, volume: Volume, width: int) -> Image.Image:
     """Title, what was done, warnings, and the stamps."""
     record = result.record
     n = len(result.kept)
-    found = f"{n} instance{'' if n == 1 else 's'} with a score of {result.score_threshold:.2f} or more"
+    found = f"{n} instance{'' if n == 1 else 's'} with a score of {result.score_threshold:.3g} or more"
     image = Image.new("RGB", (width, 2000), BACKGROUND)
     draw = ImageDraw.Draw(image)
     stamp = "Research use only. Not a medical device."

@@ -48,6 +48,13 @@ class Section:
     column: int
     box: Rectangle
 
+    @property
+    def bounds(self) -> Rectangle:
+        """Tight box of the mask in this slice: left, top, right, bottom, in voxels."""
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        left, top = self.column + int(columns[0]), self.row + int(rows[0])
+        return left, top, self.column + int(columns[-1]) + 1, self.row + int(rows[-1]) + 1
+
 
 def grey_range(volume: Volume) -> tuple[float, float]:
     """Values shown black and white: the file's own window, soft tissue for CT, else percentiles of the scan."""
@@ -176,12 +183,13 @@ def _annotate(image: Image.Image, sections: list[Section], across: float, down: 
     """Draw boxes and names, names where they hide least of each other."""
     draw = ImageDraw.Draw(image, "RGBA")
     taken: list[Rectangle] = []
-    scaled = [(s, _scaled(s.box, across, down)) for s in sections]
-    if len(sections) <= _MANY:
+    few = len(sections) <= _MANY
+    scaled = [(s, _scaled(s.box if few else s.bounds, across, down)) for s in sections]
+    if few:
         for section, box in scaled:
             draw.rectangle(box, outline=(*section.colour, 150))
     for section, box in sorted(scaled, key=lambda pair: pair[0].mask.sum(), reverse=True):
-        text = section.text if len(sections) <= _MANY else str(section.number)
+        text = section.text if few else str(section.number)
         place = _free_place(box, text, taken, image.size)
         taken.append(place)
         draw.rectangle((place[0] - 2, place[1], place[2] + 1, place[3]), fill=(0, 0, 0, 130))
@@ -189,7 +197,8 @@ def _annotate(image: Image.Image, sections: list[Section], across: float, down: 
 
 
 def _scaled(box: Rectangle, across: float, down: float) -> Rectangle:
-    return box[0] * across, box[1] * down, box[2] * across - 1, box[3] * down - 1
+    left, top = box[0] * across, box[1] * down
+    return left, top, max(box[2] * across - 1, left), max(box[3] * down - 1, top)
 
 
 def _free_place(box: Rectangle, text: str, taken: list[Rectangle], size: tuple[int, int]) -> Rectangle:

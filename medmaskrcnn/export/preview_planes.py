@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from medmaskrcnn.structures.grid import FloatArray, Grid
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.planes import ANTERIOR, PlaneView, axial_axis, plane_view, world_axes
+from medmaskrcnn.structures.planes import ANTERIOR, RIGHT, SUPERIOR, PlaneView, axial_axis, plane_view, world_axes
 from medmaskrcnn.structures.volume import Volume
 
 MAX_AXIAL = 8
+_WORLD_AXIS = {"axial": SUPERIOR, "coronal": ANTERIOR, "sagittal": RIGHT}  # along which such slices are stacked
 _WELL_SHOWN = 0.6  # share of an instance's largest cross-section
 _SEEN_IN_CORONAL = 0.25  # weight of an instance that the coronal picture shows well (a column of vertebrae)
-_ENOUGH = 3  # axial planes from which on such instances alone are no reason for another
+_ENOUGH = 3  # axial planes from which on one such instance alone is no reason for another
 _FOREGROUND = 0.15  # grey from which a voxel is body, not air
 _MARGIN = 0.03  # of the picture's longer side, left around the body
 _FEWEST_CORONAL_ROWS = 8  # slices below which a coronal picture shows nothing
@@ -55,23 +56,32 @@ def choose_planes(instances: Instances) -> list[Plane]:
     weights = np.ones(len(instances))
     last = []
     if coronal.axis != axial.axis and grid.shape[axial.axis] >= _FEWEST_CORONAL_ROWS:
-        across = cross_sections(instances, coronal.axis)
-        best = int(across.sum(axis=0).argmax()) if len(instances) else grid.shape[coronal.axis] // 2
-        weights[across[:, best] >= _WELL_SHOWN] = _SEEN_IN_CORONAL
-        last.append(whole_plane(grid, coronal, best))
-    shown = cross_sections(instances, axial.axis)
-    numbers = _cover(shown, weights) if len(instances) else _evenly(grid.shape[axial.axis])
-    head_first = bool(grid.affine_vox_to_ras[2, axial.axis] > 0)
-    return [whole_plane(grid, axial, k) for k in sorted(numbers, reverse=head_first)] + last
+        slices, shown = cross_sections(instances, coronal)
+        best = int(shown.sum(axis=0).argmax()) if len(instances) else len(slices) // 2
+        weights[shown[:, best] >= _WELL_SHOWN] = _SEEN_IN_CORONAL
+        last.append(whole_plane(grid, coronal, slices[best]))
+    slices, shown = cross_sections(instances, axial)
+    chosen = _cover(shown, weights) if len(instances) else _evenly(len(slices))
+    return [whole_plane(grid, axial, slices[k]) for k in sorted(chosen)] + last
 
 
-def cross_sections(instances: Instances, axis: int) -> FloatArray:
-    """``(N, slices)``: area of each instance in each slice along ``axis``, as a share of its largest."""
-    areas = np.zeros((len(instances), instances.grid.shape[axis]))
+def cross_sections(instances: Instances, view: PlaneView) -> tuple[list[int], FloatArray]:
+    """Slice numbers from head to feet (front to back, right to left), and what they show of each instance.
+
+    The order is the patient's, not the file's, so that a choice among equals does not depend on storage.
+
+    Returns:
+        The slice numbers, and ``(N, slices)`` each instance's area in them as a share of its largest.
+    """
+    grid, axis = instances.grid, view.axis
+    areas = np.zeros((len(instances), grid.shape[axis]))
     others = tuple(a for a in range(3) if a != axis)
     for i, mask in enumerate(instances.masks):
         areas[i, instances.window(i)[axis]] = mask.sum(axis=others) / max(mask.sum(axis=others).max(initial=0), 1)
-    return areas
+    order = list(range(grid.shape[axis]))
+    if grid.affine_vox_to_ras[_WORLD_AXIS[view.kind], axis] > 0:
+        order.reverse()
+    return order, areas[:, order]
 
 
 def _cover(shown: FloatArray, weights: FloatArray) -> list[int]:
@@ -81,7 +91,7 @@ def _cover(shown: FloatArray, weights: FloatArray) -> list[int]:
         well = weights[left, None] * (shown[left] >= _WELL_SHOWN)
         # most instances first; among equals the slice that shows them largest
         gain = well.sum(axis=0) + _SEEN_IN_CORONAL * (shown[left] * well).sum(axis=0) / (left.sum() + 1)
-        if len(chosen) >= _ENOUGH and gain.max() < 1:
+        if len(chosen) >= _ENOUGH and gain.max() < 2 * _SEEN_IN_CORONAL:
             break
         chosen.append(int(gain.argmax()))
         left &= shown[:, chosen[-1]] < _WELL_SHOWN
@@ -131,6 +141,6 @@ def slice_position(grid: Grid, plane: Plane) -> str:
     """Where a slice lies in the patient, as on a workstation: ``"S 12.5 mm"`` is above the origin."""
     index = (np.asarray(grid.shape) - 1) / 2
     index[plane.view.axis] = plane.index
-    world, letters = {"axial": (2, "SI"), "coronal": (1, "AP"), "sagittal": (0, "RL")}[plane.view.kind]
+    world = _WORLD_AXIS[plane.view.kind]
     position = float(grid.index_to_ras(index)[world])
-    return f"{letters[0] if position >= 0 else letters[1]} {abs(position):.1f} mm"
+    return f"{('RAS' if position >= 0 else 'LPI')[world]} {abs(position):.1f} mm"

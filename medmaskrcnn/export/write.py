@@ -75,23 +75,28 @@ def write_result(
         raise ValueError(f"the result lies on grid {result.candidates.grid}, the scan on {volume.grid}")
     folder = Path(out_dir)
     targets = {name: folder / FILE_NAMES[name] for name in chosen}
-    _refuse_unusable(folder, targets, volume)
+    try:
+        _refuse_unusable(folder, targets, volume)
+        _write_all(result, volume, folder, targets)
+    except OSError as error:
+        raise OutputError(_message(folder, error)) from error
+    return targets
+
+
+def _write_all(result: CaseResult, volume: Volume, folder: Path, targets: dict[str, Path]) -> None:
     made = _missing_parents(folder)
     staging = folder / f".{uuid4().hex}.partial"
     done = False
     try:
         staging.mkdir(parents=True)
-        for name in chosen:
-            _WRITERS[name](result, volume, staging / FILE_NAMES[name])
+        for name, target in targets.items():
+            _WRITERS[name](result, volume, staging / target.name)
         _move_into_place(staging, folder, targets)
         done = True
-    except OSError as error:
-        raise OutputError(_message(folder, error)) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
         if not done:
             _remove_empty(made)
-    return targets
 
 
 def _chosen(formats: Sequence[str]) -> list[str]:
