@@ -2,6 +2,7 @@
 
 - ``device``: each test that asks for it runs on ``cpu``, and on ``cuda`` too where there is one.
 - ``medmaskrcnn_data``: the folder of real scans that the environment variable ``MEDMASKRCNN_DATA`` names.
+- ``locked_folder``: a folder that may not be written into, also where the suite runs as root.
 - ``@pytest.mark.needs("dciodvfy", package="dicom3tools")`` and ``@pytest.mark.needs(display=True)``: what a test needs
   of the system. Missing, the test is skipped and the end of the run says what to install; in CI it fails.
 """
@@ -12,7 +13,9 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,8 @@ IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 # Why a test may be left out in CI: it is about data or a device that CI does not have. Anything else fails there.
 SKIPS_ALLOWED_IN_CI = re.compile(r"MEDMASKRCNN_DATA|\b(GPU|CUDA|ROCm|MPS|Windows|macOS)\b", re.IGNORECASE)
+
+NOBODY = 65534  # the user who owns nothing, on Linux
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
@@ -43,6 +48,25 @@ def medmaskrcnn_data() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"MEDMASKRCNN_DATA={folder} is no folder")
     return Path(folder)
+
+
+@pytest.fixture
+def locked_folder() -> Iterator[Path]:
+    """An empty folder that the test may not write into, not even as root (as in CI): root turns into nobody for it."""
+    if sys.platform == "win32":
+        pytest.skip("permissions of folders work otherwise on Windows")
+    folder = Path(tempfile.mkdtemp(prefix="locked-"))  # not below tmp_path, which nobody may not even enter
+    folder.chmod(0o555)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(NOBODY)
+    try:
+        yield folder
+    finally:
+        if was_root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
