@@ -133,6 +133,8 @@ def _strict(value: Any) -> Any:
         return [_strict(item) for item in value]
     if isinstance(value, np.generic):
         return _strict(value.item())
+    if isinstance(value, str):  # a path may hold bytes that are no UTF-8
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -93,6 +95,16 @@ def test_score_and_classes_choose_what_is_reported(run, scan, tiny_model, tmp_pa
     expected = (everything.labels == 1) & (everything.scores >= np.float32(threshold))
     assert len(some) == expected.sum()
     assert set(some.labels.tolist()) <= {1}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's; not Windows, not macOS")
+def test_a_file_name_that_is_no_utf8(run, scan, tiny_model, tmp_path):
+    odd = tmp_path / os.fsdecode(b"M\xfcller.nii.gz")
+    scan.rename(odd)
+    ran = run("segment", odd, scan, "-o", tmp_path / "out", "--model", tiny_model, "--json")
+    assert [one["case"] for one in json.loads(ran.out) if "result" in one] == ["M_ller"]
+    assert names(tmp_path / "out" / "M_ller") == ALL_FILES
+    assert run("info", odd).code == 0
 
 
 def test_quiet_says_nothing(run, scan, tiny_model, tmp_path):
