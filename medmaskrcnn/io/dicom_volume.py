@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
+from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -22,6 +23,7 @@ from medmaskrcnn.io.dicom_arrange import Arrangement, Slice
 from medmaskrcnn.io.dicom_header import DicomFile
 from medmaskrcnn.io.dicom_series import DicomScan
 from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.jpeg_check import JPEG_SYNTAXES, check_jpeg
 from medmaskrcnn.io.values import float_type, is_whole, rescale, smallest_integer_type
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
 
@@ -107,6 +109,9 @@ def _decode(file: DicomFile) -> NDArray[Any]:
     with reading(file.path, "DICOM"):
         dataset = dcmread(file.path, force=True)
         _complete_syntax(dataset)
+        if dataset.file_meta.TransferSyntaxUID in JPEG_SYNTAXES:
+            for frame in generate_frames(dataset.PixelData, number_of_frames=len(file.frames)):
+                check_jpeg(frame, rows=file.rows, columns=file.columns, samples=file.samples)
         pixels = dataset.pixel_array
         if file.photometric == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)

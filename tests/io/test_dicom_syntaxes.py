@@ -90,6 +90,22 @@ def test_jpeg_baseline(new_slice, save_dicom, tmp_path):
     assert np.abs(decoded.astype(int) - ramp).max() <= JPEG_TOLERANCE
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_lossless_jpeg_does_not_end_the_process(new_slice, plane, save_dicom, tmp_path, seed):
+    path = save_dicom(new_slice(0, plane), tmp_path / "damaged.dcm")
+    recode(path, "JPEGLosslessProcess14_1")
+    data = bytearray(path.read_bytes())
+    random = np.random.default_rng(seed)
+    first = data.index(b"\xff\xd8\xff")
+    for i in random.integers(first, first + 80, 2):
+        data[i] = random.choice([0, 255, random.integers(256)])
+    path.write_bytes(data)
+    try:
+        assert read_volume(path).array.size
+    except ReadError as error:
+        assert "damaged.dcm" in str(error)
+
+
 @pytest.mark.parametrize("syntax", [None, *LOSSLESS], ids=lambda s: uid.UID(s).keyword if s else "native")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
 def test_a_file_cut_short_is_refused_and_named(new_slice, plane, save_dicom, tmp_path, syntax, share):
