@@ -33,4 +33,6 @@ def resize_matrix(old: int, new: int, *, antialias: bool) -> Tensor:
 
 
 def _interpolate(planes: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
+    if size[1] == 1 < size[0]:  # torch 2.15's antialias goes wrong along the rows where one column comes out
+        return _interpolate(planes.mT.contiguous(), (1, size[0]), antialias).mT.contiguous()
     return F.interpolate(planes, size, mode="bilinear", align_corners=False, antialias=antialias)
