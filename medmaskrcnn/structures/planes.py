@@ -1,8 +1,8 @@
 """Which way an array's axes run in the patient: what "axial" means for one grid, and how it is looked at.
 
 Grids may be oblique; each rule takes the array axis that lies closest to the world axis it asks for. Ties (a
-scan turned by exactly 45 degrees) go to the first axis in array order after rounding, so that noise in the last
-digits of an affine does not decide.
+scan turned by exactly 45 degrees) are broken by where the axes run in the patient, after rounding: neither the
+order in which a file stores its axes nor noise in the last digits of its affine decides.
 """
 
 from __future__ import annotations
@@ -55,13 +55,25 @@ def directions(grid: Grid) -> FloatArray:
 
 def world_axes(grid: Grid) -> tuple[int, int, int]:
     """The array axes (0, 1, 2 for D, H, W) that lie closest to R-L, A-P and S-I; a permutation."""
-    cosines = np.abs(directions(grid))
+    cosines = directions(grid)
 
-    def agreement(axes: tuple[int, ...]) -> float:
-        return round(sum(float(cosines[world, axis]) for world, axis in enumerate(axes)), _DECIMALS)
+    def agreement(axes: tuple[int, ...]) -> tuple[float, ...]:
+        total = sum(abs(float(cosines[world, axis])) for world, axis in enumerate(axes))
+        ties = [_leaning(cosines[:, axes[world]], world) for world in (SUPERIOR, ANTERIOR, RIGHT)]
+        return (round(total, _DECIMALS - 1), *(value for tie in ties for value in tie))
 
     right, anterior, superior = max(permutations(range(3)), key=agreement)
     return right, anterior, superior
+
+
+def _leaning(direction: FloatArray, world: int) -> tuple[float, ...]:
+    """Cosine of an axis with a world axis, then how it leans to the front, to the right and up.
+
+    The axis is taken in the sense in which it runs along the world axis, so its own sense does not matter.
+    """
+    sense = -1.0 if direction[world] < 0 else 1.0
+    along, *lean = (float(sense * direction[k]) for k in (world, ANTERIOR, RIGHT, SUPERIOR))
+    return (along, *lean)
 
 
 def axial_axis(grid: Grid) -> int:
@@ -71,7 +83,8 @@ def axial_axis(grid: Grid) -> int:
     """
     if grid.shape[0] == 1:
         return 0
-    return int(np.argmax(np.abs(directions(grid)[SUPERIOR])))
+    cosines = directions(grid)
+    return max(range(3), key=lambda axis: _leaning(cosines[:, axis], SUPERIOR))
 
 
 def plane_view(grid: Grid, axis: int) -> PlaneView:
