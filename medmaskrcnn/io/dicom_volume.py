@@ -1,7 +1,9 @@
 """Decoding the slices of an arranged DICOM scan into a Volume.
 
 Decoders: pydicom for uncompressed data, RLE and JPEG-LS through pylibjpeg-rle and pyjpegls, JPEG 2000 through
-pylibjpeg-openjpeg, JPEG and JPEG lossless through python-gdcm; pydicom chooses among those installed.
+pylibjpeg-openjpeg, JPEG and JPEG lossless through python-gdcm. Which one decodes is fixed, so that the same file gives
+the same voxels whatever else is installed; gdcm decodes only what nothing else can, because damaged data makes it end
+the process.
 """
 
 from __future__ import annotations
@@ -16,7 +18,19 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom_arrange import Arrangement, Slice
@@ -26,6 +40,19 @@ from medmaskrcnn.io.guard import reading
 from medmaskrcnn.io.jpeg_check import JPEG_SYNTAXES, check_jpeg
 from medmaskrcnn.io.values import float_type, is_whole, rescale, smallest_integer_type
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
+
+_PLUGINS = {
+    RLELossless: "pylibjpeg",
+    JPEGLSLossless: "pyjpegls",
+    JPEGLSNearLossless: "pyjpegls",
+    JPEG2000Lossless: "pylibjpeg",
+    JPEG2000: "pylibjpeg",
+    HTJ2KLossless: "pylibjpeg",
+    HTJ2KLosslessRPCL: "pylibjpeg",
+    HTJ2K: "pylibjpeg",
+    **dict.fromkeys(JPEG_SYNTAXES, "gdcm"),
+}
+"""pydicom's name of the decoder for each compressed transfer syntax."""
 
 
 def read_dicom(scan: DicomScan) -> Volume:
@@ -109,7 +136,9 @@ def _decode(file: DicomFile) -> NDArray[Any]:
     with reading(file.path, "DICOM"):
         dataset = dcmread(file.path, force=True)
         _complete_syntax(dataset)
-        if dataset.file_meta.TransferSyntaxUID in JPEG_SYNTAXES:
+        syntax = dataset.file_meta.TransferSyntaxUID
+        dataset.pixel_array_options(decoding_plugin=_PLUGINS.get(syntax, ""))
+        if syntax in JPEG_SYNTAXES:
             for frame in generate_frames(dataset.PixelData, number_of_frames=len(file.frames)):
                 check_jpeg(frame, rows=file.rows, columns=file.columns, samples=file.samples)
         pixels = dataset.pixel_array
