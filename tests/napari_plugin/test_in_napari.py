@@ -100,15 +100,14 @@ def test_labels_and_boxes_lie_on_the_scan(make_napari_viewer):
     for point_ipl_mm in ((-10.0, -26.0, -42.0), (-6.0, -36.0, -54.0), (10.0, -26.0, -42.0), (-10.0, 0.0, -42.0)):
         bright = scan.get_value(point_ipl_mm, world=True) == 400
         assert (tumour.get_value(point_ipl_mm, world=True) == 1) == bright
-    corners = np.concatenate([boxes.data_to_world(corner)[None] for shape in boxes.data for corner in shape])
+    corners = np.array([boxes.data_to_world(corner) for shape in boxes.data for corner in shape])
     np.testing.assert_allclose(corners.min(axis=0), [-20.0, -37.0, -55.0])
     np.testing.assert_allclose(corners.max(axis=0), [-5.0, -17.0, -31.0])
     boxes.visible = True
     picture = shot(viewer, 0, -10.0)
     assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 3  # black, body, label, outline
-    assert "tumour" in str(
-        tumour.get_status((-10.0, -26.0, -42.0), world=True, dims_displayed=[1, 2], view_direction=None)
-    )
+    status = tumour.get_status((-10.0, -26.0, -42.0), world=True, dims_displayed=[1, 2], view_direction=None)
+    assert "tumour" in str(status)
 
 
 def test_the_manifest_is_valid_and_its_names_exist():
@@ -130,7 +129,7 @@ def test_napari_opens_a_file_through_the_plugin(make_napari_viewer, tmp_path):
     viewer = make_napari_viewer()
     manager = PluginManager.instance()
     if "medmaskrcnn" not in {manifest.name for manifest in manager.iter_manifests()}:
-        # napari's fixture keeps installed plugins out; blocked, because every viewer so far would add the commands again
+        # napari's fixture keeps installed plugins out; blocked: every viewer so far would add the commands again
         with manager.events.plugins_registered.blocked():
             manager.register(PluginManifest.from_file(Path(napari_medmaskrcnn.__file__).with_name("napari.yaml")))
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([2, 2, 3, 1])), tmp_path / "brain.nii.gz")
