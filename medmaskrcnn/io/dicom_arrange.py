@@ -67,6 +67,11 @@ def arrange(slices: Sequence[Slice]) -> Arrangement:
     first = slices[0].file
     colour = first.samples > 1 or first.photometric == "PALETTE COLOR"
     planes = [s.frame.plane for s in slices if s.frame.plane is not None]
+    if len(planes) < len(slices) and len({s.file.path for s in slices}) > 1:
+        raise ReadError(
+            f"{slices[0].name} and the other slices do not tell where they lie: ImagePositionPatient, "
+            f"ImageOrientationPatient or PixelSpacing is missing. Export the series with its geometry"
+        )
     if len(planes) < len(slices):
         grid = pixel_grid((len(slices), first.rows, first.columns))
         note = "The file does not tell where the image lies in the patient; measurements are in pixels."

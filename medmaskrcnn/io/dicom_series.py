@@ -23,6 +23,7 @@ _LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT"})
 _LOCALIZER_WORDS = re.compile(
     r"(?<![a-z])(localizers?|localisers?|scouts?|topograms?|surview|survey|scanogram)(?![a-z])", re.IGNORECASE
 )
+_CROSS_SECTIONAL = frozenset({"CT", "MR", "PT"})
 _STRAY_SHARE = 0.1
 _STRAY_SINGLE = 3  # from so many slices on, a single other one in the series is a stray
 
@@ -82,8 +83,9 @@ def group_scans(files: Iterable[DicomFile], damaged: Mapping[Path, str] | None =
 def _key(file: DicomFile, *, placed: bool) -> tuple[object, ...]:
     series = file.series_uid or f"folder {file.path.parent}"
     colour = "colour" if file.samples > 1 else file.photometric
-    # An image without a place in the patient cannot be sorted into a stack: each file stands alone.
-    alone = None if placed else file.path
+    # An image without a place in the patient cannot be sorted into a stack: each file stands alone. Not so a slice of
+    # a cross-sectional scan, which has lost what it should have.
+    alone = None if placed or file.modality in _CROSS_SECTIONAL else file.path
     localizer = not _LOCALIZER_TYPES.isdisjoint(file.image_type)
     return (series, file.frame_of_reference_uid, file.modality, file.rows, file.columns, colour, localizer, alone)
 

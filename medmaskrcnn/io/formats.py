@@ -20,6 +20,7 @@ _PICTURES = (
 )
 _NIFTI_MARKS = (b"n+1\0", b"ni1\0")
 _NIFTI2_MARKS = (b"n+2\0", b"ni2\0")
+_APPLE_DOUBLE = b"\0\x05\x16\x07"  # what macOS adds to archives as "._NAME" beside each file
 _HEAD = 512
 _NAMES = (
     ((".nii", ".nii.gz"), "NIfTI"),
@@ -45,6 +46,8 @@ def sniff(path: Path) -> str | None:
             head = stream.read(_HEAD)
     except OSError as error:
         raise ReadError(f"{path} may not be read: {error.strerror or error}. Check the file's rights") from error
+    if head.startswith(_APPLE_DOUBLE):
+        return None
     return _by_bytes(head, path) or _by_name(path)
 
 

@@ -152,6 +152,25 @@ def test_a_slice_with_a_broken_header_stops_its_neighbours(slices, write_series)
         read_volume(folder)
 
 
+@pytest.mark.parametrize("lost", ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"])
+def test_a_series_that_lost_its_geometry(slices, write_series, lost):
+    for one in slices:
+        delattr(one, lost)
+    folder = write_series(slices)
+    (info,) = describe(folder)
+    assert (info.kind, info.files, info.segmentable) == ("CT series", 6, False)
+    with pytest.raises(ReadError, match=rf"do not tell where they lie.*{lost}"):
+        read_volume(folder)
+    assert read_volume(folder / "000.dcm").spacing_mm is None  # as a single picture it can be read
+
+
+def test_what_macos_adds_to_archives_is_no_damaged_slice(slices, write_series):
+    folder = write_series(slices)
+    (folder / "._000.dcm").write_bytes(b"\0\x05\x16\x07" + bytes(100))
+    assert {i.kind for i in describe(folder)} == {"CT series", "not an image"}
+    assert read_volume(folder).array.shape == (1, 6, 5, 4)
+
+
 def test_tilt_and_obliqueness_are_told(slices, write_series):
     for one in slices:
         one.ImageOrientationPatient = [1, 0, 0, 0, 0.96, 0.28]

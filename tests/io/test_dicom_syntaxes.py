@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import gdcm
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread, uid
+from pydicom.encaps import encapsulate
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.read import read_volume
@@ -88,6 +92,23 @@ def test_jpeg_baseline(new_slice, save_dicom, tmp_path):
     decoded = read_volume(path).array[0, 0]
     assert decoded.dtype == np.uint8
     assert np.abs(decoded.astype(int) - ramp).max() <= JPEG_TOLERANCE
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL_422", "RGB"])
+def test_colour_jpeg_comes_out_as_rgb(new_slice, save_dicom, tmp_path, photometric):
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:, :16, 0], pixels[:, 16:32, 1], pixels[:, 32:, 2] = 220, 180, 250
+    stream = io.BytesIO()
+    keep_rgb = {"keep_rgb": True} if photometric == "RGB" else {"subsampling": "4:2:2"}
+    Image.fromarray(pixels).save(stream, "JPEG", quality=97, **keep_rgb)
+    one = new_slice(0, pixels, PhotometricInterpretation=photometric, RescaleIntercept=0)
+    one.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
+    one.PixelData = encapsulate([stream.getvalue()])
+    one["PixelData"].is_undefined_length = True
+    volume = read_volume(save_dicom(one, tmp_path / "a.dcm"))
+    assert volume.channel_kind == "colour"
+    difference = np.abs(volume.array[:, 0].astype(int) - np.moveaxis(pixels, -1, 0))
+    assert np.median(difference, axis=(1, 2)).max() <= JPEG_TOLERANCE  # edges blur, areas do not
 
 
 @pytest.mark.parametrize("seed", range(20))
