@@ -24,6 +24,7 @@ from medmaskrcnn.export.preview_style import (
     Colour,
     class_colour,
     diameter_text,
+    drawable,
     font,
     shortened,
     text_width,
@@ -107,7 +108,7 @@ def _head(result: CaseResult, volume: Volume, width: int) -> Image.Image:
     draw.text((width - _MARGIN, 17), stamp, AMBER, font=font(16), anchor="ra")
     room = width - text_width(stamp, 16) - 4 * _MARGIN
     draw.text((_MARGIN, 12), shortened(f"medmaskrcnn  |  model {record.model_name}", 22, room), TEXT, font=font(22))
-    draw.text((_MARGIN, 42), "  |  ".join([found, *_image_words(volume)]), FAINT, font=font(15))
+    draw.text((_MARGIN, 42), drawable("  |  ".join([found, *_image_words(volume)])), FAINT, font=font(15))
     y = 70
     if record.out_of_domain:
         draw.rectangle((0, y, width, y + 34), fill=RED)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from medmaskrcnn.export.preview_planes import Plane, oriented
-from medmaskrcnn.export.preview_style import TEXT, Colour, class_colour, font, text_width
+from medmaskrcnn.export.preview_style import TEXT, Colour, class_colour, font, shortened, text_width
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
@@ -189,7 +189,7 @@ def _annotate(image: Image.Image, sections: list[Section], across: float, down: 
         for section, box in scaled:
             draw.rectangle(box, outline=(*section.colour, 150))
     for section, box in sorted(scaled, key=lambda pair: pair[0].mask.sum(), reverse=True):
-        text = section.text if few else str(section.number)
+        text = shortened(section.text, _LABEL_SIZE, image.width - 6) if few else str(section.number)
         place = _free_place(box, text, taken, image.size)
         taken.append(place)
         draw.rectangle((place[0] - 2, place[1], place[2] + 1, place[3]), fill=(0, 0, 0, 130))

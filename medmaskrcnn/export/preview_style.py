@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 
 from PIL import ImageFont
@@ -45,13 +46,20 @@ def font(size: int) -> Font:
     return ImageFont.load_default(size)
 
 
+def drawable(text: str) -> str:
+    """``text`` in the letters that the font has: accents are dropped, what is left of other scripts becomes ?."""
+    plain = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return "".join(c if " " <= c <= "~" else "?" for c in plain)
+
+
 def text_width(text: str, size: int) -> int:
     """Width of a line of text in pixels."""
     return round(font(size).getlength(text))
 
 
 def shortened(text: str, size: int, width: int) -> str:
-    """``text`` if it fits into ``width`` pixels, else its beginning and three dots."""
+    """``text`` in :func:`drawable` letters if it fits into ``width`` pixels, else its beginning and three dots."""
+    text = drawable(text)
     if text_width(text, size) <= width:
         return text
     while text and text_width(text + "...", size) > width:
@@ -75,7 +83,7 @@ def volume_text(m: Measurement) -> str:
     """An instance's volume in mL from 1 mL on, else in mm3; pixels where the spacing is unknown."""
     if m.unit == "px":
         return f"{m.volume:,.0f} px"
-    return f"{_three_digits(m.volume / 1000)} mL" if m.volume >= 1000 else f"{_three_digits(m.volume)} mm³"
+    return f"{_three_digits(m.volume / 1000)} mL" if m.volume >= 1000 else f"{_three_digits(m.volume)} mm3"
 
 
 def diameter_text(m: Measurement) -> str:

@@ -54,15 +54,18 @@ def directions(grid: Grid) -> FloatArray:
 
 
 def world_axes(grid: Grid) -> tuple[int, int, int]:
-    """The array axes (0, 1, 2 for D, H, W) that lie closest to R-L, A-P and S-I; a permutation."""
+    """The array axes (0, 1, 2 for D, H, W) that lie closest to R-L, A-P and S-I; a permutation.
+
+    S-I is served first: axial planes are what a scan is read and measured in.
+    """
     cosines = directions(grid)
+    superior = max(range(3), key=lambda axis: _leaning(cosines[:, axis], SUPERIOR))
 
     def agreement(axes: tuple[int, ...]) -> tuple[float, ...]:
-        total = sum(abs(float(cosines[world, axis])) for world, axis in enumerate(axes))
-        ties = [_leaning(cosines[:, axes[world]], world) for world in (SUPERIOR, ANTERIOR, RIGHT)]
-        return (round(total, _DECIMALS - 1), *(value for tie in ties for value in tie))
+        total = abs(float(cosines[RIGHT, axes[0]])) + abs(float(cosines[ANTERIOR, axes[1]]))
+        return (round(total, _DECIMALS - 1), *_leaning(cosines[:, axes[1]], ANTERIOR))
 
-    right, anterior, superior = max(permutations(range(3)), key=agreement)
+    right, anterior = max(permutations(axis for axis in range(3) if axis != superior), key=agreement)
     return right, anterior, superior
 
 
@@ -81,10 +84,7 @@ def axial_axis(grid: Grid) -> int:
 
     A single image (one slice) has one plane only, its own, whatever its direction.
     """
-    if grid.shape[0] == 1:
-        return 0
-    cosines = directions(grid)
-    return max(range(3), key=lambda axis: _leaning(cosines[:, axis], SUPERIOR))
+    return 0 if grid.shape[0] == 1 else world_axes(grid)[SUPERIOR]
 
 
 def plane_view(grid: Grid, axis: int) -> PlaneView:

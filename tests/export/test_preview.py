@@ -13,7 +13,7 @@ from PIL import Image
 from medmaskrcnn.export.preview import draw_preview, write_preview
 from medmaskrcnn.export.preview_panel import draw_panel, grey_range, panel_size
 from medmaskrcnn.export.preview_planes import MAX_AXIAL, choose_planes, cut_to_body, slice_position
-from medmaskrcnn.export.preview_style import CLASS_COLOURS, RED
+from medmaskrcnn.export.preview_style import CLASS_COLOURS, RED, drawable, font, shortened, text_width, wrapped
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
@@ -245,6 +245,21 @@ def test_png_carries_no_words_and_is_the_same_twice(which: str, request: pytest.
         write_preview(*case, stream)
     assert streams[0].getvalue() == streams[1].getvalue()
     assert Image.open(streams[0]).info == {}
+
+
+def test_letters_that_the_font_lacks_are_not_drawn_as_boxes() -> None:
+    assert drawable("Niere, naïve, 肝 mm²") == "Niere, naive, ? mm2"
+    boxes = {font(20).getmask(c).getbbox() and bytes(font(20).getmask(c)) for c in "肝ï²"}
+    assert len(boxes) == 1  # the font's one sign for what it lacks
+    assert not boxes & {bytes(font(20).getmask(chr(c))) for c in range(33, 127)}
+
+
+def test_lines_fit() -> None:
+    assert shortened("left kidney", 13, 400) == "left kidney"
+    assert text_width(shortened("left kidney " * 20, 13, 100), 13) <= 100
+    lines = wrapped("This is an MR model and the scan is a CT, so look twice.", 14, 150)
+    assert len(lines) > 2 and " ".join(lines) == "This is an MR model and the scan is a CT, so look twice."
+    assert all(text_width(line, 14) <= 150 for line in lines)
 
 
 def test_nothing_found(case: Case) -> None:

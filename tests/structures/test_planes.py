@@ -62,6 +62,17 @@ def test_pictures_of_unknown_size_are_shown_as_stored() -> None:
     assert (view.row_axis, view.column_axis, view.flip_rows, view.flip_columns) == (1, 2, False, False)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_axial_planes_are_called_axial_at_any_angle(seed: int) -> None:
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))
+    affine = np.eye(4)
+    affine[:3, :3] = q
+    grid = Grid((5, 6, 7), affine)
+    assert sorted(world_axes(grid)) == [0, 1, 2]
+    assert axial_axis(grid) == np.abs(q[2]).argmax()
+    assert plane_view(grid, axial_axis(grid)).kind == "axial"
+
+
 def test_a_single_slice_is_its_own_plane() -> None:
     sagittal = Grid((1, 6, 7), grid_of((0, 2, 1), (1, -1, -1)).affine_vox_to_ras)
     assert axial_axis(sagittal) == 0
