@@ -35,7 +35,9 @@ class PreprocessSettings(Settings):
             unless the longer would pass the second. Excludes ``spacing_mm``.
         antialias: Low-pass filter when shrinking.
         windows: Raw value ranges; each becomes one channel in which the range is mapped to [0, 1] and clipped.
-        percentiles: Without ``windows``: this range of the scan's own percentiles is mapped to [0, 1], clipped.
+        percentiles: Without ``windows``: this range of the scan's own percentiles is mapped to [0, 1].
+        ceiling: After ``percentiles``: values are clipped to [0, ceiling]. With a low upper percentile and a high
+            ceiling the brightness of organs does not depend on how much bright fluid lies in the scan.
         value_range: Without either: this raw range is mapped to [0, 1] without clipping.
         mean, std: Per channel after that mapping: ``(x - mean) / std``. One value serves all channels.
         pad_multiple: The tensor is padded with zeros at the far end to multiples of these, per spatial axis.
@@ -47,6 +49,7 @@ class PreprocessSettings(Settings):
     antialias: bool = True
     windows: tuple[tuple[float, float], ...] = ()
     percentiles: tuple[float, float] | None = None
+    ceiling: Positive = 1.0
     value_range: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[Positive, ...] = (1.0,)

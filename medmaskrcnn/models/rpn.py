@@ -6,7 +6,8 @@ Names: *objectness* are logits before the sigmoid, *deltas* are box offsets, *pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -18,6 +19,7 @@ from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
 from medmaskrcnn_kernels import batched_nms
 
 RPN_CODER = BoxCoder()
+_TINY_DEPTH = 2  # slices
 
 
 class RPNHead(nn.Module):
@@ -37,10 +39,25 @@ class RPNHead(nn.Module):
         """Pyramid levels to objectness ``(B, cells * A)`` and deltas ``(B, cells * A, 2S)`` per level, float32."""
         objectness, deltas = [], []
         for level in pyramid:
-            hidden = F.relu(self.conv(level))
-            objectness.append(_cells_last(self.objectness(hidden), 1).squeeze(-1))
-            deltas.append(_cells_last(self.deltas(hidden), 2 * (level.ndim - 2)))
+            with _full_precision_if_tiny(level) as x:
+                hidden = F.relu(self.conv(x))
+                objectness.append(_cells_last(self.objectness(hidden), 1).squeeze(-1))
+                deltas.append(_cells_last(self.deltas(hidden), 2 * (level.ndim - 2)))
         return objectness, deltas
+
+
+@contextmanager
+def _full_precision_if_tiny(level: Tensor) -> Iterator[Tensor]:
+    """Leave autocast for a map of a few slices, which costs nothing in float32.
+
+    The gradient of a bf16 convolution's weights is garbage on the CPU where the map is two slices deep (oneDNN in
+    torch 2.15 reads memory that was never written).
+    """
+    if level.ndim == 5 and level.shape[2] <= _TINY_DEPTH:
+        with torch.autocast(level.device.type, enabled=False):
+            yield level.float()
+    else:
+        yield level
 
 
 def _cells_last(x: Tensor, values: int) -> Tensor:

@@ -19,7 +19,7 @@ def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
         mapped = torch.cat([((image - low) / (high - low)).clamp(0, 1) for low, high in settings.windows])
     elif settings.percentiles:
         low, high = _percentiles(image, settings.percentiles)
-        mapped = ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+        mapped = ((image - low) / max(high - low, 1e-6)).clamp(0, settings.ceiling)
     else:
         low, high = settings.value_range
         mapped = (image - low) / (high - low)

@@ -61,10 +61,8 @@ def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) ->
     shape = [volume.grid.shape[axis] for axis in axes.order]
     if settings.resize_min_max:
         smallest, largest = settings.resize_min_max
-        # float32, as torchvision computes it: one voxel more or less would move every box
-        to_smallest = np.float32(smallest) / np.float32(min(shape[1:]))
-        to_largest = np.float32(largest) / np.float32(max(shape[1:]))
-        factor = float(min(to_smallest, to_largest))
+        # in double precision, as torchvision computes it eagerly: one voxel more or less would move every box
+        factor = min(smallest / min(shape[1:]), largest / max(shape[1:]))
         return shape[0], max(1, int(shape[1] * factor)), max(1, int(shape[2] * factor))
     if not any(settings.spacing_mm):
         return shape[0], shape[1], shape[2]

@@ -19,6 +19,7 @@ from medmaskrcnn.models.mask_rcnn import Targets
 from medmaskrcnn.training.cases import LabelledCase, dense_occupancy
 
 _INSIDE = 0.5  # occupancy from which a voxel belongs to an object
+_KNOTS = 5  # per axis, of the smooth random fields
 _LEAST_VOXELS = 4  # an object of which fewer lie in the window is left out
 
 
@@ -29,9 +30,12 @@ class AugmentSettings(Settings):
         patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
         foreground: Share of windows that are centred near an object.
         rotate_degrees: Largest rotation in the H-W plane.
-        zoom: Largest relative change of size, in plane.
+        zoom: Largest relative change of size, per axis.
+        shift: Largest shift, as a share of the window, per axis.
+        elastic: Deviation of a smooth random bending, as a share of half the window.
         shift_intensity, scale_intensity: Largest change per channel, in units of the normalised image.
-        gamma: Largest relative exponent change; for images in 0..1 only.
+        gamma: Largest change of the logarithm of the exponent applied between the window's extremes.
+        bias_field: Deviation of the logarithm of a smooth random shading, as coils of an MR scanner make it.
         noise: Largest standard deviation of added Gaussian noise.
     """
 
@@ -39,9 +43,12 @@ class AugmentSettings(Settings):
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.67
     rotate_degrees: float = 0.0
     zoom: float = 0.0
+    shift: float = 0.0
+    elastic: float = 0.0
     shift_intensity: float = 0.0
     scale_intensity: float = 0.0
     gamma: float = 0.0
+    bias_field: float = 0.0
     noise: float = 0.0
 
 
@@ -115,26 +122,41 @@ def _cut(image: Tensor, start: tuple[int, ...], shape: tuple[int, ...]) -> Tenso
 
 
 def _move(image: Tensor, masks: Tensor, settings: AugmentSettings, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rotate and zoom in the H-W plane, slice by slice, image and masks alike."""
-    if not settings.rotate_degrees and not settings.zoom:
+    """Rotate, zoom, shift and bend, image and masks alike."""
+    if not any((settings.rotate_degrees, settings.zoom, settings.shift, settings.elastic)):
         return image, masks
+    depth, height, width = image.shape[1:]
     angle = math.radians(_uniform(random, -settings.rotate_degrees, settings.rotate_degrees))
-    factor_h, factor_w = (math.exp(_uniform(random, -settings.zoom, settings.zoom)) for _ in range(2))
-    height, width = image.shape[2:]
+    zoom = [math.exp(_uniform(random, -settings.zoom, settings.zoom)) for _ in range(3)]  # W, H, D
+    shift = [_uniform(random, -settings.shift, settings.shift) * 2 for _ in range(3)]  # grids run from -1 to 1
+    if depth == 1:
+        zoom[2], shift[2] = 1.0, 0.0
     cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
-    row_x = [cos * factor_w, -sin * aspect * factor_h, 0.0]  # affine_grid's units: half the width, half the height
-    row_y = [sin / aspect * factor_w, cos * factor_h, 0.0]
-    theta = torch.tensor([[row_x, row_y]])
-    stack = torch.cat([image, masks])
-    grid = F.affine_grid(theta, [1, 1, height, width], align_corners=False)
-    grid = grid.expand(stack.shape[1], -1, -1, -1)
-    moved = F.grid_sample(stack.transpose(0, 1), grid, mode="bilinear", align_corners=False).transpose(0, 1)
-    return moved[: len(image)].contiguous(), moved[len(image) :].contiguous()
+    rows = [
+        [cos * zoom[0], -sin * aspect * zoom[1], 0.0, shift[0]],
+        [sin / aspect * zoom[0], cos * zoom[1], 0.0, shift[1]],
+        [0.0, 0.0, zoom[2], shift[2]],
+    ]
+    grid = F.affine_grid(torch.tensor([rows]), [1, 1, depth, height, width], align_corners=False)
+    if settings.elastic:
+        bend = _smooth_field(3, image.shape[1:], random).movedim(0, -1) * settings.elastic
+        grid = grid + (bend if depth > 1 else bend * torch.tensor([1.0, 1.0, 0.0]))
+    moved = F.grid_sample(torch.cat([image, masks])[None], grid, padding_mode="border", align_corners=False)[0]
+    return moved[: len(image)], moved[len(image) :]
+
+
+def _smooth_field(channels: int, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+    """``(channels, *shape)`` of smooth noise with deviation about one at its knots."""
+    knots = torch.randn((1, channels, *(min(_KNOTS, n) for n in shape)), generator=random)
+    return F.interpolate(knots, size=tuple(shape), mode="trilinear", align_corners=True)[0]
 
 
 def _recolour(image: Tensor, settings: AugmentSettings, random: torch.Generator) -> Tensor:
     if settings.gamma:
-        image = image.clamp(min=0) ** math.exp(_uniform(random, -settings.gamma, settings.gamma))
+        low, span = image.amin(), (image.amax() - image.amin()).clamp(min=1e-3)
+        image = ((image - low) / span) ** math.exp(_uniform(random, -settings.gamma, settings.gamma)) * span + low
+    if settings.bias_field:
+        image = image * torch.exp(settings.bias_field * _smooth_field(1, image.shape[1:], random))
     scale = 1 + _uniform(random, -settings.scale_intensity, settings.scale_intensity)
     image = image * scale + _uniform(random, -settings.shift_intensity, settings.shift_intensity)
     if settings.noise:

@@ -23,6 +23,7 @@ from medmaskrcnn.preprocess.prepare import prepare
 from medmaskrcnn.preprocess.resize import resize_matrix
 from medmaskrcnn.training.manifest import Manifest, ManifestCase
 
+_STRAY_SHARE = 0.05  # of the largest island's voxels
 _FULL = 255  # occupancy is kept as 0..255 in one byte
 
 
@@ -107,7 +108,7 @@ def _occupancy(
     window = ndimage.find_objects(mask.astype(np.uint8))
     if not window:
         return None
-    crop = torch.from_numpy(mask[window[0]].astype(np.float32))
+    crop = torch.from_numpy(_without_strays(mask[window[0]]).astype(np.float32))
     start = []
     for axis, (matrix, cut) in enumerate(zip(matrices, window[0], strict=True)):
         columns = matrix[:, cut]
@@ -116,6 +117,16 @@ def _occupancy(
         start.append(first)
         crop = torch.tensordot(columns[first:last], crop, dims=([1], [axis])).movedim(0, axis)
     return (start[0], start[1], start[2]), (crop * _FULL).round().clamp(0, _FULL).to(torch.uint8).contiguous()
+
+
+def _without_strays(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask without islands far smaller than its largest: slips of the pen, which would blow up the box."""
+    islands, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(islands.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= _STRAY_SHARE * sizes.max())[islands] & mask)
 
 
 def dense_occupancy(case: LabelledCase, start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -115,6 +115,7 @@ def train(
     """
     if not cases:
         raise ValueError("there are no cases to train on: does the manifest have cases of the chosen splits?")
+    _check_depths(settings, augment, loop)
     torch.manual_seed(loop.seed)
     model = build_model(settings.model).train()
     average = copy.deepcopy(model).eval()
@@ -140,6 +141,14 @@ def train(
     return out
 
 
+def _check_depths(settings: ModelFileSettings, augment: AugmentSettings, loop: LoopSettings) -> None:
+    """Refuse a patch that makes a map two slices deep: torch's bf16 gradient is garbage there (see ``models/rpn.py``)."""
+    if loop.bf16 and settings.model.spatial_dims == 3:
+        depths = [-(-augment.patch[0] // stride[0]) for stride in settings.model.backbone.strides]
+        if 2 in depths:
+            raise ValueError(f"a patch of {augment.patch[0]} slices makes maps of {depths} slices; avoid 2, or set bf16=False")
+
+
 def _keep(batch: Any) -> Any:
     return batch
 
@@ -162,7 +171,7 @@ def _update(
         raise FloatingPointError(f"the loss became {float(total)} at step {step}: {terms}")
     optimizer.zero_grad(set_to_none=True)
     total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), loop.clip)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), loop.clip, error_if_nonfinite=True)
     optimizer.step()
     return {name: float(value.detach()) for name, value in terms.items()}
 

@@ -54,6 +54,17 @@ _PHANTOM_CARD = ModelCard(
         "Made for the demonstration and the tests.",
     ),
 )
+_MR_AUGMENT = {
+    "rotate_degrees": 12.0,
+    "zoom": 0.2,
+    "shift": 0.06,
+    "elastic": 0.035,
+    "shift_intensity": 0.25,
+    "scale_intensity": 0.25,
+    "gamma": 0.3,
+    "bias_field": 0.15,
+    "noise": 0.15,
+}
 _LIGHT_3D_STRIDES = ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))
 
 
@@ -71,15 +82,12 @@ def abdomen_mr_3d() -> Recipe:
         detection=DetectionSettings(per_image=40),
     )
     preprocess = PreprocessSettings(
-        spacing_mm=(7.7, 2.5, 2.5), percentiles=(0.5, 99.5), mean=(0.25,), std=(0.25,), pad_multiple=(8, 32, 32)
+        spacing_mm=(7.7, 2.5, 2.5), percentiles=(0.5, 90.0), ceiling=3.0, mean=(0.5,), std=(0.5,), pad_multiple=(8, 32, 32)
     )
     inference = InferenceSettings(tile=(64, 192, 192), single=ABDOMEN_CLASSES)
-    augment = AugmentSettings(
-        patch=(40, 128, 128), foreground=0.2, rotate_degrees=12, zoom=0.15, shift_intensity=0.3, scale_intensity=0.3,
-        noise=0.15,
-    )  # fmt: skip
+    augment = AugmentSettings(patch=(40, 128, 128), foreground=0.2, **_MR_AUGMENT)
     settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=1500, batch=1)
+    return settings, augment, LoopSettings(steps=1500)
 
 
 def _abdomen_mr_2d(context_slices: int) -> Recipe:
@@ -92,12 +100,9 @@ def _abdomen_mr_2d(context_slices: int) -> Recipe:
         roi=RoISettings(box_hidden=256, mask_channels=64, canonical_size=112.0, batch_per_image=64),
         detection=DetectionSettings(per_image=30),
     )
-    preprocess = PreprocessSettings(spacing_mm=(None, 1.6, 1.6), percentiles=(0.5, 99.5), mean=(0.25,), std=(0.25,))
+    preprocess = PreprocessSettings(spacing_mm=(None, 1.6, 1.6), percentiles=(0.5, 90.0), ceiling=3.0, mean=(0.5,), std=(0.5,))
     inference = InferenceSettings(single=ABDOMEN_CLASSES)
-    augment = AugmentSettings(
-        patch=(1, 192, 192), foreground=0.7, rotate_degrees=12, zoom=0.15, shift_intensity=0.3, scale_intensity=0.3,
-        noise=0.15,
-    )  # fmt: skip
+    augment = AugmentSettings(patch=(1, 192, 192), foreground=0.7, **_MR_AUGMENT)
     settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
     return settings, augment, LoopSettings(steps=1500, batch=8)
 
@@ -142,7 +147,7 @@ def phantom_ct() -> Recipe:
         patch=(96, 144, 144), foreground=0.75, shift_intensity=0.1, scale_intensity=0.1, noise=0.1
     )
     settings = ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=2200, batch=1)
+    return settings, augment, LoopSettings(steps=1600)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
