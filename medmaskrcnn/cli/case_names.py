@@ -9,7 +9,10 @@ from pathlib import Path
 
 MAX_LENGTH = 100
 
-_EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".dicom", ".ima", ".png", ".tif", ".tiff")
+_EXTENSIONS = (
+    ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm",
+    ".dicom", ".ima", ".png", ".tif", ".tiff", ".jpg", ".jpeg",
+)  # fmt: skip
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 """Names that Windows keeps for devices."""

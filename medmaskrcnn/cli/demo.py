@@ -53,7 +53,7 @@ def demo_command(
         if outcomes[0].result is None:
             raise typer.Exit(EXIT_FAILED)
         print_comparison(phantom, outcomes[0].result)
-        say(f"look at {case.folder / 'preview.png'}, or with napari: napari {folder / 'ct'} {case.folder}")
+        say(f"look at {case.folder / 'preview.png'}, or with napari: napari {case.folder}")
 
 
 def write_study(seed: int, folder: Path, progress: ProgressCall) -> Phantom:

@@ -93,9 +93,18 @@ def _run_case(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcom
         outcome = _segment_and_write(case, model, options)
     except Exception as error:  # whatever it is, the other cases go on
         return Outcome(case, error=report_failure(error, str(case.source)))
-    for warning in outcome.result.record.warnings if outcome.result else ():
-        tell("warning", warning if str(case.source) in warning else f"{case.source}: {warning}")
+    _tell_remarks(case, outcome.result, options)
     return outcome
+
+
+def _tell_remarks(case: Case, result: CaseResult | None, options: SegmentOptions) -> None:
+    """What the user should know of a case that went well: the pipeline's warnings, and what the reader noticed."""
+    if result is None:
+        return
+    notes = () if options.quiet else result.record.source.get("notes", ())
+    for kind, sentences in (("note", notes), ("warning", result.record.warnings)):
+        for sentence in sentences:
+            tell(kind, sentence if str(case.source) in sentence else f"{case.source}: {sentence}")
 
 
 def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcome:

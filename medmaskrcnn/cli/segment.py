@@ -40,7 +40,7 @@ EXAMPLES = (
 def segment_command(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT", help="Scans: NIfTI, NRRD, MHA, PNG, TIFF, a DICOM file, a folder of DICOM."),
+        typer.Argument(metavar="INPUT", help="Scans: NIfTI, NRRD, MHA, PNG, TIFF, JPEG, DICOM, a folder of DICOM."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results; made if missing.")],
     model: Annotated[

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,13 +16,20 @@ from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.io.discover import describe
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.io.scan_info import ScanInfo
+from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
 from napari_medmaskrcnn.image_layers import LayerData, volume_to_layer
 from napari_medmaskrcnn.result_layers import result_to_layers
 
 RESULT_FILE = "instances.npz"
+RUN_FILE = "run.json"
 
-_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tiff", ".tif", ".dcm", ".dicom", ".ima")
+logger = logging.getLogger(__name__)
+
+_ENDINGS = (
+    ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png",
+    ".jpg", ".jpeg", ".tiff", ".tif", ".dcm", ".dicom", ".ima",
+)  # fmt: skip
 
 
 def napari_get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
@@ -72,9 +81,29 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _result_layers(path: Path) -> list[LayerData]:
-    """Layers of a result file or folder; empty if the path is neither."""
+    """Layers of a result file or folder, below them its scan if that is still there; empty if the path is neither."""
     file = path / RESULT_FILE if path.is_dir() else path
-    return result_to_layers(load_case(file)) if file.suffix == ".npz" and file.is_file() else []
+    if file.suffix != ".npz" or not file.is_file():
+        return []
+    result = load_case(file)
+    return [*_scan_of(result, file.with_name(RUN_FILE)), *result_to_layers(result)]
+
+
+def _scan_of(result: CaseResult, run_file: Path) -> list[LayerData]:
+    """The image layer of the scan that a result was made from, found by the paths in ``run.json``.
+
+    Empty where there is no such file, or where what lies there now is not that scan any more.
+    """
+    try:
+        files = [Path(name) for name in json.loads(run_file.read_text(encoding="utf-8"))["input_files"]]
+        source = files[0] if len(files) == 1 else files[0].parent
+        volume = read_volume(source, series=result.record.source.get("series_uid"))
+    except (MedMaskRCNNError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        logger.info("%s: the scan was not found: %s", run_file, error)
+        return []
+    if volume.grid != result.candidates.grid:
+        return []
+    return [volume_to_layer(volume, volume.modality or "scan")]
 
 
 def _scan_layers(path: Path) -> list[LayerData]:

@@ -107,6 +107,18 @@ def test_a_file_name_that_is_no_utf8(run, scan, tiny_model, tmp_path):
     assert run("info", odd).code == 0
 
 
+def test_what_the_reader_noticed_is_told(run, scan, tiny_model, tmp_path):
+    image = nib.load(scan)
+    image.set_qform(np.diag([1.5, 1.5, 9.0, 1]), code=1)
+    image.set_sform(np.diag([1.5, 1.5, 4.0, 1]), code=1)
+    nib.save(image, tmp_path / "two-minds.nii.gz")
+    ran = run("segment", tmp_path / "two-minds.nii.gz", "-o", tmp_path / "out", "--model", tiny_model)
+    assert ran.code == 0
+    assert ran.err.startswith("note: ")
+    assert "qform" in ran.err
+    assert "two-minds.nii.gz" in ran.err
+
+
 def test_quiet_says_nothing(run, scan, tiny_model, tmp_path):
     ran = run("segment", scan, "-o", tmp_path / "out", "--model", tiny_model, "--quiet")
     assert (ran.code, ran.out, ran.err) == (0, "", "")

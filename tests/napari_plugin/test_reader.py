@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -114,6 +115,23 @@ def test_a_result_lies_on_its_scan(study, phantom, tmp_path):
     assert image[1]["units"] == labels[1]["units"]
     for key in ("scale", "translate"):
         assert image[1][key] == pytest.approx(labels[1][key], abs=1e-3)
+
+
+def test_a_result_brings_its_scan_along_if_that_is_still_there(study, phantom, tmp_path):
+    result = write_result(phantom, tmp_path / "result")
+    (result / "run.json").write_text(json.dumps({"input_files": [str(f) for f in (study / "ct").iterdir()]}))
+    assert [layer[1]["name"] for layer in read_layers(str(result))] == ["CT", "liver", "boxes"]
+    shutil.move(study, tmp_path / "elsewhere")
+    assert [layer[1]["name"] for layer in read_layers(str(result))] == ["liver", "boxes"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"input_files": []}', '{"input_files": [3]}', "OTHER"])
+def test_a_run_file_that_leads_nowhere_does_no_harm(phantom, tmp_path, content):
+    other = tmp_path / "other.nii"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), other)
+    result = write_result(phantom, tmp_path / "result")
+    (result / "run.json").write_text(json.dumps({"input_files": [str(other)]}) if content == "OTHER" else content)
+    assert [layer[1]["name"] for layer in read_layers(str(result))] == ["liver", "boxes"]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "arrays.npz", "noise.npz", "missing.npz", "data.7"])
