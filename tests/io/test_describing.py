@@ -130,7 +130,11 @@ def test_a_series_with_a_gap_is_listed_with_its_reason(slices, write_series):
     assert "1 slice is missing" in info.reason
 
 
-def test_a_slice_cut_short_is_found_without_decoding(slices, write_series):
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_slice_cut_short_is_found_without_decoding(slices, write_series, compressed):
+    if compressed:
+        for one in slices:
+            one.compress(uid.RLELossless)
     folder = write_series(slices)
     path = folder / "003.dcm"
     path.write_bytes(path.read_bytes()[:-10])
