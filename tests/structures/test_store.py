@@ -123,6 +123,8 @@ def test_same_work_is_the_same_bytes(tmp_path: Path) -> None:
     reordered = replace(case.record, settings={"a": [1, 2], "b": 1})
     save_case(replace(case, record=reordered, run={"host": "elsewhere", "seconds": 9.9}), tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert {(info.date_time, info.create_system) for info in archive.infolist()} == {((1980, 1, 1, 0, 0, 0), 3)}
 
 
 def test_run_is_not_in_the_file(tmp_path: Path) -> None:
