@@ -8,8 +8,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+import torch
 from medmaskrcnn_kernels import roi_align
 
+_FULL_BYTE = 255.0
 _SMOOTH_L1_BETA = 1.0 / 9  # where the loss turns from square to linear (Detectron's constant)
 
 
@@ -48,7 +50,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, size: int) -> Ten
     """What the mask head is to predict in each region.
 
     Args:
-        masks: ``(N, *spatial)`` occupancy of each object, 0..1, on the input's grid; fractions where the grid was
+        masks: ``(N, *spatial)`` occupancy of each object on the input's grid, 0..1, or 0..255 as uint8; fractions where it was
             resampled, so that a boundary between voxels is learnt where it lies.
         boxes: ``(p, 2S)`` regions in voxels.
         owners: ``(p,)`` int64, the object of each region.
@@ -58,7 +60,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, size: int) -> Ten
         ``(p, *(size,) * S)`` float32: mean occupancy of each bin.
     """
     used, index = owners.unique(return_inverse=True)  # only objects that a region looks at are made float
-    occupancy = masks[used][:, None].float()
+    occupancy = masks[used][:, None].float() / (_FULL_BYTE if masks.dtype == torch.uint8 else 1.0)
     return roi_align(occupancy, boxes, index, output_size=(size,) * (masks.ndim - 1), spatial_scale=1.0)[:, 0]
 
 

@@ -34,7 +34,7 @@ class Targets:
     Attributes:
         boxes: ``(N, 2S)`` float32 in voxels of the input tensor.
         labels: ``(N,)`` int64, 0 is the first class.
-        masks: ``(N, *spatial)`` occupancy 0..1 (any dtype), or ``None`` for Faster R-CNN.
+        masks: ``(N, *spatial)`` occupancy 0..1, or 0..255 as uint8; ``None`` for Faster R-CNN.
     """
 
     boxes: Tensor

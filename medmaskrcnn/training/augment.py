@@ -18,7 +18,7 @@ from medmaskrcnn.config import Count, Settings
 from medmaskrcnn.models.mask_rcnn import Targets
 from medmaskrcnn.training.cases import LabelledCase, dense_occupancy
 
-_INSIDE = 0.5  # occupancy from which a voxel belongs to an object
+_INSIDE = 128  # occupancy, of 255, from which a voxel belongs to an object
 _KNOTS = 5  # per axis, of the smooth random fields
 _LEAST_VOXELS = 4  # an object of which fewer lie in the window is left out
 
@@ -95,7 +95,7 @@ def _window_start(
         label = classes[int(torch.randint(len(classes), (), generator=random))]
         members = [item for item in case.objects if item.label == label]
         item = members[int(torch.randint(len(members), (), generator=random))]
-        inside = torch.nonzero(item.crop >= _INSIDE * 255)
+        inside = torch.nonzero(item.crop >= _INSIDE)
         if len(inside):
             voxel = inside[int(torch.randint(len(inside), (), generator=random))]
             reach = [n / 4 for n in shape]  # the object need not lie in the middle
@@ -141,8 +141,8 @@ def _move(image: Tensor, masks: Tensor, settings: AugmentSettings, random: torch
     if settings.elastic:
         bend = _smooth_field(3, image.shape[1:], random).movedim(0, -1) * settings.elastic
         grid = grid + (bend if depth > 1 else bend * torch.tensor([1.0, 1.0, 0.0]))
-    moved = F.grid_sample(torch.cat([image, masks])[None], grid, padding_mode="border", align_corners=False)[0]
-    return moved[: len(image)], moved[len(image) :]
+    moved = F.grid_sample(torch.cat([image, masks.float()])[None], grid, padding_mode="border", align_corners=False)[0]
+    return moved[: len(image)], moved[len(image) :].round().to(torch.uint8)
 
 
 def _smooth_field(channels: int, shape: tuple[int, ...], random: torch.Generator) -> Tensor:

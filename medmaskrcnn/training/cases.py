@@ -138,7 +138,7 @@ def dense_occupancy(case: LabelledCase, start: tuple[int, ...], shape: tuple[int
         shape: Its extent.
 
     Returns:
-        Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` float32 in 0..1.
+        Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` uint8, 255 where the object fills the voxel.
     """
     labels, masks = [], []
     for item in case.objects:
@@ -148,9 +148,9 @@ def dense_occupancy(case: LabelledCase, start: tuple[int, ...], shape: tuple[int
             continue
         target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
         source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, item.start, strict=True))
-        mask = torch.zeros(shape)
-        mask[target] = item.crop[source].float() / _FULL
+        mask = torch.zeros(shape, dtype=torch.uint8)
+        mask[target] = item.crop[source]
         labels.append(item.label)
         masks.append(mask)
-    stacked = torch.stack(masks) if masks else torch.zeros((0, *shape))
+    stacked = torch.stack(masks) if masks else torch.zeros((0, *shape), dtype=torch.uint8)
     return torch.tensor(labels, dtype=torch.int64), stacked
