@@ -5,10 +5,10 @@ Each term is a plain function of predictions and targets. An image without objec
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import torch
 from medmaskrcnn_kernels import roi_align
 
 _FULL_BYTE = 255.0
@@ -50,14 +50,14 @@ def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, size: int) -> Ten
     """What the mask head is to predict in each region.
 
     Args:
-        masks: ``(N, *spatial)`` occupancy of each object on the input's grid, 0..1, or 0..255 as uint8; fractions where it was
-            resampled, so that a boundary between voxels is learnt where it lies.
+        masks: ``(N, *spatial)`` occupancy of each object on the input's grid, 0..1, or 0..255 as uint8; fractions
+            where it was resampled, so that a boundary between voxels is learnt where it lies.
         boxes: ``(p, 2S)`` regions in voxels.
         owners: ``(p,)`` int64, the object of each region.
         size: Bins per axis.
 
     Returns:
-        ``(p, *(size,) * S)`` float32: mean occupancy of each bin.
+        ``(p, *(size,) * S)`` float32: occupancy of each bin, the mean of two linear samples along each axis.
     """
     used, index = owners.unique(return_inverse=True)  # only objects that a region looks at are made float
     occupancy = masks[used][:, None].float() / (_FULL_BYTE if masks.dtype == torch.uint8 else 1.0)

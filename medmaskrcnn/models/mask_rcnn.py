@@ -74,6 +74,9 @@ class MaskRCNN(nn.Module):
 
         Returns:
             One :class:`Detections` per image, boxes in voxels of the input.
+
+        Raises:
+            ValueError: if the images have other dimensions or channels than the model.
         """
         shapes = self._shapes(images, image_shapes)
         pyramid = self.pyramid(images)
@@ -98,7 +101,13 @@ class MaskRCNN(nn.Module):
 
         Returns:
             Scalars ``objectness``, ``rpn_box``, ``classification``, ``box`` and, with a mask head, ``mask``.
+
+        Raises:
+            ValueError: if the images have other dimensions or channels than the model, an image lacks its targets,
+                or the targets lack the masks that a mask head needs.
         """
+        if len(targets) != len(images):
+            raise ValueError(f"losses needs one Targets per image, got {len(targets)} for {len(images)} images")
         shapes = self._shapes(images, image_shapes)
         pyramid = self.pyramid(images)
         objectness, deltas, anchors = self._rpn(pyramid, images)

@@ -41,6 +41,8 @@ class RPNHead(nn.Module):
         for level in pyramid:
             with _full_precision_if_tiny(level) as x:
                 hidden = F.relu(self.conv(x))
+            with torch.autocast(hidden.device.type, enabled=False):  # logits and deltas stay in float32
+                hidden = hidden.float()
                 objectness.append(_cells_last(self.objectness(hidden), 1).squeeze(-1))
                 deltas.append(_cells_last(self.deltas(hidden), 2 * (level.ndim - 2)))
         return objectness, deltas
@@ -61,9 +63,9 @@ def _full_precision_if_tiny(level: Tensor) -> Iterator[Tensor]:
 
 
 def _cells_last(x: Tensor, values: int) -> Tensor:
-    """``(B, A * values, *map)`` to ``(B, cells * A, values)`` float32, in the order of :func:`grid_anchors`."""
+    """``(B, A * values, *map)`` to ``(B, cells * A, values)``, in the order of :func:`grid_anchors`."""
     batch = x.shape[0]
-    return x.float().flatten(2).transpose(1, 2).reshape(batch, -1, values)
+    return x.flatten(2).transpose(1, 2).reshape(batch, -1, values)
 
 
 def top_n(scores: Tensor, n: int) -> Tensor:
