@@ -49,7 +49,11 @@ def evaluate_case(
     result = segment(volume, model, score=score)
     seconds = time.monotonic() - started
     summary = match_case(result.instances, truth, iou_threshold=iou)
-    return {"case": case.id, "seconds": round(seconds, 2), "classes": _by_class(summary, result.instances, truth, min_diameter)}
+    return {
+        "case": case.id,
+        "seconds": round(seconds, 2),
+        "classes": _by_class(summary, result.instances, truth, min_diameter),
+    }
 
 
 def _by_class(
@@ -80,7 +84,8 @@ def summarise(cases: list[dict[str, Any]], class_names: tuple[str, ...]) -> dict
     table = {}
     for name in class_names:
         dice, errors, false = (
-            [x for case in cases for x in case["classes"][name][key]] for key in ("dice", "volume_error", "false_positives")
+            [x for case in cases for x in case["classes"][name][key]]
+            for key in ("dice", "volume_error", "false_positives")
         )
         if dice:
             table[name] = {

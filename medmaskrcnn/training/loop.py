@@ -142,11 +142,13 @@ def train(
 
 
 def _check_depths(settings: ModelFileSettings, augment: AugmentSettings, loop: LoopSettings) -> None:
-    """Refuse a patch that makes a map two slices deep: torch's bf16 gradient is garbage there (see ``models/rpn.py``)."""
+    """Refuse a patch that makes a map two slices deep: torch's bf16 gradient is garbage there (``models/rpn.py``)."""
     if loop.bf16 and settings.model.spatial_dims == 3:
         depths = [-(-augment.patch[0] // stride[0]) for stride in settings.model.backbone.strides]
         if 2 in depths:
-            raise ValueError(f"a patch of {augment.patch[0]} slices makes maps of {depths} slices; avoid 2, or set bf16=False")
+            raise ValueError(
+                f"a patch of {augment.patch[0]} slices makes maps of {depths} slices; avoid 2, or set bf16=False"
+            )
 
 
 def _keep(batch: Any) -> Any:

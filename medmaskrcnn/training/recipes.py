@@ -82,7 +82,12 @@ def abdomen_mr_3d() -> Recipe:
         detection=DetectionSettings(per_image=40),
     )
     preprocess = PreprocessSettings(
-        spacing_mm=(7.7, 2.5, 2.5), percentiles=(0.5, 90.0), ceiling=3.0, mean=(0.5,), std=(0.5,), pad_multiple=(8, 32, 32)
+        spacing_mm=(7.7, 2.5, 2.5),
+        percentiles=(0.5, 90.0),
+        ceiling=3.0,
+        mean=(0.5,),
+        std=(0.5,),
+        pad_multiple=(8, 32, 32),
     )
     inference = InferenceSettings(tile=(64, 192, 192), single=ABDOMEN_CLASSES)
     augment = AugmentSettings(patch=(40, 128, 128), foreground=0.2, **_MR_AUGMENT)
@@ -100,7 +105,9 @@ def _abdomen_mr_2d(context_slices: int) -> Recipe:
         roi=RoISettings(box_hidden=256, mask_channels=64, canonical_size=112.0, batch_per_image=64),
         detection=DetectionSettings(per_image=30),
     )
-    preprocess = PreprocessSettings(spacing_mm=(None, 1.6, 1.6), percentiles=(0.5, 90.0), ceiling=3.0, mean=(0.5,), std=(0.5,))
+    preprocess = PreprocessSettings(
+        spacing_mm=(None, 1.6, 1.6), percentiles=(0.5, 90.0), ceiling=3.0, mean=(0.5,), std=(0.5,)
+    )
     inference = InferenceSettings(single=ABDOMEN_CLASSES)
     augment = AugmentSettings(patch=(1, 192, 192), foreground=0.7, **_MR_AUGMENT)
     settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)

@@ -45,9 +45,7 @@ def test_cells_are_row_major_and_anchors_of_a_cell_side_by_side() -> None:
 
 def test_strides_are_per_axis_in_3d() -> None:
     settings = AnchorSettings(sizes=((4, 8, 8),) * 5, ratios=(1.0,), offset=0.0)
-    level = grid_anchors(
-        settings, image=(4, 16, 16), maps=((4, 4, 4),) * 5, strides=((1, 4, 4),) * 5, device=CPU
-    )[0]
+    level = grid_anchors(settings, image=(4, 16, 16), maps=((4, 4, 4),) * 5, strides=((1, 4, 4),) * 5, device=CPU)[0]
     assert level.shape == (64, 6)
     assert level[0].tolist() == [-2, -4, -4, 2, 4, 4]
     assert level[-1].tolist() == [1, 8, 8, 5, 16, 16]

@@ -51,14 +51,14 @@ def random_image(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
 def oracle_network(seed: int) -> nn.Module:
     """torchvision's network with random weights that behave."""
     torch.manual_seed(seed)
-    network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1, box_score_thresh=THRESHOLD)
+    network = maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1, box_score_thresh=THRESHOLD
+    )
     network.eval()
     for name, value in network.named_buffers():
         if name.endswith("running_var"):
             value.uniform_(0.5, 1.5)
-        elif name.endswith("running_mean"):
-            value.normal_(std=0.1)
-        elif name.endswith("bias"):
+        elif name.endswith(("running_mean", "bias")):
             value.normal_(std=0.1)
         elif name.endswith("weight"):
             value.uniform_(0.1, 0.4) if "bn3" in name else value.uniform_(0.7, 1.3)
@@ -168,13 +168,13 @@ def test_pasted_masks_are_alike() -> None:
 def test_state_dicts_of_other_networks_are_refused() -> None:
     state = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=len(CLASSES) + 1).state_dict()
     without = {name: value for name, value in state.items() if name != "roi_heads.box_head.fc7.bias"}
-    with pytest.raises(ModelFileError, match="not a state dict of maskrcnn_resnet50_fpn.*box_head.fc2.bias"):
+    with pytest.raises(ModelFileError, match=r"not a state dict of maskrcnn_resnet50_fpn.*box_head\.fc2\.bias"):
         convert_torchvision(without, SETTINGS)
     with pytest.raises(ModelFileError, match=r"not a state dict of maskrcnn_resnet50_fpn.*backbone\.extra"):
         convert_torchvision({**state, "backbone.extra": torch.zeros(3)}, SETTINGS)
     with pytest.raises(ModelFileError, match="not a state dict of maskrcnn_resnet50_fpn"):
         convert_torchvision({**state, "rpn.head.bbox_pred.bias": torch.zeros(7)}, SETTINGS)
-    with pytest.raises(ModelFileError, match="box_head.classes.weight"):
+    with pytest.raises(ModelFileError, match=r"box_head\.classes\.weight"):
         convert_torchvision(state, torchvision_settings(("one",), norm_eps=0.0))
 
 

@@ -189,9 +189,7 @@ def back(voxel: np.ndarray, axes: AxisMap) -> tuple:
 def test_candidates_without_a_voxel_keep_their_box() -> None:
     empty = Found(0, 0.7, np.array([1, 1, 1, 2, 2, 2], np.float32), (5, 7, 6), np.zeros((0, 0, 0), bool))
     axes = AxisMap((0, 1, 2), (True, True, True))
-    instances = to_instances(
-        [empty], grid=Grid(SHAPE, np.eye(4)), class_names=("a",), turned_shape=SHAPE, axes=axes
-    )
+    instances = to_instances([empty], grid=Grid(SHAPE, np.eye(4)), class_names=("a",), turned_shape=SHAPE, axes=axes)
     assert instances.masks[0].size == 0 and instances.mask_starts.tolist() == [[0, 0, 0]]
     assert instances.boxes.tolist() == [[4, 6, 5, 5, 7, 6]]
 

@@ -133,9 +133,7 @@ def test_every_object_of_a_cube_of_tiles_is_found_once(as_found: Make, as_dense:
     """Perfect detections of random boxes in 27 tiles: the merged objects are the boxes."""
     shape, rng = (24, 24, 24), np.random.default_rng(2)
     starts = tile_starts(24, 12, 0.4)
-    tiles = [
-        Tile((a, b, c), (a + 12, b + 12, c + 12)) for a in starts for b in starts for c in starts
-    ]
+    tiles = [Tile((a, b, c), (a + 12, b + 12, c + 12)) for a in starts for b in starts for c in starts]
     objects = []
     for cell in np.ndindex(2, 2, 2):
         low = np.array(cell) * 12 + rng.integers(0, 4, 3)

@@ -62,9 +62,7 @@ def directions(grid: Grid, axes: AxisMap) -> np.ndarray:
         pytest.param(1.0005 * R, A, S, "acquisition", [S, -A, -1.0005 * R], id="thicker by rounding only: a tie"),
     ],
 )
-def test_named_scans(
-    d: np.ndarray, h: np.ndarray, w: np.ndarray, orientation: str, expected: list[np.ndarray]
-) -> None:
+def test_named_scans(d: np.ndarray, h: np.ndarray, w: np.ndarray, orientation: str, expected: list[np.ndarray]) -> None:
     grid = grid_of(d, h, w)
     np.testing.assert_array_equal(directions(grid, choose_axes(grid, orientation)), np.stack(expected))
 
