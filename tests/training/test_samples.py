@@ -1,0 +1,145 @@
+"""Samples: image and masks move together, boxes are tight, chance is in the generator's hands."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from medmaskrcnn.models.mask_rcnn import Targets
+from medmaskrcnn.training.augment import AugmentSettings, draw_sample
+from medmaskrcnn.training.cases import LabelledCase, Occupancy
+
+SHAPE = (12, 48, 40)
+
+
+def blocks(*windows: tuple[int, tuple[int, ...], tuple[int, ...]]) -> LabelledCase:
+    """A case of boxes ``(label, low, high)`` whose image is 1 where an object lies and 0 elsewhere."""
+    image = torch.zeros(1, *SHAPE)
+    objects = []
+    for label, low, high in windows:
+        image[(0, *(slice(a, b) for a, b in zip(low, high, strict=True)))] = 1
+        crop = torch.full([b - a for a, b in zip(low, high, strict=True)], 255, dtype=torch.uint8)
+        objects.append(Occupancy(label, (low[0], low[1], low[2]), crop))
+    return LabelledCase("blocks", image.half(), tuple(objects))
+
+
+ONE = blocks((0, (3, 14, 10), (9, 34, 26)))
+MOVED = {"rotate_degrees": 25.0, "zoom": 0.2, "shift": 0.05, "elastic": 0.03}
+HALF = 128  # of 255
+
+
+def draw(
+    case: LabelledCase, seed: int, dims: int = 3, context: int = 0, **settings: object
+) -> tuple[torch.Tensor, Targets]:
+    wanted = AugmentSettings(**{"patch": (12, 40, 32) if dims == 3 else (1, 40, 32), **settings})
+    generator = torch.Generator().manual_seed(seed)
+    return draw_sample(case, wanted, context_slices=context, spatial_dims=dims, random=generator)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("seed", range(6))
+def test_image_and_mask_move_together(dims: int, seed: int) -> None:
+    image, targets = draw(ONE, seed, dims, foreground=1.0, **MOVED)
+    assert image.shape == ((1, 12, 40, 32) if dims == 3 else (1, 40, 32))
+    if len(targets.boxes):
+        torch.testing.assert_close(targets.masks[0] / 255, image[0], atol=0.51 / 255, rtol=0)
+    else:
+        assert image.sum() < 4
+
+
+def test_context_slices_surround_the_slice_of_the_masks() -> None:
+    case = blocks((0, (0, 0, 0), (12, 48, 40)))
+    ramp = torch.arange(1.0, 13.0)[None, :, None, None].expand(1, *SHAPE)
+    case = LabelledCase("ramp", ramp.half(), case.objects)
+    seen = set()
+    for seed in range(60):
+        image, targets = draw(case, seed, 2, context=1, foreground=0.5)
+        assert image.shape == (3, 40, 32) and targets.masks.shape[1:] == (40, 32)
+        below, here, above = (float(x) for x in image.amax(dim=(1, 2)))
+        assert below == here - 1 and above == (here + 1 if here < 12 else 0)  # beyond the ends: zeros
+        seen.add(int(here))
+    assert {1, 12} <= seen  # the outermost slices are learnt too
+
+
+def test_rotation_keeps_areas_and_zoom_changes_them() -> None:
+    case = blocks((0, (0, 16, 12), (12, 32, 28)))
+    turned, _ = draw(case, 1, foreground=0.0, patch=SHAPE, rotate_degrees=45.0)
+    plain, _ = draw(case, 1, foreground=0.0, patch=SHAPE)
+    assert not torch.equal(turned, plain)
+    assert float(turned.sum()) == pytest.approx(float(plain.sum()), rel=0.02)
+    areas = [float(draw(case, s, foreground=0.0, patch=SHAPE, zoom=0.2)[0].sum() / plain.sum()) for s in range(12)]
+    assert min(areas) < 0.95 and max(areas) > 1.05
+    assert math.exp(-0.4) - 0.03 < min(areas) and max(areas) < math.exp(0.4) + 0.03
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_boxes_are_tight_around_half_filled_voxels(dims: int) -> None:
+    case = blocks((0, (2, 5, 4), (9, 24, 22)), (1, (4, 12, 10), (8, 18, 16)), (1, (1, 30, 20), (10, 44, 36)))
+    checked = 0
+    for seed in range(12):
+        _, targets = draw(case, seed, dims, **MOVED)
+        assert len(targets.boxes) == len(targets.labels) == len(targets.masks)
+        for box, mask in zip(targets.boxes, targets.masks, strict=True):
+            inside = torch.nonzero(mask >= HALF)
+            assert len(inside) >= 4
+            assert box.tolist() == [*inside.amin(dim=0).tolist(), *(inside.amax(dim=0) + 1).tolist()]
+            checked += 1
+    assert checked > 12
+
+
+def test_labels_follow_their_objects() -> None:
+    case = blocks((0, (2, 4, 4), (5, 12, 12)), (3, (7, 30, 24), (11, 44, 38)))
+    _, targets = draw(case, 0, patch=SHAPE)
+    assert targets.labels.tolist() == [0, 3]
+    assert targets.boxes.tolist() == [[2, 4, 4, 5, 12, 12], [7, 30, 24, 11, 44, 38]]
+
+
+def test_slivers_are_left_out() -> None:
+    case = blocks((0, (3, 10, 10), (4, 11, 13)), (1, (3, 20, 20), (5, 22, 22)))
+    _, targets = draw(case, 0, patch=SHAPE)
+    assert targets.labels.tolist() == [1]  # the first has three voxels
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_case_without_objects(dims: int) -> None:
+    image, targets = draw(blocks(), 0, dims, foreground=1.0, **MOVED)
+    assert image.sum() == 0 and targets.boxes.shape == (0, 2 * dims)
+    assert targets.labels.shape == (0,) and targets.masks.shape == (0, *image.shape[1:])
+
+
+def test_the_generator_decides_everything() -> None:
+    recoloured = {"shift_intensity": 0.3, "scale_intensity": 0.3, "gamma": 0.2, "bias_field": 0.2}
+    chance = {**MOVED, **recoloured, "noise": 0.2}
+    torch.manual_seed(1)
+    image, targets = draw(ONE, 5, **chance)
+    torch.manual_seed(2)
+    again, same = draw(ONE, 5, **chance)
+    assert torch.equal(image, again)
+    assert torch.equal(targets.boxes, same.boxes) and torch.equal(targets.masks, same.masks)
+    other, _ = draw(ONE, 6, **chance)
+    assert not torch.equal(image, other)
+
+
+def test_intensities_change_and_masks_do_not() -> None:
+    plain, targets = draw(ONE, 3, foreground=0.0, patch=SHAPE)
+    changed, same = draw(ONE, 3, foreground=0.0, patch=SHAPE, shift_intensity=0.3, scale_intensity=0.3, noise=0.1)
+    assert torch.equal(targets.masks, same.masks)
+    scale, shift = changed[plain == 1].mean() - changed[plain == 0].mean(), changed[plain == 0].mean()
+    assert 0.65 < scale < 1.35 and abs(shift) < 0.35
+    assert 0 < changed[plain == 0].std() < 0.11
+
+
+def test_foreground_windows_meet_an_object() -> None:
+    case = blocks((0, (1, 2, 2), (4, 8, 8)))
+    small = {"patch": (4, 12, 12)}
+    met = sum(len(draw(case, s, foreground=1.0, **small)[1].boxes) for s in range(20))
+    by_chance = sum(len(draw(case, s, foreground=0.0, **small)[1].boxes) for s in range(20))
+    assert met >= 19 > by_chance
+
+
+def test_windows_larger_than_the_scan_are_padded() -> None:
+    image, targets = draw(ONE, 0, patch=(20, 64, 64))
+    assert image.shape == (1, 20, 64, 64) and image.sum() == 6 * 20 * 16
+    assert targets.boxes.tolist() == [[7, 22, 22, 13, 42, 38]]  # the scan sits in the middle
