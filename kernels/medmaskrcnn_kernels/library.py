@@ -39,8 +39,9 @@ def roi_align(
     shapes = [n for m in maps for n in m.shape[2:]]
     with torch.autocast(boxes.device.type, enabled=False):
         plan = _plan(maps[0].dtype, boxes, batch_index, level, shapes, scales, output_size, sampling_ratio, aligned)
-        pooled = sample_maps(plan, maps)
-    return pooled if is_channels_last(maps[0]) else pooled.contiguous()
+        pooled = empty_like_map(maps[0], boxes.shape[0], output_size)
+        sample_maps(plan, maps, pooled)
+    return pooled
 
 
 @roi_align.register_fake
@@ -54,8 +55,7 @@ def _(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    pooled = maps[0].new_empty(boxes.shape[0], *output_size, maps[0].shape[1]).movedim(-1, 1)
-    return pooled if is_channels_last(maps[0]) else pooled.contiguous()
+    return empty_like_map(maps[0], boxes.shape[0], output_size)
 
 
 @torch.library.custom_op("medmaskrcnn::roi_align_backward", mutates_args=())
@@ -143,6 +143,14 @@ def is_channels_last(features: Tensor) -> bool:
     """True if the channels of a map lie next to each other in memory and the map is not also contiguous."""
     layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
     return features.is_contiguous(memory_format=layout) and not features.is_contiguous()
+
+
+def empty_like_map(feature: Tensor, count: int, spatial: Sequence[int]) -> Tensor:
+    """``(count, C, *spatial)`` in the dtype and layout of a map ``(B, C, ...)``, not yet filled."""
+    channels = feature.shape[1]
+    if is_channels_last(feature):
+        return feature.new_empty(count, *spatial, channels).movedim(-1, 1)
+    return feature.new_empty(count, channels, *spatial)
 
 
 def split(numbers: Sequence[Number], count: int) -> list[tuple[Number, ...]]:

@@ -24,8 +24,8 @@ from torch import Tensor
 from medmaskrcnn_kernels.checks import check_adaptive_samples
 from medmaskrcnn_kernels.separable import AxisGrid, axis_grid, axis_matrices
 
-CHUNK_ELEMENTS = 1 << 20
-"""Numbers in the windows gathered together: 4 MB in float32, which stays in a CPU's cache."""
+CHUNK_ELEMENTS = 1 << 19
+"""Numbers in the windows gathered together: 2 MB in float32, which stays in a CPU's cache."""
 PLAN_BOXES = 1024
 """Boxes whose matrices are built together."""
 MOST_PADDING = 1.5
@@ -177,17 +177,19 @@ def channel_slices(chunk: Chunk, channels: int) -> Iterator[slice]:
         yield slice(begin, min(begin + step, channels))
 
 
-def sample_maps(plan: SamplingPlan, maps: Sequence[Tensor]) -> Tensor:
-    """Forward: ``(N, C, *output_size)`` in the maps' dtype, channels last in memory."""
+def sample_maps(plan: SamplingPlan, maps: Sequence[Tensor], pooled: Tensor) -> None:
+    """Forward: fill ``pooled`` ``(N, C, *output_size)``, of the maps' dtype and any layout."""
     channels = maps[0].shape[1]
-    tables = [m.movedim(1, -1).reshape(-1, channels) for m in maps]
-    pooled = maps[0].new_empty(len(plan.level), *plan.output_size, channels)
+    # Not reshape(): with one image that is a view whose rows are strided, and gathering them is many times slower.
+    tables = [m.movedim(1, -1).contiguous().view(-1, channels) for m in maps]
+    last = pooled.movedim(1, -1).is_contiguous()
     for chunk in chunks(plan, channels):
         for part in channel_slices(chunk, channels):
             window = tables[chunk.level][:, part].index_select(0, chunk.rows.reshape(-1))
             window = window.to(chunk.weights[0].dtype).view(*chunk.rows.shape, -1)
-            pooled[..., part].index_copy_(0, chunk.where, contract(window, chunk.weights).to(pooled.dtype))
-    return pooled.movedim(-1, 1)
+            found = contract(window, chunk.weights).to(pooled.dtype).movedim(-1, 1)
+            # Channels change places here, while the chunk is in the cache, and not in the whole result.
+            pooled[:, part].index_copy_(0, chunk.where, found if last else found.contiguous())
 
 
 def spread_gradient(plan: SamplingPlan, gradient: Tensor, images: int) -> list[Tensor]:
