@@ -170,12 +170,16 @@ def _update(
         terms = model.losses(images, [targets for _, targets in batch])
     total = torch.stack(list(terms.values())).sum()
     if not bool(torch.isfinite(total)):
-        raise FloatingPointError(f"the loss became {float(total)} at step {step}: {terms}")
+        raise FloatingPointError(f"the loss became {total.item()} at step {step}: {_numbers(terms)}")
     optimizer.zero_grad(set_to_none=True)
     total.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), loop.clip, error_if_nonfinite=True)
     optimizer.step()
-    return {name: float(value.detach()) for name, value in terms.items()}
+    return _numbers(terms)
+
+
+def _numbers(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: value.item() for name, value in terms.items()}
 
 
 def _schedule(step: int, loop: LoopSettings) -> float:

@@ -60,9 +60,7 @@ def test_result_lies_in_the_scans_own_grid(tiny_model: Make, make_blobs: Blobs, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_work_twice_is_the_same_bytes(
-    tiny_model: Make, make_blobs: Blobs, kind: str, tmp_path: Path
-) -> None:
+def test_the_same_work_twice_is_the_same_bytes(tiny_model: Make, make_blobs: Blobs, kind: str, tmp_path: Path) -> None:
     model = model_of_kind(tiny_model, kind)
     for name in ("one", "two"):
         save_case(segment(make_blobs(SHAPE), model), tmp_path / f"{name}.npz")
