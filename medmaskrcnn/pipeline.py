@@ -7,7 +7,6 @@ Each step is a room of its own; this file only joins them.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import platform
@@ -23,7 +22,6 @@ from torch import Tensor
 
 import medmaskrcnn
 from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.errors import UnsuitableScanError
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
@@ -32,18 +30,16 @@ from medmaskrcnn.postprocess.found import Found, paste, to_instances
 from medmaskrcnn.postprocess.link_slices import link_slices
 from medmaskrcnn.postprocess.merge_tiles import Tile, merge_tiles, tile_starts
 from medmaskrcnn.preprocess.prepare import Preprocessed, pad_to_multiple, prepare
+from medmaskrcnn.preprocess.suitable import check_suitable, is_out_of_domain
 from medmaskrcnn.results.measure import measure_instances
 from medmaskrcnn.runtime.device import choose_device
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.volume import Volume
 
-log = logging.getLogger(__name__)
-
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0..1."""
 
 DEFAULT_MODEL = "phantom-ct"
-_LOOKS_LIKE_CT = -900  # a scan with values down to here holds air in Hounsfield units
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,53 +242,6 @@ def _wanted_classes(settings: ModelFileSettings, classes: Sequence[str] | None) 
     return {i for i, name in enumerate(names) if classes is None or name in classes}
 
 
-def check_suitable(
-    volume: Volume, settings: ModelFileSettings, *, allow_out_of_domain: bool = False
-) -> tuple[str, ...]:
-    """Whether a model may be run on a scan.
-
-    Returns:
-        Warnings for the user, one sentence each.
-
-    Raises:
-        UnsuitableScanError: if it cannot, or must not without ``allow_out_of_domain``.
-    """
-    card, preprocess = settings.card, settings.preprocess
-    name = _name(volume)
-    channels = settings.model.image_channels // max(1, len(preprocess.windows))
-    if volume.array.shape[0] != channels:
-        held = "colours" if volume.channel_kind == "colour" else "volumes (time points, echoes or channels)"
-        raise UnsuitableScanError(
-            f"{name} holds {volume.array.shape[0]} {held}, model {card.name} wants {channels}; give it one of them"
-        )
-    if volume.spacing_mm is None and any(preprocess.spacing_mm):
-        raise UnsuitableScanError(f"{name} does not tell the size of its pixels, which model {card.name} needs")
-    if volume.is_planar and settings.model.spatial_dims == 3:
-        raise UnsuitableScanError(f"{name} is a single slice, model {card.name} works on volumes")
-    warnings = []
-    if card.domain is not None and volume.provenance.generator != card.domain:
-        if not allow_out_of_domain:
-            raise UnsuitableScanError(
-                f"model {card.name} knows only scans made by '{card.domain}' and {name} is none of them; "
-                "choose another model, or --allow-out-of-domain to run it all the same"
-            )
-        warnings.append(f"OUT OF DOMAIN: model {card.name} knows only scans made by '{card.domain}'")
-    if card.modality and volume.modality and card.modality != volume.modality:
-        warnings.append(f"model {card.name} was made for {card.modality}, but {name} is {volume.modality}")
-    elif card.modality == "MR" and not volume.modality and volume.array.min() <= _LOOKS_LIKE_CT:
-        warnings.append(f"model {card.name} was made for MR, but the values of {name} look like those of a CT")
-    for warning in warnings:
-        log.warning(warning)
-    return tuple(warnings)
-
-
-def _name(volume: Volume) -> str:
-    files = volume.provenance.files
-    if not files:
-        return "this scan"
-    return str(Path(files[0]).parent if len(files) > 1 else Path(files[0]))
-
-
 def _record(
     loaded: LoadedModel, volume: Volume, threshold: float, classes: Sequence[str] | None, warnings: tuple[str, ...]
 ) -> RunRecord:
@@ -320,7 +269,7 @@ def _record(
             "notes": list(origin.notes),
         },
         warnings=warnings,
-        out_of_domain=any(w.startswith("OUT OF DOMAIN") for w in warnings),
+        out_of_domain=is_out_of_domain(volume, loaded.settings),
     )
 
 

@@ -12,7 +12,8 @@ from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.run_cases import Case, SegmentOptions, check_output_folder
 from medmaskrcnn.cli.segment import FORMATS, Device, print_outcomes, segment_cases
 from medmaskrcnn.cli.tables import print_table, volume_text
-from medmaskrcnn.cli.truth import FOUND_IOU, match, truth_instances
+from medmaskrcnn.metrics.matching import match_case
+from medmaskrcnn.metrics.reference import reference_instances
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MODEL = "phantom-ct"
 DEFAULT_FOLDER = Path("medmaskrcnn-demo")
+FOUND_IOU = 0.5
+"""An object counts as found if an instance of its class overlaps it so far (intersection over union of the masks)."""
 
 
 EXAMPLES = (
@@ -76,23 +79,27 @@ def write_study(seed: int, folder: Path, progress: ProgressCall) -> Phantom:
 def print_comparison(phantom: Phantom, result: CaseResult) -> None:
     """Each object of the phantom: found or missed, and its volume beside the measured one."""
     found = result.instances
-    grid = found.grid
-    objects = [(i.value, i.class_name, i.part_of) for i in phantom.instances]
-    names = tuple(dict.fromkeys(name for _, name, _ in objects))
-    matches = match(truth_instances(phantom.labels, grid, objects, names), found)
+    truth = reference_instances(
+        phantom.labels,
+        found.grid,
+        {i.value: i.class_name for i in phantom.instances},
+        part_of={i.value: i.part_of for i in phantom.instances if i.part_of is not None},
+    )
+    summary = match_case(found, truth, iou_threshold=FOUND_IOU)
+    hits = {match.reference: match for match in summary.matches}
     rows = []
-    for instance, hit in zip(phantom.instances, matches, strict=True):
+    for t, instance in enumerate(phantom.instances):
         true_volume = volume_text(instance.volume_mm3, "mm")
-        if hit.found is None:
+        if t not in hits:
             rows.append([instance.class_name, "missed", "", true_volume, "", ""])
             continue
-        measured = volume_text(result.measurements[result.kept[hit.found]].volume, "mm")
-        rows.append([instance.class_name, "found", str(hit.found + 1), true_volume, measured, f"{hit.iou:.2f}"])
+        f = hits[t].predicted
+        measured = volume_text(result.measurements[result.kept[f]].volume, "mm")
+        rows.append([instance.class_name, "found", str(f + 1), true_volume, measured, f"{hits[t].iou:.2f}"])
     print_table(
         f"against the truth (found: masks agree with an IoU of {FOUND_IOU:g} or more)",
         ["class", "", "id", "true volume", "measured", "IoU"],
         rows,
         numbers=("id", "true volume", "measured", "IoU"),
     )
-    n_found = sum(hit.found is not None for hit in matches)
-    say(f"found {n_found} of {len(matches)}; {len(found) - n_found} reported that are not there")
+    say(f"found {len(hits)} of {summary.n_reference}; {len(summary.false_positives)} reported that are not there")

@@ -12,6 +12,7 @@ import torch
 import typer
 
 from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.models.model_file import read_model, resolve_model
 from medmaskrcnn.training.cases import LabelledCase, load_case_for_training
 from medmaskrcnn.training.loop import train
 from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
@@ -30,6 +31,8 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder of checkpoints and logs; training resumes there.")] = Path("runs"),
     splits: Annotated[str, typer.Option(help="Splits of the manifest to train on, by commas.")] = "train",
     steps: Annotated[int | None, typer.Option(help="Instead of the recipe's number of steps.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's peak.")] = None,
+    start_from: Annotated[str | None, typer.Option(help="Model whose weights are the first ones.")] = None,
     threads: Annotated[int, typer.Option(help="Threads of the network.")] = 2,
     workers: Annotated[int, typer.Option(help="Processes that read and draw samples.")] = 1,
 ) -> None:
@@ -43,6 +46,8 @@ def main(
     settings, augment, loop = RECIPES[recipe]()
     if steps is not None:
         loop = loop.model_copy(update={"steps": steps})
+    if learning_rate is not None:
+        loop = loop.model_copy(update={"learning_rate": learning_rate})
     manifest = read_manifest(manifest_path)
     wanted = [case for case in manifest.cases if (case.split or "train") in splits.split(",")]
     missing = sorted(set(settings.model.class_names) - set(manifest.class_names))
@@ -54,7 +59,9 @@ def main(
     with ProcessPoolExecutor(max(1, workers)) as pool:
         cases = list(pool.map(read, wanted))
     torch.set_num_threads(threads)
-    train(cases, settings, augment, loop, out, checkpoint_folder=runs / out.stem, workers=workers)
+    first = read_model(resolve_model(start_from))[0] if start_from else None
+    folder = runs / out.stem
+    train(cases, settings, augment, loop, out, checkpoint_folder=folder, workers=workers, start_from=first)
     typer.echo(f"wrote {out}")
 
 

@@ -94,6 +94,7 @@ def train(
     *,
     checkpoint_folder: Path,
     workers: int = 0,
+    start_from: MaskRCNN | None = None,
 ) -> Path:
     """Train a model and save it.
 
@@ -105,6 +106,7 @@ def train(
         out: Model file to write.
         checkpoint_folder: Where checkpoints and the log of losses go; if a checkpoint lies there, it is resumed.
         workers: Processes that draw samples.
+        start_from: A network with the same layers whose weights are the first ones; random weights otherwise.
 
     Returns:
         ``out``.
@@ -118,6 +120,8 @@ def train(
     _check_depths(settings, augment, loop)
     torch.manual_seed(loop.seed)
     model = build_model(settings.model).train()
+    if start_from is not None:
+        model.load_state_dict(start_from.state_dict())
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay)
     checkpoint_folder.mkdir(parents=True, exist_ok=True)

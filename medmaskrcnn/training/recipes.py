@@ -77,7 +77,7 @@ def abdomen_mr_3d() -> Recipe:
         anchors=AnchorSettings(sizes=((7, 14, 14), (11, 20, 20), (13, 30, 30), (17, 52, 52), (20, 76, 76))),
         rpn=RPNSettings(pre_nms_top_n=300, post_nms_top_n=150, matcher="atss", batch_per_image=128),
         roi=RoISettings(
-            box_hidden=128, mask_channels=48, mask_convs=3, canonical_size=80.0, batch_per_image=48, max_mask_rois=8
+            box_hidden=128, mask_channels=48, mask_convs=3, canonical_size=224.0, batch_per_image=48, max_mask_rois=8
         ),
         detection=DetectionSettings(per_image=40),
     )

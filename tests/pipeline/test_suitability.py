@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.errors import UnsuitableScanError
-from medmaskrcnn.pipeline import LoadedModel, check_suitable, segment
+from medmaskrcnn.pipeline import LoadedModel, segment
+from medmaskrcnn.preprocess.suitable import check_suitable
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
 
