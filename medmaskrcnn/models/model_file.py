@@ -1,6 +1,7 @@
 """A model is one ``.safetensors`` file: fp16 weights and, in its header, every setting and the model's card.
 
-Nothing is unpickled. Settings can be read without torch, so that ``info`` and ``models`` stay quick.
+Nothing is unpickled. Settings can be read without torch, so that ``info`` and ``models`` stay quick. A checksum over
+settings and weights lies in the header too: a bit that flipped on the way would else pass as a weight.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import os
 import struct
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.errors import ModelFileError, OutputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from medmaskrcnn.models.mask_rcnn import MaskRCNN
 
 SUFFIX = ".safetensors"
 _METADATA_KEY = "medmaskrcnn"
+_CHECKSUM_KEY = "medmaskrcnn_sha256"
+_ALIGNMENT = 8  # bytes: safetensors wants the weights to begin at a multiple of it
+_LONGEST_REASON = 400  # characters of another library's message that we pass on
 _LARGEST_HEADER = 16 * 1024 * 1024  # bytes; ours are below 100 kB
 _SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
@@ -55,21 +61,27 @@ def read_model_settings(path: str | os.PathLike[str]) -> ModelFileSettings:
         ModelFileError: if the file is no model of ours, damaged, or made by a newer version.
     """
     path = Path(path)
-    header = _read_header(path)
+    return _settings_of(path, _read_header(path))
+
+
+def _settings_of(path: Path, header: dict[str, Any]) -> ModelFileSettings:
     metadata = header.get("__metadata__")
-    if not isinstance(metadata, dict) or _METADATA_KEY not in metadata:
+    text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
         raise ModelFileError(f"{path} is a safetensors file, but not a medmaskrcnn model (no settings inside)")
     try:
-        return ModelFileSettings.model_validate_json(metadata[_METADATA_KEY])
+        return ModelFileSettings.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        details = error.errors()
+        if any(detail["loc"] == ("format_version",) for detail in details):
+            raise ModelFileError(f"model {path} was made by a newer medmaskrcnn; upgrade to read it") from error
+        where = ".".join(str(part) for part in details[0]["loc"])
         raise ModelFileError(
-            f"the settings inside model {path} do not fit this version of medmaskrcnn: {where}: {first['msg']}"
+            f"the settings inside model {path} do not fit this version of medmaskrcnn: {where}: {details[0]['msg']}"
         ) from error
 
 
-def _read_header(path: Path) -> dict[str, object]:
+def _read_header(path: Path) -> dict[str, Any]:
     damaged = partial(ModelFileError, f"{path} is not a readable model file: it is damaged or of another format")
     try:
         with path.open("rb") as file:
@@ -94,27 +106,66 @@ def model_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def save_model(model: MaskRCNN, settings: ModelFileSettings, path: str | os.PathLike[str]) -> None:
-    """Write weights (fp16) and settings into one file, by way of a temporary name.
+    """Write weights and settings into one file, by way of a temporary name; the same model gives the same bytes.
+
+    Parameters are kept in fp16, constants of frozen normalisation in fp32.
 
     Raises:
-        ValueError: if ``settings.model`` is not what ``model`` was built from.
+        ValueError: if ``settings.model`` is not what ``model`` was built from, or a weight is not finite in fp16.
+        OutputError: if the file cannot be written.
     """
-    import torch
-    from safetensors.torch import save_file
-
     if settings.model != model.settings:
         raise ValueError("settings.model differs from the settings the network was built from")
-    weights = {
-        name: value.detach().to("cpu", torch.float16 if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in model.state_dict().items()
-    }
+    text = settings.model_dump_json()
+    ModelFileSettings.model_validate_json(text)  # what cannot be read back (a loss that is NaN) must not be written
+    data = _serialise(_stored_weights(model), text)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(weights, str(temporary), metadata={_METADATA_KEY: settings.model_dump_json()})
+        temporary.write_bytes(data)
         temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write model {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _stored_weights(model: MaskRCNN) -> dict[str, Tensor]:
+    """Parameters in fp16; buffers stay fp32, since a tiny running variance is zero in fp16 and would be divided by."""
+    import torch
+
+    constants = dict(model.named_buffers())
+    stored = {}
+    for name, value in model.state_dict().items():
+        small = value.is_floating_point() and name not in constants
+        stored[name] = value.detach().to("cpu", torch.float16 if small else value.dtype).contiguous()
+        if not bool(torch.isfinite(stored[name]).all()):
+            raise ValueError(
+                f"weight {name} cannot be saved: it holds values that are not finite in {stored[name].dtype}"
+            )
+    return stored
+
+
+def _serialise(weights: dict[str, Tensor], settings: str) -> bytes:
+    """A safetensors file whose header has its entries in one order (the library's varies from run to run)."""
+    from safetensors.torch import save
+
+    data = save(weights)
+    (length,) = struct.unpack("<Q", data[:8])
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    header["__metadata__"] = {_METADATA_KEY: settings}
+    header["__metadata__"][_CHECKSUM_KEY] = _checksum(header, body)
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def _checksum(header: dict[str, Any], body: bytes) -> str:
+    """SHA-256 of everything but the checksum itself: settings, names, shapes and bytes of the weights."""
+    metadata = {name: value for name, value in header["__metadata__"].items() if name != _CHECKSUM_KEY}
+    digest = hashlib.sha256(json.dumps({**header, "__metadata__": metadata}, sort_keys=True).encode())
+    digest.update(body)
+    return digest.hexdigest()
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSettings]:
@@ -125,21 +176,33 @@ def read_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSetting
     """
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     from medmaskrcnn.models.build import build_model
 
-    settings = read_model_settings(path)
+    path = Path(path)
+    header = _read_header(path)
+    settings = _settings_of(path, header)
+    data = path.read_bytes()
+    checksum = header["__metadata__"].get(_CHECKSUM_KEY)
+    if checksum is not None and checksum != _checksum(header, data[8 + struct.unpack("<Q", data[:8])[0] :]):
+        raise ModelFileError(f"model {path} is damaged: its checksum is wrong; get the file again")
     try:
-        weights = load_file(str(path))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"model {path} is damaged, its weights cannot be read: {error}") from error
-    with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's generator stays put
-        model = build_model(settings.model)
+        weights = load(data)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelFileError(f"model {path} is damaged, its weights cannot be read: {one_line(error)}") from error
     try:
+        with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's generator stays put
+            model = build_model(settings.model)
         model.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in weights.items()})
-    except RuntimeError as error:
-        raise ModelFileError(f"the weights in model {path} do not fit its settings: {error}") from error
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise ModelFileError(f"the weights in model {path} do not fit its settings: {one_line(error)}") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.state_dict().values() if p.is_floating_point()):
         raise ModelFileError(f"model {path} is damaged: it holds weights that are not finite")
     return model.eval(), settings
+
+
+def one_line(error: Exception) -> str:
+    """Another library's message on one line, cut where it goes on for pages."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

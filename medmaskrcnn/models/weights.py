@@ -27,6 +27,7 @@ from medmaskrcnn.config import (
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.models.model_file import one_line
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -88,18 +89,18 @@ def convert_torchvision(state: dict[str, Tensor], settings: ModelFileSettings) -
         ModelFileError: if a weight is missing, left over or of another shape.
     """
     converted = {_our_name(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
-    for name in ("rpn_head.deltas", "box_head.deltas"):
-        for kind in ("weight", "bias"):
-            if f"{name}.{kind}" in converted:
-                converted[f"{name}.{kind}"] = _swap_xy(converted[f"{name}.{kind}"])
-    for kind in ("weight", "bias"):
-        if f"mask_head.logits.{kind}" in converted:  # torchvision predicts a mask for the background too
-            converted[f"mask_head.logits.{kind}"] = converted[f"mask_head.logits.{kind}"][1:]
     model = build_model(settings.model)
     try:
+        for kind in ("weight", "bias"):
+            for name in (f"rpn_head.deltas.{kind}", f"box_head.deltas.{kind}"):
+                converted[name] = _swap_xy(converted[name])
+            name = f"mask_head.logits.{kind}"
+            converted[name] = converted[name][1:]  # torchvision predicts a mask for the background too
         model.load_state_dict(converted)
-    except RuntimeError as error:
-        raise ModelFileError(f"this is not a state dict of maskrcnn_resnet50_fpn: {error}") from error
+    except KeyError as error:
+        raise ModelFileError(f"this is not a state dict of maskrcnn_resnet50_fpn: it lacks {error}") from error
+    except (RuntimeError, IndexError) as error:
+        raise ModelFileError(f"this is not a state dict of maskrcnn_resnet50_fpn: {one_line(error)}") from error
     return model.eval()
 
 
@@ -112,7 +113,7 @@ def read_torchvision(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
-        raise ModelFileError(f"cannot read {path} as a state dict of tensors: {error}") from error
+        raise ModelFileError(f"cannot read {path} as a state dict of tensors: {one_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelFileError(f"{path} does not hold a state dict of tensors")
     return state

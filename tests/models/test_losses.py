@@ -104,12 +104,22 @@ def test_mask_targets_keep_a_boundary_within_a_voxel() -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_mask_targets_are_of_the_owner_in_its_box(dims: int) -> None:
-    masks = half_filled(dims).to(torch.uint8)  # as bytes the second object vanishes
+    masks = half_filled(dims)
     boxes = torch.tensor([[0.0] * (dims - 1) + [4.0] + [8.0] * dims, [0.0] * dims + [8.0] * (dims - 1) + [4.0]])
     targets = mask_targets(masks, boxes, torch.tensor([0, 0]), 2)
     assert targets[0].max() < 1.0 and targets[0].min() == 0.0
     assert targets[1].min() > 0.0 and targets[1].max() == 1.0
-    assert float(mask_targets(masks, boxes, torch.tensor([1, 1]), 2).abs().max()) == 0.0
+    torch.testing.assert_close(mask_targets(masks, boxes, torch.tensor([1, 1]), 2).amax(), torch.tensor(0.25))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_bytes_count_255_to_the_voxel(dims: int) -> None:
+    box = torch.tensor([[1.0] * dims + [7.0] * dims])
+    inside = mask_targets((half_filled(dims) * 255).to(torch.uint8), box.repeat(2, 1), torch.tensor([0, 1]), 4)
+    as_floats = mask_targets(half_filled(dims), box.repeat(2, 1), torch.tensor([0, 1]), 4)
+    torch.testing.assert_close(inside, as_floats, atol=1 / 255, rtol=0)  # a quarter of 255 is no whole number
+    yes = mask_targets(half_filled(dims).bool(), box, torch.tensor([0]), 4)
+    torch.testing.assert_close(yes, as_floats[:1])
 
 
 @pytest.mark.parametrize("dims", [2, 3])

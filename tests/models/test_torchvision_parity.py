@@ -67,9 +67,9 @@ def oracle_network(seed: int) -> nn.Module:
     network.transform.min_size = (200,)  # spreads need not be exact, and a small image is soon through
     heads.score_thresh = 0.0
     spread(network, network.rpn.head.cls_logits, 2.0)
-    spread(network, network.rpn.head.bbox_pred, 0.2)
+    spread(network, network.rpn.head.bbox_pred, 0.1)
     spread(network, heads.box_predictor.cls_score, 1.5)
-    spread(network, heads.box_predictor.bbox_pred, 1.0)
+    spread(network, heads.box_predictor.bbox_pred, 0.3)
     spread(network, heads.mask_predictor.mask_fcn_logits, 2.0)
     network.transform.min_size, heads.score_thresh = full_size, THRESHOLD
     return network
