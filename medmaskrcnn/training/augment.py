@@ -19,6 +19,7 @@ from medmaskrcnn.models.mask_rcnn import Targets
 from medmaskrcnn.training.cases import LabelledCase, dense_occupancy
 
 _INSIDE = 128  # occupancy, of 255, from which a voxel belongs to an object
+_FAVOUR = 0.5  # share of windows with an object that the favoured class has
 _KNOTS = 5  # per axis, of the smooth random fields
 _LEAST_VOXELS = 4  # an object of which fewer lie in the window is left out
 
@@ -28,7 +29,8 @@ class AugmentSettings(Settings):
 
     Attributes:
         patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
-        foreground: Share of windows that are centred near an object.
+        foreground: Share of windows that are centred near an object, classes being equally likely.
+        favoured: Index of a class that is the one in half of those windows: small objects among large ones.
         rotate_degrees: Largest rotation in the H-W plane.
         zoom: Largest relative change of size, per axis.
         shift: Largest shift, as a share of the window, per axis.
@@ -41,6 +43,7 @@ class AugmentSettings(Settings):
 
     patch: tuple[Count, Count, Count]
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.67
+    favoured: int | None = None
     rotate_degrees: float = 0.0
     zoom: float = 0.0
     shift: float = 0.0
@@ -69,7 +72,7 @@ def draw_sample(
     """
     slices = settings.patch[0] + 2 * context_slices
     shape = (slices, *settings.patch[1:])
-    start = _window_start(case, shape, settings.foreground, random, beyond=context_slices)
+    start = _window_start(case, shape, settings, random, beyond=context_slices)
     image = _cut(case.image, start, shape)
     labels, masks = dense_occupancy(case, start, shape)
     image, masks = _move(image, masks, settings, random)
@@ -85,14 +88,16 @@ def _uniform(random: torch.Generator, low: float, high: float) -> float:
 
 
 def _window_start(
-    case: LabelledCase, shape: tuple[int, ...], foreground: float, random: torch.Generator, *, beyond: int
+    case: LabelledCase, shape: tuple[int, ...], settings: AugmentSettings, random: torch.Generator, *, beyond: int
 ) -> tuple[int, ...]:
     """First voxel of a window; it may begin ``beyond`` slices outside, so that the outermost slices are learnt too."""
     size = (case.image.shape[1] + 2 * beyond, *case.image.shape[2:])
     centre = [_uniform(random, min(n, s) / 2, max(s - n / 2, min(n, s) / 2)) for n, s in zip(shape, size, strict=True)]
-    if case.objects and _uniform(random, 0, 1) < foreground:
+    if case.objects and _uniform(random, 0, 1) < settings.foreground:
         classes = sorted({item.label for item in case.objects})
         label = classes[int(torch.randint(len(classes), (), generator=random))]
+        if settings.favoured in classes and _uniform(random, 0, 1) < _FAVOUR:
+            label = settings.favoured
         members = [item for item in case.objects if item.label == label]
         item = members[int(torch.randint(len(members), (), generator=random))]
         inside = torch.nonzero(item.crop >= _INSIDE)

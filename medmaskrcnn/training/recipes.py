@@ -133,9 +133,15 @@ def phantom_ct() -> Recipe:
         class_names=PHANTOM_CLASSES,
         backbone=BackboneSettings(name="light", fpn_channels=48, strides=strides),
         anchors=AnchorSettings(sizes=((6, 9, 9), (13, 18, 18), (24, 34, 34), (50, 60, 60), (80, 95, 95))),
-        rpn=RPNSettings(pre_nms_top_n=600, post_nms_top_n=250, matcher="atss", batch_per_image=192),
+        rpn=RPNSettings(pre_nms_top_n=1000, post_nms_top_n=500, matcher="atss", batch_per_image=256),
         roi=RoISettings(
-            box_hidden=128, mask_channels=48, mask_convs=3, canonical_size=64.0, batch_per_image=96, max_mask_rois=12
+            box_hidden=128,
+            mask_channels=48,
+            mask_convs=3,
+            canonical_size=224.0,
+            batch_per_image=160,
+            positive_fraction=0.4,
+            max_mask_rois=12,
         ),
         detection=DetectionSettings(per_image=80),
     )
@@ -151,7 +157,12 @@ def phantom_ct() -> Recipe:
         single=("liver", "spleen", "right kidney", "left kidney", "right lung", "left lung"),
     )
     augment = AugmentSettings(
-        patch=(96, 144, 144), foreground=0.75, shift_intensity=0.1, scale_intensity=0.1, noise=0.1
+        patch=(96, 144, 144),
+        foreground=0.8,
+        favoured=PHANTOM_CLASSES.index("tumour"),
+        shift_intensity=0.1,
+        scale_intensity=0.1,
+        noise=0.1,
     )
     settings = ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference)
     return settings, augment, LoopSettings(steps=1600)
