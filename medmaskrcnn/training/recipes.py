@@ -92,7 +92,7 @@ def abdomen_mr_3d() -> Recipe:
     inference = InferenceSettings(tile=(64, 192, 192), single=ABDOMEN_CLASSES)
     augment = AugmentSettings(patch=(40, 128, 128), foreground=0.2, **_MR_AUGMENT)
     settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=1500)
+    return settings, augment, LoopSettings(steps=3000)
 
 
 def _abdomen_mr_2d(context_slices: int) -> Recipe:
@@ -111,7 +111,7 @@ def _abdomen_mr_2d(context_slices: int) -> Recipe:
     inference = InferenceSettings(single=ABDOMEN_CLASSES)
     augment = AugmentSettings(patch=(1, 192, 192), foreground=0.7, **_MR_AUGMENT)
     settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=1500, batch=8)
+    return settings, augment, LoopSettings(steps=900, batch=8)
 
 
 def abdomen_mr_2d() -> Recipe:
@@ -165,7 +165,7 @@ def phantom_ct() -> Recipe:
         noise=0.1,
     )
     settings = ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=1600)
+    return settings, augment, LoopSettings(steps=2500)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
