@@ -36,7 +36,7 @@ BOX_PX = 1e-3
 SCORE = 1e-5
 PROBABILITY = 1e-4
 LEAST_FOUND = 20
-LEAST_DICE = 0.97  # torchvision truncates boxes to whole pixels before pasting: the outlines differ by up to one
+LEAST_DICE = 0.95  # torchvision truncates boxes to whole pixels before pasting: up to one of the 15 of the smallest
 
 
 def random_image(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

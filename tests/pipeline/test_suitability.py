@@ -78,7 +78,7 @@ def test_out_of_domain_is_refused_or_stamped(tiny_model: Make, make_blobs: Calla
     [
         ("MR", "CT", 0, "model tiny was made for MR, but this scan is CT"),
         ("CT", "MR", 0, "model tiny was made for CT, but this scan is MR"),
-        ("MR", None, -1024, "made for MR, but the values of this scan look like those of a CT"),
+        ("MR", None, -1024, "made for MR, but this scan's values look like those of a CT"),
         ("MR", None, 0, None),
         ("MR", "MR", -1024, None),
         (None, "CT", -1024, None),
