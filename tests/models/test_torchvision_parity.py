@@ -36,7 +36,9 @@ BOX_PX = 1e-3
 SCORE = 1e-5
 PROBABILITY = 1e-4
 LEAST_FOUND = 20
-LEAST_DICE = 0.95  # torchvision truncates boxes to whole pixels before pasting: up to one of the 15 of the smallest
+# torchvision's paste truncates a box to whole pixels and counts its last one: masks some pixels wide come out a row or so
+# larger. Shifted by one pixel more, the worst of those below would be 0.86 and the mean 0.92.
+LEAST_DICE, LEAST_MEAN_DICE = 0.95, 0.97
 
 
 def random_image(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -157,12 +159,13 @@ def test_pasted_masks_are_alike() -> None:
     probabilities = torch.stack([torch.sigmoid(9 * (0.6 - rows**2 - (1 + i / 12) * columns**2)) for i in range(12)])
     shape = (110, 120)
     oracle = paste_masks_in_image(probabilities[:, None], boxes[:, [1, 0, 3, 2]], shape)[:, 0] >= 0.5
-    windows = mask_windows(boxes, shape)
+    windows, scores = mask_windows(boxes, shape), []
     for mask, window, theirs in zip(paste_masks(probabilities, boxes, windows), windows.tolist(), oracle, strict=True):
         ours = torch.zeros(shape, dtype=torch.bool)
         ours[window[0] : window[2], window[1] : window[3]] = mask >= 0.5
-        dice = 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum())
-        assert dice > LEAST_DICE
+        scores.append(float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum())))
+    assert min(scores) > LEAST_DICE
+    assert sum(scores) / len(scores) > LEAST_MEAN_DICE
 
 
 def test_state_dicts_of_other_networks_are_refused() -> None:
