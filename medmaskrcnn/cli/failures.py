@@ -18,7 +18,6 @@ from medmaskrcnn.cli.console import tell
 from medmaskrcnn.errors import AmbiguousInputError, MedMaskRCNNError
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 EXIT_CODES_HELP = "Exit codes: 0 all right, 1 some case failed or was refused, 2 wrong use."
 

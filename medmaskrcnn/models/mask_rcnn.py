@@ -80,7 +80,7 @@ class MaskRCNN(nn.Module):
         """
         shapes = self._shapes(images, image_shapes)
         pyramid = self.pyramid(images)
-        proposals = self._propose(pyramid, images, shapes)
+        proposals = self._propose(*self._rpn(pyramid, images), shapes)
         logits, deltas = self.box_head(self._align(pyramid, proposals, self.settings.roi.box_size))
         counts = [len(p) for p in proposals]
         found = [
@@ -115,10 +115,7 @@ class MaskRCNN(nn.Module):
             zip(("objectness", "rpn_box"), self._rpn_losses(objectness, deltas, anchors, targets), strict=True)
         )
         with torch.no_grad():
-            proposals = [
-                propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
-                for i, shape in enumerate(shapes)
-            ]
+            proposals = self._propose(objectness, deltas, anchors, shapes)
         terms |= self._head_losses(pyramid, proposals, targets)
         weights = self.settings.loss
         return {name: value * getattr(weights, name) for name, value in terms.items()}
@@ -140,8 +137,9 @@ class MaskRCNN(nn.Module):
         )
         return objectness, deltas, anchors
 
-    def _propose(self, pyramid: Sequence[Tensor], images: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
-        objectness, deltas, anchors = self._rpn(pyramid, images)
+    def _propose(
+        self, objectness: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], shapes: list[tuple[int, ...]]
+    ) -> list[Tensor]:
         return [
             propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
             for i, shape in enumerate(shapes)
