@@ -1,10 +1,4 @@
-"""Decoding the slices of an arranged DICOM scan into a Volume.
-
-Decoders: pydicom for uncompressed data, RLE and JPEG-LS through pylibjpeg-rle and pyjpegls, JPEG 2000 through
-pylibjpeg-openjpeg, JPEG and JPEG lossless through python-gdcm. Which one decodes is fixed, so that the same file gives
-the same voxels whatever else is installed; gdcm decodes only what nothing else can, because damaged data makes it end
-the process.
-"""
+"""Decoding the slices of an arranged DICOM scan into a Volume."""
 
 from __future__ import annotations
 
@@ -15,44 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.dataset import FileDataset
-from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_color_lut, apply_modality_lut
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom_arrange import Arrangement, Slice
 from medmaskrcnn.io.dicom_header import DicomFile
+from medmaskrcnn.io.dicom_pixels import PLUGINS, check_frames, complete_syntax
 from medmaskrcnn.io.dicom_series import DicomScan
 from medmaskrcnn.io.guard import reading
-from medmaskrcnn.io.jpeg_check import JPEG_SYNTAXES, check_jpeg
 from medmaskrcnn.io.values import float_type, is_whole, rescale, smallest_integer_type
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
-
-_PLUGINS = {
-    RLELossless: "pylibjpeg",
-    JPEGLSLossless: "pyjpegls",
-    JPEGLSNearLossless: "pyjpegls",
-    JPEG2000Lossless: "pylibjpeg",
-    JPEG2000: "pylibjpeg",
-    HTJ2KLossless: "pylibjpeg",
-    HTJ2KLosslessRPCL: "pylibjpeg",
-    HTJ2K: "pylibjpeg",
-    **dict.fromkeys(JPEG_SYNTAXES, "gdcm"),
-}
-"""pydicom's name of the decoder for each compressed transfer syntax."""
 
 
 def read_dicom(scan: DicomScan) -> Volume:
@@ -135,12 +101,9 @@ def _decode(file: DicomFile) -> NDArray[Any]:
     """All frames of one file: ``(frames, H, W)``, or ``(frames, 3, H, W)`` in colour."""
     with reading(file.path, "DICOM"):
         dataset = dcmread(file.path, force=True)
-        _complete_syntax(dataset)
-        syntax = dataset.file_meta.TransferSyntaxUID
-        dataset.pixel_array_options(decoding_plugin=_PLUGINS.get(syntax, ""))
-        if syntax in JPEG_SYNTAXES:
-            for frame in generate_frames(dataset.PixelData, number_of_frames=len(file.frames)):
-                check_jpeg(frame, rows=file.rows, columns=file.columns, samples=file.samples)
+        complete_syntax(dataset)
+        check_frames(dataset)
+        dataset.pixel_array_options(decoding_plugin=PLUGINS.get(dataset.file_meta.TransferSyntaxUID, ""))
         pixels = dataset.pixel_array
         if file.photometric == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
@@ -150,14 +113,6 @@ def _decode(file: DicomFile) -> NDArray[Any]:
         if pixels.shape[-1] == 1:
             return np.asarray(pixels[..., 0])
         return np.asarray(np.moveaxis(pixels[..., :3], -1, 1))
-
-
-def _complete_syntax(dataset: FileDataset) -> None:
-    """Files without meta header name no transfer syntax; how pydicom could parse them tells it."""
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        implicit, little = dataset.original_encoding
-        uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else uncompressed
 
 
 def _provenance(scan: DicomScan, arrangement: Arrangement, slices: list[Slice]) -> Provenance:
