@@ -270,6 +270,22 @@ class InferenceSettings(Settings):
     single: tuple[str, ...] = ()
 
 
+class LabelCode(Settings):
+    """What a class is in coded terms, each ``(scheme, value, meaning)``, e.g. ``("SCT", "10200004", "Liver")``.
+
+    Attributes:
+        type: What it is.
+        category: What kind of thing that is; anatomy where not given.
+        modifier: Its side.
+        region: Where a change of tissue (a tumour) lies.
+    """
+
+    type: tuple[str, str, str]
+    category: tuple[str, str, str] | None = None
+    modifier: tuple[str, str, str] | None = None
+    region: tuple[str, str, str] | None = None
+
+
 class ModelCard(Settings):
     """What a user must know before trusting a model; printed by ``medmaskrcnn models``.
 
@@ -284,6 +300,8 @@ class ModelCard(Settings):
         scores: Measured figures, name to sentence.
         limits: What it cannot do.
         made_by: The command that made it.
+        codes: Coded terms of classes that :mod:`medmaskrcnn.dicom.codes` does not know, or knows otherwise, by class
+            name; the DICOM exports use them.
     """
 
     name: str
@@ -296,6 +314,7 @@ class ModelCard(Settings):
     scores: dict[str, str] = {}
     limits: tuple[str, ...] = ()
     made_by: str = ""
+    codes: dict[str, LabelCode] = {}
 
 
 class ModelFileSettings(Settings):

@@ -257,6 +257,7 @@ def _record(
             "score": threshold,
             "classes": list(classes) if classes is not None else list(loaded.settings.model.class_names),
             "inference": loaded.settings.inference.model_dump(mode="json"),
+            **({"codes": {n: c.model_dump(mode="json") for n, c in card.codes.items()}} if card.codes else {}),
         },
         source={
             "format": origin.format,

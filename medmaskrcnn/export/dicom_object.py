@@ -1,0 +1,135 @@
+"""What SEG, RTSTRUCT and SR have in common: whose they are, who made them, when, and how they reach the disk.
+
+Nothing here depends on the clock: content dates are the source series' own, so that the same work written twice is
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import IO, Literal
+
+from pydicom.dataset import Dataset
+from pydicom.valuerep import DA, TM
+
+from medmaskrcnn.dicom.codes import Coding, coding_of
+from medmaskrcnn.dicom.uids import ResultUIDs
+from medmaskrcnn.export.source_series import SourceSeries
+from medmaskrcnn.export.table import OUT_OF_DOMAIN
+from medmaskrcnn.structures.case_result import CaseResult
+
+AlgorithmType = Literal["AUTOMATIC", "SEMIAUTOMATIC"]
+"""How segments came about; semiautomatic once a person has corrected them (0062,0008), (3006,0036)."""
+
+MANUFACTURER = "medmaskrcnn"
+SERIES_NUMBERS = {"SEG": 9001, "RTSTRUCT": 9002, "SR": 9003}
+_LONG, _SHORT = 64, 16  # characters of VR LO and SH
+_NO_DATE, _NO_TIME = "19000101", "000000"
+
+
+@dataclass(frozen=True, eq=False)
+class Labelling:
+    """How one instance is called in DICOM.
+
+    Attributes:
+        label: What a viewer lists, ``"liver 1"``: the class and its id, unique in the object.
+        name: The class.
+        coding: Its coded terms.
+        tracking_uid: The UID that names it in SEG and SR alike.
+        score: The model's score.
+    """
+
+    label: str
+    name: str
+    coding: Coding
+    tracking_uid: str
+    score: float
+
+
+def uids_of(result: CaseResult, source: SourceSeries, algorithm: AlgorithmType) -> ResultUIDs:
+    """The UIDs that the result's objects get; other ones once a person has corrected it."""
+    return ResultUIDs(result, source.series_uid, source.sop_instance_uids, variant=algorithm)
+
+
+def labellings(result: CaseResult, uids: ResultUIDs) -> list[Labelling]:
+    """One per instance of the result, in the order of the ids 1..n."""
+    found = result.instances
+    codes = result.record.settings.get("codes")
+    names = [found.class_names[label] for label in found.labels]
+    return [
+        Labelling(
+            label=f"{name[: _LONG - 8]} {i + 1}",
+            name=name,
+            coding=coding_of(name, codes),
+            tracking_uid=uids.tracking(i),
+            score=float(found.scores[i]),
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def series_description(result: CaseResult, what: str) -> str:
+    """Begins with RESEARCH, and says so where the model was used out of its domain; at most 64 characters."""
+    stamp = "RESEARCH OUT OF DOMAIN" if result.record.out_of_domain else "RESEARCH"
+    return f"{stamp} {what} by {printable(result.record.model_name)}"[:_LONG].strip()
+
+
+def content_description(result: CaseResult) -> str:
+    """What the object says of itself, at most 64 characters."""
+    return (OUT_OF_DOMAIN if result.record.out_of_domain else "Research use only. Not a medical device.")[:_LONG]
+
+
+def printable(text: str) -> str:
+    """``text`` without what DICOM's short strings may not hold: backslashes and control characters."""
+    return "".join(c if c.isprintable() and c != "\\" else "_" for c in text)
+
+
+def software_version(result: CaseResult) -> str:
+    """``"0.1.0"`` of ``"medmaskrcnn 0.1.0"``."""
+    return result.record.software.rpartition(" ")[2][:_LONG]
+
+
+def serial_number(result: CaseResult) -> str:
+    """The model's hash: which weights were at work."""
+    return result.record.model_sha256[:_LONG] or "unknown"
+
+
+def content_date_time(source: SourceSeries) -> tuple[str, str]:
+    """Date and time of the scan, which stand for those of the content: the clock would make each writing differ."""
+    header = source.first
+    for kind in ("Content", "Acquisition", "Series", "Study"):
+        date = header.get(f"{kind}Date")
+        if date:
+            return _date(str(date)), _time(str(header.get(f"{kind}Time") or ""))
+    return _NO_DATE, _NO_TIME
+
+
+def _date(text: str) -> str:
+    try:
+        return text if DA(text) and len(text) == len(_NO_DATE) else _NO_DATE
+    except ValueError:
+        return _NO_DATE
+
+
+def _time(text: str) -> str:
+    try:
+        return text if text and TM(text) else _NO_TIME
+    except ValueError:
+        return _NO_TIME
+
+
+def stop_the_clock(dataset: Dataset, source: SourceSeries) -> None:
+    """Set what a library has taken from the clock to :func:`content_date_time`."""
+    date, time = content_date_time(source)
+    dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
+    for item in dataset.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in item:
+            item.ContributionDateTime = date + time
+
+
+def write_dataset(dataset: Dataset, stream: IO[bytes]) -> None:
+    """Write a DICOM file (PS3.10); the same dataset gives the same bytes."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    stream.write(buffer.getvalue())

@@ -1,0 +1,325 @@
+"""DICOM Segmentation (PS3.3 A.51): every instance a segment, voxel for voxel on the images of its scan.
+
+BINARY: a bit a voxel, one segment and one tracking UID per instance; segments may overlap, as a tumour does its
+liver. LABELMAP: one number a voxel, run-length encoded: a twentieth of the size, for results without overlaps and
+readers that know it (it came into the standard in 2024).
+
+A result without instances is a result: it becomes one segment for each class that was looked for, each with an empty
+frame, so that the object is valid and says what was not found.
+
+highdicom makes the object. It takes segments either as one dense array each or as one array of numbers; the
+instances go in as the latter, sorted into as few layers without overlap as will do, so memory stays that of a few
+volumes whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO, Any, Literal
+
+import numpy as np
+from highdicom import (
+    AlgorithmIdentificationSequence,
+    CoordinateSystemNames,
+    PixelMeasuresSequence,
+    PlanePositionSequence,
+)
+from highdicom.seg import SegmentDescription, Segmentation
+from highdicom.sr import CodedConcept
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+
+from medmaskrcnn.dicom.codes import Coding, Term, coding_of
+from medmaskrcnn.dicom.uids import ResultUIDs
+from medmaskrcnn.errors import OutputError
+from medmaskrcnn.export.dicom_object import (
+    MANUFACTURER,
+    SERIES_NUMBERS,
+    AlgorithmType,
+    Labelling,
+    content_date_time,
+    content_description,
+    labellings,
+    printable,
+    serial_number,
+    series_description,
+    software_version,
+    stop_the_clock,
+    uids_of,
+    write_dataset,
+)
+from medmaskrcnn.export.preview_style import class_colour
+from medmaskrcnn.export.source_series import SourceSeries, read_source
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels
+from medmaskrcnn.structures.volume import Volume
+
+Encoding = Literal["binary", "auto"]
+"""``"auto"`` lets a result without overlaps become a LABELMAP."""
+
+_MAX_SEGMENTS = np.iinfo(np.uint16).max  # Segment Number (0062,0004) is 16 bits
+
+
+def write_seg(
+    result: CaseResult,
+    volume: Volume,
+    stream: IO[bytes],
+    *,
+    encoding: Encoding = "binary",
+    algorithm: AlgorithmType = "AUTOMATIC",
+) -> None:
+    """Write the result's instances as a DICOM SEG; the same result gives the same bytes.
+
+    Args:
+        result: The result; segment numbers are its ids 1..n.
+        volume: The scan it belongs to, read from DICOM.
+        stream: Binary stream to write to.
+        encoding: ``"binary"``, or ``"auto"``: a LABELMAP where no two instances share a voxel.
+        algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
+
+    Raises:
+        OutputError: if the scan is no DICOM series, or its files are gone.
+    """
+    source = read_source(volume, "a DICOM SEG")
+    write_dataset(make_seg(result, source, encoding=encoding, algorithm=algorithm), stream)
+
+
+def make_seg(
+    result: CaseResult, source: SourceSeries, *, encoding: Encoding = "binary", algorithm: AlgorithmType = "AUTOMATIC"
+) -> Segmentation:
+    """The object that :func:`write_seg` writes."""
+    found = result.instances
+    if len(found) > _MAX_SEGMENTS:
+        raise OutputError(f"a DICOM SEG holds at most {_MAX_SEGMENTS} segments, the result has {len(found)}")
+    uids = uids_of(result, source, algorithm)
+    layers = separate(found)
+    label_map = encoding == "auto" and len(layers) == 1
+    descriptions = _descriptions(result, uids, algorithm)
+    parts = [_part(result, source, uids, descriptions, layer, label_map) for layer in layers]
+    seg = _joined(parts)
+    _name_dimensions(seg, uids)
+    stop_the_clock(seg, source)
+    seg.ContentCreatorName = ""  # type 2 in PS3.3, table 10-12; highdicom leaves it out
+    return seg
+
+
+def _part(
+    result: CaseResult,
+    source: SourceSeries,
+    uids: ResultUIDs,
+    descriptions: Sequence[SegmentDescription],
+    layer: Sequence[int],
+    label_map: bool,
+) -> Segmentation:
+    """The object with the frames of one layer's segments alone; it describes all segments."""
+    pixels, places = _stacked(result.instances, layer)
+    date, time = content_date_time(source)
+    return Segmentation(
+        source_images=list(source.headers),
+        pixel_array=pixels,
+        segmentation_type="LABELMAP" if label_map else "BINARY",
+        segment_descriptions=descriptions,
+        series_instance_uid=uids.series("SEG"),
+        series_number=SERIES_NUMBERS["SEG"],
+        sop_instance_uid=uids.instance("SEG"),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=printable(result.record.model_name)[:64] or MANUFACTURER,
+        software_versions=software_version(result),
+        device_serial_number=serial_number(result),
+        transfer_syntax_uid=RLELossless if label_map else ExplicitVRLittleEndian,
+        pixel_measures=_measures(result, source),
+        plane_positions=[_position(source, d) for d in places],
+        omit_empty_frames=len(layer) > 0,
+        content_label="RESEARCH",
+        content_description=content_description(result),
+        series_description=series_description(result, "segmentation"),
+        content_date=date,
+        content_time=time,
+        series_date=date,
+        series_time=time,
+    )
+
+
+def separate(instances: Instances) -> list[list[int]]:
+    """Sort instances into layers, each without overlap: each goes into the first layer where it has room.
+
+    Nothing at all is one empty layer.
+    """
+    hits: dict[int, set[int]] = {i: set() for i in range(len(instances))}
+    for i, j in meeting_pairs(instances, instances):
+        if i < j and shared_voxels(instances, i, instances, j):
+            hits[j].add(i)
+    layers: list[list[int]] = []
+    for i in range(len(instances)):
+        layer = next((members for members in layers if hits[i].isdisjoint(members)), None)
+        if layer is None:
+            layers.append([i])
+        else:
+            layer.append(i)
+    return layers or [[]]
+
+
+def _stacked(found: Instances, layer: Sequence[int]) -> tuple[NDArray[Any], list[int]]:
+    """Frames ``(F, H, W)`` holding segment numbers, those without any left out, and the slice D of each."""
+    dtype = np.uint8 if len(found) <= np.iinfo(np.uint8).max else np.uint16
+    windows = [(i, *found.window(i)) for i in layer]
+    touched = sorted({d for _, along, _, _ in windows for d in range(along.start, along.stop)})
+    frames, places = [], []
+    for d in touched:
+        frame = np.zeros(found.grid.shape[1:], dtype)
+        for i, along, rows, columns in windows:
+            if along.start <= d < along.stop:
+                frame[rows, columns][found.masks[i][d - along.start]] = i + 1
+        if frame.any():
+            frames.append(frame)
+            places.append(d)
+    if not frames:  # nothing was found: an empty frame at the first slice, for each class
+        return np.zeros((1, *found.grid.shape[1:]), dtype), [0]
+    return np.stack(frames), places
+
+
+def _joined(parts: Sequence[Segmentation]) -> Segmentation:
+    """All layers' frames in the first layer's object, their dimension indices counted anew (PS3.3 C.7.6.17)."""
+    whole = parts[0]
+    if len(parts) == 1:
+        return whole
+    whole.SegmentsOverlap = "YES"
+    whole.PixelData = _joined_bits(parts)
+    items = [item for part in parts for item in part.PerFrameFunctionalGroupsSequence]
+    whole.PerFrameFunctionalGroupsSequence = items
+    whole.NumberOfFrames = len(items)
+    positions = [tuple(float(v) for v in item.PlanePositionSequence[0].ImagePositionPatient) for item in items]
+    normal = np.cross(*np.reshape(_orientation(whole), (2, 3)))
+    ranks = {p: rank for rank, p in enumerate(sorted(set(positions), key=lambda p: float(normal @ p)), start=1)}
+    for item, position in zip(items, positions, strict=True):
+        segment = int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        item.FrameContentSequence[0].DimensionIndexValues = [segment, ranks[position]]
+    return whole
+
+
+def _orientation(seg: Segmentation) -> list[float]:
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    return [float(v) for v in shared.PlaneOrientationSequence[0].ImageOrientationPatient]
+
+
+def _joined_bits(parts: Sequence[Segmentation]) -> bytes:
+    """Bits of all parts' frames one after the other; a frame need not end with a byte (PS3.5 8.2)."""
+    n_bits = [int(part.Rows) * int(part.Columns) * int(part.NumberOfFrames) for part in parts]
+    if all(n % 16 == 0 for n in n_bits):
+        return b"".join(part.PixelData[: n // 8] for part, n in zip(parts, n_bits, strict=True))
+    bits = [
+        np.unpackbits(np.frombuffer(part.PixelData, np.uint8), count=n, bitorder="little")
+        for part, n in zip(parts, n_bits, strict=True)
+    ]
+    packed = np.packbits(np.concatenate(bits), bitorder="little").tobytes()
+    return packed + b"\0" * (len(packed) % 2)
+
+
+def _descriptions(result: CaseResult, uids: ResultUIDs, algorithm: AlgorithmType) -> list[SegmentDescription]:
+    if result.kept:
+        return [
+            _description(number, labelling, result, algorithm)
+            for number, labelling in enumerate(labellings(result, uids), start=1)
+        ]
+    extra = result.record.settings.get("codes")
+    wanted = result.record.settings.get("classes") or result.candidates.class_names
+    return [
+        _description(
+            number, Labelling(f"{name[:50]}: none found", name, coding_of(name, extra), "", 0.0), result, algorithm
+        )
+        for number, name in enumerate(wanted, start=1)
+    ]
+
+
+def _description(
+    number: int, labelling: Labelling, result: CaseResult, algorithm: AlgorithmType
+) -> SegmentDescription:
+    """One item of the Segment Sequence (PS3.3 C.8.20.2)."""
+    coding = labelling.coding
+    tracked = bool(labelling.tracking_uid)
+    item = SegmentDescription(
+        segment_number=number,
+        segment_label=printable(labelling.label),
+        segmented_property_category=coded(coding.category),
+        segmented_property_type=coded(coding.type),
+        algorithm_type=algorithm,
+        algorithm_identification=algorithm_of(result),
+        tracking_uid=labelling.tracking_uid if tracked else None,
+        tracking_id=tracking_id(labelling) if tracked else None,
+        anatomic_regions=None if coding.region is None else [coded(coding.region)],
+        display_color=None,
+    )
+    _add_sides(item, coding)
+    label = result.candidates.class_names.index(labelling.name)
+    item.RecommendedDisplayCIELabValue = cielab(class_colour(label))
+    if tracked:
+        item.SegmentDescription = f"{printable(labelling.name)[:40]}, score {labelling.score:.3f}"
+    return item
+
+
+def _add_sides(item: Dataset, coding: Coding) -> None:
+    if coding.modifier is not None:
+        item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [coded(coding.modifier)]
+    if coding.region_modifier is not None:
+        item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [coded(coding.region_modifier)]
+
+
+def algorithm_of(result: CaseResult) -> AlgorithmIdentificationSequence:
+    """The model and the software that ran it (PS3.3, table 10-19)."""
+    record = result.record
+    return AlgorithmIdentificationSequence(
+        name=printable(record.model_name)[:64] or MANUFACTURER,
+        family=codes.DCM.ArtificialIntelligence,
+        version=record.model_sha256[:16] or "unknown",
+        source=MANUFACTURER,
+        parameters={"software": record.software, "score_threshold": f"{result.score_threshold:g}"},
+    )
+
+
+def tracking_id(labelling: Labelling) -> str:
+    """Tracking ID (0062,0020): the label, for people; the UID beside it is for programs."""
+    return printable(labelling.label)
+
+
+def coded(term: Term) -> CodedConcept:
+    """A term as highdicom takes it."""
+    return CodedConcept(term.value, term.scheme, term.meaning)
+
+
+def cielab(colour: tuple[int, int, int]) -> list[int]:
+    """An sRGB colour as PCS-value L*, a*, b* in 16 bits (PS3.3 C.10.7.1.1)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    to_xyz_d50 = np.array(
+        [[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]]
+    )
+    white = np.array([0.96422, 1.0, 0.82521])
+    ratio = to_xyz_d50 @ linear / white
+    f = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    lightness, a, b = 116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])
+    scaled = (lightness / 100 * 65535, (a + 128) / 255 * 65535, (b + 128) / 255 * 65535)
+    return [int(np.clip(round(float(v)), 0, 65535)) for v in scaled]
+
+
+def _measures(result: CaseResult, source: SourceSeries) -> PixelMeasuresSequence:
+    """Pixel Spacing and the step between slices, which is also their thickness (PS3.3 C.7.6.16.2.1)."""
+    plane, affine = source.planes[0].plane, result.candidates.grid.affine_vox_to_ras
+    normal = np.cross(affine[:3, 1], affine[:3, 2])
+    step = abs(float(affine[:3, 0] @ normal / np.linalg.norm(normal)))
+    spacing = step if len(source.planes) > 1 else None
+    return PixelMeasuresSequence(pixel_spacing=plane.spacing_mm, slice_thickness=step, spacing_between_slices=spacing)
+
+
+def _position(source: SourceSeries, d: int) -> PlanePositionSequence:
+    return PlanePositionSequence(CoordinateSystemNames.PATIENT, source.planes[d].plane.position_lps_mm)
+
+
+def _name_dimensions(seg: Segmentation, uids: ResultUIDs) -> None:
+    """The one UID that highdicom draws at random, made one of ours (PS3.3 C.7.6.17)."""
+    uid = uids.other("SEG", "dimensions")
+    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
+    for item in seg.DimensionIndexSequence:
+        item.DimensionOrganizationUID = uid

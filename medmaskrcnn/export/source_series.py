@@ -1,0 +1,154 @@
+"""The DICOM series that a result was made from, read again when a DICOM object is to be written about it.
+
+A result knows the UIDs of its scan and nothing of the patient. The objects that go back into an archive must carry
+the patient, the study and the frame of reference of the scan: they are taken from the scan's own headers at the
+moment of writing, and kept nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+
+from medmaskrcnn.dicom.frames import frames_of
+from medmaskrcnn.dicom.geometry import Plane
+from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid
+from medmaskrcnn.structures.volume import Volume
+
+_PLACE_TOLERANCE = 0.3  # of a slice step: how far a header's plane may lie off the grid's (rounded positions)
+_SHORT = 16  # characters of VR SH
+_TYPE_2 = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator",
+)  # fmt: skip
+"""Attributes that must be there but may be empty, and that badly anonymised files lack."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourcePlane:
+    """Where one slice of the grid comes from.
+
+    Attributes:
+        header: The file's header, without pixels.
+        frame: Number of the frame in a multi-frame file, from 1; ``None`` for a file of one image.
+        plane: Its place in the patient, as the header gives it.
+    """
+
+    header: Dataset
+    frame: int | None
+    plane: Plane
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSeries:
+    """Headers of a scan.
+
+    Attributes:
+        headers: One per file of the scan's first channel, in slice order, without pixels.
+        planes: One per slice of the grid, in its order.
+    """
+
+    headers: tuple[Dataset, ...]
+    planes: tuple[SourcePlane, ...]
+
+    @property
+    def first(self) -> Dataset:
+        """The header that speaks for patient, study and series."""
+        return self.headers[0]
+
+    @property
+    def series_uid(self) -> str:
+        """Series Instance UID of the scan."""
+        return str(self.first.SeriesInstanceUID)
+
+    @property
+    def sop_instance_uids(self) -> tuple[str, ...]:
+        """SOP Instance UIDs of the scan's files, in slice order."""
+        return tuple(str(header.SOPInstanceUID) for header in self.headers)
+
+
+def read_source(volume: Volume, what: str) -> SourceSeries:
+    """Headers of the DICOM series that a volume was read from.
+
+    Args:
+        volume: The scan; its provenance names the files.
+        what: What is to be written, for errors: ``"a DICOM SEG"``.
+
+    Raises:
+        OutputError: if the scan is no DICOM series, its files are gone or changed, or it has no frame of reference.
+    """
+    origin = volume.provenance
+    if origin.format != "DICOM" or not origin.files:
+        raise OutputError(
+            f"{what} belongs to a DICOM series, whose patient and study it carries; this scan is {origin.format}. "
+            "Write NIfTI instead, or give the DICOM series as the scan"
+        )
+    headers = _headers(origin.files, origin.sop_instance_uids, what)
+    planes = _planes(headers, volume.grid, what)
+    used = {id(plane.header) for plane in planes}
+    return SourceSeries(tuple(h for h in headers if id(h) in used), planes)
+
+
+def _headers(files: Sequence[str], expected: Sequence[str], what: str) -> list[Dataset]:
+    headers = []
+    for file in files:
+        try:
+            headers.append(_complete(dcmread(Path(file), stop_before_pixels=True, force=True), file, what))
+        except (OSError, InvalidDicomError) as error:
+            raise OutputError(f"{what} needs the scan's headers, but {file} cannot be read again: {error}") from error
+    found = tuple(dict.fromkeys(str(h.SOPInstanceUID) for h in headers))
+    if expected and found != tuple(expected):
+        raise OutputError(f"{what} needs the scan's headers, but {Path(files[0]).parent} holds other images now")
+    return headers
+
+
+def _complete(header: Dataset, file: str, what: str) -> Dataset:
+    """The header with what it must have: refused without, emptied where that is allowed."""
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+        if not header.get(keyword):
+            raise OutputError(f"{what} needs {keyword} of the scan, which {file} lacks. Write NIfTI instead")
+    for keyword in _TYPE_2:
+        value = header.get(keyword)
+        if value is None or isinstance(value, MultiValue):
+            setattr(header, keyword, "" if value is None else value[0])
+    # Not longer than VR SH allows. Half an accession number would be that of another order: none is better.
+    header.StudyID = str(header.StudyID)[:_SHORT]
+    header.AccessionNumber = "" if len(str(header.AccessionNumber)) > _SHORT else header.AccessionNumber
+    return header
+
+
+def _planes(headers: Sequence[Dataset], grid: Grid, what: str) -> tuple[SourcePlane, ...]:
+    """For each slice of the grid the frame that lies there, the first where a scan has several at a place."""
+    to_lps = LPS_FROM_RAS @ grid.affine_vox_to_ras
+    found: dict[int, SourcePlane] = {}
+    for header in headers:
+        n_frames = int(header.get("NumberOfFrames") or 1)
+        try:
+            frames = frames_of(header, n_frames)
+        except (ReadError, ValueError) as error:
+            raise OutputError(f"{what} cannot be placed: {error}") from error
+        for frame in frames:
+            if frame.plane is None:
+                continue
+            offset = np.subtract(frame.plane.position_lps_mm, to_lps[:3, 3])
+            index = np.linalg.solve(to_lps[:3, :3], offset)
+            d = round(float(index[0]))
+            off_mm = float(np.linalg.norm(to_lps[:3, :3] @ (index - [d, 0, 0])))
+            if 0 <= d < grid.shape[0] and off_mm < _PLACE_TOLERANCE * grid.voxel_size[0]:
+                number = frame.index + 1 if n_frames > 1 else None
+                found.setdefault(d, SourcePlane(header, number, frame.plane))
+    missing = [d for d in range(grid.shape[0]) if d not in found]
+    if missing:
+        raise OutputError(
+            f"{what} needs the place of each slice, but no image of the series lies at slice {missing[0] + 1} of "
+            f"{grid.shape[0]}. A resampled scan has no DICOM images to refer to: write NIfTI instead"
+        )
+    return tuple(found[d] for d in range(grid.shape[0]))
