@@ -97,7 +97,7 @@ def _on_slices_of(
     affine = scan.affine_vox_to_ras.copy()
     affine[:3, 3] += lowest * affine[:3, 0]
     grid = Grid((int(places.max()) - lowest + 1, *shape), affine)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if off > _EXACT_VOX:
         notes = (f"Its slices lie up to {off:.2f} slices off the scan's; each goes to the nearest.",)
     return SliceMap(tuple(int(p) - lowest for p in places), grid, notes)

@@ -111,7 +111,7 @@ def _from_result(path: Path, volume: Volume) -> Labels:
     )
     if not same:
         raise ReadError(
-            f"{path} was made on a grid of {instances.grid.shape}, the scan has {volume.grid.shape}, or lies elsewhere. "
-            f"Give the scan that it was made from"
+            f"{path} was made on a grid of {instances.grid.shape}, the scan's grid is {volume.grid.shape} or lies "
+            f"elsewhere. Give the scan that it was made from"
         )
     return Labels(instances)

@@ -97,3 +97,96 @@ def new_slice() -> Callable[..., Dataset]:
 def save_dicom() -> Callable[[Dataset, Path], Path]:
     """``save`` for tests that write single files."""
     return save
+
+
+def make_rtstruct(regions: dict[str, list[tuple[Any, ...]]], **overrides: Any) -> Dataset:
+    """An RTSTRUCT: for each region's name its contours, as ``(N, 3)`` points in L, P, S mm or ``(kind, points)``."""
+    one = Dataset()
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    one.SOPClassUID, one.SOPInstanceUID = uid.RTStructureSetStorage, f"{ROOT}9"
+    one.StudyInstanceUID, one.SeriesInstanceUID, one.Modality = f"{ROOT}2", f"{ROOT}10", "RTSTRUCT"
+    one.StructureSetROISequence, one.ROIContourSequence, one.RTROIObservationsSequence = [], [], []
+    for number, (name, contours) in enumerate(regions.items(), start=1):
+        region, drawn = Dataset(), Dataset()
+        region.ROINumber, region.ROIName, region.ReferencedFrameOfReferenceUID = number, name, f"{ROOT}4"
+        drawn.ReferencedROINumber, drawn.ContourSequence = number, []
+        for contour in contours:
+            kind, points = contour if isinstance(contour[0], str) else ("CLOSED_PLANAR", contour)
+            item = Dataset()
+            item.ContourGeometricType = kind
+            item.ContourData = [f"{v:.6g}" for v in np.asarray(points, float).ravel()]
+            item.NumberOfContourPoints = len(points)
+            drawn.ContourSequence.append(item)
+        one.StructureSetROISequence.append(region)
+        one.ROIContourSequence.append(drawn)
+    for keyword, value in overrides.items():
+        setattr(one, keyword, value)
+    return one
+
+
+def make_seg(
+    frames: list[tuple[tuple[float, float, float], int | None, np.ndarray]],
+    names: list[str],
+    *,
+    kind: str = "BINARY",
+    orientation: tuple[float, ...] = AXIAL,
+    pixel_spacing: tuple[float, float] = (0.8, 0.5),
+    slice_spacing: float | None = 2.5,
+) -> Dataset:
+    """A SEG from ``(position, segment number, (H, W) pixels)`` frames; for a label map the number is ``None``."""
+    one = Dataset()
+    one.file_meta = FileMetaDataset()
+    one.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    label_map = kind == "LABELMAP"
+    one.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.7" if label_map else uid.SegmentationStorage
+    one.SOPInstanceUID, one.Modality, one.SegmentationType = f"{ROOT}11", "SEG", kind
+    one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = f"{ROOT}2", f"{ROOT}12", f"{ROOT}4"
+    pixels = np.stack([f[2] for f in frames])
+    one.Rows, one.Columns, one.NumberOfFrames = *pixels.shape[1:], len(frames)
+    one.SamplesPerPixel, one.PhotometricInterpretation, one.PixelRepresentation = 1, "MONOCHROME2", 0
+    bits = 1 if kind == "BINARY" else 8 * pixels.dtype.itemsize
+    one.BitsAllocated, one.BitsStored, one.HighBit = bits, bits, bits - 1
+    if bits == 1:
+        packed = np.packbits(pixels.ravel(), bitorder="little").tobytes()
+        one.PixelData = packed + b"\0" * (len(packed) % 2)
+    else:
+        one.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+    one["PixelData"].VR = "OB" if bits <= 8 else "OW"
+    if kind == "FRACTIONAL":
+        one.SegmentationFractionalType, one.MaximumFractionalValue = "PROBABILITY", 200
+    one.SegmentSequence = []
+    for number, name in enumerate(names, start=1):
+        segment = Dataset()
+        segment.SegmentNumber, segment.SegmentLabel, segment.SegmentAlgorithmType = number, name, "AUTOMATIC"
+        one.SegmentSequence.append(segment)
+    shared, measures, turned = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = list(pixel_spacing), 5.0  # thicker than the step, on purpose
+    if slice_spacing is not None:
+        measures.SpacingBetweenSlices = slice_spacing
+    turned.ImageOrientationPatient = list(orientation)
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turned]
+    one.SharedFunctionalGroupsSequence = [shared]
+    one.PerFrameFunctionalGroupsSequence = []
+    for position, number, _ in frames:
+        group, place = Dataset(), Dataset()
+        place.ImagePositionPatient = [f"{v:.6g}" for v in position]
+        group.PlanePositionSequence = [place]
+        if number is not None:
+            segment = Dataset()
+            segment.ReferencedSegmentNumber = number
+            group.SegmentIdentificationSequence = [segment]
+        one.PerFrameFunctionalGroupsSequence.append(group)
+    return one
+
+
+@pytest.fixture
+def new_rtstruct() -> Callable[..., Dataset]:
+    """``make_rtstruct`` for tests."""
+    return make_rtstruct
+
+
+@pytest.fixture
+def new_seg() -> Callable[..., Dataset]:
+    """``make_seg`` for tests."""
+    return make_seg
