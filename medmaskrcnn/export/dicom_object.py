@@ -7,6 +7,7 @@ the same bytes.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Literal
 
@@ -83,6 +84,14 @@ def content_description(result: CaseResult) -> str:
 def printable(text: str) -> str:
     """``text`` without what DICOM's short strings may not hold: backslashes and control characters."""
     return "".join(c if c.isprintable() and c != "\\" else "_" for c in text)
+
+
+def character_set(source: SourceSeries, texts: Iterable[str]) -> str | list[str]:
+    """The scan's own, which its patient's name needs; UTF-8 where our texts have more letters than ASCII."""
+    own = source.first.get("SpecificCharacterSet") or "ISO_IR 192"
+    if all(text.isascii() for text in texts):
+        return own if isinstance(own, str) else list(own)
+    return "ISO_IR 192"
 
 
 def software_version(result: CaseResult) -> str:

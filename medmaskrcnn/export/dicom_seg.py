@@ -39,6 +39,7 @@ from medmaskrcnn.export.dicom_object import (
     SERIES_NUMBERS,
     AlgorithmType,
     Labelling,
+    character_set,
     content_date_time,
     content_description,
     labellings,
@@ -141,6 +142,7 @@ def _part(
         content_time=time,
         series_date=date,
         series_time=time,
+        specific_character_set=character_set(source, [item.SegmentLabel for item in descriptions]),
     )
 
 

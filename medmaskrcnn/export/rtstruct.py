@@ -1,0 +1,232 @@
+"""DICOM RT Structure Set (PS3.3 A.19): every instance a region of interest, contours on the planes of its images.
+
+Written with pydicom alone. Decimal strings keep to 16 characters, and the file is Implicit VR Little Endian, as
+contours of many points are longer than the 65,534 bytes that an explicit VR of type DS can announce. Holes are kept,
+as keyholes (:mod:`medmaskrcnn.export.contours`).
+
+A result without instances becomes one region without contours for each class that was looked for.
+"""
+
+from __future__ import annotations
+
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+
+from medmaskrcnn.dicom.codes import Coding, Term, coding_of
+from medmaskrcnn.dicom.uids import ResultUIDs, uid_of
+from medmaskrcnn.export.contours import outlines
+from medmaskrcnn.export.dicom_object import (
+    MANUFACTURER,
+    SERIES_NUMBERS,
+    AlgorithmType,
+    character_set,
+    content_date_time,
+    content_description,
+    labellings,
+    printable,
+    serial_number,
+    series_description,
+    software_version,
+    stop_the_clock,
+    uids_of,
+    write_dataset,
+)
+from medmaskrcnn.export.preview_style import class_colour
+from medmaskrcnn.export.source_series import SourcePlane, SourceSeries, read_source
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.volume import Volume
+
+_DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  # what PS3.3 C.8.8.5 has a study be referred to by
+_DECIMALS = 4  # of a coordinate in mm
+_PATIENT_AND_STUDY = (
+    "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
+    "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID",
+    "PositionReferenceIndicator",
+)  # fmt: skip
+
+
+def write_rtstruct(
+    result: CaseResult, volume: Volume, stream: IO[bytes], *, algorithm: AlgorithmType = "AUTOMATIC"
+) -> None:
+    """Write the result's instances as an RTSTRUCT; the same result gives the same bytes.
+
+    Args:
+        result: The result; ROI numbers are its ids 1..n.
+        volume: The scan it belongs to, read from DICOM.
+        stream: Binary stream to write to.
+        algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
+
+    Raises:
+        OutputError: if the scan is no DICOM series, or its files are gone.
+    """
+    write_dataset(make_rtstruct(result, read_source(volume, "a DICOM RTSTRUCT"), algorithm=algorithm), stream)
+
+
+def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: AlgorithmType = "AUTOMATIC") -> Dataset:
+    """The object that :func:`write_rtstruct` writes."""
+    uids = uids_of(result, source, algorithm)
+    dataset = _frame_of_file(uids)
+    regions = _regions(result, uids)
+    dataset.SpecificCharacterSet = character_set(source, [label for label, _, _ in regions])
+    for keyword in _PATIENT_AND_STUDY:
+        if keyword in source.first:
+            dataset[keyword] = source.first[keyword]
+    _add_series_and_equipment(dataset, result, source, uids)
+    _add_structure_set(dataset, result, source)
+    dataset.StructureSetROISequence = []
+    dataset.ROIContourSequence = []
+    dataset.RTROIObservationsSequence = []
+    for number, (label, name, coding) in enumerate(regions, start=1):
+        region = _region(number, label, source, algorithm)
+        region.ROIDescription = f"class {printable(name)}"[:64]
+        dataset.StructureSetROISequence.append(region)
+        i = number - 1 if result.kept else None
+        colour = class_colour(result.candidates.class_names.index(name))
+        dataset.ROIContourSequence.append(_contours(number, i, result.instances, source, colour))
+        dataset.RTROIObservationsSequence.append(_observation(number, label, coding))
+    stop_the_clock(dataset, source)
+    return dataset
+
+
+def decimal(value: float) -> str:
+    """A coordinate in mm as a decimal string of at most 16 characters (PS3.5 6.2).
+
+    Example:
+        >>> decimal(-123.456789), decimal(2.0), decimal(-0.00001)
+        ('-123.4568', '2', '0')
+    """
+    text = f"{value:.{_DECIMALS}f}".rstrip("0").rstrip(".")
+    return "0" if text in ("-0", "") else text
+
+
+def _frame_of_file(uids: ResultUIDs) -> Dataset:
+    dataset = Dataset()
+    dataset.SOPClassUID = RTStructureSetStorage
+    dataset.SOPInstanceUID = uids.instance("RTSTRUCT")
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    dataset.file_meta.ImplementationClassUID = uid_of(MANUFACTURER, "implementation")
+    dataset.file_meta.ImplementationVersionName = MANUFACTURER.upper()
+    return dataset
+
+
+def _add_series_and_equipment(dataset: Dataset, result: CaseResult, source: SourceSeries, uids: ResultUIDs) -> None:
+    """RT Series (C.8.8.1) and General Equipment (C.7.5.1) modules."""
+    dataset.Modality = "RTSTRUCT"
+    dataset.SeriesInstanceUID = uids.series("RTSTRUCT")
+    dataset.SeriesNumber = SERIES_NUMBERS["RTSTRUCT"]
+    dataset.InstanceNumber = 1
+    dataset.SeriesDescription = series_description(result, "contours")
+    dataset.SeriesDate, dataset.SeriesTime = content_date_time(source)
+    dataset.OperatorsName = ""
+    dataset.Manufacturer = MANUFACTURER
+    dataset.ManufacturerModelName = printable(result.record.model_name)[:64]
+    dataset.SoftwareVersions = software_version(result)
+    dataset.DeviceSerialNumber = serial_number(result)
+
+
+def _add_structure_set(dataset: Dataset, result: CaseResult, source: SourceSeries) -> None:
+    """Structure Set (C.8.8.5) and Approval (C.8.8.16) modules: the images that contours were drawn on."""
+    dataset.StructureSetLabel = "RESEARCH"
+    dataset.StructureSetDescription = content_description(result)
+    dataset.StructureSetDate, dataset.StructureSetTime = content_date_time(source)
+    dataset.ApprovalStatus = "UNAPPROVED"
+    series = Dataset()
+    series.SeriesInstanceUID = source.series_uid
+    series.ContourImageSequence = [_image(plane) for plane in source.planes]
+    study = Dataset()
+    study.ReferencedSOPClassUID = _DETACHED_STUDY_MANAGEMENT
+    study.ReferencedSOPInstanceUID = source.first.StudyInstanceUID
+    study.RTReferencedSeriesSequence = [series]
+    frame = Dataset()
+    frame.FrameOfReferenceUID = source.first.FrameOfReferenceUID
+    frame.RTReferencedStudySequence = [study]
+    dataset.ReferencedFrameOfReferenceSequence = [frame]
+
+
+def _image(plane: SourcePlane) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = plane.header.SOPClassUID
+    item.ReferencedSOPInstanceUID = plane.header.SOPInstanceUID
+    if plane.frame is not None:
+        item.ReferencedFrameNumber = plane.frame
+    return item
+
+
+def _regions(result: CaseResult, uids: ResultUIDs) -> list[tuple[str, str, Coding]]:
+    """Label, class and terms of each region: the instances, or the classes where nothing was found."""
+    if result.kept:
+        return [(printable(item.label), item.name, item.coding) for item in labellings(result, uids)]
+    extra = result.record.settings.get("codes")
+    wanted = result.record.settings.get("classes") or result.candidates.class_names
+    return [(f"{printable(name)[:50]}: none found", name, coding_of(name, extra)) for name in wanted]
+
+
+def _region(number: int, label: str, source: SourceSeries, algorithm: AlgorithmType) -> Dataset:
+    item = Dataset()
+    item.ROINumber = number
+    item.ReferencedFrameOfReferenceUID = source.first.FrameOfReferenceUID
+    item.ROIName = label
+    item.ROIGenerationAlgorithm = algorithm
+    return item
+
+
+def _contours(
+    number: int, i: int | None, found: Instances, source: SourceSeries, colour: tuple[int, int, int]
+) -> Dataset:
+    """One item of the ROI Contour module (C.8.8.6); no contours where ``i`` is ``None``."""
+    item = Dataset()
+    item.ROIDisplayColor = list(colour)
+    item.ReferencedROINumber = number
+    if i is None:
+        return item
+    along, rows, columns = found.window(i)
+    item.ContourSequence = [
+        _contour(polygon + [rows.start, columns.start], source.planes[along.start + k])
+        for k, plane in enumerate(found.masks[i])
+        for polygon in outlines(plane)
+    ]
+    for contour_number, contour in enumerate(item.ContourSequence, start=1):
+        contour.ContourNumber = contour_number
+    return item
+
+
+def _contour(polygon: NDArray[np.float64], source: SourcePlane) -> Dataset:
+    """A closed polygon ``(P, 2)`` of row and column indices on its image's own plane, in LPS mm."""
+    plane = source.plane
+    steps = np.stack([plane.column_direction_lps, plane.row_direction_lps]) * np.reshape(plane.spacing_mm, (2, 1))
+    points = polygon @ steps + plane.position_lps_mm
+    item = Dataset()
+    item.ContourImageSequence = [_image(source)]
+    item.ContourGeometricType = "CLOSED_PLANAR"
+    item.NumberOfContourPoints = len(points)
+    item.ContourData = [decimal(v) for v in points.ravel()]
+    return item
+
+
+def _observation(number: int, label: str, coding: Coding) -> Dataset:
+    """One item of the RT ROI Observations module (C.8.8.8)."""
+    item = Dataset()
+    item.ObservationNumber = number
+    item.ReferencedROINumber = number
+    item.ROIObservationLabel = label[:16]
+    item.RTROIIdentificationCodeSequence = [_code(coding.type)]
+    if coding.modifier is not None:
+        modifiers = [_code(coding.modifier)]
+        item.RTROIIdentificationCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifiers
+    item.RTROIInterpretedType = ""
+    item.ROIInterpreter = ""
+    return item
+
+
+def _code(term: Term) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = term.value, term.scheme, term.meaning
+    return item
