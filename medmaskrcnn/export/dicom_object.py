@@ -38,14 +38,16 @@ class Labelling:
         name: The class.
         coding: Its coded terms.
         tracking_uid: The UID that names it in SEG and SR alike.
-        score: The model's score.
+        index: Its place among the result's instances; ``None`` for a class of which none was found.
+        description: A few words more: its score.
     """
 
     label: str
     name: str
     coding: Coding
     tracking_uid: str
-    score: float
+    index: int | None
+    description: str
 
 
 def uids_of(result: CaseResult, source: SourceSeries, algorithm: AlgorithmType) -> ResultUIDs:
@@ -54,19 +56,36 @@ def uids_of(result: CaseResult, source: SourceSeries, algorithm: AlgorithmType) 
 
 
 def labellings(result: CaseResult, uids: ResultUIDs) -> list[Labelling]:
-    """One per instance of the result, in the order of the ids 1..n."""
-    found = result.instances
-    codes = result.record.settings.get("codes")
+    """One per instance of the result, in the order of the ids 1..n.
+
+    A result without instances gives one for each class that was looked for: an object needs at least one segment or
+    region, and so says what was not found.
+    """
+    found, settings = result.instances, result.record.settings
+    codes = settings.get("codes")
     names = [found.class_names[label] for label in found.labels]
+    if names:
+        return [
+            Labelling(
+                label=printable(f"{name[: _LONG - 8]} {i + 1}"),
+                name=name,
+                coding=coding_of(name, codes),
+                tracking_uid=uids.tracking(i),
+                index=i,
+                description=printable(f"{name[: _LONG - 16]}, score {found.scores[i]:.3f}"),
+            )
+            for i, name in enumerate(names)
+        ]
     return [
         Labelling(
-            label=f"{name[: _LONG - 8]} {i + 1}",
+            label=printable(f"{name[: _LONG - 14]}: none found"),
             name=name,
             coding=coding_of(name, codes),
-            tracking_uid=uids.tracking(i),
-            score=float(found.scores[i]),
+            tracking_uid=uids.other("none found", name),
+            index=None,
+            description=printable(f"no {name[: _LONG - 16]} found"),
         )
-        for i, name in enumerate(names)
+        for name in settings.get("classes") or found.class_names
     ]
 
 

@@ -24,14 +24,14 @@ from highdicom import (
     PixelMeasuresSequence,
     PlanePositionSequence,
 )
-from highdicom.seg import SegmentDescription, Segmentation
+from highdicom.seg import Segmentation, SegmentDescription
 from highdicom.sr import CodedConcept
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from medmaskrcnn.dicom.codes import Coding, Term, coding_of
+from medmaskrcnn.dicom.codes import Coding, Term
 from medmaskrcnn.dicom.uids import ResultUIDs
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.dicom_object import (
@@ -97,8 +97,10 @@ def make_seg(
         raise OutputError(f"a DICOM SEG holds at most {_MAX_SEGMENTS} segments, the result has {len(found)}")
     uids = uids_of(result, source, algorithm)
     layers = separate(found)
-    label_map = encoding == "auto" and len(layers) == 1
-    descriptions = _descriptions(result, uids, algorithm)
+    label_map = is_label_map(found, encoding)
+    descriptions = [
+        _description(number, item, result, algorithm) for number, item in enumerate(labellings(result, uids), start=1)
+    ]
     parts = [_part(result, source, uids, descriptions, layer, label_map) for layer in layers]
     seg = _joined(parts)
     _name_dimensions(seg, uids)
@@ -123,9 +125,9 @@ def _part(
         pixel_array=pixels,
         segmentation_type="LABELMAP" if label_map else "BINARY",
         segment_descriptions=descriptions,
-        series_instance_uid=uids.series("SEG"),
+        series_instance_uid=uids.series(seg_kind(label_map)),
         series_number=SERIES_NUMBERS["SEG"],
-        sop_instance_uid=uids.instance("SEG"),
+        sop_instance_uid=uids.instance(seg_kind(label_map)),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=printable(result.record.model_name)[:64] or MANUFACTURER,
@@ -144,6 +146,16 @@ def _part(
         series_time=time,
         specific_character_set=character_set(source, [item.SegmentLabel for item in descriptions]),
     )
+
+
+def is_label_map(instances: Instances, encoding: Encoding) -> bool:
+    """Whether instances become a LABELMAP: the user allows it, there are some, and no two share a voxel."""
+    return encoding == "auto" and len(instances) > 0 and len(separate(instances)) == 1
+
+
+def seg_kind(label_map: bool) -> str:
+    """What the UIDs of the object are made from: two encodings of one result are two objects."""
+    return "SEG label map" if label_map else "SEG"
 
 
 def separate(instances: Instances) -> list[list[int]]:
@@ -221,45 +233,23 @@ def _joined_bits(parts: Sequence[Segmentation]) -> bytes:
     return packed + b"\0" * (len(packed) % 2)
 
 
-def _descriptions(result: CaseResult, uids: ResultUIDs, algorithm: AlgorithmType) -> list[SegmentDescription]:
-    if result.kept:
-        return [
-            _description(number, labelling, result, algorithm)
-            for number, labelling in enumerate(labellings(result, uids), start=1)
-        ]
-    extra = result.record.settings.get("codes")
-    wanted = result.record.settings.get("classes") or result.candidates.class_names
-    return [
-        _description(
-            number, Labelling(f"{name[:50]}: none found", name, coding_of(name, extra), "", 0.0), result, algorithm
-        )
-        for number, name in enumerate(wanted, start=1)
-    ]
-
-
-def _description(
-    number: int, labelling: Labelling, result: CaseResult, algorithm: AlgorithmType
-) -> SegmentDescription:
+def _description(number: int, labelling: Labelling, result: CaseResult, algorithm: AlgorithmType) -> SegmentDescription:
     """One item of the Segment Sequence (PS3.3 C.8.20.2)."""
     coding = labelling.coding
-    tracked = bool(labelling.tracking_uid)
     item = SegmentDescription(
         segment_number=number,
-        segment_label=printable(labelling.label),
+        segment_label=labelling.label,
         segmented_property_category=coded(coding.category),
         segmented_property_type=coded(coding.type),
         algorithm_type=algorithm,
-        algorithm_identification=algorithm_of(result),
-        tracking_uid=labelling.tracking_uid if tracked else None,
-        tracking_id=tracking_id(labelling) if tracked else None,
+        algorithm_identification=_algorithm(result),
+        tracking_uid=labelling.tracking_uid,
+        tracking_id=labelling.label,
         anatomic_regions=None if coding.region is None else [coded(coding.region)],
-        display_color=None,
     )
     _add_sides(item, coding)
-    label = result.candidates.class_names.index(labelling.name)
-    item.RecommendedDisplayCIELabValue = cielab(class_colour(label))
-    if tracked:
-        item.SegmentDescription = f"{printable(labelling.name)[:40]}, score {labelling.score:.3f}"
+    item.SegmentDescription = labelling.description
+    item.RecommendedDisplayCIELabValue = cielab(class_colour(result.candidates.class_names.index(labelling.name)))
     return item
 
 
@@ -270,7 +260,7 @@ def _add_sides(item: Dataset, coding: Coding) -> None:
         item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [coded(coding.region_modifier)]
 
 
-def algorithm_of(result: CaseResult) -> AlgorithmIdentificationSequence:
+def _algorithm(result: CaseResult) -> AlgorithmIdentificationSequence:
     """The model and the software that ran it (PS3.3, table 10-19)."""
     record = result.record
     return AlgorithmIdentificationSequence(
@@ -280,11 +270,6 @@ def algorithm_of(result: CaseResult) -> AlgorithmIdentificationSequence:
         source=MANUFACTURER,
         parameters={"software": record.software, "score_threshold": f"{result.score_threshold:g}"},
     )
-
-
-def tracking_id(labelling: Labelling) -> str:
-    """Tracking ID (0062,0020): the label, for people; the UID beside it is for programs."""
-    return printable(labelling.label)
 
 
 def coded(term: Term) -> CodedConcept:

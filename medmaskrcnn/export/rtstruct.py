@@ -14,15 +14,16 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
-from medmaskrcnn.dicom.codes import Coding, Term, coding_of
+from medmaskrcnn.dicom.codes import Term
 from medmaskrcnn.dicom.uids import ResultUIDs, uid_of
 from medmaskrcnn.export.contours import outlines
 from medmaskrcnn.export.dicom_object import (
     MANUFACTURER,
     SERIES_NUMBERS,
     AlgorithmType,
+    Labelling,
     character_set,
     content_date_time,
     content_description,
@@ -71,8 +72,8 @@ def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: Algori
     """The object that :func:`write_rtstruct` writes."""
     uids = uids_of(result, source, algorithm)
     dataset = _frame_of_file(uids)
-    regions = _regions(result, uids)
-    dataset.SpecificCharacterSet = character_set(source, [label for label, _, _ in regions])
+    regions = labellings(result, uids)
+    dataset.SpecificCharacterSet = character_set(source, [item.label for item in regions])
     for keyword in _PATIENT_AND_STUDY:
         if keyword in source.first:
             dataset[keyword] = source.first[keyword]
@@ -81,14 +82,11 @@ def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: Algori
     dataset.StructureSetROISequence = []
     dataset.ROIContourSequence = []
     dataset.RTROIObservationsSequence = []
-    for number, (label, name, coding) in enumerate(regions, start=1):
-        region = _region(number, label, source, algorithm)
-        region.ROIDescription = f"class {printable(name)}"[:64]
-        dataset.StructureSetROISequence.append(region)
-        i = number - 1 if result.kept else None
-        colour = class_colour(result.candidates.class_names.index(name))
-        dataset.ROIContourSequence.append(_contours(number, i, result.instances, source, colour))
-        dataset.RTROIObservationsSequence.append(_observation(number, label, coding))
+    for number, item in enumerate(regions, start=1):
+        colour = class_colour(result.candidates.class_names.index(item.name))
+        dataset.StructureSetROISequence.append(_region(number, item, source, algorithm))
+        dataset.ROIContourSequence.append(_contours(number, item.index, result.instances, source, colour))
+        dataset.RTROIObservationsSequence.append(_observation(number, item))
     stop_the_clock(dataset, source)
     return dataset
 
@@ -112,7 +110,7 @@ def _frame_of_file(uids: ResultUIDs) -> Dataset:
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    dataset.file_meta.ImplementationClassUID = uid_of(MANUFACTURER, "implementation")
+    dataset.file_meta.ImplementationClassUID = UID(uid_of(MANUFACTURER, "implementation"))
     dataset.file_meta.ImplementationVersionName = MANUFACTURER.upper()
     return dataset
 
@@ -160,20 +158,13 @@ def _image(plane: SourcePlane) -> Dataset:
     return item
 
 
-def _regions(result: CaseResult, uids: ResultUIDs) -> list[tuple[str, str, Coding]]:
-    """Label, class and terms of each region: the instances, or the classes where nothing was found."""
-    if result.kept:
-        return [(printable(item.label), item.name, item.coding) for item in labellings(result, uids)]
-    extra = result.record.settings.get("codes")
-    wanted = result.record.settings.get("classes") or result.candidates.class_names
-    return [(f"{printable(name)[:50]}: none found", name, coding_of(name, extra)) for name in wanted]
-
-
-def _region(number: int, label: str, source: SourceSeries, algorithm: AlgorithmType) -> Dataset:
+def _region(number: int, labelling: Labelling, source: SourceSeries, algorithm: AlgorithmType) -> Dataset:
+    """One item of the Structure Set module's ROI sequence (C.8.8.5)."""
     item = Dataset()
     item.ROINumber = number
     item.ReferencedFrameOfReferenceUID = source.first.FrameOfReferenceUID
-    item.ROIName = label
+    item.ROIName = labelling.label
+    item.ROIDescription = labelling.description
     item.ROIGenerationAlgorithm = algorithm
     return item
 
@@ -189,7 +180,7 @@ def _contours(
         return item
     along, rows, columns = found.window(i)
     item.ContourSequence = [
-        _contour(polygon + [rows.start, columns.start], source.planes[along.start + k])
+        _contour(np.add(polygon, [rows.start, columns.start]), source.planes[along.start + k])
         for k, plane in enumerate(found.masks[i])
         for polygon in outlines(plane)
     ]
@@ -211,15 +202,15 @@ def _contour(polygon: NDArray[np.float64], source: SourcePlane) -> Dataset:
     return item
 
 
-def _observation(number: int, label: str, coding: Coding) -> Dataset:
+def _observation(number: int, labelling: Labelling) -> Dataset:
     """One item of the RT ROI Observations module (C.8.8.8)."""
     item = Dataset()
     item.ObservationNumber = number
     item.ReferencedROINumber = number
-    item.ROIObservationLabel = label[:16]
-    item.RTROIIdentificationCodeSequence = [_code(coding.type)]
-    if coding.modifier is not None:
-        modifiers = [_code(coding.modifier)]
+    item.ROIObservationLabel = labelling.label[:16]
+    item.RTROIIdentificationCodeSequence = [_code(labelling.coding.type)]
+    if labelling.coding.modifier is not None:
+        modifiers = [_code(labelling.coding.modifier)]
         item.RTROIIdentificationCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifiers
     item.RTROIInterpretedType = ""
     item.ROIInterpreter = ""

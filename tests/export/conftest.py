@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.results.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import Grid, pixel_grid
-from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.instances import Instances, tight_crop
 from medmaskrcnn.structures.volume import Provenance, Volume
+from medmaskrcnn_datasets.dicom_series import write_dicom_series
+from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
 Case = tuple[CaseResult, Volume]
 
@@ -73,3 +79,83 @@ def build() -> Callable[..., Case]:
 @pytest.fixture
 def picture() -> Case:
     return make_case(pixel_grid((1, *SHAPE[1:])), colour=True)
+
+
+def put(volume: Volume, masks: dict[str, list[np.ndarray]], **record: Any) -> CaseResult:
+    """A result on a scan: per class its masks ``(D, H, W)``; the score falls from 0.9 by 0.01 from mask to mask."""
+    names = tuple(masks)
+    found = [(label, mask) for label, name in enumerate(names) for mask in masks[name]]
+    crops = [tight_crop(mask, (0, 0, 0)) for _, mask in found]
+    starts = np.array([start for start, _ in crops], np.int64).reshape(-1, 3)
+    ends = starts + np.array([crop.shape for _, crop in crops], np.int64).reshape(-1, 3)
+    instances = Instances(
+        grid=volume.grid,
+        class_names=names,
+        labels=np.array([label for label, _ in found], np.int64),
+        scores=(0.9 - 0.01 * np.arange(len(found))).astype(np.float32),
+        boxes=np.concatenate([starts, ends], axis=1).astype(np.float32),
+        mask_starts=starts,
+        masks=tuple(crop for _, crop in crops),
+    )
+    made = RunRecord("medmaskrcnn 0.1.0", "m", "ab" * 32, "Apache-2.0", "cpu", "fp32", {"score": 0.5})
+    return CaseResult(instances, 0.5, measure_instances(volume, instances), replace(made, **record))
+
+
+@pytest.fixture(scope="session")
+def put_masks() -> Callable[..., CaseResult]:
+    return put
+
+
+@pytest.fixture(scope="session")
+def ct_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tilted CT series of 6 slices of 40 x 44 pixels."""
+    folder = tmp_path_factory.mktemp("ct")
+    settings = PhantomSettings(
+        seed=3, shape=(6, 40, 44), spacing_mm=(40.0, 9.0, 8.0), tumours=0, gantry_tilt_degrees=8.0
+    )
+    write_dicom_series(make_phantom(settings), folder)
+    return folder
+
+
+@pytest.fixture
+def ct(ct_folder: Path) -> Volume:
+    return read_volume(ct_folder)
+
+
+@pytest.fixture
+def ct_case(ct: Volume) -> Case:
+    """A liver with a hole, a tumour that lies partly in it, and a kidney of a single voxel."""
+    liver, tumour, kidney = (np.zeros(ct.grid.shape, bool) for _ in range(3))
+    liver[1:4, 8:30, 5:25] = True
+    liver[2, 15:20, 10:14] = False
+    tumour[2:5, 25:33, 20:28] = True
+    kidney[5, 39, 43] = True
+    return put(ct, {"liver": [liver], "liver tumour": [tumour], "left kidney": [kidney]}), ct
+
+
+@pytest.fixture(scope="session")
+def errors_of() -> Callable[[Path], list[str]]:
+    """Errors that the standard's checker finds in a DICOM file; it must have recognised what it is."""
+
+    def check(path: Path) -> list[str]:
+        program = shutil.which("dciodvfy")
+        assert program
+        told = subprocess.run([program, str(path)], capture_output=True, text=True, check=False).stderr.splitlines()
+        assert {"Segmentation", "RTStructureSet", "Comprehensive3DSR"} & set(told), told
+        return [line for line in told if line.startswith("Error")]
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def dcmqi() -> Callable[..., str]:
+    """``dcmqi(program, *arguments)``: runs one of dcmqi's programs and gives what it said; it must end well."""
+    package = pytest.importorskip("dcmqi", reason="needs dcmqi (pip install dcmqi)")
+
+    def run(program: str, *arguments: object) -> str:
+        path = next(Path(package.__file__).parent.rglob(f"bin/{program}*"))
+        done = subprocess.run([str(path), *map(str, arguments)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
