@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
 
@@ -18,23 +18,27 @@ from medmaskrcnn.dicom.geometry import Plane, make_plane
 from medmaskrcnn.errors import ReadError
 
 TIME_KEYWORDS = (
+    "StackID",
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
     "EchoNumbers",
     "EchoTime",
     "EffectiveEchoTime",
     "DiffusionBValue",
+    "DiffusionGradientOrientation",
     "TriggerTime",
     "NominalCardiacTriggerDelayTime",
     "NominalPercentageOfCardiacPhase",
     "InversionTime",
     "FlipAngle",
     "AcquisitionNumber",
+    "TemporalPositionTimeOffset",
     "AcquisitionTime",
+    "ContentTime",
     "ComplexImageComponent",
     "ImageType",
 )
-"""Attributes that tell apart slices at the same place (times, echoes, b-values), the most telling first."""
+"""Attributes that tell apart slices at the same place (stacks, times, echoes, b-values), the most telling first."""
 
 FRAME_TAGS = (
     "ImagePositionPatient",
@@ -51,6 +55,13 @@ FRAME_TAGS = (
     *TIME_KEYWORDS,
 )
 """Everything :func:`frames_of` looks at, for reading headers with ``specific_tags``."""
+
+
+class Header(Protocol):
+    """A header by keyword: a pydicom dataset, or what was read faster."""
+
+    def get(self, keyword: str, default: Any = None, /) -> Any:
+        """The value of an element, or the default."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class Frame:
     times: dict[str, float | str]
 
 
-def frames_of(header: Dataset, n_frames: int) -> list[Frame]:
+def frames_of(header: Header, n_frames: int) -> list[Frame]:
     """The frames of a header read with at least :data:`FRAME_TAGS`.
 
     Raises:
@@ -94,7 +105,7 @@ def frames_of(header: Dataset, n_frames: int) -> list[Frame]:
     ]
 
 
-def _unplaced(header: Dataset, n_frames: int) -> list[Frame]:
+def _unplaced(header: Header, n_frames: int) -> list[Frame]:
     """Frames of an old multi-frame object: one scaling for all, no place of its own for any (C.7.6.6)."""
     only = _frame(0, [header])
     return [Frame(i, None, only.slope, only.intercept, only.window, only.thickness_mm, {}) for i in range(n_frames)]
@@ -107,7 +118,7 @@ def _groups(functional_groups: Dataset) -> Iterator[Dataset]:
             yield element.value[0]
 
 
-def _frame(index: int, places: Sequence[Dataset]) -> Frame:
+def _frame(index: int, places: Sequence[Header]) -> Frame:
     """A frame from the datasets that may describe it, the most specific first."""
     position, orientation = _find(places, "ImagePositionPatient"), _find(places, "ImageOrientationPatient")
     spacing = _find(places, "PixelSpacing")
@@ -123,7 +134,7 @@ def _frame(index: int, places: Sequence[Dataset]) -> Frame:
     )
 
 
-def _find(places: Sequence[Dataset], keyword: str) -> Any:
+def _find(places: Sequence[Header], keyword: str) -> Any:
     for place in places:
         value = place.get(keyword)
         if value is not None and value != "":
@@ -131,19 +142,19 @@ def _find(places: Sequence[Dataset], keyword: str) -> Any:
     return None
 
 
-def _number(places: Sequence[Dataset], keyword: str, default: Any) -> Any:
+def _number(places: Sequence[Header], keyword: str, default: Any) -> Any:
     value = _find(places, keyword)
     return default if value is None else float(value)
 
 
-def _finite(places: Sequence[Dataset], keyword: str, default: float) -> float:
+def _finite(places: Sequence[Header], keyword: str, default: float) -> float:
     value = float(_number(places, keyword, default))
     if not math.isfinite(value):
         raise ReadError(f"{keyword} must be a finite number, got {value}")
     return value
 
 
-def _slope(places: Sequence[Dataset]) -> float:
+def _slope(places: Sequence[Header]) -> float:
     """Rescale Slope; zero would turn every voxel into the intercept."""
     slope = _finite(places, "RescaleSlope", 1.0)
     if slope == 0:
@@ -151,7 +162,7 @@ def _slope(places: Sequence[Dataset]) -> float:
     return slope
 
 
-def _window(places: Sequence[Dataset]) -> tuple[float, float] | None:
+def _window(places: Sequence[Header]) -> tuple[float, float] | None:
     """The first of possibly several windows (0028,1050), (0028,1051)."""
     centre, width = (_first(_find(places, k)) for k in ("WindowCenter", "WindowWidth"))
     return None if centre is None or width is None or float(width) <= 0 else (float(centre), float(width))
@@ -164,7 +175,7 @@ def _first(value: Any) -> Any:
 
 
 def _time_value(value: Any) -> float | str | None:
-    if value is None:
+    if value is None or value == "":
         return None
     if isinstance(value, int | float):
         return float(value)

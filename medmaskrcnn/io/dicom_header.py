@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import dcmread
-from pydicom.dataset import FileDataset
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medmaskrcnn.dicom.frames import FRAME_TAGS, Frame, frames_of
 from medmaskrcnn.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind, sop_class_name
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom_quick import HEAD_BYTES, QuickHeader, quick_header, wanted_tags
 from medmaskrcnn.io.guard import reading
 
 _TEXT_TAGS = {
@@ -30,11 +30,39 @@ _TEXT_TAGS = {
     "Manufacturer": "manufacturer",
     "PhotometricInterpretation": "photometric",
 }
-_NUMBER_TAGS = ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "InstanceNumber")
+_NUMBER_TAGS = (
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "InstanceNumber",
+)
 _HEADER_TAGS = [*_TEXT_TAGS, *_NUMBER_TAGS, *FRAME_TAGS, "SpecificCharacterSet"]
+_WANTED = wanted_tags(_HEADER_TAGS)
 _ITEM = b"\xfe\xff\x00\xe0"
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 _MAX_FRAMES = 1_000_000
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """Uncompressed grey pixels inside a file.
+
+    Attributes:
+        start: Byte of the file at which the first frame begins.
+        dtype: Their type, ``"<i2"``.
+        bits: How many of the type's bits count, the lower ones: Bits Stored (0028,0101).
+        frame_bytes: Bytes a frame.
+    """
+
+    start: int
+    dtype: str
+    bits: int
+    frame_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +73,7 @@ class DicomFile:
         non_image: A key of :data:`~medmaskrcnn.dicom.sop_classes.NOT_IMAGES`, or ``None`` for an image.
         frames: Its frames; empty for what is no image.
         cut_short: True if the file ends before its pixel data does.
+        stored: Where its pixels can be read without a decoder; ``None`` where they need one.
     """
 
     path: Path
@@ -62,9 +91,11 @@ class DicomFile:
     columns: int
     samples: int
     instance_number: int | None
+    transfer_syntax: str
     non_image: str | None
     frames: tuple[Frame, ...]
     cut_short: bool
+    stored: StoredPixels | None
 
     @property
     def is_screenshot(self) -> bool:
@@ -79,11 +110,10 @@ def read_header(path: Path) -> DicomFile:
         ReadError: if it is no DICOM, its header is cut short, or it is an image whose geometry is wrong.
     """
     with reading(path, "DICOM"), path.open("rb") as stream:
-        # Files without preamble have no "DICM" mark; io.formats has recognised them by their first element.
-        header = dcmread(stream, stop_before_pixels=True, specific_tags=_HEADER_TAGS, force=True)
+        header = quick_header(stream.read(HEAD_BYTES), _WANTED) or _full_header(stream)
         text = {field: _text(header.get(keyword)) for keyword, field in _TEXT_TAGS.items()}
         if not text["sop_class_uid"]:
-            text["sop_class_uid"] = _text(header.file_meta.get("MediaStorageSOPClassUID"))
+            text["sop_class_uid"] = header.media_class
         non_image = non_image_kind(text["sop_class_uid"], text["modality"])
         rows, columns = _whole(header, "Rows"), _whole(header, "Columns")
         if non_image is None and not (rows and columns):
@@ -99,10 +129,47 @@ def read_header(path: Path) -> DicomFile:
             columns=columns,
             samples=_whole(header, "SamplesPerPixel") or 1,
             instance_number=_whole(header, "InstanceNumber") if header.get("InstanceNumber") is not None else None,
+            transfer_syntax=header.transfer_syntax,
             non_image=non_image,
             frames=() if non_image else tuple(_frames(path, header, n_frames)),
             cut_short=non_image is None and _is_cut_short(header, stream, n_frames),
+            stored=None if non_image else _stored_pixels(header, rows, columns),
         )
+
+
+def _full_header(stream: BinaryIO) -> QuickHeader:
+    """The same by pydicom, for files that are not plain."""
+    # Files without preamble have no "DICM" mark; io.formats has recognised them by their first element.
+    stream.seek(0)
+    header = dcmread(stream, stop_before_pixels=True, specific_tags=_HEADER_TAGS, force=True)
+    syntax = _text(header.file_meta.get("TransferSyntaxUID"))
+    if not syntax:
+        implicit, little = header.original_encoding
+        syntax = "" if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    # The header of a deflated file came from an inflated copy, whose positions are not the file's.
+    at = None if syntax == DeflatedExplicitVRLittleEndian else stream.tell()
+    values = {keyword: value for keyword in _HEADER_TAGS if (value := header.get(keyword)) is not None}
+    data_at = (at or 0) + (8 if syntax == ImplicitVRLittleEndian else 12)
+    return QuickHeader(values, syntax, _text(header.file_meta.get("MediaStorageSOPClassUID")), at, data_at)
+
+
+def _stored_pixels(header: QuickHeader, rows: int, columns: int) -> StoredPixels | None:
+    """Where to read pixels without a decoder; ``None`` for whatever needs one."""
+    bits, used = _whole(header, "BitsAllocated"), _whole(header, "BitsStored")
+    plain = (
+        header.transfer_syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+        and header.pixels_at is not None
+        and (_whole(header, "SamplesPerPixel") or 1) == 1
+        and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+        and bits in (8, 16, 32)
+        and 0 < used <= bits
+        and _whole(header, "HighBit") == used - 1
+        and header.get("ModalityLUTSequence") is None
+    )
+    if not plain:
+        return None
+    kind = "i" if _whole(header, "PixelRepresentation") else "u"
+    return StoredPixels(header.data_at, f"<{kind}{bits // 8}", used, rows * columns * bits // 8)
 
 
 def _kind_without_pixels(path: Path, sop_class_uid: str) -> str:
@@ -113,21 +180,20 @@ def _kind_without_pixels(path: Path, sop_class_uid: str) -> str:
     raise ReadError(f"{path}: {name} without rows and columns; it is damaged or cut short. Copy or export it again")
 
 
-def _frames(path: Path, header: FileDataset, n_frames: int) -> list[Frame]:
+def _frames(path: Path, header: QuickHeader, n_frames: int) -> list[Frame]:
     try:
         return frames_of(header, n_frames)
     except ReadError as error:
         raise ReadError(f"{path}: {error}. Export the scan again") from error
 
 
-def _is_cut_short(header: FileDataset, stream: BinaryIO, n_frames: int) -> bool:
-    """Whether the file ends before its pixel data; ``stream`` stands at the pixel data element's tag."""
-    syntax = UID(_text(header.file_meta.get("TransferSyntaxUID")))
-    start = stream.tell()
+def _is_cut_short(header: QuickHeader, stream: BinaryIO, n_frames: int) -> bool:
+    """Whether the file ends before its pixel data."""
     end = stream.seek(0, 2)
-    if syntax == DeflatedExplicitVRLittleEndian:
-        return False  # the header came from an inflated copy; decoding finds out
-    stream.seek(start)
+    if header.pixels_at is None:
+        return False  # deflated; decoding finds out
+    stream.seek(header.pixels_at)
+    syntax = UID(header.transfer_syntax)
     if syntax.is_transfer_syntax and syntax.is_compressed:
         return not _fragments_complete(stream, end)
     bits = _whole(header, "BitsAllocated")
@@ -135,7 +201,7 @@ def _is_cut_short(header: FileDataset, stream: BinaryIO, n_frames: int) -> bool:
     if header.get("PhotometricInterpretation") == "YBR_FULL_422":
         samples = 2  # two colour samples are shared by two pixels
     needed = (_whole(header, "Rows") * _whole(header, "Columns") * n_frames * samples * bits + 7) // 8
-    return end - start - 8 < needed
+    return end - header.pixels_at - 8 < needed
 
 
 def _fragments_complete(stream: BinaryIO, end: int) -> bool:
@@ -155,7 +221,7 @@ def _text(value: Any) -> str:
     return str(value).strip() if not isinstance(value, list) else "\\".join(str(v) for v in value)
 
 
-def _whole(header: FileDataset, keyword: str) -> int:
+def _whole(header: QuickHeader, keyword: str) -> int:
     value = header.get(keyword)
     return 0 if value is None or value == "" else int(value)
 

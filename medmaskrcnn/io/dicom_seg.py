@@ -103,13 +103,17 @@ def _open(path: Path, volume: Volume) -> _Segmentation:
     kind = str(dataset.get("SegmentationType") or "BINARY")
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
         raise ReadError(f"{path}: segmentation type {kind!r} is unknown; BINARY, FRACTIONAL or LABELMAP can be read")
-    names = {
-        int(s.SegmentNumber): str(s.get("SegmentLabel") or "") or f"segment {s.SegmentNumber}"
-        for s in dataset.SegmentSequence
-    }
+    names = {int(s.SegmentNumber): _class_name(s) for s in dataset.SegmentSequence}
     names.pop(0, None)  # a label map describes its background as segment 0
     numbers: list[int | None] = [None] * n_frames if kind == "LABELMAP" else _segment_numbers(dataset)
     return _Segmentation(dataset, kind, names, frames, numbers)
+
+
+def _class_name(segment: Dataset) -> str:
+    """Segment Label is a class, unless a Segment Description "tumour; score 0.9" begins it: "tumour" of "tumour 2"."""
+    label = str(segment.get("SegmentLabel") or "") or f"segment {segment.SegmentNumber}"
+    name = str(segment.get("SegmentDescription") or "").partition(";")[0].strip()
+    return name if name and label.startswith(name) else label
 
 
 def _segment_numbers(dataset: Dataset) -> list[int | None]:

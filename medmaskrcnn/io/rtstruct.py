@@ -79,8 +79,15 @@ def _name(region: Dataset) -> str:
 
 
 def _class_names(structures: Dataset, names: dict[int, str]) -> dict[int, str]:
-    """ROI Name is a class, unless a shorter ROI Observation Label (3006,0085) begins it: "tumour" of "tumour 2"."""
+    """ROI Name is a class, unless a shorter text begins it: "tumour" of "tumour 2".
+
+    That text is the ROI Observation Label (3006,0085), or the ROI Description (3006,0028) up to a semicolon.
+    """
     classes = dict(names)
+    for region in structures.StructureSetROISequence:
+        text = str(region.get("ROIDescription") or "").partition(";")[0].strip()
+        if text and names[_number(region.ROINumber)].startswith(text):
+            classes[_number(region.ROINumber)] = text
     for observation in structures.get("RTROIObservationsSequence") or []:
         number = _number(observation.ReferencedROINumber)
         label = str(observation.get("ROIObservationLabel") or "").strip()
