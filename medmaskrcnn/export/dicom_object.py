@@ -39,7 +39,7 @@ class Labelling:
         coding: Its coded terms.
         tracking_uid: The UID that names it in SEG and SR alike.
         index: Its place among the result's instances; ``None`` for a class of which none was found.
-        description: A few words more: its score.
+        description: The class and, after a semicolon, its score; readers take the class from it.
     """
 
     label: str
@@ -72,7 +72,7 @@ def labellings(result: CaseResult, uids: ResultUIDs) -> list[Labelling]:
                 coding=coding_of(name, codes),
                 tracking_uid=uids.tracking(i),
                 index=i,
-                description=printable(f"{name[: _LONG - 16]}, score {found.scores[i]:.3f}"),
+                description=printable(f"{name}; score {found.scores[i]:.3f}"),
             )
             for i, name in enumerate(names)
         ]
@@ -83,7 +83,7 @@ def labellings(result: CaseResult, uids: ResultUIDs) -> list[Labelling]:
             coding=coding_of(name, codes),
             tracking_uid=uids.other("none found", name),
             index=None,
-            description=printable(f"no {name[: _LONG - 16]} found"),
+            description=printable(f"{name}; none found"),
         )
         for name in settings.get("classes") or found.class_names
     ]

@@ -52,7 +52,7 @@ from medmaskrcnn.export.dicom_object import (
     write_dataset,
 )
 from medmaskrcnn.export.preview_style import class_colour
-from medmaskrcnn.export.source_series import SourceSeries, read_source
+from medmaskrcnn.export.source_series import SourceSeries, keeping_quiet, read_source
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels
@@ -85,7 +85,8 @@ def write_seg(
         OutputError: if the scan is no DICOM series, or its files are gone.
     """
     source = read_source(volume, "a DICOM SEG")
-    write_dataset(make_seg(result, source, encoding=encoding, algorithm=algorithm), stream)
+    with keeping_quiet():
+        write_dataset(make_seg(result, source, encoding=encoding, algorithm=algorithm), stream)
 
 
 def make_seg(

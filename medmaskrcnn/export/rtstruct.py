@@ -37,12 +37,13 @@ from medmaskrcnn.export.dicom_object import (
     write_dataset,
 )
 from medmaskrcnn.export.preview_style import class_colour
-from medmaskrcnn.export.source_series import SourcePlane, SourceSeries, read_source
+from medmaskrcnn.export.source_series import SourcePlane, SourceSeries, keeping_quiet, read_source
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
 
 _DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  # what PS3.3 C.8.8.5 has a study be referred to by
+_SHORT = 16  # characters of VR SH
 _DECIMALS = 4  # of a coordinate in mm
 _PATIENT_AND_STUDY = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
@@ -65,7 +66,8 @@ def write_rtstruct(
     Raises:
         OutputError: if the scan is no DICOM series, or its files are gone.
     """
-    write_dataset(make_rtstruct(result, read_source(volume, "a DICOM RTSTRUCT"), algorithm=algorithm), stream)
+    with keeping_quiet():
+        write_dataset(make_rtstruct(result, read_source(volume, "a DICOM RTSTRUCT"), algorithm=algorithm), stream)
 
 
 def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: AlgorithmType = "AUTOMATIC") -> Dataset:
@@ -207,7 +209,8 @@ def _observation(number: int, labelling: Labelling) -> Dataset:
     item = Dataset()
     item.ObservationNumber = number
     item.ReferencedROINumber = number
-    item.ROIObservationLabel = labelling.label[:16]
+    if len(labelling.name) <= _SHORT:
+        item.ROIObservationLabel = printable(labelling.name)
     item.RTROIIdentificationCodeSequence = [_code(labelling.coding.type)]
     if labelling.coding.modifier is not None:
         modifiers = [_code(labelling.coding.modifier)]

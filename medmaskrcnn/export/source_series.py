@@ -7,7 +7,9 @@ moment of writing, and kept nowhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,10 +93,19 @@ def read_source(volume: Volume, what: str) -> SourceSeries:
             f"{what} belongs to a DICOM series, whose patient and study it carries; this scan is {origin.format}. "
             "Write NIfTI instead, or give the DICOM series as the scan"
         )
-    headers = _headers(origin.files, origin.sop_instance_uids, what)
-    planes = _planes(headers, volume.grid, what)
+    with keeping_quiet():
+        headers = _headers(origin.files, origin.sop_instance_uids, what)
+        planes = _planes(headers, volume.grid, what)
     used = {id(plane.header) for plane in planes}
     return SourceSeries(tuple(h for h in headers if id(h) in used), planes)
+
+
+@contextmanager
+def keeping_quiet() -> Iterator[None]:
+    """Keeps warnings of pydicom and highdicom from the log: they quote what they warn of, patients' names too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _headers(files: Sequence[str], expected: Sequence[str], what: str) -> list[Dataset]:

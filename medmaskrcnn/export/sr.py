@@ -49,7 +49,7 @@ from medmaskrcnn.export.dicom_object import (
     write_dataset,
 )
 from medmaskrcnn.export.dicom_seg import Encoding, coded, is_label_map, seg_kind
-from medmaskrcnn.export.source_series import SourceSeries, read_source
+from medmaskrcnn.export.source_series import SourceSeries, keeping_quiet, read_source
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.volume import Volume
 
@@ -90,7 +90,8 @@ def write_sr(
         OutputError: if the scan is no DICOM series, or its files are gone.
     """
     source = read_source(volume, "a DICOM SR")
-    write_dataset(make_sr(result, source, encoding=encoding, algorithm=algorithm), stream)
+    with keeping_quiet():
+        write_dataset(make_sr(result, source, encoding=encoding, algorithm=algorithm), stream)
 
 
 def make_sr(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.encaps import generate_frames
@@ -55,8 +56,26 @@ def stored_frames(dataset: FileDataset) -> Iterator[NDArray[Any]]:
     """
     complete_syntax(dataset)
     check_frames(dataset)
-    plugin = PLUGINS.get(dataset.file_meta.TransferSyntaxUID, "")
-    yield from iter_pixels(dataset, decoding_plugin=plugin)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if dataset.get("BitsAllocated") == 1 and not syntax.is_compressed:
+        yield from _bit_frames(dataset)
+    else:
+        yield from iter_pixels(dataset, decoding_plugin=PLUGINS.get(syntax, ""))
+
+
+def _bit_frames(dataset: FileDataset) -> Iterator[NDArray[Any]]:
+    """Frames of one bit a pixel, packed without a gap between frames (PS3.5 8.2).
+
+    pydicom 3.0 cannot take single frames whose number of pixels is odd out of them.
+    """
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    packed = np.frombuffer(dataset.PixelData, np.uint8)
+    for index in range(int(dataset.get("NumberOfFrames") or 1)):
+        start, stop = index * rows * columns, (index + 1) * rows * columns
+        if stop > 8 * len(packed):
+            raise ValueError(f"the pixel data ends before frame {index + 1} does")
+        bits = np.unpackbits(packed[start // 8 : (stop + 7) // 8], bitorder="little")
+        yield bits[start % 8 : start % 8 + rows * columns].reshape(rows, columns)
 
 
 def complete_syntax(dataset: FileDataset) -> None:

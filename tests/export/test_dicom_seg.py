@@ -118,6 +118,7 @@ def test_what_a_segment_says_of_itself(ct_case: Case) -> None:
     seg = read(written(ct_case))
     liver, tumour, kidney = seg.SegmentSequence
     assert [item.SegmentLabel for item in seg.SegmentSequence] == ["liver 1", "liver tumour 2", "left kidney 3"]
+    assert liver.SegmentDescription == "liver; score 0.900"
     assert {item.SegmentAlgorithmType for item in seg.SegmentSequence} == {"AUTOMATIC"}
     assert len({item.TrackingUID for item in seg.SegmentSequence}) == 3
     assert liver.SegmentedPropertyTypeCodeSequence[0].CodeValue == "10200004"
@@ -245,3 +246,21 @@ def test_colours_in_cielab() -> None:
     assert cielab((255, 255, 255)) == pytest.approx([65535, 32896, 32896], abs=10)
     assert cielab((0, 0, 0)) == pytest.approx([0, 32896, 32896], abs=10)
     assert cielab((255, 0, 0)) == pytest.approx([35582, 53535, 50819], rel=0.01)  # L 54.3, a 80.8, b 69.9 (D50)
+
+
+def test_no_warning_quotes_the_patient(ct_case: Case, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """highdicom warns of names of one part and quotes them; pydicom quotes values that are too long."""
+    result, volume = ct_case
+    files = []
+    for file in volume.provenance.files:
+        header = dcmread(file)
+        header.PatientName = "SECRETNAME"
+        header.add_new("StudyID", "SH", "SECRET-NUMBER-TOO-LONG")
+        files.append(tmp_path / Path(file).name)
+        header.save_as(files[-1])
+    recwarn.clear()
+    named = replace(volume, provenance=replace(volume.provenance, files=tuple(map(str, files))))
+    seg = read(written((result, named)))
+    assert seg.PatientName == "SECRETNAME"
+    assert len(seg.StudyID) == 16
+    assert not [w for w in recwarn if "SECRET" in str(w.message)]

@@ -1,4 +1,4 @@
-"""An archive takes what we write, files it under the scan's own study, and gives it back element for element.
+"""An archive takes what we write, files it under the scan's own study, and gives it back element for element."""
 
 from __future__ import annotations
 

@@ -1,0 +1,140 @@
+"""``coco.json``: the instances in COCO's format for detection, slice by slice.
+
+COCO knows pictures, not volumes: each slice along the array's D axis is an image, each instance has an annotation in
+every slice that it is in, and ``instance_id`` (its id in the label map) says which belong together. Masks are
+run-length codes as pycocotools packs them: runs down the columns, in COCO's text code. Pictures have one slice.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import IO, Any
+
+import numpy as np
+
+from medmaskrcnn.export.result_json import to_json
+from medmaskrcnn.export.table import OUT_OF_DOMAIN
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.instances import BoolArray, Instances
+
+
+def coco_document(result: CaseResult) -> dict[str, Any]:
+    """The content of ``coco.json``: ``info``, ``images``, ``categories`` and ``annotations``."""
+    found = result.instances
+    depth, height, width = found.grid.shape
+    images = [
+        {"id": d + 1, "file_name": f"slice_{d + 1:04d}", "height": height, "width": width, "slice": d}
+        for d in range(depth)
+    ]
+    stamp = [OUT_OF_DOMAIN] if result.record.out_of_domain else []
+    annotations = [a for i in range(len(found)) for a in _annotations(found, i)]
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    return {
+        "info": {
+            "description": "; ".join([*stamp, "research use only, not a medical device"]),
+            "contributor": result.record.software,
+            "model": {"name": result.record.model_name, "sha256": result.record.model_sha256},
+        },
+        "images": images,
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(found.class_names)],
+        "annotations": annotations,
+    }
+
+
+def write_coco(result: CaseResult, stream: IO[bytes]) -> None:
+    """Write the result's instances as COCO JSON; the same result gives the same bytes."""
+    stream.write(to_json(coco_document(result)).encode())
+
+
+def _annotations(found: Instances, i: int) -> list[dict[str, Any]]:
+    """One instance's annotations, slice by slice; slices that it skips have none."""
+    along, rows, columns = found.window(i)
+    annotations = []
+    for k, crop in enumerate(found.masks[i]):
+        if not crop.any():
+            continue
+        plane = np.zeros(found.grid.shape[1:], bool)
+        plane[rows, columns] = crop
+        hit_rows, hit_columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
+        x, y = columns.start + int(hit_columns[0]), rows.start + int(hit_rows[0])
+        annotations.append(
+            {
+                "id": 0,
+                "image_id": along.start + k + 1,
+                "category_id": int(found.labels[i]) + 1,
+                "instance_id": i + 1,
+                "score": json.loads(str(found.scores[i])),
+                "bbox": [x, y, int(np.ptp(hit_columns)) + 1, int(np.ptp(hit_rows)) + 1],
+                "area": int(np.count_nonzero(crop)),
+                "iscrowd": 0,
+                "segmentation": {"size": list(plane.shape), "counts": packed(run_lengths(plane))},
+            }
+        )
+    return annotations
+
+
+def run_lengths(mask: BoolArray) -> list[int]:
+    """Lengths of the runs of a mask ``(rows, columns)`` down its columns, the first being of unset pixels.
+
+    Example:
+        >>> run_lengths(np.array([[False, True], [True, True]]))
+        [1, 3]
+    """
+    flat = mask.ravel(order="F")
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    starts = [0, *changes.tolist(), flat.size]
+    runs = [b - a for a, b in pairwise(starts)]
+    return [0, *runs] if flat.size and flat[0] else runs
+
+
+def packed(runs: list[int]) -> str:
+    """Runs in COCO's text code: five bits a letter, from the third run on the difference to the last but one."""
+    letters = []
+    for k, run in enumerate(runs):
+        value = run - runs[k - 2] if k > 2 else run
+        more = True
+        while more:
+            bits = value & 0x1F
+            value >>= 5
+            more = value != (-1 if bits & 0x10 else 0)
+            letters.append(chr((bits | 0x20 if more else bits) + 48))
+    return "".join(letters)
+
+
+def unpacked(text: str) -> list[int]:
+    """The runs of COCO's text code; the inverse of :func:`packed`.
+
+    Raises:
+        ValueError: if the text is cut short or holds other letters.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"a run-length code cannot hold {letter!r}")
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value |= -1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    if shift:
+        raise ValueError("the run-length code is cut short")
+    return runs
+
+
+def painted(runs: list[int], height: int, width: int) -> BoolArray:
+    """The mask ``(height, width)`` of runs; the inverse of :func:`run_lengths`.
+
+    Raises:
+        ValueError: if the runs do not fill the mask.
+    """
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
+        raise ValueError(f"runs of {sum(runs)} pixels cannot fill a mask of {height} x {width}")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.ascontiguousarray(np.repeat(values, runs).reshape((height, width), order="F"))
