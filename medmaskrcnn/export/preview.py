@@ -69,14 +69,9 @@ def draw_preview(result: CaseResult, volume: Volume) -> Image.Image:
 
 def _montage(result: CaseResult, volume: Volume) -> Image.Image:
     """The slices in rows, each with its caption."""
-    instances, grid = result.instances, volume.grid
-    greys = grey_range(volume)
-    planes = choose_planes(instances)
-    if volume.grid.spacing_known and not volume.is_planar:
-        planes = cut_to_body(planes, volume, instances, greys)
-    n_across = {1: 1, 2: 2, 4: 2}.get(len(planes), 3)
-    longest = _PANEL_SIZE[n_across]
-    panels = [draw_panel(volume, instances, p, panel_size(grid, p, longest), greys) for p in planes]
+    drawn = draw_montage_panels(result, volume)
+    panels, planes = [panel for panel, _ in drawn], [plane for _, plane in drawn]
+    n_across = _across(len(planes))
     cell_width = max(panel.width for panel in panels)
     rows = [panels[k : k + n_across] for k in range(0, len(panels), n_across)]
     heights = [max(panel.height for panel in row) + _CAPTION + _GAP for row in rows]
@@ -86,11 +81,28 @@ def _montage(result: CaseResult, volume: Volume) -> Image.Image:
         row, column = divmod(k, n_across)
         left, top = column * (cell_width + _GAP), sum(heights[:row])
         montage.paste(panel, (left + (cell_width - panel.width) // 2, top))
-        draw.text((left, top + panel.height + 4), _caption(volume, plane), FAINT, font=font(13))
+        draw.text((left, top + panel.height + 4), caption(volume, plane), FAINT, font=font(13))
     return montage
 
 
-def _caption(volume: Volume, plane: Plane) -> str:
+def draw_montage_panels(result: CaseResult, volume: Volume) -> list[tuple[Image.Image, Plane]]:
+    """The preview's slices, outlined and annotated, each with the plane that it shows."""
+    instances, grid = result.instances, volume.grid
+    greys = grey_range(volume)
+    planes = choose_planes(instances)
+    if grid.spacing_known and not volume.is_planar:
+        planes = cut_to_body(planes, volume, instances, greys)
+    longest = _PANEL_SIZE[_across(len(planes))]
+    return [(draw_panel(volume, instances, p, panel_size(grid, p, longest), greys), p) for p in planes]
+
+
+def _across(n_panels: int) -> int:
+    """How many panels stand in a row."""
+    return {1: 1, 2: 2, 4: 2}.get(n_panels, 3)
+
+
+def caption(volume: Volume, plane: Plane) -> str:
+    """What a slice is: its direction, number and place."""
     n_slices = volume.grid.shape[plane.view.axis]
     if not volume.grid.spacing_known:
         return f"slice {plane.index + 1} of {n_slices}" if n_slices > 1 else "picture, size of a pixel unknown"
