@@ -72,14 +72,19 @@ def check_boxes(boxes: Tensor, dims: int | None = None, *, name: str = "boxes") 
     return boxes.shape[1] // 2
 
 
+def box_rows(boxes: Tensor) -> Tensor:
+    """Which rows of ``boxes`` ``(N, 2S)`` are boxes, ``(N,)`` bool: finite, and no maximum below its minimum."""
+    dims = boxes.shape[1] // 2
+    return torch.isfinite(boxes).all(1) & (boxes[:, dims:] >= boxes[:, :dims]).all(1)
+
+
 def check_box_values(boxes: Tensor, *, name: str = "boxes") -> None:
     """Make sure that each row of ``boxes`` ``(N, 2S)`` is a box.
 
     Raises:
         ValueError: naming the first row that is not finite or whose maximum lies below its minimum.
     """
-    dims = boxes.shape[1] // 2
-    bad = ~torch.isfinite(boxes).all(1) | (boxes[:, dims:] < boxes[:, :dims]).any(1)
+    bad = ~box_rows(boxes)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         values = boxes[row].tolist()

@@ -1,10 +1,10 @@
 """The operators as PyTorch knows them, and the one place where an implementation is chosen.
 
 Registration with ``torch.library``, with a fake kernel and a derivative, lets ``torch.compile`` and ``torch.export``
-take a model that calls the operators as one graph. The bodies below serve every device with the portable
-implementation; one for particular hardware is to be chosen here, before the portable call. Values are checked here,
-where they are known; shapes are checked by ``operators.py``. Autocast is switched off inside: coordinates, weights and
-sums are float32 whatever the features are.
+take a model that calls the operators as one graph. Values are checked here, where they are known; shapes are checked by
+``operators.py``. Autocast is switched off inside: coordinates, weights and sums are float32 whatever the features are.
+Triton's kernels, where ``implementation.py`` chooses them, give zeros for a row that is no box; the portable form,
+where values are not checked, gets such rows as empty boxes and blanks them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from medmaskrcnn_kernels.checks import check_batch_values, check_box_values, check_score_values
+from medmaskrcnn_kernels.checks import box_rows, check_batch_values, check_box_values, check_score_values
+from medmaskrcnn_kernels.implementation import use_triton, values_are_checked
 from medmaskrcnn_kernels.nms_portable import batched_nms_portable, nms_portable
+from medmaskrcnn_kernels.paste import paste_one
 from medmaskrcnn_kernels.roi_align_portable import SamplingPlan, make_plan, sample_maps, spread_gradient
 
 Number = TypeVar("Number", int, float)
@@ -27,20 +29,32 @@ def roi_align(
     maps: Sequence[Tensor],
     boxes: Tensor,
     batch_index: Tensor,
-    level: Tensor,
     scales: Sequence[float],
+    least_areas: Sequence[float],
     output_size: Sequence[int],
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """RoIAlign of each box on ``maps[level]``; ``scales`` holds S numbers for each map, one map after the other."""
-    check_box_values(boxes)
-    check_batch_values(batch_index, maps[0].shape[0])
-    shapes = [n for m in maps for n in m.shape[2:]]
+    """RoIAlign of each box on the map that suits its area; ``scales`` holds S numbers for each map, in turn."""
+    pooled = empty_like_map(maps[0], boxes.shape[0], output_size)
+    good = _good_rows(boxes, batch_index, maps[0].shape[0])
     with torch.autocast(boxes.device.type, enabled=False):
-        plan = _plan(maps[0].dtype, boxes, batch_index, level, shapes, scales, output_size, sampling_ratio, aligned)
-        pooled = empty_like_map(maps[0], boxes.shape[0], output_size)
-        sample_maps(plan, maps, pooled)
+        if _triton_serves(maps[0]):
+            from medmaskrcnn_kernels.triton_roi_align import align  # here: triton may not be installed
+
+            align(
+                maps, boxes, batch_index, pooled,
+                scales=split(scales, pooled.ndim - 2), least_areas=least_areas,
+                sampling_ratio=sampling_ratio, aligned=aligned,
+            )  # fmt: skip
+        else:
+            shapes = [n for m in maps for n in m.shape[2:]]
+            boxes, batch_index = _blanked(boxes, good), _blanked(batch_index, good)
+            plan = _plan(
+                pooled.dtype, boxes, batch_index, shapes, scales, least_areas, output_size, sampling_ratio, aligned
+            )
+            sample_maps(plan, maps, pooled)
+            pooled = _blanked(pooled, good)
     return pooled
 
 
@@ -49,8 +63,8 @@ def _(
     maps: Sequence[Tensor],
     boxes: Tensor,
     batch_index: Tensor,
-    level: Tensor,
     scales: Sequence[float],
+    least_areas: Sequence[float],
     output_size: Sequence[int],
     sampling_ratio: int,
     aligned: bool,
@@ -63,19 +77,32 @@ def roi_align_backward(
     gradient: Tensor,
     boxes: Tensor,
     batch_index: Tensor,
-    level: Tensor,
     images: int,
     shapes: Sequence[int],
     scales: Sequence[float],
+    least_areas: Sequence[float],
     sampling_ratio: int,
     aligned: bool,
     channels_last: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of the maps, whose spatial ``shapes`` stand one after the other, in the dtype of ``gradient``."""
+    dims, output_size = gradient.ndim - 2, gradient.shape[2:]
     with torch.autocast(boxes.device.type, enabled=False):
-        output_size = gradient.shape[2:]
-        plan = _plan(gradient.dtype, boxes, batch_index, level, shapes, scales, output_size, sampling_ratio, aligned)
-        found = [g.to(gradient.dtype) for g in spread_gradient(plan, gradient, images)]
+        if _triton_serves(gradient):
+            from medmaskrcnn_kernels.triton_roi_align import align_backward  # here: triton may not be installed
+
+            found = align_backward(
+                gradient, boxes, batch_index,
+                images=images, shapes=split(shapes, dims), scales=split(scales, dims), least_areas=least_areas,
+                sampling_ratio=sampling_ratio, aligned=aligned,
+            )  # fmt: skip
+        else:
+            good = _good_rows(boxes, batch_index, images)
+            boxes, batch_index, gradient = (_blanked(t, good) for t in (boxes, batch_index, gradient))
+            plan = _plan(
+                gradient.dtype, boxes, batch_index, shapes, scales, least_areas, output_size, sampling_ratio, aligned
+            )
+            found = [g.to(gradient.dtype) for g in spread_gradient(plan, gradient, images)]
     return [g if last else g.contiguous() for g, last in zip(found, channels_last, strict=True)]
 
 
@@ -84,10 +111,10 @@ def _(
     gradient: Tensor,
     boxes: Tensor,
     batch_index: Tensor,
-    level: Tensor,
     images: int,
     shapes: Sequence[int],
     scales: Sequence[float],
+    least_areas: Sequence[float],
     sampling_ratio: int,
     aligned: bool,
     channels_last: Sequence[bool],
@@ -98,10 +125,11 @@ def _(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    maps, boxes, batch_index, level, scales, _, sampling_ratio, aligned = inputs
-    ctx.save_for_backward(boxes, batch_index, level)
+    maps, boxes, batch_index, scales, least_areas, _, sampling_ratio, aligned = inputs
+    ctx.save_for_backward(boxes, batch_index)
     shapes = [n for m in maps for n in m.shape[2:]]
-    ctx.before = (maps[0].shape[0], shapes, scales, sampling_ratio, aligned, [is_channels_last(m) for m in maps])
+    last = [is_channels_last(m) for m in maps]
+    ctx.before = (maps[0].shape[0], shapes, scales, least_areas, sampling_ratio, aligned, last)
 
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
@@ -114,10 +142,7 @@ roi_align.register_autograd(_differentiate, setup_context=_remember)
 @torch.library.custom_op("medmaskrcnn::nms", mutates_args=())
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Indices of the boxes that are kept."""
-    check_box_values(boxes)
-    check_score_values(scores)
-    with torch.autocast(boxes.device.type, enabled=False):
-        return nms_portable(boxes, scores, iou_threshold)
+    return _suppress(boxes, scores, None, iou_threshold)
 
 
 @nms.register_fake
@@ -128,15 +153,68 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 @torch.library.custom_op("medmaskrcnn::batched_nms", mutates_args=())
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     """Indices of the boxes that are kept, class by class."""
-    check_box_values(boxes)
-    check_score_values(scores)
-    with torch.autocast(boxes.device.type, enabled=False):
-        return batched_nms_portable(boxes, scores, idxs, iou_threshold)
+    return _suppress(boxes, scores, idxs, iou_threshold)
 
 
 @batched_nms.register_fake
 def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+def _suppress(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold: float) -> Tensor:
+    checked = values_are_checked(boxes.device)
+    if checked:
+        check_box_values(boxes)
+        check_score_values(scores)
+    with torch.autocast(boxes.device.type, enabled=False):
+        if use_triton(boxes.device):
+            from medmaskrcnn_kernels import triton_nms  # here: triton may not be installed
+
+            if boxes.shape[0] <= triton_nms.MOST_BOXES:
+                return triton_nms.nms(boxes, scores, idxs, iou_threshold)
+        rows = None if checked else (box_rows(boxes) & ~torch.isnan(scores)).nonzero()[:, 0]
+        if rows is not None:
+            boxes, scores, idxs = boxes[rows], scores[rows], None if idxs is None else idxs[rows]
+        if idxs is None:
+            kept = nms_portable(boxes, scores, iou_threshold)
+        else:
+            kept = batched_nms_portable(boxes, scores, idxs, iou_threshold)
+        return kept if rows is None else rows[kept]
+
+
+def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[Tensor]:
+    """Crops of all windows; not a graph node, since their number and sizes are known from values alone."""
+    check_box_values(windows, name="windows")
+    if values_are_checked(boxes.device):
+        check_box_values(boxes)
+    precision = torch.float64 if probabilities.dtype == torch.float64 else torch.float32
+    probabilities, boxes = probabilities.to(precision), boxes.to(precision)
+    with torch.autocast(boxes.device.type, enabled=False):
+        if _triton_serves(probabilities):
+            from medmaskrcnn_kernels.triton_paste import paste  # here: triton may not be installed
+
+            return paste(probabilities, boxes, windows)
+        return [paste_one(p, b, w) for p, b, w in zip(probabilities, boxes, windows.tolist(), strict=True)]
+
+
+def _triton_serves(values: Tensor) -> bool:
+    return values.dtype != torch.float64 and use_triton(values.device)
+
+
+def _good_rows(boxes: Tensor, batch_index: Tensor, images: int) -> Tensor | None:
+    """Rows that are boxes of an image, or ``None`` for all: then they have been checked."""
+    if values_are_checked(boxes.device):
+        check_box_values(boxes)
+        check_batch_values(batch_index, images)
+        return None
+    return box_rows(boxes) & (batch_index >= 0) & (batch_index < images)
+
+
+def _blanked(values: Tensor, good: Tensor | None) -> Tensor:
+    """``values`` with zeros in the rows that are not ``good``."""
+    if good is None:
+        return values
+    return values.masked_fill(~good.view(-1, *[1] * (values.ndim - 1)), 0)
 
 
 def is_channels_last(features: Tensor) -> bool:
@@ -162,9 +240,9 @@ def _plan(
     dtype: torch.dtype,
     boxes: Tensor,
     batch_index: Tensor,
-    level: Tensor,
     shapes: Sequence[int],
     scales: Sequence[float],
+    least_areas: Sequence[float],
     output_size: Sequence[int],
     sampling_ratio: int,
     aligned: bool,
@@ -173,10 +251,11 @@ def _plan(
     return make_plan(
         boxes.to(torch.float64 if dtype == torch.float64 else torch.float32),
         batch_index.long(),
-        level,
         shapes=split(shapes, dims),
         scales=split(scales, dims),
+        least_areas=least_areas,
         output_size=tuple(output_size),
         sampling_ratio=sampling_ratio,
         aligned=aligned,
+        checked=values_are_checked(boxes.device),
     )

@@ -2,21 +2,22 @@
 
 Boxes are ``(N, 2S)`` throughout: S minima, then S maxima, in array-axis order, S = 2 or 3, in continuous voxel
 coordinates of the input image (voxel ``i`` covers ``[i, i + 1)``).
+
+On the CPU a row that is no box, or that names no image, raises a ValueError with its number. On a GPU, where asking would
+make the host wait, such a row gives zeros (and is never kept by ``nms``), unless ``checked()`` is in force.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import log2
+from math import log2, nan
 
-import torch
 from torch import Tensor
 
 from medmaskrcnn_kernels import library
 from medmaskrcnn_kernels.checks import (
     check_batch_index,
-    check_box_values,
     check_boxes,
     check_features,
     check_iou_threshold,
@@ -25,7 +26,6 @@ from medmaskrcnn_kernels.checks import (
     check_scores,
     per_axis,
 )
-from medmaskrcnn_kernels.paste import paste_one
 
 
 def roi_align(
@@ -60,8 +60,7 @@ def roi_align(
     """
     dims = check_features(features)
     scale = per_axis(spatial_scale, dims, name="spatial_scale")
-    level = torch.zeros(boxes.shape[:1], dtype=torch.int64, device=boxes.device)
-    return _align([features], boxes, batch_index, level, [scale], output_size, sampling_ratio, aligned)
+    return _align([features], boxes, batch_index, [scale], [nan], output_size, sampling_ratio, aligned)
 
 
 def multiscale_roi_align(
@@ -110,9 +109,9 @@ def multiscale_roi_align(
     check_one_device(*features, boxes)
     check_boxes(boxes, dims)
     levels = _pyramid_levels(steps)
-    level = assign_levels(boxes, levels, canonical_size=canonical_size, canonical_level=canonical_level)
+    areas = least_areas(levels, canonical_size=canonical_size, canonical_level=canonical_level)
     scales = [tuple(1.0 / v for v in s) for s in steps]
-    return _align(features, boxes, batch_index, level, scales, output_size, sampling_ratio, aligned)
+    return _align(features, boxes, batch_index, scales, areas, output_size, sampling_ratio, aligned)
 
 
 def _pyramid_levels(strides: Sequence[tuple[float, ...]]) -> list[int]:
@@ -122,24 +121,21 @@ def _pyramid_levels(strides: Sequence[tuple[float, ...]]) -> list[int]:
     return [int(v) for v in levels]
 
 
-def assign_levels(boxes: Tensor, levels: Sequence[int], *, canonical_size: float, canonical_level: int) -> Tensor:
-    """Position in ``levels`` (consecutive, rising) of the map each box reads: ``(N,)`` int64.
+def least_areas(levels: Sequence[int], *, canonical_size: float, canonical_level: int) -> list[float]:
+    """Area in voxels, over the last two axes, from which a box reads the second, third, ... of ``levels``.
 
-    ``floor(k0 + log2(sqrt(h w) / canonical_size) + 1e-6)``, with h and w the box's last two extents in voxels.
+    Equation 1 of FPN, ``floor(k0 + log2(sqrt(area) / canonical_size) + 1e-6)``, solved for the area; ``levels`` are
+    consecutive and rising, and boxes beyond either end read the first or the last. A single level has NaN, which no area reaches.
     """
-    dims = boxes.shape[1] // 2
-    extent = boxes[:, dims:].float() - boxes[:, :dims].float()
-    size = (extent[:, -2] * extent[:, -1]).sqrt()
-    level = torch.floor(canonical_level + torch.log2(size / canonical_size) + 1e-6)
-    return level.clamp(min=levels[0], max=levels[-1]).long() - levels[0]
+    return [(canonical_size * 2.0 ** (level - canonical_level - 1e-6)) ** 2 for level in levels[1:]] or [nan]
 
 
 def _align(
     features: Sequence[Tensor],
     boxes: Tensor,
     batch_index: Tensor,
-    level: Tensor,
     scales: Sequence[tuple[float, ...]],
+    areas: Sequence[float],
     output_size: int | Sequence[int],
     sampling_ratio: int,
     aligned: bool,
@@ -153,7 +149,7 @@ def _align(
         raise ValueError(f"sampling_ratio must be 0 (adaptive) or positive, got {sampling_ratio}")
     flat = [value for scale in scales for value in scale]
     pooled: Tensor = library.roi_align(
-        list(features), boxes.detach(), batch_index, level, flat, list(bins), sampling_ratio, aligned
+        list(features), boxes.detach(), batch_index, flat, list(areas), list(bins), sampling_ratio, aligned
     )
     return pooled
 
@@ -215,9 +211,5 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[T
         raise ValueError(f"probabilities must have at least one cell along each axis, got {tuple(probabilities.shape)}")
     if windows.shape != boxes.shape or windows.is_floating_point():
         raise ValueError(f"windows must be integers {tuple(boxes.shape)}, got {windows.dtype} {tuple(windows.shape)}")
-    check_box_values(boxes)
-    check_box_values(windows, name="windows")
-    precision = torch.float64 if probabilities.dtype == torch.float64 else torch.float32
-    probabilities, boxes = probabilities.to(precision), boxes.to(precision)
-    with torch.autocast(boxes.device.type, enabled=False):
-        return [paste_one(p, b, w) for p, b, w in zip(probabilities, boxes, windows.tolist(), strict=True)]
+    check_one_device(probabilities, boxes, windows)
+    return library.paste_masks(probabilities, boxes, windows)

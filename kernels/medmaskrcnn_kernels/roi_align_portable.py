@@ -70,27 +70,30 @@ class Chunk:
 def make_plan(
     boxes: Tensor,
     batch_index: Tensor,
-    level: Tensor,
     *,
     shapes: Sequence[tuple[int, ...]],
     scales: Sequence[tuple[float, ...]],
+    least_areas: Sequence[float],
     output_size: tuple[int, ...],
     sampling_ratio: int,
     aligned: bool,
+    checked: bool,
 ) -> SamplingPlan:
     """Lay the sampling grids over the boxes and sort the boxes by map and window size.
 
     Args:
         boxes: ``(N, 2S)`` in voxels of the image, float32 or float64.
         batch_index: ``(N,)`` int64.
-        level: ``(N,)`` int64, feature map of each box.
         shapes: Spatial shape of each map.
         scales: Cells per voxel along each axis, of each map.
+        least_areas: Box area from which the second, third, ... map is read.
         output_size: Bins along each axis.
         sampling_ratio: Samples to a bin along each axis; 0 is adaptive.
         aligned: Shift by half a cell.
+        checked: Raise for a box that adaptive sampling would visit for ever; without, it gets no samples.
     """
     dims = boxes.shape[1] // 2
+    level = levels_of(boxes, least_areas)
     size_of_level = torch.tensor([list(s) for s in shapes], device=boxes.device)
     scale_of_level = torch.tensor([list(s) for s in scales], device=boxes.device, dtype=boxes.dtype)
     size, scale = size_of_level[level], scale_of_level[level]
@@ -101,7 +104,7 @@ def make_plan(
         )
         for axis in range(dims)
     )  # fmt: skip
-    if sampling_ratio == 0:
+    if checked and sampling_ratio == 0:
         check_adaptive_samples(torch.stack([g.bin_size for g in grids]).amax(0))
     counts = torch.stack([g.cell_counts() for g in grids], 1)
     key = level
@@ -118,6 +121,17 @@ def make_plan(
         counts=counts[order].tolist(),
         output_size=output_size,
     )
+
+
+def levels_of(boxes: Tensor, least_areas: Sequence[float]) -> Tensor:
+    """Which map each box reads, ``(N,)`` int64: as many steps up as there are areas that it reaches."""
+    dims = boxes.shape[1] // 2
+    extent = boxes[:, dims:].float() - boxes[:, :dims].float()
+    area = extent[:, -2] * extent[:, -1]
+    level = torch.zeros_like(area, dtype=torch.int64)
+    for least in least_areas:
+        level += area >= least
+    return level
 
 
 def chunk_bounds(plan: SamplingPlan, first: int, stop: int, channels: int) -> Iterator[tuple[int, int, list[int]]]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medmaskrcnn_kernels.checks import MOST_ADAPTIVE_SAMPLES
+
 SAMPLES_AT_ONCE = 1 << 20
 """Samples along one axis, over all boxes, whose weights are computed together: 4 MB for each temporary."""
 
@@ -81,7 +83,8 @@ def axis_grid(
         scale: ``(N,)`` cells of the feature map per voxel.
         size: ``(N,)`` int64, cells of each box's feature map.
         bins: Number of bins.
-        sampling_ratio: Samples to a bin; 0 takes ``ceil(bin size)``.
+        sampling_ratio: Samples to a bin; 0 takes ``ceil(bin size)``, and none where that is over
+            ``MOST_ADAPTIVE_SAMPLES``.
         aligned: Subtract half a cell, so that cell ``i``'s value belongs to its centre ``i + 0.5``. Without it a
             box is at least one cell long.
     """
@@ -91,7 +94,8 @@ def axis_grid(
     if not aligned:
         length = length.clamp(min=1.0)
     bin_size = length / bins
-    samples = torch.full_like(size, sampling_ratio) if sampling_ratio > 0 else bin_size.ceil().long()
+    fitting = torch.where(bin_size <= MOST_ADAPTIVE_SAMPLES, bin_size, 0).ceil().long()
+    samples = torch.full_like(size, sampling_ratio) if sampling_ratio > 0 else fitting
     return AxisGrid(start, bin_size, samples, size, bins)
 
 

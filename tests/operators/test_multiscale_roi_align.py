@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
 from medmaskrcnn_kernels import multiscale_roi_align, reference, roi_align
-from medmaskrcnn_kernels.operators import assign_levels
+from medmaskrcnn_kernels.operators import least_areas
+from medmaskrcnn_kernels.roi_align_portable import levels_of
 
 VALUE_TOLERANCE = 1e-5
 STRIDES = [4, 8, 16, 32]
@@ -23,6 +24,11 @@ def pyramid(shape: tuple[int, ...], strides: list[tuple[int, ...]], channels: in
         torch.randn(2, channels, *(n // k for n, k in zip(shape, stride, strict=True)), generator=draw)
         for stride in strides
     ]
+
+
+def level_of(boxes: Tensor, levels: list[int], *, canonical_size: float, canonical_level: int) -> Tensor:
+    areas = least_areas(levels, canonical_size=canonical_size, canonical_level=canonical_level)
+    return levels_of(boxes, areas) + levels[0]
 
 
 def boxes_within(shape: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
@@ -48,19 +54,19 @@ def boxes_within(shape: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
 )
 def test_level_of_a_box(extent: float, level: int) -> None:
     boxes = torch.tensor([[10.0, 20.0, 10 + extent, 20 + extent], [10, 20, 10 + extent / 2, 20 + 2 * extent]])
-    found = assign_levels(boxes, [2, 3, 4, 5], canonical_size=224, canonical_level=4) + 2
+    found = level_of(boxes, [2, 3, 4, 5], canonical_size=224, canonical_level=4)
     assert found.tolist() == [level, level]
 
 
 def test_level_in_3d_is_that_of_the_last_two_axes() -> None:
     boxes = torch.tensor([[0.0, 10, 20, 7, 234, 244], [0, 10, 20, 900, 122, 132]])
-    found = assign_levels(boxes, [2, 3, 4, 5], canonical_size=224, canonical_level=4) + 2
+    found = level_of(boxes, [2, 3, 4, 5], canonical_size=224, canonical_level=4)
     assert found.tolist() == [4, 3]
 
 
 def test_smaller_canonical_size_moves_boxes_to_coarser_maps() -> None:
     boxes = torch.tensor([[0.0, 0.0, 60.0, 60.0]])
-    found = [int(assign_levels(boxes, [2, 3, 4, 5], canonical_size=c, canonical_level=4)) + 2 for c in (224, 60, 30)]
+    found = [int(level_of(boxes, [2, 3, 4, 5], canonical_size=c, canonical_level=4)) for c in (224, 60, 30)]
     assert found == [2, 4, 5]
 
 
@@ -92,7 +98,7 @@ def test_agrees_with_reference_in_3d(strides: list[tuple[int, ...]]) -> None:
     found = multiscale_roi_align(maps, boxes, index, **settings)
     expected = reference.multiscale_roi_align(maps, boxes, index, **settings)
     torch.testing.assert_close(found, expected, atol=VALUE_TOLERANCE, rtol=0)
-    level = assign_levels(boxes, [2, 3], canonical_size=14, canonical_level=3)
+    level = level_of(boxes, [2, 3], canonical_size=14, canonical_level=3) - 2
     assert 0 < int(level.sum()) < len(level), "the drawn boxes must read both maps"
 
 
@@ -143,4 +149,4 @@ def test_level_steps_are_those_of_the_reference() -> None:
     # sqrt(h w) a hair under and over a step: the 1e-6 of the formula lifts what rounding let fall.
     for extent, level in ((224.0, 1), (224 * (1 - 1e-4), 0), (224 * (1 + 1e-4), 1), (sqrt(2) * 224, 1)):
         boxes = torch.tensor([[0.0, 0.0, extent, extent]])
-        assert int(assign_levels(boxes, [3, 4], canonical_size=224, canonical_level=4)) == level
+        assert int(level_of(boxes, [3, 4], canonical_size=224, canonical_level=4)) == 3 + level

@@ -24,7 +24,7 @@ def boxes(dims: int) -> Tensor:
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("last", [False, True])
 def test_roi_align_is_registered_soundly(dims: int, last: bool) -> None:
-    arguments = (boxes(dims), INDEX, torch.tensor([0, 1, 0]), [0.25] * dims + [0.125] * dims, [2] * dims, 2, True)
+    arguments = (boxes(dims), INDEX, [0.25] * dims + [0.125] * dims, [400.0], [2] * dims, 2, True)
     torch.library.opcheck(library.roi_align, (pyramid(dims, last=last, gradient=True), *arguments))
 
 
