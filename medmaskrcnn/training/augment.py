@@ -31,6 +31,8 @@ class AugmentSettings(Settings):
         patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
         foreground: Share of windows that are centred near an object, classes being equally likely.
         favoured: Index of a class that is the one in half of those windows: small objects among large ones.
+        favoured_patch: Size of the windows drawn for the favoured class, ``patch`` if not given: a small object needs
+            little around it, and a smaller window costs less. The loop's batch is then 1.
         rotate_degrees: Largest rotation in the H-W plane.
         zoom: Largest relative change of size, per axis.
         shift: Largest shift, as a share of the window, per axis.
@@ -44,6 +46,7 @@ class AugmentSettings(Settings):
     patch: tuple[Count, Count, Count]
     foreground: Annotated[float, Field(ge=0, le=1)] = 0.67
     favoured: int | None = None
+    favoured_patch: tuple[Count, Count, Count] | None = None
     rotate_degrees: float = 0.0
     zoom: float = 0.0
     shift: float = 0.0
@@ -70,9 +73,11 @@ def draw_sample(
     Returns:
         The image, float32, and its objects: boxes tight around the voxels that are at least half theirs.
     """
-    slices = settings.patch[0] + 2 * context_slices
-    shape = (slices, *settings.patch[1:])
-    start = _window_start(case, shape, settings, random, beyond=context_slices)
+    label = _centre_class(case, settings, random)
+    favoured = label is not None and label == settings.favoured
+    patch = (favoured and settings.favoured_patch) or settings.patch
+    shape = (patch[0] + 2 * context_slices, *patch[1:])
+    start = _window_start(case, shape, label, random, beyond=context_slices)
     image = _cut(case.image, start, shape)
     labels, masks = dense_occupancy(case, start, shape)
     image, masks = _move(image, masks, settings, random)
@@ -87,17 +92,23 @@ def _uniform(random: torch.Generator, low: float, high: float) -> float:
     return low + (high - low) * float(torch.rand((), generator=random))
 
 
+def _centre_class(case: LabelledCase, settings: AugmentSettings, random: torch.Generator) -> int | None:
+    """Class of the object that the window shall lie around; ``None`` for a window anywhere."""
+    if not case.objects or _uniform(random, 0, 1) >= settings.foreground:
+        return None
+    classes = sorted({item.label for item in case.objects})
+    if settings.favoured in classes and _uniform(random, 0, 1) < _FAVOUR:
+        return settings.favoured
+    return classes[int(torch.randint(len(classes), (), generator=random))]
+
+
 def _window_start(
-    case: LabelledCase, shape: tuple[int, ...], settings: AugmentSettings, random: torch.Generator, *, beyond: int
+    case: LabelledCase, shape: tuple[int, ...], label: int | None, random: torch.Generator, *, beyond: int
 ) -> tuple[int, ...]:
     """First voxel of a window; it may begin ``beyond`` slices outside, so that the outermost slices are learnt too."""
     size = (case.image.shape[1] + 2 * beyond, *case.image.shape[2:])
     centre = [_uniform(random, min(n, s) / 2, max(s - n / 2, min(n, s) / 2)) for n, s in zip(shape, size, strict=True)]
-    if case.objects and _uniform(random, 0, 1) < settings.foreground:
-        classes = sorted({item.label for item in case.objects})
-        label = classes[int(torch.randint(len(classes), (), generator=random))]
-        if settings.favoured in classes and _uniform(random, 0, 1) < _FAVOUR:
-            label = settings.favoured
+    if label is not None:
         members = [item for item in case.objects if item.label == label]
         item = members[int(torch.randint(len(members), (), generator=random))]
         inside = torch.nonzero(item.crop >= _INSIDE)

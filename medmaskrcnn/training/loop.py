@@ -118,6 +118,8 @@ def train(
     if not cases:
         raise ValueError("there are no cases to train on: does the manifest have cases of the chosen splits?")
     _check_depths(settings, augment, loop)
+    if augment.favoured_patch and loop.batch > 1:
+        raise ValueError(f"windows of two sizes cannot lie in one batch of {loop.batch}: leave out favoured_patch")
     torch.manual_seed(loop.seed)
     model = build_model(settings.model).train()
     if start_from is not None:
@@ -148,11 +150,10 @@ def train(
 def _check_depths(settings: ModelFileSettings, augment: AugmentSettings, loop: LoopSettings) -> None:
     """Refuse a patch that makes a map two slices deep: torch's bf16 gradient is garbage there (``models/rpn.py``)."""
     if loop.bf16 and settings.model.spatial_dims == 3:
-        depths = [-(-augment.patch[0] // stride[0]) for stride in settings.model.backbone.strides]
-        if 2 in depths:
-            raise ValueError(
-                f"a patch of {augment.patch[0]} slices makes maps of {depths} slices; avoid 2, or set bf16=False"
-            )
+        for patch in {augment.patch, augment.favoured_patch or augment.patch}:
+            depths = [-(-patch[0] // stride[0]) for stride in settings.model.backbone.strides]
+            if 2 in depths:
+                raise ValueError(f"a patch of {patch[0]} slices makes maps of {depths} slices; avoid 2, or set bf16=False")
 
 
 def _keep(batch: Any) -> Any:

@@ -60,8 +60,8 @@ _MR_AUGMENT = {
     "shift": 0.06,
     "elastic": 0.035,
     "shift_intensity": 0.25,
-    "scale_intensity": 0.25,
-    "gamma": 0.3,
+    "scale_intensity": 0.35,
+    "gamma": 0.4,
     "bias_field": 0.15,
     "noise": 0.15,
 }
@@ -126,7 +126,7 @@ def abdomen_mr_25d() -> Recipe:
 
 def phantom_ct() -> Recipe:
     """2 mm slices of 1.5 mm pixels, a wide and a narrow intensity window as channels."""
-    strides = ((4, 4, 4), (8, 8, 8), (16, 16, 16), (32, 32, 32))
+    strides = ((2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32))
     model = ModelSettings(
         spatial_dims=3,
         image_channels=2,
@@ -141,7 +141,7 @@ def phantom_ct() -> Recipe:
             canonical_size=224.0,
             batch_per_image=160,
             positive_fraction=0.4,
-            max_mask_rois=12,
+            max_mask_rois=16,
         ),
         detection=DetectionSettings(per_image=80),
     )
@@ -160,6 +160,7 @@ def phantom_ct() -> Recipe:
         patch=(96, 144, 144),
         foreground=0.8,
         favoured=PHANTOM_CLASSES.index("tumour"),
+        favoured_patch=(96, 96, 96),
         shift_intensity=0.1,
         scale_intensity=0.1,
         noise=0.1,
