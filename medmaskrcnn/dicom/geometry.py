@@ -35,6 +35,10 @@ TILT_TOLERANCE_DEG = 0.05
 _UNIT_TOLERANCE = 0.01
 
 
+class IrregularError(ReadError):
+    """Slices are doubled, missing or unevenly spaced; they could be resampled to even ones."""
+
+
 @dataclass(frozen=True)
 class Plane:
     """Where one frame lies, in DICOM's own axes L, P, S.
@@ -97,11 +101,12 @@ def make_plane(position: Sequence[float], orientation: Sequence[float], spacing:
 
 def same_orientation(a: Plane, b: Plane) -> bool:
     """True if two planes are parallel, turned alike and have the same pixel spacing."""
-    return (
-        np.allclose(a.row_direction_lps, b.row_direction_lps, atol=1e-3)
-        and np.allclose(a.column_direction_lps, b.column_direction_lps, atol=1e-3)
-        and np.allclose(a.spacing_mm, b.spacing_mm, rtol=1e-4)
+    pairs = (
+        *zip(a.row_direction_lps, b.row_direction_lps, strict=True),
+        *zip(a.column_direction_lps, b.column_direction_lps, strict=True),
     )
+    spacings = zip(a.spacing_mm, b.spacing_mm, strict=True)
+    return all(abs(x - y) <= 1e-3 for x, y in pairs) and all(abs(x - y) <= 1e-4 * y for x, y in spacings)
 
 
 def distances_mm(planes: Sequence[Plane]) -> FloatArray:
@@ -122,8 +127,8 @@ def stack_planes(planes: Sequence[Plane], *, names: Sequence[str], thickness_mm:
         thickness_mm: Extent of a single plane across itself; used for one plane only.
 
     Raises:
-        ReadError: if slices are doubled, missing, unevenly spaced or irregularly shifted, with their names and
-            positions; or for one plane without thickness.
+        IrregularError: if slices are doubled, missing or unevenly spaced, with their names and positions.
+        ReadError: if slices are irregularly shifted; or for one plane without thickness.
     """
     order = tuple(int(i) for i in np.argsort(distances_mm(planes), kind="stable"))
     first = planes[order[0]]
@@ -145,11 +150,49 @@ def stack_planes(planes: Sequence[Plane], *, names: Sequence[str], thickness_mm:
     return Stack(order, _affine(first, step), tuple(notes))
 
 
+def stack_affine(first: Plane, last: Plane, n_steps: int) -> FloatArray:
+    """``(4, 4)`` affine of ``n_steps + 1`` even slices from one plane to another, columns D, H, W, into R, A, S mm."""
+    return _affine(first, (np.array(last.position_lps_mm) - first.position_lps_mm) / n_steps)
+
+
+def sideways_mm(planes: Sequence[Plane]) -> FloatArray:
+    """``(N, 3)``: how far each plane lies from the normal through the first one."""
+    positions = np.array([p.position_lps_mm for p in planes]) - planes[0].position_lps_mm
+    normal = planes[0].normal_lps
+    return np.asarray(positions - np.outer(positions @ normal, normal))
+
+
+def refuse_crooked(planes: Sequence[Plane], names: Sequence[str]) -> None:
+    """As :func:`stack_planes` does, but for planes without an even step, in order along their normal.
+
+    Raises:
+        ReadError: if they do not lie on a straight line.
+    """
+    along = distances_mm(planes)
+    share = (along - along[0]) / (along[-1] - along[0])
+    sideways = sideways_mm(planes)
+    off = np.linalg.norm(sideways - np.outer(share, sideways[-1]), axis=1)
+    worst = int(off.argmax())
+    if off[worst] > SIDEWAYS_TOLERANCE_MM:
+        raise ReadError(
+            f"slices do not lie on a straight line: {names[worst]} is {off[worst]:.2f} mm off. "
+            f"Such a scan has no regular grid"
+        )
+
+
+def tilt_deg(affine_vox_to_ras: FloatArray) -> float:
+    """Angle between the step from slice to slice and the slices' normal, in degrees: the gantry's tilt."""
+    step, column, row = affine_vox_to_ras[:3, :3].T
+    normal = np.cross(row, column)
+    angle = _angle_deg(step, normal)
+    return min(angle, 180.0 - angle)
+
+
 def _check_steps(along_mm: FloatArray, names: Sequence[str]) -> list[str]:
     """Refuse doubled, missing and uneven slices; tell of unevenness that rounding explains."""
     steps = np.diff(along_mm)
     for i in np.flatnonzero(steps < MIN_STEP_MM).tolist():
-        raise ReadError(
+        raise IrregularError(
             f"doubled slice: {names[i]} and {names[i + 1]} lie at the same position {along_mm[i]:.2f} mm. "
             f"Remove one, or separate the series they belong to"
         )
@@ -157,7 +200,7 @@ def _check_steps(along_mm: FloatArray, names: Sequence[str]) -> list[str]:
     tolerance = max(STEP_TOLERANCE * usual, STEP_TOLERANCE_MM)
     odd = np.flatnonzero(np.abs(steps - usual) > tolerance)
     if len(odd):
-        raise ReadError(_uneven_message(along_mm, steps, usual, odd, names))
+        raise IrregularError(_uneven_message(along_mm, steps, usual, odd, names))
     spread = float(np.abs(steps - steps.mean()).max())
     if spread > 1e-3:
         return [f"Slice steps vary by up to {spread:.3f} mm around {steps.mean():.3f} mm; they are taken as even."]

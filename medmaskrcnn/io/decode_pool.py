@@ -37,7 +37,7 @@ from medmaskrcnn.io.dicom_header import DicomFile
 
 _LOG = logging.getLogger(__name__)
 
-_NS_PER_SAMPLE = {
+_NS_PER_SAMPLE: dict[str, int] = {
     JPEG2000Lossless: 75,
     JPEG2000: 75,
     HTJ2K: 20,
@@ -114,7 +114,7 @@ def _received(answer: IO[bytes]) -> NDArray[Any]:
     if "error" in header:
         raise ReadError(header["error"])
     pixels = np.empty(header["shape"], header["dtype"])
-    view = memoryview(pixels.reshape(-1).view(np.uint8))
+    view = pixels.reshape(-1).view(np.uint8).data
     done = 0
     while done < len(view):
         n_read = answer.readinto(view[done:])  # type: ignore[attr-defined] # a buffered reader has it

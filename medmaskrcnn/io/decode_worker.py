@@ -20,7 +20,7 @@ def main() -> None:
         try:
             pixels = np.ascontiguousarray(decode_file(read_header(Path(json.loads(line))))[0])
             out.write(json.dumps({"shape": pixels.shape, "dtype": pixels.dtype.str}).encode() + b"\n")
-            out.write(memoryview(pixels).cast("B"))
+            out.write(pixels.data.cast("B"))
         except ReadError as error:
             out.write(json.dumps({"error": str(error)}).encode() + b"\n")
         out.flush()

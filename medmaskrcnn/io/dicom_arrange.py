@@ -1,19 +1,20 @@
-"""Slices of one DICOM scan in order: channels of slices on one grid.
+"""Slices of one DICOM scan in order, on one grid, or a ReadError that says why they have none.
 
-What was exported as "a series" may hold one volume, one volume at several times, or a single picture. Here slices
-that belong together become an arrangement ``[channel][slice]``, or a ReadError says why they have no regular grid.
+Where the user asks for it, slices that are missing, doubled or unevenly spaced are arranged too: then the arrangement
+says how even slices are interpolated from them.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from medmaskrcnn.dicom.frames import TIME_KEYWORDS, Frame
-from medmaskrcnn.dicom.geometry import MIN_STEP_MM, Plane, Stack, distances_mm, stack_planes
+from medmaskrcnn.dicom.frames import Frame
+from medmaskrcnn.dicom.geometry import Plane, stack_planes
+from medmaskrcnn.dicom.irregular import IrregularStack, even_stack
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom_header import DicomFile
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid, pixel_grid
@@ -41,28 +42,36 @@ class Arrangement:
     """A scan's slices in reading order.
 
     Attributes:
-        channels: One tuple of slices, sorted along the normal, for each time, echo or b-value.
-        grid: The D, H, W grid that all channels share.
-        channel_kind: Of the array's C axis; a colour scan has one entry in ``channels`` and three in C.
+        slices: Sorted along the normal.
+        grid: The D, H, W grid.
+        channel_kind: ``"scalar"`` or ``"colour"``.
+        step_from: What the distance between slices was taken from.
         notes: What the user should know, one sentence each.
+        resampling: How the grid's slices are interpolated from :attr:`slices`, where these are irregular.
     """
 
-    channels: tuple[tuple[Slice, ...], ...]
+    slices: tuple[Slice, ...]
     grid: Grid
     channel_kind: ChannelKind
+    step_from: Literal["positions", "thickness", "unknown"]
     notes: tuple[str, ...]
+    resampling: IrregularStack | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Extents C, D, H, W."""
-        return (3 if self.channel_kind == "colour" else len(self.channels), *self.grid.shape)
+        return (3 if self.channel_kind == "colour" else 1, *self.grid.shape)
 
 
-def arrange(slices: Sequence[Slice]) -> Arrangement:
+def arrange(slices: Sequence[Slice], *, resample_irregular: bool = False) -> Arrangement:
     """Put slices of one size, orientation and pixel spacing in order.
 
+    Args:
+        slices: Of one volume.
+        resample_irregular: Accept slices that are doubled, missing or unevenly spaced.
+
     Raises:
-        ReadError: if slices are doubled, missing, unevenly spaced or irregularly shifted.
+        ReadError: if slices are doubled, missing, unevenly spaced (unless accepted) or irregularly shifted.
     """
     first = slices[0].file
     colour = first.samples > 1 or first.photometric == "PALETTE COLOR"
@@ -72,65 +81,39 @@ def arrange(slices: Sequence[Slice]) -> Arrangement:
             f"{slices[0].name} and the other slices do not tell where they lie: ImagePositionPatient, "
             f"ImageOrientationPatient or PixelSpacing is missing. Export the series with its geometry"
         )
+    kind: ChannelKind = "colour" if colour else "scalar"
     if len(planes) < len(slices):
         grid = pixel_grid((len(slices), first.rows, first.columns))
         note = "The file does not tell where the image lies in the patient; measurements are in pixels."
-        return Arrangement((tuple(slices),), grid, "colour" if colour else "scalar", (note,))
+        return Arrangement(tuple(slices), grid, kind, "unknown", (note,))
     if len(slices) == 1:
-        return _single(slices[0], planes[0], "colour" if colour else "scalar")
-    channels, time_notes = split_times(slices)
-    stacks = [_stack(channel) for channel in channels]
-    if any(not np.allclose(s.affine_vox_to_ras, stacks[0].affine_vox_to_ras, atol=MIN_STEP_MM) for s in stacks):
-        raise ReadError("the series repeats its slices at shifted places; separate the repetitions into series")
-    if colour and len(channels) > 1:
-        raise ReadError("the series repeats colour slices at the same places; separate the repetitions into series")
-    ordered = tuple(tuple(c[i] for i in s.order) for c, s in zip(channels, stacks, strict=True))
-    grid = Grid((len(ordered[0]), first.rows, first.columns), stacks[0].affine_vox_to_ras)
-    kind: ChannelKind = "colour" if colour else "scalar" if len(channels) == 1 else "unknown"
-    return Arrangement(ordered, grid, kind, (*stacks[0].notes, *time_notes))
+        return _single(slices[0], planes[0], kind)
+    if resample_irregular:
+        return _even(slices, planes, kind)
+    stack = stack_planes(planes, names=[s.name for s in slices])
+    grid = Grid((len(slices), first.rows, first.columns), stack.affine_vox_to_ras)
+    return Arrangement(tuple(slices[i] for i in stack.order), grid, kind, "positions", stack.notes)
 
 
-def _stack(slices: Sequence[Slice]) -> Stack:
-    planes = [s.frame.plane for s in slices if s.frame.plane is not None]
-    thickness = slices[0].frame.thickness_mm
-    return stack_planes(planes, names=[s.name for s in slices], thickness_mm=thickness)
+def _even(slices: Sequence[Slice], planes: Sequence[Plane], kind: ChannelKind) -> Arrangement:
+    """Irregular slices and how to interpolate even ones from them."""
+    numbered = sorted(range(len(slices)), key=lambda i: (slices[i].file.instance_number or 0, slices[i].frame.index))
+    slices, planes = [slices[i] for i in numbered], [planes[i] for i in numbered]
+    stack = even_stack(planes, names=[s.name for s in slices])
+    first = slices[0].file
+    grid = Grid((len(stack.below), first.rows, first.columns), stack.affine_vox_to_ras)
+    return Arrangement(tuple(slices[i] for i in stack.order), grid, kind, "positions", stack.notes, stack)
 
 
 def _single(only: Slice, plane: Plane, kind: ChannelKind) -> Arrangement:
     """One slice: its extent across itself is its thickness, the only place where Slice Thickness is used."""
     shape = (1, only.file.rows, only.file.columns)
-    if only.frame.thickness_mm is not None and only.frame.thickness_mm > 0:
-        note = f"A single slice; its thickness of {only.frame.thickness_mm:g} mm is taken from the header."
-        return Arrangement(((only,),), Grid(shape, _stack([only]).affine_vox_to_ras), kind, (note,))
+    thickness = only.frame.thickness_mm
+    if thickness is not None and thickness > 0:
+        stack = stack_planes([plane], names=[only.name], thickness_mm=thickness)
+        note = f"A single slice; its thickness of {thickness:g} mm is taken from the header."
+        return Arrangement((only,), Grid(shape, stack.affine_vox_to_ras), kind, "thickness", (note,))
     axes = np.eye(4)
     axes[:3, :3] = np.column_stack([plane.normal_lps, plane.column_direction_lps, plane.row_direction_lps])
     note = "A single slice of unknown thickness; measurements are in pixels."
-    return Arrangement(((only,),), Grid(shape, LPS_FROM_RAS @ axes, spacing_known=False), kind, (note,))
-
-
-def split_times(slices: Sequence[Slice]) -> tuple[list[list[Slice]], tuple[str, ...]]:
-    """Split slices that repeat the same places by the attribute that tells the repetitions apart.
-
-    Returns:
-        One list of slices a repetition, by rising value, and a note; a single list where nothing repeats or no
-        attribute explains the repetition (:func:`stack_planes` then refuses the doubled slices).
-    """
-    n_places = _count_places(slices)
-    repeats, rest = divmod(len(slices), n_places)
-    if repeats == 1 or rest:
-        return [list(slices)], ()
-    for keyword in TIME_KEYWORDS:
-        groups: dict[float | str, list[Slice]] = defaultdict(list)
-        for one in slices:
-            groups[one.frame.times.get(keyword, "")].append(one)
-        if len(groups) == repeats and all(len(g) == n_places == _count_places(g) for g in groups.values()):
-            values = sorted(groups, key=lambda v: (isinstance(v, str), v))
-            note = f"Each slice is there {repeats} times (by {keyword}); the repetitions are read as channels."
-            return [groups[v] for v in values], (note,)
-    return [list(slices)], ()
-
-
-def _count_places(slices: Sequence[Slice]) -> int:
-    """Number of different positions along the normal."""
-    along = np.sort(distances_mm([s.frame.plane for s in slices if s.frame.plane is not None]))
-    return 1 + int((np.diff(along) >= MIN_STEP_MM).sum())
+    return Arrangement((only,), Grid(shape, LPS_FROM_RAS @ axes, spacing_known=False), kind, "unknown", (note,))

@@ -98,6 +98,11 @@ class DicomFile:
     stored: StoredPixels | None
 
     @property
+    def is_mosaic(self) -> bool:
+        """True for a Siemens mosaic: the slices of a volume, tiled into one picture."""
+        return "MOSAIC" in self.image_type
+
+    @property
     def is_screenshot(self) -> bool:
         """True for a secondary capture without a place in the patient: screenshot, scanned paper, dose page."""
         return self.sop_class_uid in SECONDARY_CAPTURE_CLASSES and all(f.plane is None for f in self.frames)

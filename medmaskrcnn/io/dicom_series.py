@@ -14,12 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medmaskrcnn.dicom.geometry import same_orientation
+from medmaskrcnn.dicom.geometry import IrregularError, same_orientation
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom_arrange import Arrangement, Slice, arrange
 from medmaskrcnn.io.dicom_header import DicomFile
+from medmaskrcnn.io.dicom_parts import Part, separate
 
 _LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT"})
+_SCREEN_TYPES = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "CSA REPORT", "PROTOCOL"})
 _LOCALIZER_WORDS = re.compile(
     r"(?<![a-z])(localizers?|localisers?|scouts?|topograms?|surview|survey|scanogram)(?![a-z])", re.IGNORECASE
 )
@@ -37,6 +39,9 @@ class DicomScan:
         arrangement: The slices in order, or ``None`` if they have no regular grid.
         problem: Why they have none, or which file is damaged; ``None`` if the scan can be read.
         set_aside: Why this is not what a user means by a scan (localizer, screenshot); ``None`` if it is.
+        part: What tells it from other volumes of its series, ``"EchoTime 4.6"``; "" where it is alone.
+        left_out: Number of copies and strays that are not among the slices.
+        can_be_resampled: True if all that stands against it is that its slices are irregular.
         notes: What was done in grouping, one sentence each.
     """
 
@@ -44,6 +49,9 @@ class DicomScan:
     arrangement: Arrangement | None
     problem: str | None = None
     set_aside: str | None = None
+    part: str = ""
+    left_out: int = 0
+    can_be_resampled: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,10 +82,16 @@ def group_scans(files: Iterable[DicomFile], damaged: Mapping[Path, str] | None =
         for frame in file.frames:
             by_key[_key(file, placed=frame.plane is not None)].append(Slice(file, frame))
     parts = [part for slices in by_key.values() for part in _by_orientation(slices)]
-    whole = [scan for part in parts for scan in _without_copies(part)]
     damaged_in = {path.parent: reason for path, reason in (damaged or {}).items()}
-    scans = [_judge(slices, notes, damaged_in) for slices, notes in whole]
-    return _set_strays_aside(sorted(scans, key=lambda s: str(s.paths[0])))
+    # Volumes of one series stay together, in the order in which they are told apart.
+    first_paths = {id(one): str(min(s.file.path for s in same)) for same in parts for one in same}
+    scans = [
+        _judge(part, n_copies, damaged_in)
+        for same in parts
+        for slices, n_copies in _without_copies(same)
+        for part in separate(slices)
+    ]
+    return _set_strays_aside(sorted(scans, key=lambda s: first_paths[id(s.slices[0])]))
 
 
 def _key(file: DicomFile, *, placed: bool) -> tuple[object, ...]:
@@ -103,8 +117,12 @@ def _by_orientation(slices: Sequence[Slice]) -> list[list[Slice]]:
     return groups
 
 
-def _without_copies(slices: Sequence[Slice]) -> list[tuple[list[Slice], tuple[str, ...]]]:
-    """Leave out files that are byte for byte copies of another; split the same series stored in two folders."""
+def _without_copies(slices: Sequence[Slice]) -> list[tuple[list[Slice], int]]:
+    """Leave out files that are byte for byte copies of another; split the same series stored in two folders.
+
+    Returns:
+        Slices and the number of copies left out, for each series.
+    """
     kept: list[Slice] = []
     by_instance: dict[tuple[str, int], list[Slice]] = defaultdict(list)
     n_copies = 0
@@ -115,19 +133,24 @@ def _without_copies(slices: Sequence[Slice]) -> list[tuple[list[Slice], tuple[st
             continue
         twins.append(one)
         kept.append(one)
-    notes = (f"{n_copies} slices are there twice, byte for byte; one of each is used.",) if n_copies else ()
     folders = {s.file.path.parent for s in kept}
     if len(folders) > 1 and any(len(twins) > 1 for twins in by_instance.values()):
-        return [([s for s in kept if s.file.path.parent == folder], notes) for folder in sorted(folders)]
-    return [(kept, notes)]
+        return [([s for s in kept if s.file.path.parent == folder], n_copies) for folder in sorted(folders)]
+    return [(kept, n_copies)]
 
 
-def _judge(slices: Sequence[Slice], notes: tuple[str, ...], damaged_in: dict[Path, str]) -> DicomScan:
+def _judge(part: Part, n_copies: int, damaged_in: dict[Path, str]) -> DicomScan:
     """Arrange the slices if they can be, and say what stands against them."""
+    slices = part.slices
     first = slices[0].file
-    arrangement, problem = None, None
+    notes = [f"{n_copies} slices are there twice, byte for byte; one of each is used."] if n_copies else []
+    if part.name:
+        notes.append(f"The series holds several volumes; this is the one of {part.name}.")
+    arrangement, problem, can_be_resampled = None, None, False
     try:
         arrangement = arrange(slices)
+    except IrregularError as error:
+        problem, can_be_resampled = str(error), True
     except ReadError as error:
         problem = str(error)
     cut = next((s.file.path for s in slices if s.file.cut_short), None)
@@ -136,19 +159,31 @@ def _judge(slices: Sequence[Slice], notes: tuple[str, ...], damaged_in: dict[Pat
         problem = f"{cut.name} is cut short: it ends before its pixel data does. Copy or export it again"
     elif bad is not None and slices[0].frame.plane is not None:
         problem = f"a file in its folder that may be one of its slices cannot be read: {bad}"
-    set_aside = None
-    if not _LOCALIZER_TYPES.isdisjoint(first.image_type) or _LOCALIZER_WORDS.search(first.description):
-        set_aside = "a localizer (scout): an overview for planning, not a scan"
-    elif first.is_screenshot:
-        set_aside = "a secondary capture (screenshot or scanned page), not a scan"
-    return DicomScan(tuple(slices), arrangement, problem, set_aside, notes)
+    elif first.is_mosaic:
+        problem = (
+            "a mosaic: many slices tiled into one picture, with the geometry of none. Export it as an enhanced "
+            "multi-frame object or convert it with dcm2niix"
+        )
+    can_be_resampled &= cut is None and bad is None
+    aside = set_aside_because(first)
+    return DicomScan(slices, arrangement, problem, aside, part.name, n_copies, can_be_resampled, tuple(notes))
+
+
+def set_aside_because(file: DicomFile) -> str | None:
+    """Why an image is not what a user means by a scan, or ``None``."""
+    words = {word.strip().upper() for word in file.image_type}
+    if words & _LOCALIZER_TYPES or _LOCALIZER_WORDS.search(file.description):
+        return "a localizer (scout): an overview for planning, not a scan"
+    if file.is_screenshot or words & _SCREEN_TYPES:
+        return "a secondary capture (screenshot, report page or scanned paper), not a scan"
+    return None
 
 
 def _set_strays_aside(scans: list[DicomScan]) -> list[DicomScan]:
     """A few slices of another size or orientation inside a series are not a scan of their own."""
     by_series: dict[str, list[DicomScan]] = defaultdict(list)
     for scan in scans:
-        if scan.first.series_uid and scan.set_aside is None:
+        if scan.first.series_uid and scan.set_aside is None and not scan.part:
             by_series[scan.first.series_uid].append(scan)
     changed: dict[int, DicomScan] = {}
     for parts in by_series.values():
@@ -161,7 +196,7 @@ def _set_strays_aside(scans: list[DicomScan]) -> list[DicomScan]:
         if strays:
             n = sum(len(s.slices) for s in strays)
             note = f"{n} of the series' slices differ in size, orientation or kind; they are left out."
-            changed[id(main)] = replace(main, notes=(*main.notes, note))
+            changed[id(main)] = replace(main, notes=(*main.notes, note), left_out=main.left_out + n)
     return [changed.get(id(scan), scan) for scan in scans]
 
 

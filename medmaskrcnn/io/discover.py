@@ -7,8 +7,9 @@ No voxel is decoded and nothing heavy imported.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +21,10 @@ from medmaskrcnn.io.dicom_volume import read_dicom
 from medmaskrcnn.io.formats import READABLE, sniff
 from medmaskrcnn.io.itk_formats import describe_itk, read_itk
 from medmaskrcnn.io.nifti import describe_nifti, read_nifti
+from medmaskrcnn.io.options import AS_STORED, ReadingOptions
 from medmaskrcnn.io.pictures import describe_picture, read_picture
 from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
+from medmaskrcnn.io.sources import Source, open_source
 from medmaskrcnn.structures.volume import Volume
 
 Role = Literal["scan", "picture", "aside", "damaged", "object"]
@@ -37,21 +40,26 @@ class FoundScan:
 
     Attributes:
         info: The description.
-        read: Gives the Volume, or raises ReadError with the reason.
+        reader: Gives the Volume, or raises ReadError with the reason.
         role: ``"scan"``; ``"picture"`` (no geometry, in a folder with scans not taken for one); ``"aside"`` (an image,
             but a localizer, a screenshot or a stray slice); ``"damaged"``; ``"object"`` (no image at all).
     """
 
     info: ScanInfo
-    read: Callable[[], Volume]
+    reader: Callable[[ReadingOptions], Volume]
     role: Role
+
+    def read(self, options: ReadingOptions = AS_STORED) -> Volume:
+        """The Volume; errors as :func:`~medmaskrcnn.io.read.read_volume`."""
+        return self.reader(options)
 
 
 def describe(path: str | os.PathLike[str]) -> list[ScanInfo]:
     """What a file, or a folder with everything below it, holds: one entry a scan and one a file set aside.
 
     Args:
-        path: A file, a series' folder, or a folder of many patients and series, nested in any way.
+        path: A file, a series' folder, a folder of many patients and series, nested in any way, a DICOMDIR or a zip
+            archive of these.
 
     Raises:
         ReadError: if the path does not exist, the folder is empty, nothing in it could be recognised, or the
@@ -62,10 +70,11 @@ def describe(path: str | os.PathLike[str]) -> list[ScanInfo]:
 
 def find_scans(path: Path) -> list[FoundScan]:
     """As :func:`describe`, each description with a way to read the scan."""
-    files, found = _files(path)
+    source = open_source(path)
+    found = [_closed(error) for error in source.closed]
     dicom: list[DicomFile] = []
     damaged: dict[Path, str] = {}
-    for file in files:
+    for file in source.files:
         kind = None
         try:
             kind = sniff(file)
@@ -80,42 +89,52 @@ def find_scans(path: Path) -> list[FoundScan]:
     found += [_found_dicom(scan) for scan in group_scans([f for f in dicom if f.non_image is None], damaged)]
     found += [_found_object(f) for f in dicom if f.non_image is not None]
     found.sort(key=lambda f: f.info.path)
-    if path.is_file() and found[0].role == "damaged":
+    if path.is_file() and len(source.files) == 1 and found[0].role == "damaged":
         found[0].read()
+    found = [_told(one, path, source) for one in found]
     if all(f.info.format == "unknown" for f in found):
         raise ReadError(_nothing_message(path, found))
     return found
 
 
-def _files(path: Path) -> tuple[list[Path], list[FoundScan]]:
-    """All files below a path in a fixed order, and the folders that may not be opened."""
-    if path.is_file():
-        header = path.with_suffix(".hdr")
-        return [header if path.suffix.lower() == ".img" and header.is_file() else path], []
-    if not path.is_dir():
-        missing = "does not exist" if not path.exists() else "is neither a file nor a folder"
-        raise ReadError(f"{path} {missing}. Check the spelling")
-    closed: list[OSError] = []
-    files = [
-        Path(folder) / name
-        for folder, _, names in os.walk(path, onerror=closed.append)
-        for name in names
-        if (Path(folder) / name).is_file()
-    ]
-    if not files and not closed:
-        raise ReadError(f"{path} is empty. Give a folder with scans in it ({READABLE})")
-    errors = [ReadError(f"{e.filename} may not be opened: {e.strerror}. Check the folder's rights") for e in closed]
-    return sorted(files), [_refused(Path(e.filename), None, r) for e, r in zip(closed, errors, strict=True)]
+def _closed(error: OSError) -> FoundScan:
+    reason = f"{error.filename} may not be opened: {error.strerror}. Check the folder's rights"
+    return _refused(Path(error.filename), None, ReadError(reason))
+
+
+def _told(found: FoundScan, path: Path, source: Source) -> FoundScan:
+    """Add the source's notes; name what lies in an archive as the user knows it, and keep it as long as the Volume."""
+    if source.unpacked is None and not source.notes:
+        return found
+    folder = source.unpacked.name if source.unpacked else ""
+
+    def shown(text: str) -> str:
+        return text.replace(folder, str(path)) if folder else text
+
+    def read(options: ReadingOptions) -> Volume:
+        try:
+            volume = found.read(options)
+        except ReadError as error:
+            raise type(error)(shown(str(error))) from error
+        notes = (*volume.provenance.notes, *source.notes)
+        volume = replace(volume, provenance=replace(volume.provenance, notes=notes))
+        weakref.finalize(volume, lambda _: None, source)  # unpacked files are there as long as the Volume is
+        return volume
+
+    info = found.info
+    reason = None if info.reason is None else shown(info.reason)
+    notes = (*info.notes, *source.notes) if found.role == "scan" else info.notes
+    return FoundScan(replace(info, path=shown(info.path), reason=reason, notes=notes), read, found.role)
 
 
 def _found_other(path: Path, kind: str | None) -> FoundScan:
     """A file of a format other than DICOM, or of none."""
     if kind == "NIfTI":
-        return FoundScan(describe_nifti(path), lambda: read_nifti(path), "scan")
+        return FoundScan(describe_nifti(path), lambda _: read_nifti(path), "scan")
     if kind in ("NRRD", "MetaImage"):
-        return FoundScan(describe_itk(path, kind), lambda: read_itk(path, kind), "scan")
+        return FoundScan(describe_itk(path, kind), lambda _: read_itk(path, kind), "scan")
     if kind in _PICTURES and kind is not None:
-        return FoundScan(describe_picture(path, kind), lambda: read_picture(path, kind), "picture")
+        return FoundScan(describe_picture(path, kind), lambda _: read_picture(path, kind), "picture")
     header = next((h for s in _HEADER_SUFFIXES if (h := path.with_suffix(s)).is_file() and h != path), None)
     if header is not None:
         reason = f"the voxels that belong to {header.name}"
@@ -130,7 +149,7 @@ def _refused(path: Path, kind: str | None, error: ReadError) -> FoundScan:
     words = f"damaged {kind} file" if kind else "unreadable file"
     info = ScanInfo(str(path), kind or "unknown", words, reason=str(error))
 
-    def read() -> Volume:
+    def read(_: ReadingOptions) -> Volume:
         raise error
 
     return FoundScan(info, read, "damaged")
@@ -152,7 +171,7 @@ def _found_object(file: DicomFile) -> FoundScan:
 
 
 def _unreadable(info: ScanInfo, role: Role) -> FoundScan:
-    def read() -> Volume:
+    def read(_: ReadingOptions) -> Volume:
         raise ReadError(f"{info.path} is {info.reason}. Give the scan itself")
 
     return FoundScan(info, read, role)
@@ -172,13 +191,13 @@ def _found_dicom(scan: DicomScan) -> FoundScan:
         spacing_mm=grid.spacing_mm if grid else None,
         orientation=orientation_words(grid) if grid else None,
         series_uid=first.series_uid or None,
-        description=first.description,
+        description=f"{first.description} ({scan.part})".strip() if scan.part else first.description,
         files=len(scan.paths),
         segmentable=reason is None,
         reason=reason,
         notes=(*scan.notes, *(arrangement.notes if arrangement else ()), *(oblique_note(grid) if grid else ())),
     )
-    return FoundScan(info, lambda: read_dicom(scan), "aside" if scan.set_aside else "scan")
+    return FoundScan(info, lambda options: read_dicom(scan, options), "aside" if scan.set_aside else "scan")
 
 
 def _dicom_kind(scan: DicomScan) -> str:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.dicom.geometry import Plane, distances_mm, stack_planes
+from medmaskrcnn.dicom.geometry import Plane, distances_mm, stack_affine, stack_planes
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
+from medmaskrcnn.structures.grid import FloatArray, Grid
 from medmaskrcnn.structures.instances import BoolArray
 
 _TIE_VOX = 1e-4
@@ -123,18 +123,9 @@ def _own_lattice(
     if first == last or places.max() == 0:
         affine = stack_planes([planes[first]], names=["its slice"], thickness_mm=step).affine_vox_to_ras
     else:
-        affine = _two_plane_affine(planes[first], planes[last], int(places.max()))
+        affine = stack_affine(planes[first], planes[last], int(places.max()))
     note = "It lies on a grid of its own; each voxel of the scan takes the label of the nearest voxel."
     return SliceMap(tuple(int(p) for p in places), Grid((int(places.max()) + 1, *shape), affine), (note,))
-
-
-def _two_plane_affine(first: Plane, last: Plane, n_steps: int) -> FloatArray:
-    affine = np.eye(4)
-    affine[:3, 0] = (np.array(last.position_lps_mm) - first.position_lps_mm) / n_steps
-    affine[:3, 1] = np.multiply(first.column_direction_lps, first.spacing_mm[0])
-    affine[:3, 2] = np.multiply(first.row_direction_lps, first.spacing_mm[1])
-    affine[:3, 3] = first.position_lps_mm
-    return np.asarray(LPS_FROM_RAS @ affine)
 
 
 def _distinct(values: FloatArray, tolerance: float = _EXACT_VOX) -> FloatArray:

@@ -13,19 +13,25 @@ from pathlib import Path
 
 from medmaskrcnn.errors import AmbiguousInputError, ReadError
 from medmaskrcnn.io.discover import FoundScan, find_scans
+from medmaskrcnn.io.options import ReadingOptions
 from medmaskrcnn.structures.volume import Volume
 
 _LISTED = 40
 
 
-def read_volume(path: str | os.PathLike[str], *, series: str | None = None) -> Volume:
+def read_volume(
+    path: str | os.PathLike[str], *, series: str | None = None, resample_irregular: bool = False, suv: bool = False
+) -> Volume:
     """Read one scan.
 
     Args:
         path: A file (DICOM, NIfTI, NRRD, MetaImage, PNG, TIFF, JPEG), a folder that holds a DICOM series, or a folder
-            with several scans of which ``series`` names one.
+            with several scans of which ``series`` names one; a DICOMDIR; a zip archive of any of these.
         series: A Series Instance UID, the scan's number in the list that the error for several scans prints
             (from 1), or ``"largest"``: the scan with the most voxels.
+        resample_irregular: Interpolate even slices where a DICOM series has missing, doubled or unevenly spaced ones,
+            instead of refusing it; the Volume's provenance says so.
+        suv: Give PET as standardised uptake values by body weight (g/ml).
 
     Returns:
         The Volume: ``(C, D, H, W)`` as stored, with its affine to R, A, S in mm. Slices of a DICOM series are
@@ -37,7 +43,7 @@ def read_volume(path: str | os.PathLike[str], *, series: str | None = None) -> V
     """
     source = Path(path)
     found = find_scans(source)
-    return choose(source, found, series).read()
+    return choose(source, found, series).read(ReadingOptions(resample_irregular=resample_irregular, suv=suv))
 
 
 def choose(path: Path, found: Sequence[FoundScan], series: str | None) -> FoundScan:

@@ -17,6 +17,32 @@ PHANTOM_GENERATOR = "medmaskrcnn phantom"
 
 
 @dataclass(frozen=True)
+class ReadingPolicy:
+    """What reading did to a scan, for programs; ``Provenance.notes`` says the same in sentences.
+
+    Attributes:
+        order: ``"as stored"``, or ``"by position"``: slices were sorted along their normal.
+        step_from: What the distance between slices was taken from: ``"positions"`` of the slices, the ``"thickness"``
+            of a single one, the ``"file"`` (formats that state it), or ``"unknown"``.
+        values: ``"stored"``, ``"rescaled"`` (slope and intercept of each slice) or ``"SUV body weight"``.
+        tilt_deg: Gantry tilt that the affine keeps as shear; 0 where there is none.
+        resampled: True if irregular slices were interpolated to even ones, as the user asked.
+        separated_by: What tells this volume from others of its series, ``"EchoTime 4.6"``; "" where it is alone.
+        slices_left_out: Copies, strays and slices at one place that were not used.
+        low_is_bright: True for MONOCHROME1: values are as stored, a viewer has to invert them.
+    """
+
+    order: Literal["as stored", "by position"] = "as stored"
+    step_from: Literal["positions", "thickness", "file", "unknown"] = "file"
+    values: Literal["stored", "rescaled", "SUV body weight"] = "stored"
+    tilt_deg: float = 0.0
+    resampled: bool = False
+    separated_by: str = ""
+    slices_left_out: int = 0
+    low_is_bright: bool = False
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where a scan came from and what was done while reading it.
 
@@ -29,6 +55,7 @@ class Provenance:
         sop_instance_uids: SOP Instance UIDs (0008,0018) in slice order, DICOM only.
         generator: Program that made a synthetic scan, e.g. :data:`PHANTOM_GENERATOR`; ``None`` for real scans.
         notes: What the reader noticed or changed, one sentence each, fit to be shown to the user.
+        policy: The same for programs.
     """
 
     format: str = "memory"
@@ -39,6 +66,7 @@ class Provenance:
     sop_instance_uids: tuple[str, ...] = ()
     generator: str | None = None
     notes: tuple[str, ...] = ()
+    policy: ReadingPolicy = ReadingPolicy()
 
 
 @dataclass(frozen=True, eq=False)

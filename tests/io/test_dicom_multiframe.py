@@ -65,11 +65,13 @@ def test_frames_are_sorted_and_scaled(new_slice, voxels, save_dicom, tmp_path):
     assert info.shape == (1, 6, 5, 4)
 
 
-def test_times_become_channels(new_slice, voxels, save_dicom, tmp_path):
+def test_times_become_volumes(new_slice, voxels, save_dicom, tmp_path):
     one = enhanced(new_slice, voxels, [0.0, 3.0, 6.0] * 2, times=[2, 2, 2, 1, 1, 1])
-    volume = read_volume(save_dicom(one, tmp_path / "enhanced.dcm"))
-    assert volume.array.shape == (2, 3, 5, 4)
-    np.testing.assert_array_equal(volume.array[0], voxels[3:] + np.arange(3, 6)[:, None, None])
+    path = save_dicom(one, tmp_path / "enhanced.dcm")
+    first, second = (read_volume(path, series=number) for number in ("1", "2"))
+    np.testing.assert_array_equal(first.array[0], voxels[3:] + np.arange(3, 6)[:, None, None])
+    np.testing.assert_array_equal(second.array[0], voxels[:3] + np.arange(3)[:, None, None])
+    assert first.provenance.policy.separated_by == "TemporalPositionIndex 1"
 
 
 def test_a_missing_frame_is_refused(new_slice, voxels, save_dicom, tmp_path):

@@ -148,14 +148,18 @@ def test_a_slice_shifted_sideways_is_refused(slices, write_series):
         read_volume(write_series(slices))
 
 
-def test_repetitions_become_channels(slices, voxels, new_slice, write_series):
+def test_repetitions_become_volumes(slices, voxels, new_slice, write_series):
     for one in slices:
         one.AcquisitionNumber = 1
     again = [new_slice(i, p + 1, SOPInstanceUID=f"1.2.9.{i}", AcquisitionNumber=2) for i, p in enumerate(voxels)]
-    volume = read_volume(write_series([*again, *slices]))
-    assert volume.channel_kind == "unknown"
-    np.testing.assert_array_equal(volume.array, np.stack([voxels, voxels + 1]).astype(int) - 1024)
-    assert any("2 times (by AcquisitionNumber)" in note for note in volume.provenance.notes)
+    folder = write_series([*again, *slices])
+    with pytest.raises(AmbiguousInputError, match=r"1\. .*AcquisitionNumber 1.*\n.*2\. .*AcquisitionNumber 2"):
+        read_volume(folder)
+    for number in (1, 2):
+        volume = read_volume(folder, series=str(number))
+        assert volume.channel_kind == "scalar"
+        np.testing.assert_array_equal(volume.array[0], voxels.astype(int) + number - 1025)
+        assert volume.provenance.policy.separated_by == f"AcquisitionNumber {number}"
 
 
 def test_two_series_are_listed_and_chosen(slices, new_slice, voxels, write_series):

@@ -27,8 +27,8 @@ def dense(instances: Instances, i: int) -> np.ndarray:
 
 def outline(grid: Grid, depth: float, rows: tuple[float, float], columns: tuple[float, float]) -> np.ndarray:
     """A rectangle of index coordinates as points in L, P, S."""
-    corners = [(depth, r, c) for r, c in zip((rows[0], rows[0], rows[1], rows[1]), (*columns, *columns[::-1]), strict=True)]
-    return grid.index_to_ras(corners) * [-1, -1, 1]
+    around = ((rows[0], columns[0]), (rows[0], columns[1]), (rows[1], columns[1]), (rows[1], columns[0]))
+    return grid.index_to_ras([(depth, r, c) for r, c in around]) * [-1, -1, 1]
 
 
 @pytest.fixture

@@ -1,0 +1,204 @@
+"""From what a user names to the files to look at: a file, a folder, a DICOMDIR, or a zip archive of these.
+
+Archives come from strangers. Members are unpacked into a folder of our own under names of our making, so that none can
+land elsewhere; sizes are counted while unpacking, not believed; and what unpacks to absurd sizes is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pydicom import dcmread
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.formats import READABLE
+from medmaskrcnn.io.guard import reading
+
+MAX_UNPACKED_BYTES = 2**35
+"""32 GiB: no study is larger."""
+
+MAX_RATIO = 200
+"""Scans shrink to a tenth at best; what shrinks more, and is large, is a bomb."""
+
+_HARMLESS_BYTES = 2**28
+"""Below this size the ratio does not matter: an empty mask of 256 MB harms nobody."""
+
+MAX_MEMBERS = 200_000
+_CHUNK = 1 << 20
+_NAME_LENGTH = 80
+_ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Files to look at.
+
+    Attributes:
+        files: In a fixed order.
+        closed: Folders that may not be opened, and why.
+        notes: What the user should know, one sentence each.
+        unpacked: The folder that an archive was unpacked to; it is deleted when this is garbage.
+    """
+
+    files: tuple[Path, ...]
+    closed: tuple[OSError, ...] = ()
+    notes: tuple[str, ...] = ()
+    unpacked: tempfile.TemporaryDirectory[str] | None = None
+
+
+def open_source(path: Path) -> Source:
+    """The files that a path means.
+
+    Args:
+        path: A file; a folder, with all below it; a DICOMDIR, with the files that it lists; a zip archive.
+
+    Raises:
+        ReadError: if it does not exist, is empty, or is an archive that is damaged, encrypted or a bomb.
+    """
+    if path.is_file():
+        if is_zip(path):
+            return _unzipped(path)
+        if path.name.upper() == "DICOMDIR":
+            return _listed(path)
+        header = path.with_suffix(".hdr")
+        return Source((header if path.suffix.lower() == ".img" and header.is_file() else path,))
+    if not path.is_dir():
+        missing = "does not exist" if not path.exists() else "is neither a file nor a folder"
+        raise ReadError(f"{path} {missing}. Check the spelling")
+    found = _below(path)
+    if not found.files and not found.closed:
+        raise ReadError(f"{path} is empty. Give a folder with scans in it ({READABLE})")
+    return found
+
+
+def is_zip(path: Path) -> bool:
+    """True for a zip archive of files; not for a result of ours (.npz), which is one technically."""
+    if path.suffix.lower() == ".npz":
+        return False
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) in _ZIP_MARKS
+    except OSError:
+        return False
+
+
+def _below(folder: Path) -> Source:
+    closed: list[OSError] = []
+    files = [
+        Path(place) / name
+        for place, _, names in os.walk(folder, onerror=closed.append)
+        for name in names
+        if (Path(place) / name).is_file()
+    ]
+    return Source(tuple(sorted(files)), tuple(closed))
+
+
+def _listed(path: Path) -> Source:
+    """The files that a DICOMDIR lists and that are there (DICOM PS3.10, 8.6: names below its own folder)."""
+    root = path.parent
+    with reading(path, "DICOMDIR"):
+        records = dcmread(path, specific_tags=["DirectoryRecordSequence"]).get("DirectoryRecordSequence") or []
+        names = [_file_id(record.get("ReferencedFileID")) for record in records]
+    found, missing = [], 0
+    for parts in names:
+        if not parts:
+            continue
+        file = _find(root, parts)
+        if file is None:
+            missing += 1
+        else:
+            found.append(file)
+    if not found:
+        raise ReadError(f"{path} lists {missing} files, of which none is there. Give the disc's whole content")
+    notes = (f"{missing} of the files that {path.name} lists are not there.",) if missing else ()
+    return Source(tuple(dict.fromkeys(found)), notes=notes)
+
+
+def _file_id(value: object) -> list[str]:
+    """Components of a Referenced File ID (0004,1500)."""
+    if not value:
+        return []
+    return value.split("\\") if isinstance(value, str) else [str(part) for part in value]  # type: ignore[attr-defined]
+
+
+def _find(root: Path, parts: list[str]) -> Path | None:
+    """A listed file, whatever case its name was copied in; nothing outside of the DICOMDIR's folder."""
+    place = root
+    for part in parts:
+        if part in ("", ".", "..") or "/" in part or "\\" in part or ":" in part:
+            return None
+        exact = place / part
+        if not exact.exists() and place.is_dir():
+            exact = next((p for p in place.iterdir() if p.name.rstrip(".").lower() == part.lower()), exact)
+        place = exact
+    return place if place.is_file() and place.resolve().is_relative_to(root.resolve()) else None
+
+
+def _unzipped(path: Path) -> Source:
+    with reading(path, "zip archive"), zipfile.ZipFile(path) as archive:
+        members = [m for m in archive.infolist() if not m.is_dir()]
+        _check_members(path, members)
+        try:
+            unpacked = tempfile.TemporaryDirectory(prefix="medmaskrcnn-", ignore_cleanup_errors=True)
+            left_out = _unpack(path, archive, members, Path(unpacked.name))
+        except OSError as error:
+            raise ReadError(f"{path} cannot be unpacked to {tempfile.gettempdir()}: {error.strerror}") from error
+    found = _below(Path(unpacked.name))
+    if not found.files:
+        raise ReadError(f"{path} holds no file. Give an archive with scans in it ({READABLE})")
+    notes = (f"{left_out} members of the archive are links or lead outside of it; they are left out.",)
+    return Source(found.files, found.closed, notes if left_out else (), unpacked)
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """What the archive's own table says, before anything is written."""
+    size, stored = sum(m.file_size for m in members), sum(m.compress_size for m in members)
+    if len(members) > MAX_MEMBERS:
+        raise ReadError(f"{path} holds {len(members)} files, more than {MAX_MEMBERS}. Unpack what you need yourself")
+    if any(m.flag_bits & 1 for m in members):
+        raise ReadError(f"{path} is encrypted. Unpack it with its password and give the folder")
+    if size > MAX_UNPACKED_BYTES or (size > _HARMLESS_BYTES and size > MAX_RATIO * max(stored, 1)):
+        raise ReadError(
+            f"{path} unpacks to {size:,} bytes from {stored:,}: no archive of scans does. "
+            f"If you trust it, unpack it yourself and give the folder"
+        )
+    if size > shutil.disk_usage(tempfile.gettempdir()).free:
+        raise ReadError(f"{path} unpacks to {size:,} bytes, more than is free in {tempfile.gettempdir()}")
+
+
+def _unpack(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path) -> int:
+    """Write members below a folder; the number of those left out."""
+    left_out, total = 0, 0
+    stored = sum(m.compress_size for m in members)
+    for number, member in enumerate(members):
+        if _leads_outside(member):
+            left_out += 1
+            continue
+        target = folder.joinpath(*_safe_parts(member.filename, number))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as source, target.open("xb") as goal:
+            while chunk := source.read(_CHUNK):
+                total += len(chunk)
+                if total > MAX_UNPACKED_BYTES or (total > _HARMLESS_BYTES and total > MAX_RATIO * stored):
+                    raise ReadError(f"{path} unpacks to more than its table says; it is damaged or made to harm")
+                goal.write(chunk)
+    return left_out
+
+
+def _leads_outside(member: zipfile.ZipInfo) -> bool:
+    name = member.filename.replace("\\", "/")
+    link = stat.S_ISLNK(member.external_attr >> 16)
+    return link or name.startswith("/") or ":" in name or ".." in PurePosixPath(name).parts or "\0" in name
+
+
+def _safe_parts(name: str, number: int) -> list[str]:
+    """Folders as the archive has them, for what the user sees; the file's name made unique and harmless."""
+    parts = [p for p in PurePosixPath(name.replace("\\", "/")).parts if p not in (".", "/")]
+    clean = ["".join(c if c.isprintable() else "_" for c in p)[-_NAME_LENGTH:].strip() or "_" for p in parts]
+    return [f"_{p}" for p in clean[:-1][:8]] + [f"{number:06d}_{clean[-1] if clean else ''}"]
