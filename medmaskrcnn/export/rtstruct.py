@@ -48,7 +48,8 @@ _DECIMALS = 4  # of a coordinate in mm
 _PATIENT_AND_STUDY = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
     "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID",
-    "PositionReferenceIndicator",
+    "PositionReferenceIndicator", "PatientIdentityRemoved", "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence", "LongitudinalTemporalInformationModified",
 )  # fmt: skip
 
 

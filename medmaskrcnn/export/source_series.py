@@ -19,6 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
+from medmaskrcnn.dicom.deidentify import deidentify
 from medmaskrcnn.dicom.frames import frames_of
 from medmaskrcnn.dicom.geometry import Plane
 from medmaskrcnn.errors import OutputError, ReadError
@@ -77,12 +78,14 @@ class SourceSeries:
         return tuple(str(header.SOPInstanceUID) for header in self.headers)
 
 
-def read_source(volume: Volume, what: str) -> SourceSeries:
+def read_source(volume: Volume, what: str, *, without_identity: bool = False) -> SourceSeries:
     """Headers of the DICOM series that a volume was read from.
 
     Args:
         volume: The scan; its provenance names the files.
         what: What is to be written, for errors: ``"a DICOM SEG"``.
+        without_identity: De-identify the headers (:mod:`medmaskrcnn.dicom.deidentify`), so that what is made from
+            them names no patient and refers to the series as it is after de-identification.
 
     Raises:
         OutputError: if the scan is no DICOM series, its files are gone or changed, or it has no frame of reference.
@@ -95,6 +98,10 @@ def read_source(volume: Volume, what: str) -> SourceSeries:
         )
     with keeping_quiet():
         headers = _headers(origin.files, origin.sop_instance_uids, what)
+        if without_identity:
+            for header in headers:
+                deidentify(header)
+                _complete(header, "the de-identified scan", what)
         planes = _planes(headers, volume.grid, what)
     used = {id(plane.header) for plane in planes}
     return SourceSeries(tuple(h for h in headers if id(h) in used), planes)

@@ -11,20 +11,31 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+from medmaskrcnn.dicom.deidentify import deidentified_result
 from medmaskrcnn.errors import OutputError
+from medmaskrcnn.export.coco import write_coco
+from medmaskrcnn.export.dicom_files import DICOM_FORMATS, write_dicom_object
+from medmaskrcnn.export.meshes import mesh_names, write_mesh
 from medmaskrcnn.export.nifti import write_label_map
 from medmaskrcnn.export.preview import write_preview
+from medmaskrcnn.export.report import write_report
 from medmaskrcnn.export.result_json import result_document, run_document, to_json
+from medmaskrcnn.export.source_series import read_source
 from medmaskrcnn.export.table import write_table
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import save_case
-from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.structures.volume import Provenance, Volume
 
 FORMATS = ("nifti", "csv", "json", "png")
-"""What can be asked for; ``instances.npz`` and ``run.json`` are always written."""
+"""What is written if nothing else is asked for; ``instances.npz`` and ``run.json`` always are."""
+
+ALL_FORMATS = (*FORMATS, "seg", "rtstruct", "sr", "coco", "stl", "html")
+"""What can be asked for. ``"sr"`` brings ``"seg"`` along, whose segments it refers to."""
 
 FILE_NAMES = {
     "instances": "instances.npz",
@@ -33,6 +44,12 @@ FILE_NAMES = {
     "csv": "instances.csv",
     "json": "result.json",
     "png": "preview.png",
+    "seg": "segmentation.dcm",
+    "rtstruct": "contours.dcm",
+    "sr": "measurements.dcm",
+    "coco": "coco.json",
+    "stl": "meshes",
+    "html": "report.html",
 }
 
 _REASONS = {
@@ -51,6 +68,8 @@ def write_result(
     out_dir: str | os.PathLike[str],
     *,
     formats: Sequence[str] = FORMATS,
+    label_map_seg: bool = False,
+    deidentify: bool = False,
 ) -> dict[str, Path]:
     """Write a result's files into one folder, which is made if need be.
 
@@ -61,36 +80,61 @@ def write_result(
         result: The result.
         volume: The scan it belongs to.
         out_dir: The folder.
-        formats: Any of :data:`FORMATS`.
+        formats: Any of :data:`ALL_FORMATS`.
+        label_map_seg: Let the DICOM SEG be a LABELMAP, run-length encoded, where no two instances overlap.
+        deidentify: Write no patient's name, ID or date into DICOM, hashes instead of UIDs into every file, and neither
+            host nor path into ``run.json``; see ``docs/dicom-out.md`` for what that does not do.
 
     Returns:
-        Path of each file written, by format; ``"instances"`` and ``"run"`` are always among them.
+        Path of each file (``"stl"``: folder) written, by format; ``"instances"`` and ``"run"`` are always among them.
 
     Raises:
         ValueError: if a format is unknown or the scan is not the result's.
-        OutputError: if the files cannot be written; then nothing is left of them.
+        OutputError: if the files cannot be written, or a DICOM object is asked for of a scan that is no DICOM series;
+            then nothing is left of them.
     """
     chosen = _chosen(formats)
     if volume.grid != result.candidates.grid:
         raise ValueError(f"the result lies on grid {result.candidates.grid}, the scan on {volume.grid}")
     folder = Path(out_dir)
     targets = {name: folder / FILE_NAMES[name] for name in chosen}
+    writers = _writers(chosen, result, volume, label_map_seg, deidentify)
     try:
         _refuse_unusable(folder, targets, volume)
-        _write_all(result, volume, folder, targets)
+        _write_all(folder, targets, writers)
     except OSError as error:
         raise OutputError(_message(folder, error)) from error
     return targets
 
 
-def _write_all(result: CaseResult, volume: Volume, folder: Path, targets: dict[str, Path]) -> None:
+def _writers(
+    chosen: Sequence[str], result: CaseResult, volume: Volume, label_map_seg: bool, deidentify: bool
+) -> dict[str, Callable[[Path], None]]:
+    """What writes each file, given its path; DICOM objects share one reading of the scan's headers."""
+    dicom = [name for name in chosen if name in DICOM_FORMATS]
+    source = None
+    if dicom:
+        source = read_source(volume, f"a DICOM {dicom[0].upper()}", without_identity=deidentify)
+    if deidentify:
+        result = deidentified_result(result)
+        volume = replace(volume, provenance=Provenance(volume.provenance.format))
+    writers: dict[str, Callable[[Path], None]] = {}
+    for name in chosen:
+        if name in DICOM_FORMATS and source is not None:
+            writers[name] = partial(write_dicom_object, name, result, source, label_map=label_map_seg)
+        else:
+            writers[name] = partial(_WRITERS[name], result, volume)
+    return writers
+
+
+def _write_all(folder: Path, targets: dict[str, Path], writers: dict[str, Callable[[Path], None]]) -> None:
     made = _missing_parents(folder)
     staging = folder / f".{uuid4().hex}.partial"
     done = False
     try:
         staging.mkdir(parents=True)
         for name, target in targets.items():
-            _WRITERS[name](result, volume, staging / target.name)
+            writers[name](staging / target.name)
         _move_into_place(staging, folder, targets)
         done = True
     finally:
@@ -100,10 +144,11 @@ def _write_all(result: CaseResult, volume: Volume, folder: Path, targets: dict[s
 
 
 def _chosen(formats: Sequence[str]) -> list[str]:
-    unknown = [name for name in formats if name not in FORMATS]
+    unknown = [name for name in formats if name not in ALL_FORMATS]
     if isinstance(formats, str) or unknown:
-        raise ValueError(f"formats must be a list out of {', '.join(FORMATS)}, got {formats!r}")
-    return ["instances", "run", *(name for name in FORMATS if name in formats)]
+        raise ValueError(f"formats must be a list out of {', '.join(ALL_FORMATS)}, got {formats!r}")
+    wanted = {*formats, "seg"} if "sr" in formats else set(formats)
+    return ["instances", "run", *(name for name in ALL_FORMATS if name in wanted)]
 
 
 def _refuse_unusable(folder: Path, targets: dict[str, Path], volume: Volume) -> None:
@@ -112,10 +157,15 @@ def _refuse_unusable(folder: Path, targets: dict[str, Path], volume: Volume) -> 
             raise OutputError(f"cannot write to {folder}: {place} is a file, not a folder. Choose another name.")
     inputs = {os.path.realpath(file) for file in volume.provenance.files}
     for target in targets.values():
-        if target.is_dir():
+        if target.is_dir() and not _is_ours(target):
             raise OutputError(f"cannot write {target}: a folder of that name is in the way.")
         if os.path.realpath(target) in inputs:
             raise OutputError(f"refused to write {target}: it is the scan itself. Choose another output folder.")
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether a folder in the place of an export holds nothing but meshes of an earlier run."""
+    return target.name == FILE_NAMES["stl"] and all(p.suffix == ".stl" and p.is_file() for p in target.iterdir())
 
 
 def _missing_parents(folder: Path) -> list[Path]:
@@ -132,9 +182,19 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 def _move_into_place(staging: Path, folder: Path, targets: dict[str, Path]) -> None:
     if (folder / FILE_NAMES["instances"]).exists():  # an earlier run of ours: its other exports are now stale
         for name in set(FILE_NAMES) - set(targets):
-            (folder / FILE_NAMES[name]).unlink(missing_ok=True)
+            _remove(folder / FILE_NAMES[name])
     for target in targets.values():
+        if target.is_dir():
+            _remove(target)
         (staging / target.name).replace(target)
+
+
+def _remove(path: Path) -> None:
+    """Remove an export of an earlier run: a file, or a folder of meshes."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif _is_ours(path):
+        shutil.rmtree(path)
 
 
 def _message(folder: Path, error: OSError) -> str:
@@ -174,6 +234,23 @@ def _write_png(result: CaseResult, volume: Volume, path: Path) -> None:
         write_preview(result, volume, stream)
 
 
+def _write_coco(result: CaseResult, volume: Volume, path: Path) -> None:
+    with path.open("wb") as stream:
+        write_coco(result, stream)
+
+
+def _write_html(result: CaseResult, volume: Volume, path: Path) -> None:
+    with path.open("wb") as stream:
+        write_report(result, volume, stream)
+
+
+def _write_meshes(result: CaseResult, volume: Volume, path: Path) -> None:
+    path.mkdir()
+    for i, name in enumerate(mesh_names(result)):
+        with (path / name).open("wb") as stream:
+            write_mesh(result, i, stream)
+
+
 _WRITERS: dict[str, Callable[[CaseResult, Volume, Path], None]] = {
     "instances": _write_instances,
     "run": _write_run,
@@ -181,4 +258,7 @@ _WRITERS: dict[str, Callable[[CaseResult, Volume, Path], None]] = {
     "csv": _write_csv,
     "json": _write_json,
     "png": _write_png,
+    "coco": _write_coco,
+    "stl": _write_meshes,
+    "html": _write_html,
 }
