@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
@@ -50,6 +50,7 @@ FRAME_TAGS = (
     "WindowCenter",
     "WindowWidth",
     "SliceThickness",
+    "SpacingBetweenSlices",
     "PerFrameFunctionalGroupsSequence",
     "SharedFunctionalGroupsSequence",
     *TIME_KEYWORDS,
@@ -74,6 +75,7 @@ class Frame:
         slope, intercept: Stored value times slope plus intercept is the real-world value (0028,1053), (0028,1052).
         window: (centre, width) in real-world values, or ``None``.
         thickness_mm: Slice Thickness (0018,0050), or ``None``.
+        between_mm: Spacing Between Slices (0018,0088), or ``None``.
         times: Values of :data:`TIME_KEYWORDS` that the object has, as text or number, by keyword.
     """
 
@@ -83,6 +85,7 @@ class Frame:
     intercept: float
     window: tuple[float, float] | None
     thickness_mm: float | None
+    between_mm: float | None
     times: dict[str, float | str]
 
 
@@ -108,7 +111,7 @@ def frames_of(header: Header, n_frames: int) -> list[Frame]:
 def _unplaced(header: Header, n_frames: int) -> list[Frame]:
     """Frames of an old multi-frame object: one scaling for all, no place of its own for any (C.7.6.6)."""
     only = _frame(0, [header])
-    return [Frame(i, None, only.slope, only.intercept, only.window, only.thickness_mm, {}) for i in range(n_frames)]
+    return [replace(only, index=i, plane=None, times={}) for i in range(n_frames)]
 
 
 def _groups(functional_groups: Dataset) -> Iterator[Dataset]:
@@ -130,6 +133,7 @@ def _frame(index: int, places: Sequence[Header]) -> Frame:
         intercept=_finite(places, "RescaleIntercept", 0.0),
         window=_window(places),
         thickness_mm=_number(places, "SliceThickness", None),
+        between_mm=_number(places, "SpacingBetweenSlices", None),
         times={k: v for k in TIME_KEYWORDS if (v := _time_value(_find(places, k))) is not None},
     )
 

@@ -53,7 +53,7 @@ class Arrangement:
     slices: tuple[Slice, ...]
     grid: Grid
     channel_kind: ChannelKind
-    step_from: Literal["positions", "thickness", "unknown"]
+    step_from: Literal["positions", "header", "unknown"]
     notes: tuple[str, ...]
     resampling: IrregularStack | None = None
 
@@ -106,13 +106,15 @@ def _even(slices: Sequence[Slice], planes: Sequence[Plane], kind: ChannelKind) -
 
 
 def _single(only: Slice, plane: Plane, kind: ChannelKind) -> Arrangement:
-    """One slice: its extent across itself is its thickness, the only place where Slice Thickness is used."""
+    """One slice: the step to the next that there is not comes from the header, here alone."""
     shape = (1, only.file.rows, only.file.columns)
-    thickness = only.frame.thickness_mm
-    if thickness is not None and thickness > 0:
-        stack = stack_planes([plane], names=[only.name], thickness_mm=thickness)
-        note = f"A single slice; its thickness of {thickness:g} mm is taken from the header."
-        return Arrangement((only,), Grid(shape, stack.affine_vox_to_ras), kind, "thickness", (note,))
+    frame = only.frame
+    told = (("distance to the next", frame.between_mm), ("thickness", frame.thickness_mm))
+    what, step = next(((name, mm) for name, mm in told if mm is not None and 0 < mm < np.inf), ("", None))
+    if step is not None:
+        stack = stack_planes([plane], names=[only.name], thickness_mm=step)
+        note = f"A single slice; its {what} of {step:g} mm is taken from the header."
+        return Arrangement((only,), Grid(shape, stack.affine_vox_to_ras), kind, "header", (note,))
     axes = np.eye(4)
     axes[:3, :3] = np.column_stack([plane.normal_lps, plane.column_direction_lps, plane.row_direction_lps])
     note = "A single slice of unknown thickness; measurements are in pixels."

@@ -210,12 +210,18 @@ def _is_cut_short(header: QuickHeader, stream: BinaryIO, n_frames: int) -> bool:
 
 
 def _fragments_complete(stream: BinaryIO, end: int) -> bool:
-    """Walk the items of encapsulated pixel data to their end mark (DICOM PS3.5, A.4)."""
+    """Walk the items of encapsulated pixel data to their end mark (DICOM PS3.5, A.4).
+
+    Some writers leave the end mark out; a file that ends with an item's last byte is taken as whole. If frames are
+    missing, decoding finds out.
+    """
     stream.seek(12, 1)  # tag, OB, reserved, undefined length
+    n_items = 0
     while True:
         head = stream.read(8)
         if len(head) < 8 or head[:4] == _SEQUENCE_END:
-            return len(head) == 8
+            return len(head) == 8 or (not head and n_items > 1)
+        n_items += 1
         if head[:4] != _ITEM or stream.seek(int.from_bytes(head[4:], "little"), 1) > end:
             return False
 

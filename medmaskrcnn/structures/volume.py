@@ -22,7 +22,7 @@ class ReadingPolicy:
 
     Attributes:
         order: ``"as stored"``, or ``"by position"``: slices were sorted along their normal.
-        step_from: What the distance between slices was taken from: ``"positions"`` of the slices, the ``"thickness"``
+        step_from: What the distance between slices was taken from: ``"positions"`` of the slices, the ``"header"``
             of a single one, the ``"file"`` (formats that state it), or ``"unknown"``.
         values: ``"stored"``, ``"rescaled"`` (slope and intercept of each slice) or ``"SUV body weight"``.
         tilt_deg: Gantry tilt that the affine keeps as shear; 0 where there is none.
@@ -33,7 +33,7 @@ class ReadingPolicy:
     """
 
     order: Literal["as stored", "by position"] = "as stored"
-    step_from: Literal["positions", "thickness", "file", "unknown"] = "file"
+    step_from: Literal["positions", "header", "file", "unknown"] = "file"
     values: Literal["stored", "rescaled", "SUV body weight"] = "stored"
     tilt_deg: float = 0.0
     resampled: bool = False
