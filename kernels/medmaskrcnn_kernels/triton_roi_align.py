@@ -171,6 +171,7 @@ def _backward(  # type: ignore[no-untyped-def]
             if DIMS == 2:
                 samples0 = 1
             fine = (samples0 <= MOST_SAMPLES) & (samples1 <= MOST_SAMPLES) & (samples2 <= MOST_SAMPLES)
+            samples2 = tl.where(fine, samples2, 0)
             end0 = tl.where(fine, _bins_end(start0, length0, cell0, BINS0), 0)
             bins = tl.zeros((BLOCK_BINS, BLOCK_CHANNELS), tl.float32)
             for bin0 in range(_first_bin(start0, length0, cell0, BINS0), end0):

@@ -16,6 +16,7 @@ from medmaskrcnn_kernels.roi_align_portable import levels_of
 
 VALUE_TOLERANCE = 1e-5
 STRIDES = [4, 8, 16, 32]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def pyramid(shape: tuple[int, ...], strides: list[tuple[int, ...]], channels: int = 3) -> list[Tensor]:
@@ -150,3 +151,20 @@ def test_level_steps_are_those_of_the_reference() -> None:
     for extent, level in ((224.0, 1), (224 * (1 - 1e-4), 0), (224 * (1 + 1e-4), 1), (sqrt(2) * 224, 1)):
         boxes = torch.tensor([[0.0, 0.0, extent, extent]])
         assert int(level_of(boxes, [3, 4], canonical_size=224, canonical_level=4)) == 3 + level
+
+
+@pytest.mark.any_implementation
+@pytest.mark.parametrize("strides", [[(4, 4), (8, 8)], [(1, 4, 4), (2, 8, 8)]])
+def test_small_pyramid_agrees_with_reference(strides: list[tuple[int, ...]]) -> None:
+    dims = len(strides[0])
+    maps = [m.requires_grad_() for m in pyramid((4, 16, 16)[-dims:], strides, channels=2)]
+    boxes, index = boxes_within((4, 16, 16)[-dims:], 5)
+    settings = {"output_size": (2, 1, 3)[-dims:], "strides": strides, "canonical_size": 6, "canonical_level": 3}
+    found = multiscale_roi_align([m.to(DEVICE) for m in maps], boxes.to(DEVICE), index.to(DEVICE), **settings).cpu()
+    expected = reference.multiscale_roi_align(maps, boxes, index, **settings)
+    torch.testing.assert_close(found, expected, atol=VALUE_TOLERANCE, rtol=0)
+    gradients = torch.autograd.grad(found.square().sum(), maps)
+    for own, theirs in zip(gradients, torch.autograd.grad(expected.square().sum(), maps), strict=True):
+        torch.testing.assert_close(own, theirs, atol=1e-4, rtol=1e-4)
+    level = level_of(boxes, [2, 3], canonical_size=6, canonical_level=3) - 2
+    assert 0 < int(level.sum()) < len(level), "the drawn boxes must read both maps"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medmaskrcnn_kernels import batched_nms, nms, nms_portable, reference
+from medmaskrcnn_kernels import batched_nms, library, nms, nms_portable, reference
 
 
 def torchvision_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -29,6 +29,7 @@ def detections(draw: st.DrawFn, dims: int, most: int) -> tuple[Tensor, Tensor, f
     return torch.cat([low, high], 1), torch.tensor(scores, dtype=torch.float32) / 8, threshold
 
 
+@pytest.mark.any_implementation
 @settings(max_examples=20)
 @given(detections(dims=2, most=60))
 def test_agrees_with_torchvision(found: tuple[Tensor, Tensor, float]) -> None:
@@ -42,6 +43,7 @@ def test_agrees_with_torchvision_often(found: tuple[Tensor, Tensor, float]) -> N
     assert torch.equal(nms(*found), torchvision_nms(*found))
 
 
+@pytest.mark.any_implementation
 @settings(max_examples=20)
 @given(detections(dims=3, most=15))
 def test_agrees_with_reference_in_3d(found: tuple[Tensor, Tensor, float]) -> None:
@@ -91,6 +93,7 @@ def test_small_blocks_and_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(expected, reference.nms(boxes, scores, 0.3))
 
 
+@pytest.mark.any_implementation
 def test_a_box_that_is_struck_out_strikes_out_nothing() -> None:
     # A chain: each box overlaps only its neighbours. Greedy keeps every other one; striking by all would keep one.
     low = torch.arange(9.0) * 4
@@ -98,17 +101,20 @@ def test_a_box_that_is_struck_out_strikes_out_nothing() -> None:
     assert nms(boxes, 1 - torch.arange(9.0) / 10, 0.3).tolist() == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.any_implementation
 def test_equal_scores_keep_the_order_of_the_indices() -> None:
     boxes = torch.tensor([[0.0, 0, 4, 4], [50, 50, 54, 54], [0, 0, 4, 4], [20, 20, 24, 24]])
     assert nms(boxes, torch.tensor([0.5, 0.5, 0.5, 0.9]), 0.5).tolist() == [3, 0, 1]
 
 
+@pytest.mark.any_implementation
 @pytest.mark.parametrize(("threshold", "kept"), [(0.5, [0, 1]), (0.49999, [0])])
 def test_iou_equal_to_the_threshold_is_no_overlap(threshold: float, kept: list[int]) -> None:
     boxes = torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 1]])
     assert nms(boxes, torch.tensor([0.9, 0.8]), threshold).tolist() == kept
 
 
+@pytest.mark.any_implementation
 def test_threshold_that_float32_cannot_hold() -> None:
     # The IoU is 1 / 10, which in float32 is a little more than the float64 0.1: torchvision strikes the second out.
     boxes = torch.tensor([[0.0, 0, 1, 10], [0, 0, 1, 1]])
@@ -116,6 +122,7 @@ def test_threshold_that_float32_cannot_hold() -> None:
     assert nms(boxes, scores, 0.1).tolist() == torchvision_nms(boxes, scores, 0.1).tolist() == [0]
 
 
+@pytest.mark.any_implementation
 def test_boxes_without_extent_never_overlap() -> None:
     boxes = torch.tensor([[1.0, 1, 1, 1]] * 3)
     assert nms(boxes, torch.tensor([0.1, 0.3, 0.2]), 0.0).tolist() == [1, 2, 0]
@@ -160,14 +167,31 @@ def test_classes_do_not_see_one_another(dims: int, device: torch.device) -> None
     assert order == sorted(order), "by falling score, ties by index, across classes"
 
 
+@pytest.mark.any_implementation
 def test_classes_agree_with_reference() -> None:
     boxes, scores = crowd(60, 3)
     classes = torch.arange(60) % 3
     assert torch.equal(batched_nms(boxes, scores, classes, 0.2), reference.batched_nms(boxes, scores, classes, 0.2))
 
 
+@pytest.mark.any_implementation
 def test_far_away_boxes_of_many_classes_are_not_rounded() -> None:
     # A coordinate offset of class x 1e7 would swallow these boxes' extents.
     boxes = torch.tensor([[1e6, 1e6, 1e6 + 1, 1e6 + 1], [1e6, 1e6, 1e6 + 1, 1e6 + 0.5]]).repeat(2, 1)
     found = batched_nms(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 0, 9, 9]), 0.75)
     assert found.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.any_implementation
+def test_bad_rows_are_never_kept_where_values_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "values_are_checked", lambda device: False)
+    boxes = torch.tensor([[0.0, 0, 2, 2], [float("nan"), 0, 2, 2], [3, 3, 1, 1], [0, 0, 2, 2], [5, 5, 6, 6]])
+    scores = torch.tensor([0.5, 0.9, 0.8, 0.7, float("nan")])
+    assert nms(boxes, scores, 0.5).tolist() == [3]
+    assert batched_nms(boxes, scores, torch.arange(5), 0.5).tolist() == [3, 0]
+
+
+@pytest.mark.any_implementation
+def test_words_of_32_boxes_do_not_show() -> None:
+    boxes, scores = crowd(70, 2)
+    assert torch.equal(nms(boxes, scores, 0.3), torchvision_nms(boxes, scores, 0.3))

@@ -18,6 +18,7 @@ def test_mask_of_the_boxs_own_resolution_is_copied() -> None:
     torch.testing.assert_close(crop, mask[0], atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.any_implementation
 def test_half_as_many_cells_by_hand() -> None:
     # Four voxels over two cells 0 and 1: centres of cells at 1 and 3, voxel centres at 0.5, 1.5, 2.5, 3.5.
     mask = torch.tensor([[[0.0, 1.0], [0.0, 1.0]]])
@@ -25,6 +26,7 @@ def test_half_as_many_cells_by_hand() -> None:
     torch.testing.assert_close(crop, torch.tensor([[0.0, 0.25, 0.75, 1.0]]))
 
 
+@pytest.mark.any_implementation
 def test_voxels_whose_centre_lies_outside_the_box_are_zero() -> None:
     crop = paste_masks(torch.ones(1, 2, 2), torch.tensor([[1.6, 1.5, 3.5, 3.4]]), torch.tensor([[0, 0, 5, 5]]))[0]
     inside = torch.zeros(5, 5)
@@ -46,6 +48,7 @@ def instances(draw: st.DrawFn, dims: int) -> tuple[torch.Tensor, torch.Tensor, t
     return mask, torch.tensor([box]), torch.tensor([window])
 
 
+@pytest.mark.any_implementation
 @settings(max_examples=30)
 @given(st.one_of(instances(2), instances(3)))
 def test_agrees_with_reference(instance: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> None:
@@ -54,6 +57,7 @@ def test_agrees_with_reference(instance: tuple[torch.Tensor, torch.Tensor, torch
     torch.testing.assert_close(paste_masks(mask, boxes, windows)[0], expected, atol=TOLERANCE, rtol=0)
 
 
+@pytest.mark.any_implementation
 def test_one_slice_in_3d_equals_2d() -> None:
     mask = torch.rand(1, 4, 5)
     flat = paste_masks(mask, torch.tensor([[1.2, 0.3, 8.9, 7.7]]), torch.tensor([[0, 0, 9, 8]]))[0]
@@ -82,11 +86,13 @@ def test_crops_are_float32_and_ignore_autocast() -> None:
         assert torch.equal(paste_masks(masks, boxes, windows)[0], expected)
 
 
+@pytest.mark.any_implementation
 def test_no_instances() -> None:
     assert paste_masks(torch.zeros(0, 5, 5), torch.zeros(0, 4), torch.zeros(0, 4).long()) == []
     assert mask_windows(torch.zeros(0, 4), (5, 5)).shape == (0, 4)
 
 
+@pytest.mark.any_implementation
 def test_windows_cover_what_boxes_touch_and_end_at_the_image() -> None:
     boxes = torch.tensor([[1.0, 1.2, 3.0, 3.1], [-4, -4, 99, 0.5], [50, 50, 60, 60], [-9, 2, -3, 4], [2, 2, 2, 2]])
     found = mask_windows(boxes, (10, 20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
@@ -13,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medmaskrcnn_kernels import reference, roi_align, roi_align_portable, separable
+from medmaskrcnn_kernels import library, reference, roi_align, roi_align_portable, separable
 
 VALUE_TOLERANCE = 1e-5  # float32 sums of a few hundred products of numbers near 1
 GRADIENT_TOLERANCE = 1e-5  # relative to the largest gradient: many boxes may add up in one cell
+INTERPRETED = bool(os.environ.get("TRITON_INTERPRET"))  # see test_triton_in_interpreter.py: small shapes only
+SMALL_2D, SMALL_3D = ((2, 6), (1, 3)) if INTERPRETED else ((9, 36), (2, 8))
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # where our operator runs; the oracles stay on the CPU
 STEP_DISTANCE = 1e-3  # in cells: how far drawn samples stay from where the definition jumps, far above rounding
 
 
@@ -27,6 +31,11 @@ def unwritten_memory_is_nan() -> Iterator[None]:
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def pull_of(value: Tensor) -> Tensor:
+    """What ``value_and_gradient`` multiplies a value by before it sums."""
+    return torch.linspace(-1, 1, value.numel(), dtype=torch.float64).cos()
 
 
 @dataclass(frozen=True)
@@ -42,20 +51,21 @@ class Case:
     aligned: bool
 
     def run(self, operator: Callable[..., Tensor] = roi_align) -> Tensor:
+        device = DEVICE if operator is roi_align else "cpu"
         return operator(
-            self.features,
-            self.boxes,
-            self.batch_index,
+            self.features.to(device),
+            self.boxes.to(device),
+            self.batch_index.to(device),
             output_size=self.output_size,
             spatial_scale=self.spatial_scale,
             sampling_ratio=self.sampling_ratio,
             aligned=self.aligned,
-        )
+        ).to(self.features.device)
 
     def value_and_gradient(self, operator: Callable[..., Tensor] = roi_align) -> tuple[Tensor, Tensor]:
         features = self.features.detach().clone().requires_grad_()
         pooled = replace(self, features=features).run(operator)
-        pull = torch.linspace(-1, 1, pooled.numel(), dtype=torch.float64).cos().view(pooled.shape)
+        pull = pull_of(pooled).view(pooled.shape)
         if not pooled.requires_grad:  # the reference read no cell: no box, or none with a sample
             return pooled.detach(), torch.zeros_like(features)
         (pooled * pull.to(pooled)).sum().backward()
@@ -83,9 +93,9 @@ def far_from_steps(case: Case, box: list[float]) -> bool:
 
 
 @st.composite
-def cases(draw: st.DrawFn, dims: int, most: int) -> Case:
-    """Maps of odd sizes, boxes partly or wholly outside, empty lists, any ratio; ``most`` bounds sizes."""
-    sizes = draw(st.lists(st.integers(1, 4 * most), min_size=dims, max_size=dims))
+def cases(draw: st.DrawFn, dims: int, most: int, cells: int) -> Case:
+    """Maps of odd sizes up to ``cells``, boxes partly or wholly outside, empty lists, any ratio, up to ``most`` bins."""
+    sizes = draw(st.lists(st.integers(1, cells), min_size=dims, max_size=dims))
     images, channels = draw(st.integers(1, 2)), draw(st.integers(1, 3))
     case = Case(
         features=torch.randn(
@@ -127,34 +137,37 @@ def assert_agree(case: Case, oracle: Callable[..., Tensor]) -> None:
     torch.testing.assert_close(gradient / largest, expected_gradient / largest, atol=GRADIENT_TOLERANCE, rtol=0)
 
 
+@pytest.mark.any_implementation
 @settings(max_examples=20)
-@given(cases(dims=2, most=9))
+@given(cases(2, *SMALL_2D))
 def test_agrees_with_torchvision(case: Case) -> None:
     assert_agree(case, torchvision_roi_align)
 
 
 @pytest.mark.slow
 @settings(max_examples=250)
-@given(cases(dims=2, most=9))
+@given(cases(2, 9, 36))
 def test_agrees_with_torchvision_often(case: Case) -> None:
     assert_agree(case, torchvision_roi_align)
 
 
+@pytest.mark.any_implementation
 @settings(max_examples=20)
-@given(cases(dims=3, most=2))
+@given(cases(3, *SMALL_3D))
 def test_agrees_with_reference_in_3d(case: Case) -> None:
     assert_agree(case, reference.roi_align)
 
 
 @pytest.mark.slow
 @settings(max_examples=250)
-@given(cases(dims=3, most=3))
+@given(cases(3, 3, 12))
 def test_agrees_with_reference_in_3d_often(case: Case) -> None:
     assert_agree(case, reference.roi_align)
 
 
-@settings(max_examples=20)
-@given(cases(dims=2, most=6))
+@pytest.mark.any_implementation
+@settings(max_examples=5 if INTERPRETED else 20)
+@given(cases(2, *SMALL_2D))
 def test_one_slice_in_3d_equals_2d(case: Case) -> None:
     boxes = case.boxes
     stacked = replace(
@@ -171,7 +184,7 @@ def test_one_slice_in_3d_equals_2d(case: Case) -> None:
 
 
 @settings(max_examples=20)
-@given(cases(dims=2, most=6))
+@given(cases(2, 6, 24))
 def test_transposing_image_and_boxes_transposes_the_result(case: Case) -> None:
     turned = replace(
         case,
@@ -192,25 +205,30 @@ def by_hand(box: list[float], **changes: object) -> Tensor:
     return replace(case, **changes).run()[0, 0]
 
 
+@pytest.mark.any_implementation
 def test_aligned_bin_over_one_cell_gives_that_cell() -> None:
     assert by_hand([2, 3, 3, 4]).item() == 23.0
 
 
+@pytest.mark.any_implementation
 def test_unaligned_bin_is_half_a_cell_further() -> None:
     assert by_hand([2, 3, 3, 4], aligned=False).item() == 10 * 2.5 + 3.5
 
 
+@pytest.mark.any_implementation
 def test_bins_of_a_linear_map_give_its_value_at_their_centres() -> None:
     # Box rows 1..4, columns 1..3 in 3 x 2 bins: centres at rows 1.5, 2.5, 3.5 less the half cell, columns likewise.
     expected = torch.tensor([[11.0, 12.0], [21.0, 22.0], [31.0, 32.0]])
     assert torch.equal(by_hand([1, 1, 4, 3], output_size=(3, 2), sampling_ratio=2), expected)
 
 
+@pytest.mark.any_implementation
 def test_scale_per_axis() -> None:
     # Rows are 2 voxels, columns 4 voxels a cell: the box over cell (1, 3).
     assert by_hand([2, 12, 4, 16], spatial_scale=(0.5, 0.25)).item() == 13.0
 
 
+@pytest.mark.any_implementation
 @pytest.mark.parametrize(
     ("low", "expected"),
     [
@@ -229,6 +247,7 @@ def test_samples_at_the_steps_of_the_definition(low: float, expected: float) -> 
     assert case.run(torchvision_roi_align).item() == expected
 
 
+@pytest.mark.any_implementation
 @pytest.mark.parametrize("extent", [2.0, 4.0, 4.0 + 2**-20])
 def test_adaptive_ratio_at_whole_bin_sizes(extent: float) -> None:
     case = Case(
@@ -237,12 +256,14 @@ def test_adaptive_ratio_at_whole_bin_sizes(extent: float) -> None:
     torch.testing.assert_close(case.run(), case.run(torchvision_roi_align), atol=VALUE_TOLERANCE, rtol=0)
 
 
+@pytest.mark.any_implementation
 def test_box_without_extent() -> None:
     assert by_hand([2.5, 3.5, 2.5, 3.5], sampling_ratio=0).item() == 0.0  # an empty sampling grid
     assert by_hand([2.5, 3.5, 2.5, 3.5], sampling_ratio=2).item() == 23.0  # all samples in one point
     assert by_hand([2, 3, 2, 3], sampling_ratio=2, aligned=False).item() == 10 * 2.5 + 3.5  # at least one cell long
 
 
+@pytest.mark.any_implementation
 def test_box_wholly_outside_gives_zeros_and_no_gradient() -> None:
     case = Case(
         RAMP[None, None],
@@ -258,6 +279,7 @@ def test_box_wholly_outside_gives_zeros_and_no_gradient() -> None:
     assert not gradient.any()
 
 
+@pytest.mark.any_implementation
 @pytest.mark.parametrize("box", [[-1e9, -1e9, 1e9, 1e9], [-3e38, -3e38, 3e38, 3e38], [3e38, 3e38, 3e38, 3e38]])
 def test_boxes_far_beyond_the_map_stay_within_it(box: list[float]) -> None:
     case = Case(RAMP[None, None], torch.tensor([box]), NO_IMAGE, (3, 3), (1.0, 1.0), 2, True)
@@ -277,6 +299,46 @@ def test_gradcheck(dims: int, aligned: bool, ratio: int) -> None:
         return roi_align(values, boxes, index, output_size=2, spatial_scale=0.7, sampling_ratio=ratio, aligned=aligned)
 
     assert torch.autograd.gradcheck(align, features)
+
+
+@pytest.mark.any_implementation
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_by_hand(dtype: torch.dtype) -> None:
+    box = torch.tensor([[1.0, 1.0, 4.0, 3.0]])
+    case = Case(RAMP[None, None].to(dtype), box, NO_IMAGE, (3, 2), (1.0, 1.0), 2, True)
+    value, gradient = case.value_and_gradient()
+    assert value.dtype == gradient.dtype == dtype
+    assert torch.equal(value[0, 0].float(), torch.tensor([[11.0, 12.0], [21.0, 22.0], [31.0, 32.0]]))
+
+
+@pytest.mark.any_implementation
+@pytest.mark.parametrize("dims", [2, 3])
+def test_bad_rows_give_zeros_where_values_are_not_checked(dims: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "values_are_checked", lambda device: False)
+    good, nan, huge = [1.0] * dims + [3.0] * dims, float("nan"), float("inf")
+    bad = [[nan] * 2 * dims, [1.0] * dims + [huge] * dims, [3.0] * dims + [1.0] * dims, good, good]
+    boxes, index = torch.tensor([good, *bad]), torch.tensor([0, 0, 0, 0, -1, 7])
+    features = torch.ones(1, 2, *[4] * dims).to(DEVICE).requires_grad_()
+    for ratio in (2, 0):
+        pooled = roi_align(
+            features, boxes.to(DEVICE), index.to(DEVICE), output_size=2, spatial_scale=1.0, sampling_ratio=ratio
+        )
+        assert torch.equal(pooled[0], torch.ones_like(pooled[0]))
+        assert not pooled[1:].any()
+        (gradient,) = torch.autograd.grad(pooled.sum(), features)
+        assert float(gradient.sum()) == pytest.approx(2 * 2**dims), "what the one good box spreads"
+
+
+@pytest.mark.any_implementation
+def test_a_box_that_needs_too_many_samples_gives_zeros_where_values_are_not_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(library, "values_are_checked", lambda device: False)
+    boxes = torch.tensor([[0.0, 0.0, 1e6, 1e6], [0.0, 0.0, 4.0, 4.0]])
+    case = Case(torch.ones(1, 1, 4, 4), boxes, torch.zeros(2, dtype=torch.int64), (1, 1), (1.0, 1.0), 0, True)
+    value, gradient = case.value_and_gradient()
+    assert value.flatten().tolist() == [0.0, 1.0]
+    assert float(gradient.sum()) == pytest.approx(pull_of(value)[1].item())
 
 
 def some_case(dims: int, device: torch.device | str = "cpu") -> Case:
