@@ -2,9 +2,9 @@
 
     python benchmarks/kernels_compile.py --json kernels_compile.json
 
-One line for each kernel, feature type and target: registers, spilled bytes and shared memory, from ``ptxas -v`` for NVIDIA
-(sm_80: A100, sm_90: H100, H200) and from the code object's metadata for AMD (gfx942: MI300). A spill is a failure: exit
-code 1.
+One line for each kernel, feature type and target: registers, spilled bytes and shared memory, from ``ptxas -v`` for
+NVIDIA (sm_80: A100, sm_90: H100, H200) and from the code object's metadata for AMD (gfx942: MI300). A spill is a
+failure: exit code 1.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def roi_align_arguments(kind: str, dims: int, dtype: str) -> dict[str, Any]:
     shared = {"sizes": ("i32",) * 3 * LEVELS, "scales": ("fp32",) * 3 * LEVELS}
     constants = {
         "BINS0": 7 if dims == 3 else 1, "BINS1": 7, "BINS2": 7, "DIMS": dims, "ALIGNED": True, "BLOCK_BINS": 16,
-        "BLOCK_CELLS": triton_roi_align.CELLS, "BLOCK_CHANNELS": min(triton_roi_align.CHANNELS, 256 if dims == 2 else 64),
+        "BLOCK_CELLS": triton_roi_align.CELLS, "BLOCK_CHANNELS": triton_roi_align.CHANNELS if dims == 2 else 64,
     }  # fmt: skip
     numbers = {"images": "i32", "channels": "i32", "ratio": "i32"}
     if kind == "forward":
@@ -67,8 +67,8 @@ def launches() -> list[tuple[str, Any, dict[str, Any]]]:
         compare |= {"threshold": "fp32", "smallest": "fp32"}
         constants = {"DIMS": dims, "ROWS": triton_nms.ROWS, "WORD": triton_nms.WORD}
         found.append((f"nms compare {dims}D", triton_nms._compare, {**compare, **constants}))
-        paste = {"probabilities": "*fp32", "boxes": "*fp32", "windows": "*i64", "first_voxels": "*i64", "crops": "*fp32"}
-        paste |= {"cells0": "i32", "cells1": "i32", "cells2": "i32"}
+        paste = {"probabilities": "*fp32", "boxes": "*fp32", "windows": "*i64", "first_voxels": "*i64"}
+        paste |= {"crops": "*fp32", "cells0": "i32", "cells1": "i32", "cells2": "i32"}
         found.append((f"paste {dims}D", triton_paste._paste, {**paste, "DIMS": dims, "VOXELS": triton_paste.VOXELS}))
     scan = {"strikes": "*i32", "kept": "*i8", "count": "i32", "words": "i32", "WORD": triton_nms.WORD}
     found.append(("nms scan 6,144 boxes", triton_nms._scan, {**scan, "BLOCK_WORDS": 256}))

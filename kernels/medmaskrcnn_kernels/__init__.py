@@ -1,6 +1,6 @@
 """RoIAlign, non-maximum suppression and mask pasting for 2D and 3D images, in PyTorch and, on GPUs, in Triton."""
 
-from medmaskrcnn_kernels.implementation import checked, implementation, use_implementation
+from medmaskrcnn_kernels.choice import checked, implementation, use_implementation
 from medmaskrcnn_kernels.operators import batched_nms, multiscale_roi_align, nms, paste_masks, roi_align
 from medmaskrcnn_kernels.paste import mask_windows
 from medmaskrcnn_kernels.roi_pool import roi_pool

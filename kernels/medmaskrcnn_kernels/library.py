@@ -3,7 +3,7 @@
 Registration with ``torch.library``, with a fake kernel and a derivative, lets ``torch.compile`` and ``torch.export``
 take a model that calls the operators as one graph. Values are checked here, where they are known; shapes are checked by
 ``operators.py``. Autocast is switched off inside: coordinates, weights and sums are float32 whatever the features are.
-Triton's kernels, where ``implementation.py`` chooses them, give zeros for a row that is no box; the portable form,
+Triton's kernels, where ``choice.py`` chooses them, give zeros for a row that is no box; the portable form,
 where values are not checked, gets such rows as empty boxes and blanks them.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from medmaskrcnn_kernels.checks import box_rows, check_batch_values, check_box_values, check_score_values
-from medmaskrcnn_kernels.implementation import use_triton, values_are_checked
+from medmaskrcnn_kernels.choice import use_triton, values_are_checked
 from medmaskrcnn_kernels.nms_portable import batched_nms_portable, nms_portable
 from medmaskrcnn_kernels.paste import paste_one
 from medmaskrcnn_kernels.roi_align_portable import SamplingPlan, make_plan, sample_maps, spread_gradient

@@ -3,8 +3,8 @@
 Boxes are ``(N, 2S)`` throughout: S minima, then S maxima, in array-axis order, S = 2 or 3, in continuous voxel
 coordinates of the input image (voxel ``i`` covers ``[i, i + 1)``).
 
-On the CPU a row that is no box, or that names no image, raises a ValueError with its number. On a GPU, where asking would
-make the host wait, such a row gives zeros (and is never kept by ``nms``), unless ``checked()`` is in force.
+On the CPU a row that is no box, or that names no image, raises a ValueError with its number. On a GPU, where asking
+would make the host wait, such a row gives zeros (and is never kept by ``nms``), unless ``checked()`` is in force.
 """
 
 from __future__ import annotations
@@ -125,7 +125,8 @@ def least_areas(levels: Sequence[int], *, canonical_size: float, canonical_level
     """Area in voxels, over the last two axes, from which a box reads the second, third, ... of ``levels``.
 
     Equation 1 of FPN, ``floor(k0 + log2(sqrt(area) / canonical_size) + 1e-6)``, solved for the area; ``levels`` are
-    consecutive and rising, and boxes beyond either end read the first or the last. A single level has NaN, which no area reaches.
+    consecutive and rising, and boxes beyond either end read the first or the last. A single level has NaN, which no
+    area reaches.
     """
     return [(canonical_size * 2.0 ** (level - canonical_level - 1e-6)) ** 2 for level in levels[1:]] or [nan]
 

@@ -1,9 +1,9 @@
 """RoIAlign's sampling rule on one axis, as Triton functions: what ``separable.py`` is to the portable form.
 
-A box is laid on a feature map axis by axis: ``start`` and ``length`` of a bin in cells, ``samples`` to a bin. Sample ``k``
-of bin ``p`` lies at ``start + p * length + (k + 0.5) * length / samples``, is not seen beyond ``[-1, size]``, and is
-clamped to the first and last cell. A bin's weight in a cell is the mean over its samples of ``hat(position - cell)``.
-Two-dimensional boxes get a first axis of one cell, so one program serves both.
+A box is laid on a feature map axis by axis: ``start`` and ``length`` of a bin in cells, ``samples`` to a bin. Sample
+``k`` of bin ``p`` lies at ``start + p * length + (k + 0.5) * length / samples``, is not seen beyond ``[-1, size]``,
+and is clamped to the first and last cell. A bin's weight in a cell is the mean over its samples of ``hat(position -
+cell)``. Two-dimensional boxes get a first axis of one cell, so one program serves both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MOST_SAMPLES = tl.constexpr(1 << 14)  # of an adaptive grid along one axis, as `
 
 
 @triton.jit
-def pick_map(maps, level):  # type: ignore[no-untyped-def]
+def pick_map(maps, level):
     """``maps[level]`` of a tuple of pointers, ``level`` being known at run time only."""
     chosen = maps[0]
     for other in tl.static_range(1, len(maps)):
@@ -25,7 +25,7 @@ def pick_map(maps, level):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def pick(values, level, axis: tl.constexpr):  # type: ignore[no-untyped-def]
+def pick(values, level, axis: tl.constexpr):
     """``values[level * 3 + axis]`` of a tuple of numbers."""
     chosen = level * 0 + values[axis]
     for other in tl.static_range(1, len(values) // 3):
@@ -34,7 +34,7 @@ def pick(values, level, axis: tl.constexpr):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def read_corners(boxes, row, dims: tl.constexpr):  # type: ignore[no-untyped-def]
+def read_corners(boxes, row, dims: tl.constexpr):
     """Minima and maxima of one box, or of many, as float32; the first axis of a 2D box is 0 to 1."""
     at = boxes + row * 2 * dims
     low1, low2 = tl.load(at + dims - 2).to(tl.float32), tl.load(at + dims - 1).to(tl.float32)
@@ -47,13 +47,13 @@ def read_corners(boxes, row, dims: tl.constexpr):  # type: ignore[no-untyped-def
 
 
 @triton.jit
-def usable(low, high):  # type: ignore[no-untyped-def]
+def usable(low, high):
     """Whether minimum and maximum are finite and in order; false for NaN."""
     return (low <= high) & (low > float("-inf")) & (high < float("inf"))
 
 
 @triton.jit
-def lay_axis(low, high, scale, bins: tl.constexpr, ratio, aligned: tl.constexpr):  # type: ignore[no-untyped-def]
+def lay_axis(low, high, scale, bins: tl.constexpr, ratio, aligned: tl.constexpr):
     """``start``, ``length`` of a bin and ``samples`` to a bin, in torchvision's order of operations."""
     offset = 0.5 if aligned else 0.0
     start = low * scale - offset
@@ -66,7 +66,7 @@ def lay_axis(low, high, scale, bins: tl.constexpr, ratio, aligned: tl.constexpr)
 
 
 @triton.jit
-def sample_at(start, length, samples, bin_number, sample, size):  # type: ignore[no-untyped-def]
+def sample_at(start, length, samples, bin_number, sample, size):
     """Position of a sample, clamped to the map's cells, and 1.0 where it is seen, else 0.0."""
     position = start + bin_number * length + tl.div_rn((sample + 0.5) * length, samples * 1.0 + start * 0)
     seen = ((position >= -1.0) & (position <= size)).to(tl.float32)
@@ -74,7 +74,7 @@ def sample_at(start, length, samples, bin_number, sample, size):  # type: ignore
 
 
 @triton.jit
-def weight(start, length, samples, bin_number, cell, size):  # type: ignore[no-untyped-def]
+def weight(start, length, samples, bin_number, cell, size):
     """Share of a cell in a bin; ``bin_number`` and ``cell`` broadcast."""
     total = (bin_number + cell) * 0.0
     for sample in range(samples):
@@ -84,7 +84,7 @@ def weight(start, length, samples, bin_number, cell, size):  # type: ignore[no-u
 
 
 @triton.jit
-def column(number, start, length, samples, bin_number, size):  # type: ignore[no-untyped-def]
+def column(number, start, length, samples, bin_number, size):
     """Cell and weight of one of the ``2 * samples`` columns that hold all a bin reads.
 
     Where a bin spans no more cells than that, column ``number`` is its cell of that number; where its samples skip

@@ -1,9 +1,9 @@
 """Greedy non-maximum suppression on the GPU: two launches, no host synchronisation but the count of what is kept.
 
-The first kernel compares all pairs, best boxes first, and packs "strikes out" into bits, 32 boxes a word. The second, one
-program, walks through the boxes 32 at a time: the greedy rule within the 32 is iterated to its fixed point, as in
-``nms_portable.py``, and the rows of those kept are joined with what is struck out already. IoU is float32 in torchvision's
-order of operations, without fused multiply-add, so that ties at the threshold fall the same way.
+The first kernel compares all pairs, best boxes first, and packs "strikes out" into bits, 32 boxes a word. The second,
+one program, walks through the boxes 32 at a time: the greedy rule within the 32 is iterated to its fixed point, as in
+``nms_portable.py``, and the rows of those kept are joined with what is struck out already. IoU is float32 in
+torchvision's order of operations, without fused multiply-add, so that ties at the threshold fall the same way.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_BOXES = 1 << 15
 
 
 @triton.jit
-def _extent(boxes, row, column, axis: tl.constexpr, dims: tl.constexpr, rows, columns):  # type: ignore[no-untyped-def]
+def _extent(boxes, row, column, axis: tl.constexpr, dims: tl.constexpr, rows, columns):
     """Overlap along one axis ``(rows, columns)``, and both boxes' own extents."""
     low_row = tl.load(boxes + row * 2 * dims + axis, mask=rows, other=0.0)
     high_row = tl.load(boxes + row * 2 * dims + dims + axis, mask=rows, other=0.0)
@@ -37,7 +37,7 @@ def _extent(boxes, row, column, axis: tl.constexpr, dims: tl.constexpr, rows, co
 
 
 @triton.jit
-def _compare(  # type: ignore[no-untyped-def]
+def _compare(
     boxes, labels, strikes, count, words, threshold, smallest,
     DIMS: tl.constexpr, ROWS: tl.constexpr, WORD: tl.constexpr,
 ):  # fmt: skip
@@ -57,12 +57,12 @@ def _compare(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _either(one, other):  # type: ignore[no-untyped-def]
+def _either(one, other):
     return one | other
 
 
 @triton.jit
-def _scan(strikes, kept, count, words, WORD: tl.constexpr, BLOCK_WORDS: tl.constexpr):  # type: ignore[no-untyped-def]
+def _scan(strikes, kept, count, words, WORD: tl.constexpr, BLOCK_WORDS: tl.constexpr):
     word = tl.arange(0, BLOCK_WORDS)
     bit = tl.arange(0, WORD)
     struck = tl.zeros((BLOCK_WORDS,), tl.int32)

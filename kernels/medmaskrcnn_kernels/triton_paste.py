@@ -14,7 +14,7 @@ VOXELS = 1024
 
 
 @triton.jit
-def _place(minimum, maximum, voxel, cells):  # type: ignore[no-untyped-def]
+def _place(minimum, maximum, voxel, cells):
     """Lower cell, weight of the one above it, and whether the voxel's centre lies in the box, along one axis."""
     centre = voxel + 0.5
     inside = (centre >= minimum) & (centre < maximum)
@@ -26,7 +26,7 @@ def _place(minimum, maximum, voxel, cells):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _paste(  # type: ignore[no-untyped-def]
+def _paste(
     probabilities, boxes, windows, first_voxels, crops, cells0, cells1, cells2, DIMS: tl.constexpr, VOXELS: tl.constexpr
 ):
     n = tl.program_id(0).to(tl.int64)

@@ -50,7 +50,7 @@ BOXES_AT_ONCE = 64
 
 
 @triton.jit
-def _forward(  # type: ignore[no-untyped-def]
+def _forward(
     maps, sizes, scales, least_areas, boxes, batch_index, pooled, images, channels, ratio,
     stride_box, stride_channel, stride_bin,
     BINS0: tl.constexpr, BINS1: tl.constexpr, BINS2: tl.constexpr, DIMS: tl.constexpr, ALIGNED: tl.constexpr,
@@ -104,28 +104,28 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _touches(low, high, scale, bins: tl.constexpr, aligned: tl.constexpr, begin, end):  # type: ignore[no-untyped-def]
+def _touches(low, high, scale, bins: tl.constexpr, aligned: tl.constexpr, begin, end):
     """Whether boxes may read a cell of ``begin..end``: a little generous, the weights decide."""
     start, length, _ = lay_axis(low, high, scale, bins, 1, aligned)
     return (start < end + 1) & (start + bins * length > begin - 2)
 
 
 @triton.jit
-def _first_bin(start, length, cell, bins: tl.constexpr):  # type: ignore[no-untyped-def]
+def _first_bin(start, length, cell, bins: tl.constexpr):
     """A bin at or before the first one that reads ``cell``."""
     guess = tl.floor((cell - 1 - start) / tl.maximum(length, 1e-6)) - 1
     return tl.where(length > 1e-6, tl.minimum(tl.maximum(guess, 0.0), bins), 0.0).to(tl.int32)
 
 
 @triton.jit
-def _bins_end(start, length, cell, bins: tl.constexpr):  # type: ignore[no-untyped-def]
+def _bins_end(start, length, cell, bins: tl.constexpr):
     """One past a bin at or behind the last one that reads ``cell``."""
     guess = tl.floor((cell + 1 - start) / tl.maximum(length, 1e-6)) + 2
     return tl.where(length > 1e-6, tl.minimum(tl.maximum(guess, 0.0), bins), bins * 1.0).to(tl.int32)
 
 
 @triton.jit
-def _backward(  # type: ignore[no-untyped-def]
+def _backward(
     gradients, sizes, scales, first_programs, boxes, order, offsets, pulled, images, channels, ratio,
     BINS0: tl.constexpr, BINS1: tl.constexpr, BINS2: tl.constexpr, DIMS: tl.constexpr, ALIGNED: tl.constexpr,
     BLOCK_BINS: tl.constexpr, BLOCK_CELLS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr, BLOCK_BOXES: tl.constexpr,
@@ -182,8 +182,8 @@ def _backward(  # type: ignore[no-untyped-def]
                     ):
                         share1 = weight(start1, length1, samples1, bin1, cell1, size1)
                         if share1 > 0:
-                            place = ((n * BINS0 + bin0) * BINS1 + bin1) * BINS2 + bin2
-                            pull = tl.load(pulled + place[:, None] * channels + channel[None, :], mask=in_row, other=0.0)
+                            place = (((n * BINS0 + bin0) * BINS1 + bin1) * BINS2 + bin2)[:, None] * channels
+                            pull = tl.load(pulled + place + channel[None, :], mask=in_row, other=0.0)
                             bins += share0 * share1 * pull.to(tl.float32)
             matrix = weight(start2, length2, samples2, bin2[None, :], cell2[:, None], size2)
             matrix = tl.where((bin2 < BINS2)[None, :], matrix, 0.0)
@@ -282,10 +282,10 @@ def _sort_by_map(
 
 
 def _block_channels(channels: int) -> int:
-    return min(CHANNELS, max(16, triton.next_power_of_2(channels)))
+    return min(CHANNELS, max(16, int(triton.next_power_of_2(channels))))
 
 
 def _in_3d(values: Sequence[Sequence[Number]], first: Number) -> tuple[Number, ...]:
     """Three numbers for each map, one map after the other; a 2D map gets ``first`` before its own."""
-    return tuple(number for own in values for number in (first, *own)[-3:])
-
+    padded: list[tuple[Number, ...]] = [(first, *own)[-3:] for own in values]
+    return tuple(number for own in padded for number in own)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import sysconfig
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +56,7 @@ def environment() -> dict[str, dict[str, Any]]:
         "system": _system(),
         "packages": {name: _version(name) for name in PACKAGES},
         "devices": _devices(),
-        "GPU kernels": _triton(),
+        "operators": _operators(),
         "DICOM decoders": _decoders(),
     }
 
@@ -126,15 +123,16 @@ def _devices() -> dict[str, Any]:
     }
 
 
-def _triton() -> dict[str, Any]:
-    """What Triton needs to compile the GPU kernels on first use; where it is missing the portable form serves."""
-    headers = Path(sysconfig.get_path("include")) / "Python.h"
-    compilers = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
-    return {
-        "triton": find_spec("triton") is not None,
-        "C compiler": compilers or bool(os.environ.get("CC")),
-        "Python headers": headers.is_file(),
-    }
+def _operators() -> dict[str, Any]:
+    """Which implementation of RoIAlign, NMS and mask pasting serves each device, and why."""
+    import torch  # here, so that no command's --help pays for it
+
+    from medmaskrcnn_kernels import implementation
+    from medmaskrcnn_kernels.choice import why_not_triton
+
+    devices = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    served = {device: "{} ({})".format(*implementation(device)) for device in devices}
+    return {**served, "Triton on a GPU": why_not_triton() or "can compile here"}
 
 
 def _decoders() -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _check_depths(settings: ModelFileSettings, augment: AugmentSettings, loop: L
         for patch in {augment.patch, augment.favoured_patch or augment.patch}:
             depths = [-(-patch[0] // stride[0]) for stride in settings.model.backbone.strides]
             if 2 in depths:
-                raise ValueError(f"a patch of {patch[0]} slices makes maps of {depths} slices; avoid 2, or set bf16=False")
+                raise ValueError(f"a patch of {patch[0]} slices makes maps of {depths}; avoid 2, or set bf16=False")
 
 
 def _keep(batch: Any) -> Any:

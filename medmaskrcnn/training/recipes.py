@@ -60,7 +60,7 @@ _MR_AUGMENT = {
     "shift": 0.06,
     "elastic": 0.035,
     "shift_intensity": 0.25,
-    "scale_intensity": 0.35,
+    "scale_intensity": 0.4,
     "gamma": 0.4,
     "bias_field": 0.15,
     "noise": 0.15,
@@ -83,10 +83,10 @@ def abdomen_mr_3d() -> Recipe:
     )
     preprocess = PreprocessSettings(
         spacing_mm=(7.7, 2.5, 2.5),
-        percentiles=(0.5, 90.0),
-        ceiling=3.0,
-        mean=(0.5,),
-        std=(0.5,),
+        percentiles=(0.5, 75.0),
+        ceiling=6.0,
+        mean=(1.0,),
+        std=(2.0,),
         pad_multiple=(8, 32, 32),
     )
     inference = InferenceSettings(tile=(64, 192, 192), single=ABDOMEN_CLASSES)

@@ -94,7 +94,7 @@ def far_from_steps(case: Case, box: list[float]) -> bool:
 
 @st.composite
 def cases(draw: st.DrawFn, dims: int, most: int, cells: int) -> Case:
-    """Maps of odd sizes up to ``cells``, boxes partly or wholly outside, empty lists, any ratio, up to ``most`` bins."""
+    """Up to ``cells`` cells and ``most`` bins an axis, boxes partly or wholly outside, empty lists, any ratio."""
     sizes = draw(st.lists(st.integers(1, cells), min_size=dims, max_size=dims))
     images, channels = draw(st.integers(1, 2)), draw(st.integers(1, 3))
     case = Case(

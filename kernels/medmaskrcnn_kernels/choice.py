@@ -1,9 +1,9 @@
 """Which implementation runs: Triton's kernels on a GPU that they serve, the portable form everywhere else.
 
-The choice is made once per device, at first use: Triton must be installed, must find the C compiler and the Python headers
-that it needs to launch kernels, and its kernels must agree with the portable form on a small problem. If not, the
-portable form runs on the GPU and a warning says why. The environment variable ``MEDMASKRCNN_KERNELS`` (``auto``, ``portable``,
-``triton``) or :func:`use_implementation` force it.
+The choice is made once per device, at first use: Triton must be installed, must find the C compiler and the Python
+headers that it needs to launch kernels, and its kernels must agree with the portable form on a small problem. If not,
+the portable form runs on the GPU and a warning says why. The environment variable ``MEDMASKRCNN_KERNELS`` (``auto``,
+``portable``, ``triton``) or :func:`use_implementation` force it.
 """
 
 from __future__ import annotations
