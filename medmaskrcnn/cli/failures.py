@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import platform
+import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from medmaskrcnn.errors import AmbiguousInputError, MedMaskRCNNError
 EXIT_FAILED = 1
 
 EXIT_CODES_HELP = "Exit codes: 0 all right, 1 some case failed or was refused, 2 wrong use."
+
+_QUOTING = ("pydicom", "highdicom")
+"""Libraries whose warnings quote the values that they are about."""
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -71,9 +76,44 @@ def failing_as_one(about: str) -> Iterator[None]:
         raise typer.Exit(EXIT_FAILED) from error
 
 
+class _WithoutPaths(logging.Formatter):
+    """Writes ``<input 1>`` for each path of an input, however it is spelt, traceback included."""
+
+    def __init__(self, hidden: Sequence[Path]) -> None:
+        super().__init__(LOG_FORMAT)
+        spelt = [
+            (form, f"<input {number}>")
+            for number, path in enumerate(hidden, start=1)
+            for form in {str(path), str(path.absolute()), str(path.resolve())}
+        ]
+        self._spelt = sorted(spelt, key=lambda pair: len(pair[0]), reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as a line, or lines with a traceback."""
+        text = super().format(record)
+        for form, number in self._spelt:
+            text = re.sub(rf"(?<![\w./\\-]){re.escape(form)}(?![\w.-])", number, text)
+        return text
+
+
+def _says_nothing_of_patients(record: logging.LogRecord) -> bool:
+    """False for what the DICOM libraries log or warn of."""
+    if record.name == "py.warnings":
+        return not any(f"{os.sep}{library}{os.sep}" in record.getMessage() for library in _QUOTING)
+    return record.name.partition(".")[0] not in _QUOTING
+
+
 @contextmanager
-def logging_to(file: Path | None) -> Iterator[None]:
+def logging_to(file: Path | None, *, hidden: Sequence[Path] = ()) -> Iterator[None]:
     """While it lasts, log records and warnings of all libraries go to ``file`` instead of the terminal.
+
+    A log is what users send along with a report of a defect, so it says nothing of the patient: paths of inputs, which
+    often are patients' names, become ``<input 1>``, and the DICOM libraries, which quote the values that they warn of,
+    are left out.
+
+    Args:
+        file: The log; ``None`` for none.
+        hidden: Paths of inputs, as the user gave them.
 
     Raises:
         typer.BadParameter: if the file cannot be written.
@@ -84,7 +124,8 @@ def logging_to(file: Path | None) -> Iterator[None]:
             handler = logging.FileHandler(file, mode="w", encoding="utf-8")
         except OSError as error:
             raise typer.BadParameter(f"cannot write {file}: {error.strerror}", param_hint="--log") from error
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.setFormatter(_WithoutPaths(hidden))
+    handler.addFilter(_says_nothing_of_patients)
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
@@ -94,7 +135,9 @@ def logging_to(file: Path | None) -> Iterator[None]:
         warnings.simplefilter("default" if file is not None else "ignore")
         logging.captureWarnings(True)
         try:
-            logger.info("medmaskrcnn %s, python %s, %s", medmaskrcnn.__version__, platform.python_version(), sys.argv)
+            logger.info(
+                "medmaskrcnn %s, python %s, %s", medmaskrcnn.__version__, platform.python_version(), sys.argv[1:]
+            )
             yield
         finally:
             logging.captureWarnings(False)

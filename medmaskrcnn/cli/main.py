@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.cli import demo, env, info, models, segment
+from medmaskrcnn.cli import convert, demo, env, info, models, segment
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import EXIT_CODES_HELP
 
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 _COMMANDS = (
     ("segment", segment.segment_command, "Scans in, counted and measured instances out.", segment.EXAMPLES),
+    ("convert", convert.convert_command, "Labels from one form into another.", convert.EXAMPLES),
     ("info", info.info_command, "What is in a file or folder, and what fits.", info.EXAMPLES),
     ("models", models.models_command, "The models that ship, with their cards.", models.EXAMPLES),
     ("demo", demo.demo_command, "The whole way on a phantom CT.", demo.EXAMPLES),

@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import medmaskrcnn
 from medmaskrcnn.cli.console import stage_bars, tell
 from medmaskrcnn.cli.failures import report_failure
+from medmaskrcnn.dicom.deidentify import deidentified_result
 from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.export.dicom_files import DICOM_FORMATS
 from medmaskrcnn.export.result_json import result_document
+from medmaskrcnn.export.source_series import read_source
 from medmaskrcnn.structures.case_result import CaseResult
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ class SegmentOptions:
     series: str | None = None
     allow_out_of_domain: bool = False
     quiet: bool = False
+    label_map_seg: bool = False
+    deidentify: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,7 @@ def run_cases(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions
 
 
 def _run_case(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcome:
-    logger.info("case %s: %s", case.name, case.source)
+    logger.info("case: %s", case.source)  # its name is made from the path, which the log leaves out
     try:
         outcome = _segment_and_write(case, model, options)
     except Exception as error:  # whatever it is, the other cases go on
@@ -114,6 +119,8 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) 
     with stage_bars(case.name, shown=not options.quiet) as progress:
         progress("read", 0.0)
         volume = medmaskrcnn.read_volume(case.source, series=options.series)
+        if dicom := [name for name in options.formats if name in DICOM_FORMATS]:
+            read_source(volume, f"a DICOM {dicom[0].upper()}")  # refused now rather than after all the work
         result = medmaskrcnn.segment(
             volume,
             model,
@@ -123,5 +130,13 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) 
             progress=progress,
         )
         progress("write", 0.0)
-        files = medmaskrcnn.write_result(result, volume, case.folder, formats=options.formats)
-    return Outcome(case, result, result_document(result, volume), files)
+        files = medmaskrcnn.write_result(
+            result,
+            volume,
+            case.folder,
+            formats=options.formats,
+            label_map_seg=options.label_map_seg,
+            deidentify=options.deidentify,
+        )
+    shown = deidentified_result(result) if options.deidentify else result
+    return Outcome(case, result, result_document(shown, volume), files)

@@ -16,9 +16,8 @@ from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, check_output_folder, run_cases
 from medmaskrcnn.cli.tables import print_instances
 from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.export.write import ALL_FORMATS, FORMATS
 from medmaskrcnn.models.model_file import read_model_settings, resolve_model
-
-FORMATS = ("nifti", "csv", "json", "png")
 
 
 class Device(StrEnum):
@@ -56,7 +55,12 @@ def segment_command(
         str | None, typer.Option(metavar="A,B", help="Report these classes alone.", show_default="all")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", metavar="LIST", help="What to write beside instances.npz and run.json.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="LIST",
+            help=f"What to write beside instances.npz and run.json, out of: {', '.join(ALL_FORMATS)}.",
+        ),
     ] = ",".join(FORMATS),
     series: Annotated[
         str | None,
@@ -64,6 +68,14 @@ def segment_command(
     ] = None,
     allow_out_of_domain: Annotated[
         bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
+    ] = False,
+    label_map_seg: Annotated[
+        bool,
+        typer.Option("--label-map-seg", help="DICOM SEG as LABELMAP (small, new) where no two instances overlap."),
+    ] = False,
+    deidentify: Annotated[
+        bool,
+        typer.Option("--deidentify", help="No name, ID or date in DICOM files, hashed UIDs, no path in run.json."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
     quiet: Annotated[
@@ -74,19 +86,22 @@ def segment_command(
     """Find, count and measure what a model knows in one or more scans.
 
     One input: the files go into OUT. Several: into OUT/CASE/, each case being named after its input. The files are
-    instances.npz (the result without loss), labels.nii.gz, instances.csv, result.json, preview.png and run.json.
+    instances.npz (the result without loss), labels.nii.gz, instances.csv, result.json, preview.png and run.json;
+    with --format also a DICOM SEG, RTSTRUCT or SR (of DICOM series), COCO JSON, STL meshes, an HTML report.
 
     With --json one input gives what stands in result.json; several give a list of objects with "case", "input"
     and either "result" or "error".
     """
-    with logging_to(log):
+    with logging_to(log, hidden=inputs):
         options = SegmentOptions(
-            formats=_chosen(formats, FORMATS, "--format"),
+            formats=_chosen(formats, ALL_FORMATS, "--format"),
             score=score,
             classes=None if classes is None else _chosen(classes, _classes_of(model), "--classes"),
             series=series,
             allow_out_of_domain=allow_out_of_domain,
             quiet=quiet or as_json,
+            label_map_seg=label_map_seg,
+            deidentify=deidentify,
         )
         cases = plan_cases(inputs, out)
         outcomes = segment_cases(cases, out, model, device, options)

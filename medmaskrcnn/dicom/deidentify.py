@@ -140,8 +140,10 @@ def _hashed(source: Mapping[str, Any]) -> dict[str, Any]:
             return value
         return deidentified_uid(value) if isinstance(value, str) else [deidentified_uid(str(v)) for v in value]
 
-    notes_may_name_files = {"notes": []} if "notes" in source else {}
-    return {**{key: mapped(key, value) for key, value in source.items()}, **notes_may_name_files}
+    hashed = {key: mapped(key, value) for key, value in source.items()}
+    if "notes" in hashed:  # they may name files
+        hashed["notes"] = []
+    return hashed
 
 
 @cache

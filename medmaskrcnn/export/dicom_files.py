@@ -1,4 +1,4 @@
-"""One door to the DICOM objects, behind which highdicom waits: importing it takes a second that most runs need not pay."""
+"""One door to the DICOM objects. Behind it waits highdicom, whose import takes a second that most runs need not pay."""
 
 from __future__ import annotations
 

@@ -20,8 +20,10 @@ from medmaskrcnn.export.source_series import SourceSeries
 from medmaskrcnn.export.table import OUT_OF_DOMAIN
 from medmaskrcnn.structures.case_result import CaseResult
 
-AlgorithmType = Literal["AUTOMATIC", "SEMIAUTOMATIC"]
-"""How segments came about; semiautomatic once a person has corrected them (0062,0008), (3006,0036)."""
+AlgorithmType = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
+"""How segments came about; semiautomatic once a person has corrected them (0062,0008), (3006,0036).
+
+Manual are labels that a person drew and that were converted from another form."""
 
 MANUFACTURER = "medmaskrcnn"
 SERIES_NUMBERS = {"SEG": 9001, "RTSTRUCT": 9002, "SR": 9003}

@@ -243,7 +243,7 @@ def _description(number: int, labelling: Labelling, result: CaseResult, algorith
         segmented_property_category=coded(coding.category),
         segmented_property_type=coded(coding.type),
         algorithm_type=algorithm,
-        algorithm_identification=_algorithm(result),
+        algorithm_identification=None if algorithm == "MANUAL" else _algorithm(result),
         tracking_uid=labelling.tracking_uid,
         tracking_id=labelling.label,
         anatomic_regions=None if coding.region is None else [coded(coding.region)],

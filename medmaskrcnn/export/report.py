@@ -40,8 +40,10 @@ h1 { font-size: 1.5rem; margin: 1.4rem 0 .2rem } h2 { font-size: 1.1rem; margin:
 .wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100% }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-th { color: var(--faint); font-weight: 600 } td.figure, th.figure { text-align: right; font-variant-numeric: tabular-nums }
-.dot { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .5em; border: 1px solid #0003 }
+th { color: var(--faint); font-weight: 600 }
+td.figure, th.figure { text-align: right; font-variant-numeric: tabular-nums }
+.dot { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .5em;
+  border: 1px solid #0003 }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1rem }
 figure { margin: 0; background: #000; border-radius: 4px; overflow: hidden; display: flex; flex-direction: column }
 figure img { width: 100%; display: block; margin: auto 0 } figcaption { background: var(--soft); color: var(--faint);
@@ -87,7 +89,7 @@ def report_html(result: CaseResult, volume: Volume) -> str:
 {warnings}
 <h2>What was found</h2>
 {_counts(result)}
-{_table(result)}
+{_table(result, volume.modality)}
 <h2>Where</h2>
 {_pictures(result, volume)}
 <h2>How it came about</h2>
@@ -117,12 +119,13 @@ def _counts(result: CaseResult) -> str:
     return f"<p>{' &emsp; '.join(entries)}</p>"
 
 
-def _table(result: CaseResult) -> str:
+def _table(result: CaseResult, modality: str | None) -> str:
     if not result.kept:
         return "<p>Nothing was found at this score.</p>"
     unit = "mm" if result.candidates.grid.spacing_known else "px"
     head = ["id", "class", "score", "volume", f"longest axial diameter, {unit}", f"perpendicular, {unit}"]
-    intensity = ["mean", "minimum", "maximum"]
+    unit_of_intensity = ", HU" if (modality or result.record.source.get("modality")) == "CT" else ""
+    intensity = [f"{name}{unit_of_intensity}" for name in ("mean", "minimum", "maximum")]
     rows = (_row(result, number, i) for number, i in enumerate(result.kept, start=1))
     return (
         f'<div class="wide"><table><thead><tr>{_cells("th", head, figures_from=2)}'

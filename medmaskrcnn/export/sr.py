@@ -117,9 +117,9 @@ def make_sr(
     sr = Comprehensive3DSR(
         evidence=[seg, *source.headers],
         content=report,
-        series_instance_uid=uids.series(f"SR {encoding}"),
+        series_instance_uid=uids.series(f"SR of {seg_kind(label_map)}"),
         series_number=SERIES_NUMBERS["SR"],
-        sop_instance_uid=uids.instance(f"SR {encoding}"),
+        sop_instance_uid=uids.instance(f"SR of {seg_kind(label_map)}"),
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=printable(result.record.model_name)[:64] or MANUFACTURER,

@@ -187,7 +187,8 @@ def test_the_log_has_the_details(run, tiny_model, tmp_path):
     assert run("segment", tmp_path / "missing", "-o", tmp_path / "out", "--model", tiny_model, "--log", log).code == 1
     text = log.read_text()
     assert "Traceback" in text
-    assert "missing" in text
+    assert "there is no file or folder <input 1>" in text
+    assert "missing" not in text
     assert "medmaskrcnn" in text
 
 

@@ -8,14 +8,18 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
+from medmaskrcnn.dicom.deidentify import deidentified
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export import write
-from medmaskrcnn.export.write import FILE_NAMES, FORMATS, write_result
+from medmaskrcnn.export.write import ALL_FORMATS, FILE_NAMES, FORMATS, write_result
+from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
 from medmaskrcnn.structures.volume import Provenance, Volume
@@ -113,6 +117,7 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {folder!r})
 from conftest import SHAPE, make_case, spl_affine
+from medmaskrcnn.dicom.deidentify import deidentified
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.structures.grid import Grid
@@ -175,3 +180,99 @@ def test_wrong_arguments(case: Case, picture: Case, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the result lies on"):
         write_result(case[0], picture[1], tmp_path)
     assert FORMATS == ("nifti", "csv", "json", "png") and content_names(tmp_path) == []
+
+
+DICOM = ("seg", "rtstruct", "sr")
+
+
+def test_every_format_into_one_folder(ct_case: Case, tmp_path: Path) -> None:
+    paths = write_result(*ct_case, tmp_path / "out", formats=ALL_FORMATS)
+    assert {name: path.name for name, path in paths.items()} == FILE_NAMES
+    assert sorted(content_names(tmp_path / "out")) == sorted(FILE_NAMES.values())
+    assert sorted(content_names(paths["stl"])) == ["001_liver.stl", "002_liver_tumour.stl", "003_left_kidney.stl"]
+    assert {dcmread(paths[name]).StudyInstanceUID for name in DICOM} == {ct_case[1].provenance.study_uid}
+
+
+def test_every_format_is_the_same_bytes_again(ct_case: Case, tmp_path: Path) -> None:
+    first, second = (
+        write_result(*ct_case, tmp_path / name, formats=ALL_FORMATS, label_map_seg=name == "a") for name in "ab"
+    )
+    for name in set(first) - {"run", "stl"}:
+        assert first[name].read_bytes() == second[name].read_bytes(), name
+    assert content(first["stl"]) == content(second["stl"])
+
+
+def test_a_report_brings_the_segments_that_it_refers_to(ct_case: Case, tmp_path: Path) -> None:
+    assert list(write_result(*ct_case, tmp_path, formats=["sr"])) == ["instances", "run", "seg", "sr"]
+
+
+def test_exports_of_an_earlier_run_go(ct_case: Case, tmp_path: Path) -> None:
+    write_result(*ct_case, tmp_path, formats=["stl", "seg"])
+    write_result(*ct_case, tmp_path, formats=["stl"])
+    assert content_names(tmp_path / "meshes")
+    write_result(*ct_case, tmp_path, formats=["csv"])
+    assert sorted(content_names(tmp_path)) == ["instances.csv", "instances.npz", "run.json"]
+
+
+def test_a_folder_that_is_not_ours_stays(ct_case: Case, tmp_path: Path) -> None:
+    (tmp_path / "meshes").mkdir()
+    (tmp_path / "meshes" / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="in the way"):
+        write_result(*ct_case, tmp_path, formats=["stl"])
+    write_result(*ct_case, tmp_path, formats=["csv"])
+    write_result(*ct_case, tmp_path, formats=["csv"])
+    assert (tmp_path / "meshes" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("name", DICOM)
+def test_dicom_of_what_is_no_dicom_leaves_nothing(case: Case, name: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="belongs to a DICOM series"):
+        write_result(*case, tmp_path / "out", formats=[name])
+    assert content_names(tmp_path) == []
+
+
+def test_deidentified_exports_name_nobody_and_refer_to_the_deidentified_scan(
+    ct_case: Case, named_scan: Volume, tmp_path: Path
+) -> None:
+    result = replace(ct_case[0], run={"host": "ward-7", "files": ["/patients/SECRET"], "seconds": {}})
+    source = {"study_uid": named_scan.provenance.study_uid, "modality": "CT"}
+    result = replace(result, record=replace(result.record, source=source))
+    write_result(result, named_scan, tmp_path / "open", formats=ALL_FORMATS)
+    paths = write_result(result, named_scan, tmp_path / "clean", formats=ALL_FORMATS, deidentify=True)
+    words = [b"SECRET", b"19991231", b"ward-7", os.fsencode(tmp_path), named_scan.provenance.study_uid.encode()]
+    for name, path in paths.items():
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            data = file.read_bytes() if name != "nifti" else gzip.decompress(file.read_bytes())
+            assert not [word for word in words if word in data], file
+    assert b"SECRET" in (tmp_path / "open" / FILE_NAMES["seg"]).read_bytes()  # the test would see it
+    image = dcmread(named_scan.provenance.files[0])
+    clean_image = deidentified(image)
+    seg = dcmread(paths["seg"])
+    assert seg.PatientID == clean_image.PatientID
+    assert seg.StudyInstanceUID == clean_image.StudyInstanceUID
+    assert seg.FrameOfReferenceUID == clean_image.FrameOfReferenceUID
+    referred = {i.ReferencedSOPInstanceUID for i in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert clean_image.SOPInstanceUID in referred
+    assert {dcmread(paths[name]).PatientIdentityRemoved for name in DICOM} == {"YES"}
+
+
+@pytest.mark.needs("dciodvfy", package="dicom3tools")
+def test_the_standards_checker_on_deidentified_objects(
+    ct_case: Case, named_scan: Volume, errors_of: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    paths = write_result(ct_case[0], named_scan, tmp_path, formats=DICOM, deidentify=True)
+    assert {name: errors_of(paths[name]) for name in DICOM} == {name: [] for name in DICOM}
+
+
+@pytest.fixture
+def named_scan(ct: Volume, tmp_path: Path) -> Volume:
+    """The tilted series with a patient's name, IDs and dates in every place that is usual."""
+    (tmp_path / "scan").mkdir()
+    for file in ct.provenance.files:
+        dataset = dcmread(file)
+        dataset.PatientName, dataset.PatientID, dataset.AccessionNumber = "SECRET^JANE", "SECRET1", "SECRET2"
+        dataset.PatientBirthDate = dataset.StudyDate = dataset.SeriesDate = dataset.ContentDate = "19991231"
+        dataset.AcquisitionDate, dataset.StudyDescription = "19991231", "SECRET3"
+        dataset.InstitutionName, dataset.ReferringPhysicianName = "SECRET4", "SECRET^DOC"
+        dataset.save_as(tmp_path / "scan" / Path(file).name)
+    return read_volume(tmp_path / "scan")

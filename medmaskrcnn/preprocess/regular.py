@@ -1,0 +1,100 @@
+"""A tilted scan on an orthogonal grid, for programs that know no shear.
+
+With a tilted gantry each slice is shifted within its own plane against the one below. The slices stay where they are
+and are shifted back by interpolation along rows and columns; the picture grows to hold them all. Nothing is done
+across slices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medmaskrcnn.structures.grid import FloatArray, Grid
+from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.volume import Volume
+
+_SHEAR_COSINE = 1e-5
+
+
+def is_tilted(grid: Grid) -> bool:
+    """Whether the slices of a grid are shifted against each other."""
+    step, rows, columns = (grid.affine_vox_to_ras[:3, k] / grid.voxel_size[k] for k in range(3))
+    return max(abs(float(step @ rows)), abs(float(step @ columns))) > _SHEAR_COSINE
+
+
+def regular_grid(grid: Grid) -> tuple[Grid, FloatArray]:
+    """The orthogonal grid that holds a tilted one, and how far each slice lies into it.
+
+    Returns:
+        The grid, of the same pixels and slices, and ``(D, 2)`` rows and columns by which each slice is moved.
+
+    Raises:
+        ValueError: if rows and columns themselves are not at a right angle.
+    """
+    affine = grid.affine_vox_to_ras
+    step, rows, columns = (affine[:3, k] for k in range(3))
+    if abs(float(rows @ columns)) > _SHEAR_COSINE * grid.voxel_size[1] * grid.voxel_size[2]:
+        raise ValueError("only slices shifted against each other can be put right; rows and columns are sheared here")
+    per_slice = np.array([step @ rows / (rows @ rows), step @ columns / (columns @ columns)])
+    shifts = np.arange(grid.shape[0])[:, None] * per_slice
+    first = np.floor(shifts.min(axis=0) + 1e-6)
+    extent = np.ceil((shifts - first).max(axis=0) - 1e-6).astype(int)
+    straight = affine.copy()
+    straight[:3, 0] = step - per_slice[0] * rows - per_slice[1] * columns
+    straight[:3, 3] = affine[:3, 3] + first[0] * rows + first[1] * columns
+    d, h, w = grid.shape
+    return Grid((d, h + int(extent[0]), w + int(extent[1])), straight, grid.spacing_known), shifts - first
+
+
+def regular_volume(volume: Volume) -> Volume:
+    """The scan on an orthogonal grid, linear within each slice; what is new at the edges has the scan's least value."""
+    target, shifts = regular_grid(volume.grid)
+    array = np.empty((volume.array.shape[0], *target.shape), volume.array.dtype)
+    fill = float(volume.array.min())
+    for channel, stored in zip(array, volume.array, strict=True):
+        for d, plane in enumerate(stored):
+            channel[d] = _moved(plane, shifts[d], target.shape[1:], fill, volume.array.dtype)
+    note = "The tilted slices were put on an orthogonal grid by linear interpolation within each slice."
+    return replace(
+        volume, array=array, grid=target, provenance=replace(volume.provenance, notes=(*volume.provenance.notes, note))
+    )
+
+
+def regular_instances(instances: Instances) -> Instances:
+    """Instances of a tilted scan on its orthogonal grid: a voxel is in where at least half of it was."""
+    target, shifts = regular_grid(instances.grid)
+    starts, masks = [], []
+    for i, mask in enumerate(instances.masks):
+        along, rows, columns = instances.window(i)
+        whole = np.zeros((mask.shape[0], *target.shape[1:]), np.bool_)
+        for k, plane in enumerate(mask):
+            move = shifts[along.start + k] + (rows.start, columns.start)
+            whole[k] = _moved(plane.astype(np.float32), move, target.shape[1:], 0.0, np.dtype(np.float32)) >= 0.5
+        start, crop = tight_crop(whole, (along.start, 0, 0))
+        starts.append(start)
+        masks.append(crop)
+    begins = np.array(starts, np.int64).reshape(-1, 3)
+    ends = begins + np.array([m.shape for m in masks], np.int64).reshape(-1, 3)
+    return replace(
+        instances,
+        grid=target,
+        boxes=np.concatenate([begins, ends], axis=1).astype(np.float32),
+        mask_starts=begins,
+        masks=tuple(masks),
+    )
+
+
+def _moved(
+    plane: NDArray[Any], move: FloatArray, shape: tuple[int, ...], fill: float, dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """A plane ``(h, w)`` moved by so many rows and columns into a picture of ``shape``."""
+    moved = ndimage.affine_transform(
+        plane.astype(np.float64), np.ones(2), offset=-np.asarray(move), output_shape=shape, order=1, cval=fill,
+        mode="grid-constant",
+    )  # fmt: skip
+    return np.asarray((np.rint(moved) if np.issubdtype(dtype, np.integer) else moved).astype(dtype))
