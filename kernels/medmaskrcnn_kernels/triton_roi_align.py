@@ -287,5 +287,7 @@ def _block_channels(channels: int) -> int:
 
 def _in_3d(values: Sequence[Sequence[Number]], first: Number) -> tuple[Number, ...]:
     """Three numbers for each map, one map after the other; a 2D map gets ``first`` before its own."""
-    padded: list[tuple[Number, ...]] = [(first, *own)[-3:] for own in values]
-    return tuple(number for own in padded for number in own)
+    numbers: list[Number] = []
+    for own in values:
+        numbers += (first, *own)[-3:]
+    return tuple(numbers)
