@@ -20,10 +20,10 @@ from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
 from medmaskrcnn.dicom.deidentify import deidentify
-from medmaskrcnn.dicom.frames import frames_of
+from medmaskrcnn.dicom.frames import Frame, frames_of
 from medmaskrcnn.dicom.geometry import Plane
 from medmaskrcnn.errors import OutputError, ReadError
-from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid
+from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
 from medmaskrcnn.structures.volume import Volume
 
 _PLACE_TOLERANCE = 0.3  # of a slice step: how far a header's plane may lie off the grid's (rounded positions)
@@ -96,13 +96,17 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
             f"{what} belongs to a DICOM series, whose patient and study it carries; this scan is {origin.format}. "
             "Write NIfTI instead, or give the DICOM series as the scan"
         )
+    if origin.policy.resampled:
+        raise OutputError(
+            f"{what} refers to images, and this scan was resampled from them to even slices. Write NIfTI instead"
+        )
     with keeping_quiet():
         headers = _headers(origin.files, origin.sop_instance_uids, what)
         if without_identity:
             for header in headers:
                 deidentify(header)
                 _complete(header, "the de-identified scan", what)
-        planes = _planes(headers, volume.grid, what)
+        planes = _planes(headers, volume, what)
     used = {id(plane.header) for plane in planes}
     return SourceSeries(tuple(h for h in headers if id(h) in used), planes)
 
@@ -143,8 +147,9 @@ def _complete(header: Dataset, file: str, what: str) -> Dataset:
     return header
 
 
-def _planes(headers: Sequence[Dataset], grid: Grid, what: str) -> tuple[SourcePlane, ...]:
-    """For each slice of the grid the frame that lies there, the first where a scan has several at a place."""
+def _planes(headers: Sequence[Dataset], volume: Volume, what: str) -> tuple[SourcePlane, ...]:
+    """For each slice of the grid the frame that it came from."""
+    grid, part = volume.grid, volume.provenance.policy.separated_by
     to_lps = LPS_FROM_RAS @ grid.affine_vox_to_ras
     found: dict[int, SourcePlane] = {}
     for header in headers:
@@ -154,14 +159,13 @@ def _planes(headers: Sequence[Dataset], grid: Grid, what: str) -> tuple[SourcePl
         except (ReadError, ValueError) as error:
             raise OutputError(f"{what} cannot be placed: {error}") from error
         for frame in frames:
-            if frame.plane is None:
+            if frame.plane is None or (n_frames > 1 and not _belongs_to(frame, part)):
                 continue
-            offset = np.subtract(frame.plane.position_lps_mm, to_lps[:3, 3])
-            index = np.linalg.solve(to_lps[:3, :3], offset)
-            d = round(float(index[0]))
-            off_mm = float(np.linalg.norm(to_lps[:3, :3] @ (index - [d, 0, 0])))
-            if 0 <= d < grid.shape[0] and off_mm < _PLACE_TOLERANCE * grid.voxel_size[0]:
-                number = frame.index + 1 if n_frames > 1 else None
+            d = _slice_at(frame.plane.position_lps_mm, to_lps, grid)
+            number = frame.index + 1 if n_frames > 1 else None
+            if d in found and number is not None:
+                raise OutputError(f"{what} must name its images, and {_twice(found[d], number)}. Write NIfTI instead")
+            if d is not None:
                 found.setdefault(d, SourcePlane(header, number, frame.plane))
     missing = [d for d in range(grid.shape[0]) if d not in found]
     if missing:
@@ -170,3 +174,25 @@ def _planes(headers: Sequence[Dataset], grid: Grid, what: str) -> tuple[SourcePl
             f"{grid.shape[0]}. A resampled scan has no DICOM images to refer to: write NIfTI instead"
         )
     return tuple(found[d] for d in range(grid.shape[0]))
+
+
+def _slice_at(position_lps_mm: Sequence[float], to_lps: FloatArray, grid: Grid) -> int | None:
+    """The slice of the grid that begins at a place; ``None`` where none does."""
+    index = np.linalg.solve(to_lps[:3, :3], np.subtract(position_lps_mm, to_lps[:3, 3]))
+    d = round(float(index[0]))
+    off_mm = float(np.linalg.norm(to_lps[:3, :3] @ (index - [d, 0, 0])))
+    return d if 0 <= d < grid.shape[0] and off_mm < _PLACE_TOLERANCE * grid.voxel_size[0] else None
+
+
+def _belongs_to(frame: Frame, part: str) -> bool:
+    """Whether a frame is of the part of its file that was read: ``"EchoTime 4.6"``, or parts joined by commas."""
+    for condition in filter(None, part.split(", ")):
+        keyword, _, wanted = condition.partition(" ")
+        value = frame.times.get(keyword)
+        if value is not None and (f"{value:g}" if isinstance(value, float) else value or "unset") != wanted:
+            return False
+    return True
+
+
+def _twice(first: SourcePlane, number: int) -> str:
+    return f"frames {first.frame} and {number} of image {first.header.SOPInstanceUID} lie at one place"
