@@ -137,13 +137,16 @@ def serve(pipe: Connection, corpus: dict[str, list[Path]], seed: int, home: Path
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders complain about
     scan = read_volume(corpus["series"][0].parent)
     read_model(corpus["model"][0])
+    (home / "case").mkdir()
+    known = listing(home)  # torch makes a folder for its cache
+    shutil.rmtree(home / "case")
     pipe.send("ready")
     for number in iter(pipe.recv, None):
         case = Case(corpus, seed, number)
         folder = home / "case"
         folder.mkdir()
         path = case.write(folder, corpus)
-        before = {p.name for p in folder.iterdir()}
+        known_here = known | listing(folder, home)
         outcome, details = "read", ""
         try:
             case.read(path, scan)
@@ -151,12 +154,16 @@ def serve(pipe: Connection, corpus: dict[str, list[Path]], seed: int, home: Path
             outcome = "refused" if str(error) else "refused without a word"
         except BaseException as error:
             outcome, details = f"{type(error).__name__}: {error}"[:200], traceback.format_exc()[-1500:]
-        left = sorted({p.name for p in folder.iterdir()} - before) + sorted(p.name for p in (home / "tmp").iterdir())
-        if left or {p.name for p in home.iterdir()} != {"case", "tmp"}:
+        if left := sorted(listing(home) - known_here):
             outcome, details = "files left behind", ", ".join(left)
         shutil.rmtree(folder)
         megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         pipe.send((outcome, details, megabytes))
+
+
+def listing(folder: Path, home: Path | None = None) -> set[str]:
+    """Everything below a folder."""
+    return {str(p.relative_to(home or folder)) for p in folder.rglob("*")}
 
 
 class Worker:
