@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import dcmread
+from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medmaskrcnn.dicom.frames import FRAME_TAGS, Frame, frames_of
@@ -153,9 +154,16 @@ def _full_header(stream: BinaryIO) -> QuickHeader:
         syntax = "" if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     # The header of a deflated file came from an inflated copy, whose positions are not the file's.
     at = None if syntax == DeflatedExplicitVRLittleEndian else stream.tell()
-    values = {keyword: value for keyword in _HEADER_TAGS if (value := header.get(keyword)) is not None}
+    values = {keyword: _stripped(value) for keyword in _HEADER_TAGS if (value := header.get(keyword)) is not None}
     data_at = (at or 0) + (8 if syntax == ImplicitVRLittleEndian else 12)
     return QuickHeader(values, syntax, _text(header.file_meta.get("MediaStorageSOPClassUID")), at, data_at)
+
+
+def _stripped(value: Any) -> Any:
+    """Texts of a list without the spaces that pad them (PS3.5, 6.2); pydicom strips single ones only."""
+    if isinstance(value, MultiValue) and all(isinstance(part, str) for part in value):
+        return [part.strip() for part in value]
+    return value
 
 
 def _stored_pixels(header: QuickHeader, rows: int, columns: int) -> StoredPixels | None:

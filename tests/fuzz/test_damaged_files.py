@@ -1,0 +1,132 @@
+"""A small part of ``benchmarks/fuzz_readers.py``, and the two attacks that have names."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import stat
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io import sources
+from medmaskrcnn.io.discover import find_scans
+from medmaskrcnn.io.read import read_volume
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_readers.py"
+COUNT = 150
+
+
+@pytest.fixture(scope="module")
+def fuzz_readers():
+    spec = importlib.util.spec_from_file_location("fuzz_readers", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its worker processes look it up by name
+    sys.path.insert(0, str(SCRIPT.parent))
+    spec.loader.exec_module(module)
+    yield module
+    sys.path.remove(str(SCRIPT.parent))
+
+
+@pytest.mark.slow
+def test_damaged_files_give_our_errors_alone(fuzz_readers, tmp_path):
+    report = fuzz_readers.fuzz(range(COUNT), 0, tmp_path)
+    assert report["findings"] == []
+    assert sum(report["outcomes"].values()) == COUNT
+    assert report["peak_megabytes"] < fuzz_readers.MAX_MEGABYTES
+    read = sum(n for what, n in report["outcomes"].items() if what.endswith(": read"))
+    assert 0.1 * COUNT < read < 0.9 * COUNT  # the damage is neither always fatal nor never felt
+
+
+def test_a_case_is_the_same_each_time(fuzz_readers, tmp_path):
+    corpus = fuzz_readers.write_corpus(tmp_path)
+    one, again, other = (fuzz_readers.Case(corpus, 7, n) for n in (3, 3, 4))
+    assert (one.source, one.content) == (again.source, again.content)
+    assert (one.source, one.content) != (other.source, other.content)
+    assert one.content != one.source.read_bytes()
+
+
+@pytest.fixture
+def picture() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(63, dtype=np.uint8).reshape(7, 9)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+OUTSIDE = ["../evil.png", "/tmp/evil.png", "a/../../evil.png", "C:\\evil.png", "..\\evil.png", "a/b/../../../evil.png"]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_nothing_is_unpacked_outside(tmp_path, picture, name, monkeypatch):
+    """Zip slip: names that lead out of the folder are left out and told; the rest is read."""
+    home = tmp_path / "temporary"
+    home.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(home))
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, picture)
+        archive.writestr("good.png", picture)
+    (found,) = find_scans(path)
+    volume = found.read()
+    assert volume.array.shape == (1, 1, 7, 9)
+    assert any("lead outside" in note for note in volume.provenance.notes)
+    assert not list(tmp_path.rglob("*evil*"))
+    assert found.info.path.startswith(str(path))
+    del found, volume
+    assert list(home.iterdir()) == []
+
+
+def test_links_in_archives_are_not_followed(tmp_path, picture):
+    (tmp_path / "secret.png").write_bytes(picture)
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        link = zipfile.ZipInfo("link.png")
+        link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, str(tmp_path / "secret.png"))
+    with pytest.raises(ReadError, match="holds no file"):
+        find_scans(path)
+
+
+def test_bombs_are_refused_before_they_go_off(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("zeros", "w") as stream:
+        for _ in range(300):
+            stream.write(bytes(1 << 20))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(ReadError, match=r"bomb.zip unpacks to 314,572,800 bytes from .*: no archive of scans does"):
+        read_volume(path)
+
+
+def test_a_bomb_whose_table_lies_is_stopped_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_HARMLESS_BYTES", 1 << 20)
+    path = tmp_path / "liar.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(5 << 20))
+    monkeypatch.setattr(sources, "_check_members", lambda path, members: None)
+    with pytest.raises(ReadError, match="unpacks to more than its table says"):
+        read_volume(path)
+
+
+def test_archives_that_cannot_be_read_say_why(tmp_path, picture):
+    path = tmp_path / "study.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", picture)
+    good = path.read_bytes()
+    path.write_bytes(good[:-30])
+    with pytest.raises(ReadError, match="zip archive"):
+        read_volume(path)
+    encrypted = bytearray(good)
+    encrypted[6] |= 1
+    encrypted[good.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(bytes(encrypted))
+    with pytest.raises(ReadError, match="is encrypted"):
+        read_volume(path)
+    with zipfile.ZipFile(path, "w"):
+        pass
+    with pytest.raises(ReadError, match="holds no file"):
+        read_volume(path)
