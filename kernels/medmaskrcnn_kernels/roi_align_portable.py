@@ -1,15 +1,16 @@
-"""RoIAlign over a feature pyramid in plain PyTorch: gather a window per box, then one matrix product per axis.
+"""RoIAlign over a feature pyramid in plain PyTorch. Boxes are sorted by map and size and run in chunks for the cache.
 
-Boxes are sorted by map and window size and processed in chunks that fit the cache: the cells a box reads are gathered
-as rows of channels, ``(n, K0, K1[, K2], C)``, and each axis is contracted by the matrices of ``separable.py``:
+Forward, each bin is one weighted sum of the cells it reads, whose weights are products over the axes: on the CPU one
+call of ``embedding_bag``, which keeps nothing in between. Backward, the matrices of ``separable.py`` transposed take
+each box's gradient axis by axis to the window of cells that the box reads,
 
-    (K0, K1, K2, C) -> (P0, K1, K2, C) -> (P0, P1, K2, C) -> (P0, P1, P2, C)
+    (P0, P1, P2, C) -> (K0, P1, P2, C) -> (K0, K1, P2, C) -> (K0, K1, K2, C)
 
-The backward pass runs the same chunks with the matrices transposed and adds each window's gradient to the map's. On the
-CPU these sums run in one fixed order. On a GPU ``index_add_`` uses atomics unless
+and the window is added to the map's gradient: once for each cell and box, where bins that share a cell would add to it
+many times. On the CPU these sums run in one fixed order. On a GPU ``index_add_`` uses atomics unless
 ``torch.use_deterministic_algorithms(True)`` is set. Coordinates, weights and sums are float32 (float64 for float64
-features) whatever the features are. A window's value is multiplied by 0 where a bin does not read it, so an infinity in
-one cell of a window reaches all bins of its row.
+features) whatever the features are. A bin may multiply a cell that it does not read by 0, so an infinity in a map can
+make bins near it NaN.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from medmaskrcnn_kernels.checks import check_adaptive_samples
-from medmaskrcnn_kernels.separable import AxisGrid, axis_grid, axis_matrices
+from medmaskrcnn_kernels.separable import AxisGrid, axis_grid, axis_matrices, bin_columns
 
 CHUNK_ELEMENTS = 1 << 19
-"""Numbers in the windows gathered together: 2 MB in float32, which stays in a CPU's cache."""
+"""Numbers of the bins, or windows, that run together: 2 MB in float32, which stays in a CPU's cache."""
 PLAN_BOXES = 1024
 """Boxes whose matrices are built together."""
 MOST_PADDING = 1.5
@@ -45,6 +47,7 @@ class SamplingPlan:
         shapes: Spatial shape of each feature map.
         grids: One sampling grid per axis.
         counts: Cells that each box reads along each axis.
+        columns: A bound of the cells that one bin of each box reads along each axis.
         output_size: Bins along each axis.
     """
 
@@ -54,6 +57,7 @@ class SamplingPlan:
     shapes: tuple[tuple[int, ...], ...]
     grids: tuple[AxisGrid, ...]
     counts: list[list[int]]
+    columns: list[list[int]]
     output_size: tuple[int, ...]
 
 
@@ -119,6 +123,7 @@ def make_plan(
         shapes=tuple(shapes),
         grids=tuple(g.select(order) for g in grids),
         counts=counts[order].tolist(),
+        columns=torch.stack([g.bin_columns_at_most() for g in grids], 1)[order].tolist(),
         output_size=output_size,
     )
 
@@ -191,19 +196,66 @@ def channel_slices(chunk: Chunk, channels: int) -> Iterator[slice]:
         yield slice(begin, min(begin + step, channels))
 
 
+def bin_chunks(plan: SamplingPlan, first: int, stop: int, channels: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Cut sorted boxes ``first..stop`` into chunks of one map that fit the cache: begin, end, columns per axis."""
+    bins, begin = prod(plan.output_size), first
+    while begin < stop:
+        columns, end = plan.columns[begin], begin
+        while end < stop and plan.level[end] == plan.level[begin]:
+            grown = [max(a, b) for a, b in zip(columns, plan.columns[end], strict=True)]
+            if end > begin and (end + 1 - begin) * bins * max(channels, prod(grown)) > CHUNK_ELEMENTS:
+                break
+            columns, end = grown, end + 1
+        yield begin, end, columns
+        begin = end
+
+
+def bags(plan: SamplingPlan, channels: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """The boxes, some at a time: map, place of each box, and rows ``(n * bins, K)`` and weights of what bins read."""
+    total, bins = len(plan.level), prod(plan.output_size)
+    for first in range(0, total, PLAN_BOXES):
+        stop = min(first + PLAN_BOXES, total)
+        part = torch.arange(first, stop, device=plan.order.device)
+        built = [bin_columns(g.select(part)) for g in plan.grids]
+        for begin, end, columns in bin_chunks(plan, first, stop, channels):
+            rows, weights = plan.image[begin:end], built[0][1].new_ones(end - begin)
+            for axis, (cells, shares) in enumerate(built):
+                # (n, P0, ..., K0, ...): this axis' bins go behind the bins, its columns behind the columns.
+                own, axes = (slice(begin - first, end - first), slice(None), slice(columns[axis])), (1,) * axis
+                shape = (end - begin, *axes, cells.shape[1], *axes, columns[axis])
+                rows = rows.unsqueeze(1 + axis).unsqueeze(-1) * plan.shapes[plan.level[begin]][axis]
+                rows = rows + cells[own].reshape(shape)
+                weights = weights.unsqueeze(1 + axis).unsqueeze(-1) * shares[own].reshape(shape)
+            count = (end - begin) * bins
+            yield plan.level[begin], plan.order[begin:end], rows.reshape(count, -1), weights.reshape(count, -1)
+
+
 def sample_maps(plan: SamplingPlan, maps: Sequence[Tensor], pooled: Tensor) -> None:
     """Forward: fill ``pooled`` ``(N, C, *output_size)``, of the maps' dtype and any layout."""
-    channels = maps[0].shape[1]
-    # Not reshape(): with one image that is a view whose rows are strided, and gathering them is many times slower.
-    tables = [m.movedim(1, -1).contiguous().view(-1, channels) for m in maps]
-    last = pooled.movedim(1, -1).is_contiguous()
-    for chunk in chunks(plan, channels):
-        for part in channel_slices(chunk, channels):
-            window = tables[chunk.level][:, part].index_select(0, chunk.rows.reshape(-1))
-            window = window.to(chunk.weights[0].dtype).view(*chunk.rows.shape, -1)
-            found = contract(window, chunk.weights).to(pooled.dtype).movedim(-1, 1)
-            # Channels change places here, while the chunk is in the cache, and not in the whole result.
-            pooled[:, part].index_copy_(0, chunk.where, found if last else found.contiguous())
+    channels, last = pooled.shape[1], pooled.movedim(1, -1).is_contiguous()
+    tables = [rows_of_channels(m).to(plan.grids[0].start.dtype) for m in maps]
+    for level, where, rows, weights in bags(plan, channels):
+        found = weighted_rows(tables[level], rows, weights)
+        found = found.view(-1, *plan.output_size, channels).to(pooled.dtype).movedim(-1, 1)
+        # Channels change places here, while the chunk is in the cache, and not in the whole result.
+        pooled.index_copy_(0, where, found if last else found.contiguous())
+
+
+def rows_of_channels(feature: Tensor) -> Tensor:
+    """A map ``(B, C, *spatial)`` as ``(B * cells, C)``, without a copy if its channels come last in memory."""
+    if feature.movedim(1, -1).is_contiguous():
+        return feature.movedim(1, -1).reshape(-1, feature.shape[1])
+    rows = feature.new_empty(feature.shape[0], prod(feature.shape[2:]), feature.shape[1])
+    for image, own in zip(feature, rows, strict=True):
+        own.copy_(image.reshape(feature.shape[1], -1).T)  # a plain transposition, which PyTorch does in blocks
+    return rows.view(-1, feature.shape[1])
+
+
+def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+    """Sum of rows of ``table`` ``(R, C)``: rows and weights ``(bags, K)`` give ``(bags, C)``."""
+    if table.device.type == "cpu":  # one pass, nothing gathered in between
+        return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+    return torch.bmm(weights[:, None], table[rows])[:, 0]
 
 
 def spread_gradient(plan: SamplingPlan, gradient: Tensor, images: int) -> list[Tensor]:

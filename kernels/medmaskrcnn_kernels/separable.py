@@ -71,6 +71,11 @@ class AxisGrid:
         extent = self.last_cell() - self.first_cell() + 1
         return torch.minimum(extent, 2 * self.bins * self.samples).clamp(min=1)
 
+    def bin_columns_at_most(self) -> Tensor:
+        """``(N,)`` int64: a bound of what :func:`bin_columns` needs for one bin of each box."""
+        within = torch.minimum(self.bin_size.clamp(max=2.0**30).ceil().long() + 2, self.size)
+        return torch.minimum(within, 2 * self.samples).clamp(min=1)
+
 
 def axis_grid(
     minimum: Tensor, maximum: Tensor, scale: Tensor, size: Tensor, *, bins: int, sampling_ratio: int, aligned: bool
@@ -108,6 +113,40 @@ def taps(position: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     low = clamped.long()
     high = torch.minimum(low + 1, size - 1)
     return low, high, clamped - low
+
+
+def bin_columns(grid: AxisGrid) -> tuple[Tensor, Tensor]:
+    """The cells that each bin reads, one after the other, and their weights.
+
+    Args:
+        grid: Sampling grid of N boxes.
+
+    Returns:
+        ``(N, P, K)`` int64 cells and their weights, where K is what the most demanding bin of these boxes needs: all
+        cells from its first to its last or, where its samples skip cells, two for each sample. A bin that needs fewer
+        repeats its last cell with weight 0; a box needs no more than ``bin_columns_at_most`` for any of its bins.
+    """
+    count, size = grid.samples[:, None, None], grid.size[:, None, None]
+    bin_number = torch.arange(grid.bins, device=grid.start.device)[:, None]
+    first, _, _ = taps(grid.position(bin_number, 0), size)  # (N, P, 1)
+    _, last, _ = taps(grid.position(bin_number, count - 1), size)
+    span = last - first + 1
+    columns = int(grid.bin_columns_at_most().max()) if len(first) else 1
+    column = torch.arange(columns, device=first.device)
+    skips = (span > 2 * count) & (count > 0)
+    # Where samples skip cells, columns 2 t and 2 t + 1 are the two cells of sample t.
+    upper = column % 2 == 1
+    low, high, fraction = taps(grid.position(bin_number, column // 2), size)
+    cells = torch.where(skips, torch.where(upper, high, low), torch.minimum(first + column, last))
+    weights = torch.zeros_like(fraction)
+    for sample in range(int(grid.samples.max()) if len(first) else 0):
+        position = grid.position(bin_number, sample)
+        low, high, fraction = taps(position, size)
+        seen = ((position >= -1.0) & (position <= size) & (sample < count)) / count.clamp(min=1)
+        hat = (1 - (torch.minimum(position.clamp(min=0), (size - 1).to(position.dtype)) - cells).abs()).clamp(min=0)
+        own = torch.where(upper, fraction, 1 - fraction) * (column // 2 == sample)
+        weights += torch.where(skips, own, hat * (column < span)) * seen
+    return cells, weights
 
 
 def axis_matrices(grid: AxisGrid, columns: int) -> tuple[Tensor, Tensor]:

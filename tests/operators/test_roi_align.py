@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import ceil
 
 import pytest
 import torch
@@ -85,7 +85,7 @@ def far_from_steps(case: Case, box: list[float]) -> bool:
         bin_size = length / bins
         if case.sampling_ratio == 0 and 0 < abs(bin_size - round(bin_size)) < STEP_DISTANCE:
             return False
-        count = case.sampling_ratio or ceil(bin_size)
+        count = case.sampling_ratio or math.ceil(bin_size)
         points = [low + (p + (k + 0.5) / count) * bin_size for p in range(bins) for k in range(count)]
         if any(abs(p - step) < STEP_DISTANCE for p in points for step in (-1, case.features.shape[2 + axis])):
             return False
@@ -381,17 +381,25 @@ def test_seams_of_chunks_do_not_show(dims: int, ratio: int, monkeypatch: pytest.
 def test_windows_never_exceed_their_memory(dims: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roi_align_portable, "CHUNK_ELEMENTS", 4000)
     case = some_case(dims)
-    gathered = []
-    contract = roi_align_portable.contract
+    windows, bags = [], []
+    contract, weighted_rows = roi_align_portable.contract, roi_align_portable.weighted_rows
 
-    def watch(values: Tensor, weights: list[Tensor]) -> Tensor:
-        gathered.append((values.shape[0], values.numel()))
-        return contract(values, weights)
+    def watch_windows(values: Tensor, weights: list[Tensor]) -> Tensor:
+        found = contract(values, weights)
+        windows.append((values.shape[0], max(values.numel(), found.numel())))
+        return found
 
-    monkeypatch.setattr(roi_align_portable, "contract", watch)
-    case.run()
-    assert max(numbers for boxes, numbers in gathered if boxes > 1) <= 4000
-    assert len(gathered) < 40 * 2, "boxes of like size are sampled together"
+    def watch_bags(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        boxes = rows.shape[0] // math.prod(case.output_size)
+        bags.append((boxes, rows.shape[0] * max(rows.shape[1], table.shape[1])))
+        return weighted_rows(table, rows, weights)
+
+    monkeypatch.setattr(roi_align_portable, "contract", watch_windows)
+    monkeypatch.setattr(roi_align_portable, "weighted_rows", watch_bags)
+    case.value_and_gradient()
+    for used in (windows, bags):
+        assert max((numbers for boxes, numbers in used if boxes > 1), default=0) <= 4000
+    assert len(windows) < 40 * 2, "boxes of like size run together"
 
 
 @pytest.mark.parametrize("dims", [2, 3])
