@@ -5,7 +5,8 @@
 A series of 300 x 512 x 512 is written uncompressed, in JPEG-LS and in JPEG 2000. Each reader reads it in a process of
 its own, several times, in turn with the others so that all see the same machine; the best time of each counts (import
 does not). Peak memory is that of the process with one volume alive; what importing alone takes is told beside it.
-Readers: ``read_volume``, MONAI's ``LoadImage`` with PydicomReader (and ITKReader where ``itk`` is installed), SimpleITK.
+Readers: ``read_volume``, MONAI's ``LoadImage`` with PydicomReader (and with ITKReader where ``itk`` is installed),
+SimpleITK.
 """
 
 from __future__ import annotations
@@ -170,7 +171,8 @@ def show(name: str, found: dict[str, dict[str, Any]], array_bytes: int) -> list[
     for reader, run in found.items():
         ratio = run["seconds"] / ours["seconds"]
         print(
-            f"{reader:22} {run['seconds']:8.3f} {ratio:6.2f} {run['peak_mb']:8.0f} {run['import_mb']:9.0f}  {run['dtype']}"
+            f"{reader:22} {run['seconds']:8.3f} {ratio:6.2f} {run['peak_mb']:8.0f} {run['import_mb']:9.0f}  "
+            f"{run['dtype']}"
         )
         wanted = TARGETS.get(name, {}).get(reader.split()[0], 1.0)
         if reader != "medmaskrcnn" and ratio < wanted:

@@ -55,9 +55,7 @@ def nested(new_slice, voxels) -> Dataset:
     return one
 
 
-@pytest.mark.parametrize(
-    "syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian], ids=["implicit", "explicit"]
-)
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian])
 @pytest.mark.parametrize("undefined", [False, True])
 def test_sequences_are_stepped_over(nested, save_dicom, tmp_path, syntax, undefined):
     nested.file_meta.TransferSyntaxUID = syntax
