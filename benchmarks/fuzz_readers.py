@@ -13,6 +13,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import sys
@@ -33,6 +34,8 @@ from fuzz_corpus import write_corpus  # beside this file, wherever that is
 MAX_SECONDS = 10.0
 MAX_MEGABYTES = 2048.0
 STARVED = 12
+NUMBER_ELEMENTS = re.compile(rb"[\x02\x08\x10\x11\x00\x01\x03]\x00US\x02\x00", re.DOTALL)
+"""DICOM elements of one 16-bit number, in explicit VR: rows, columns, bits, samples, representation."""
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 SHARES = {"scan": 0.62, "labels": 0.30, "model": 0.08}
 
@@ -48,7 +51,11 @@ class Finding:
 
 
 def damaged(data: bytes, rng: np.random.Generator, other: bytes) -> bytes:
-    """One to eight random damages: bits, bytes, lengths, pieces cut out, doubled, inserted, taken from another file."""
+    """One to eight random damages.
+
+    Bits, bytes, lengths; pieces cut out, doubled, inserted, zeroed, taken from another file; the end cut off; digits of
+    numbers written as text; binary values of DICOM elements, which leaves the file's structure sound.
+    """
     content = bytearray(data)
     # Headers decide what happens; half of the damage goes there.
     reach = len(content) if rng.random() < 0.5 else min(len(content), 1500)
@@ -57,7 +64,7 @@ def damaged(data: bytes, rng: np.random.Generator, other: bytes) -> bytes:
             break
         at = int(rng.integers(0, max(1, min(reach, len(content)) - 8)))
         size = int(2 ** rng.uniform(0, 9))
-        match int(rng.integers(0, 9)):
+        match int(rng.integers(0, 12)):
             case 0:
                 content[at] ^= 1 << int(rng.integers(0, 8))
             case 1:
@@ -79,6 +86,16 @@ def damaged(data: bytes, rng: np.random.Generator, other: bytes) -> bytes:
                 content[at : at + size] = other[start : start + size]
             case 8:
                 del content[int(rng.integers(1, len(content))) :]
+            case 9 | 10:
+                digits = [i for i in range(min(reach, 4000, len(content))) if chr(content[i]) in "0123456789."]
+                for i in rng.choice(digits, int(rng.integers(1, 4))) if digits else ():
+                    content[i] = ord(str(rng.choice(list("0123456789.-e\\ "))))
+            case 11:
+                elements = [m.end() for m in NUMBER_ELEMENTS.finditer(content[:4000])]
+                if elements:
+                    value = INTERESTING[int(rng.integers(0, len(INTERESTING)))] & 0xFFFF
+                    start = int(rng.choice(elements))
+                    content[start : start + 2] = value.to_bytes(2, "little")
     return bytes(content)
 
 

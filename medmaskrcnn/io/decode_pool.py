@@ -38,18 +38,21 @@ from medmaskrcnn.io.dicom_header import DicomFile
 _LOG = logging.getLogger(__name__)
 
 _NS_PER_SAMPLE: dict[str, int] = {
-    JPEG2000Lossless: 75,
-    JPEG2000: 75,
+    JPEG2000Lossless: 100,
+    JPEG2000: 100,
     HTJ2K: 20,
     HTJ2KLossless: 20,
     HTJ2KLosslessRPCL: 20,
-    JPEGLSLossless: 30,
-    JPEGLSNearLossless: 30,
+    JPEGLSLossless: 18,
+    JPEGLSNearLossless: 18,
 }
 """What decoding takes, measured on 512 x 512 CT; other syntaxes are too fast to be worth it."""
 
-_PAYS_FROM_S = 1.5
+_PAYS_FROM_S = 2.0
 """A worker takes about half a second to start."""
+
+_BUSY = 0.75
+"""Share of the cores from which on others use them already: more processes would only wait for one another."""
 
 _MAX_WORKERS = 8
 _AHEAD = 4  # slices a worker that are decoded before they are asked for: bounds memory
@@ -61,16 +64,26 @@ def decoded_elsewhere(files: Sequence[DicomFile]) -> Iterator[NDArray[Any]] | No
     Raises:
         ReadError: while iterating, if a file is damaged.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     seconds = sum(_NS_PER_SAMPLE.get(f.transfer_syntax, 0) * f.rows * f.columns * f.samples for f in files) * 1e-9
-    if cores < 2 or seconds < _PAYS_FROM_S or any(len(f.frames) != 1 for f in files) or not sys.executable:
+    n_workers = _idle_cores()
+    if n_workers < 2 or seconds < _PAYS_FROM_S or any(len(f.frames) != 1 for f in files) or not sys.executable:
         return None
+    workers: list[_Worker] = []
     try:
-        workers = [_Worker() for _ in range(min(cores, _MAX_WORKERS))]
+        for _ in range(min(n_workers, _MAX_WORKERS)):
+            workers.append(_Worker())
     except OSError as error:
-        _LOG.info("no worker processes (%s); decoding here", error)
+        _LOG.info("only %d worker processes: %s", len(workers), error)
+    if not workers:
         return None
     return _in_order(files, workers)
+
+
+def _idle_cores() -> int:
+    """How many processes may compute at once; 1 if the machine is busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return 1 if load > _BUSY * cores else cores
 
 
 class _Worker:
