@@ -15,6 +15,7 @@ volumes whatever their number.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -61,6 +62,7 @@ from medmaskrcnn.structures.volume import Volume
 Encoding = Literal["binary", "auto"]
 """``"auto"`` lets a result without overlaps become a LABELMAP."""
 
+_SAME_IN_ALL_PARTS = ("PlaneOrientationSequence", "PixelMeasuresSequence")
 _MAX_SEGMENTS = np.iinfo(np.uint16).max  # Segment Number (0062,0004) is 16 bits
 
 
@@ -103,7 +105,9 @@ def make_seg(
         _description(number, item, result, algorithm) for number, item in enumerate(labellings(result, uids), start=1)
     ]
     parts = [_part(result, source, uids, descriptions, layer, label_map) for layer in layers]
-    seg = _joined(parts)
+    seg = parts[0] if len(parts) == 1 else _joined(parts, layers, descriptions)
+    # highdicom takes the images' own measures instead of ours where pixels agree, and their thickness is often not the step
+    seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(result, source)
     _name_dimensions(seg, uids)
     stop_the_clock(seg, source)
     seg.ContentCreatorName = ""  # type 2 in PS3.3, table 10-12; highdicom leaves it out
@@ -118,14 +122,20 @@ def _part(
     layer: Sequence[int],
     label_map: bool,
 ) -> Segmentation:
-    """The object with the frames of one layer's segments alone; it describes all segments."""
+    """The object with one layer's segments alone, numbered from 1 in the layer's order; of no layer, all of them.
+
+    highdicom looks for every segment that it knows of in every frame: it is told of no more than it needs to be.
+    """
     pixels, places = _stacked(result.instances, layer)
+    own = [deepcopy(descriptions[i]) for i in layer] or list(descriptions)
+    for number, description in enumerate(own, start=1):
+        description.SegmentNumber = number
     date, time = content_date_time(source)
     return Segmentation(
         source_images=list(source.headers),
         pixel_array=pixels,
         segmentation_type="LABELMAP" if label_map else "BINARY",
-        segment_descriptions=descriptions,
+        segment_descriptions=own,
         series_instance_uid=uids.series(seg_kind(label_map)),
         series_number=SERIES_NUMBERS["SEG"],
         sop_instance_uid=uids.instance(seg_kind(label_map)),
@@ -179,16 +189,16 @@ def separate(instances: Instances) -> list[list[int]]:
 
 
 def _stacked(found: Instances, layer: Sequence[int]) -> tuple[NDArray[Any], list[int]]:
-    """Frames ``(F, H, W)`` holding segment numbers, those without any left out, and the slice D of each."""
-    dtype = np.uint8 if len(found) <= np.iinfo(np.uint8).max else np.uint16
-    windows = [(i, *found.window(i)) for i in layer]
-    touched = sorted({d for _, along, _, _ in windows for d in range(along.start, along.stop)})
+    """Frames ``(F, H, W)`` holding numbers in the layer, those without any left out, and the slice D of each."""
+    dtype = np.uint8 if len(layer) <= np.iinfo(np.uint8).max else np.uint16
+    windows = [(number, found.masks[i], *found.window(i)) for number, i in enumerate(layer, start=1)]
+    touched = sorted({d for _, _, along, _, _ in windows for d in range(along.start, along.stop)})
     frames, places = [], []
     for d in touched:
         frame = np.zeros(found.grid.shape[1:], dtype)
-        for i, along, rows, columns in windows:
+        for number, mask, along, rows, columns in windows:
             if along.start <= d < along.stop:
-                frame[rows, columns][found.masks[i][d - along.start]] = i + 1
+                frame[rows, columns][mask[d - along.start]] = number
         if frame.any():
             frames.append(frame)
             places.append(d)
@@ -197,23 +207,38 @@ def _stacked(found: Instances, layer: Sequence[int]) -> tuple[NDArray[Any], list
     return np.stack(frames), places
 
 
-def _joined(parts: Sequence[Segmentation]) -> Segmentation:
-    """All layers' frames in the first layer's object, their dimension indices counted anew (PS3.3 C.7.6.17)."""
+def _joined(
+    parts: Sequence[Segmentation], layers: Sequence[Sequence[int]], descriptions: Sequence[SegmentDescription]
+) -> Segmentation:
+    """All layers' frames in the first layer's object, segments and dimension indices counted anew (PS3.3 C.7.6.17)."""
     whole = parts[0]
-    if len(parts) == 1:
-        return whole
     whole.SegmentsOverlap = "YES"
+    whole.SegmentSequence = list(descriptions)
     whole.PixelData = _joined_bits(parts)
-    items = [item for part in parts for item in part.PerFrameFunctionalGroupsSequence]
+    items, segments = [], []
+    for part, layer in zip(parts, layers, strict=True):
+        _tell_each_frame(part)
+        for item in part.PerFrameFunctionalGroupsSequence:
+            items.append(item)
+            segments.append(layer[int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber) - 1] + 1)
     whole.PerFrameFunctionalGroupsSequence = items
     whole.NumberOfFrames = len(items)
     positions = [tuple(float(v) for v in item.PlanePositionSequence[0].ImagePositionPatient) for item in items]
     normal = np.cross(*np.reshape(_orientation(whole), (2, 3)))
     ranks = {p: rank for rank, p in enumerate(sorted(set(positions), key=lambda p: float(normal @ p)), start=1)}
-    for item, position in zip(items, positions, strict=True):
-        segment = int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+    for item, segment, position in zip(items, segments, positions, strict=True):
+        item.SegmentIdentificationSequence[0].ReferencedSegmentNumber = segment
         item.FrameContentSequence[0].DimensionIndexValues = [segment, ranks[position]]
     return whole
+
+
+def _tell_each_frame(part: Segmentation) -> None:
+    """What highdicom says once for all frames of a part, since it is the same in them, said frame by frame."""
+    shared = part.SharedFunctionalGroupsSequence[0]
+    for element in [element for element in shared if element.keyword not in _SAME_IN_ALL_PARTS]:
+        for item in part.PerFrameFunctionalGroupsSequence:
+            item.add(deepcopy(element))
+        del shared[element.tag]
 
 
 def _orientation(seg: Segmentation) -> list[float]:

@@ -13,7 +13,9 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from medmaskrcnn.dicom.codes import Term
@@ -43,6 +45,7 @@ from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
 
 _DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  # what PS3.3 C.8.8.5 has a study be referred to by
+_CONTOUR_DATA = Tag("ContourData")  # (3006,0050)
 _SHORT = 16  # characters of VR SH
 _DECIMALS = 4  # of a coordinate in mm
 _PATIENT_AND_STUDY = (
@@ -201,7 +204,10 @@ def _contour(polygon: NDArray[np.float64], source: SourcePlane) -> Dataset:
     item.ContourImageSequence = [_image(source)]
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(points)
-    item.ContourData = [decimal(v) for v in points.ravel()]
+    text = "\\".join(map(decimal, points.ravel().tolist())).encode()
+    # As bytes: pydicom would make each of millions of coordinates an object and check it by a regular expression.
+    text += b" " * (len(text) % 2)
+    item[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)
     return item
 
 

@@ -141,6 +141,8 @@ def _complete(header: Dataset, file: str, what: str) -> Dataset:
         value = header.get(keyword)
         if value is None or isinstance(value, MultiValue):
             setattr(header, keyword, "" if value is None else value[0])
+    if "SliceThickness" not in header:
+        header.SliceThickness = None  # type 2; highdicom asks every image for it
     # Not longer than VR SH allows. Half an accession number would be that of another order: none is better.
     header.StudyID = str(header.StudyID)[:_SHORT]
     header.AccessionNumber = "" if len(str(header.AccessionNumber)) > _SHORT else header.AccessionNumber

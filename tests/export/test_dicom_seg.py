@@ -18,6 +18,8 @@ from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export import dicom_seg
 from medmaskrcnn.export.dicom_seg import cielab, separate, write_seg
 from medmaskrcnn.export.nifti import label_map
+from medmaskrcnn.export.rtstruct import write_rtstruct
+from medmaskrcnn.export.sr import write_sr
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Provenance, Volume
 
@@ -61,6 +63,27 @@ def test_overlapping_instances_come_back_voxel_for_voxel(case_of: Callable[[str]
     assert seg.SegmentsOverlap == "YES"
     frames = dense(case).any(axis=(1, 2)).sum()
     assert seg.NumberOfFrames == frames
+
+
+def test_layers_of_one_frame_and_of_one_segment(
+    ct: Volume, put_masks: Callable[..., CaseResult], tmp_path: Path
+) -> None:
+    """What frames of a layer have in common is said once for all by highdicom, and must not spread to other layers."""
+    rng = np.random.default_rng(0)
+    masks = [np.zeros(ct.grid.shape, bool) for _ in range(5)]
+    masks[0][1:5, 5:30, 5:30] = masks[1][2, 6:20, 6:9] = True
+    masks[2][4, 6:20, 6:40] = masks[3][2:4, 6:30, 6:40] = True
+    masks[4] = rng.random(ct.grid.shape) < 0.3
+    case = put_masks(ct, {"liver": masks}), ct
+    path = tmp_path / "seg.dcm"
+    path.write_bytes(written(case))
+    seg = hd.seg.segread(path)
+    back = seg.get_pixels_by_source_instance(
+        list(ct.provenance.sop_instance_uids), assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(back.astype(bool), dense(case))
+    indices = [tuple(i.FrameContentSequence[0].DimensionIndexValues) for i in seg.PerFrameFunctionalGroupsSequence]
+    assert len(set(indices)) == len(indices) == dense(case).any(axis=(1, 2)).sum()
 
 
 @pytest.fixture
@@ -264,3 +287,29 @@ def test_no_warning_quotes_the_patient(ct_case: Case, tmp_path: Path, recwarn: p
     assert seg.PatientName == "SECRETNAME"
     assert len(seg.StudyID) == 16
     assert not [w for w in recwarn if "SECRET" in str(w.message)]
+
+
+def test_a_scan_that_says_the_least_it_may(ct_case: Case, tmp_path: Path) -> None:
+    """Badly anonymised series lack even what must be there but may be empty."""
+    result, volume = ct_case
+    needed = {
+        "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality",
+        "Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "PixelData",
+        "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    }  # fmt: skip
+    files = []
+    for file in volume.provenance.files:
+        dataset = dcmread(file)
+        for element in list(dataset):
+            if element.keyword not in needed:
+                del dataset[element.tag]
+        files.append(str(tmp_path / Path(file).name))
+        dataset.save_as(files[-1])
+    bare = replace(volume, provenance=replace(volume.provenance, files=tuple(files)))
+    for write in (write_seg, write_rtstruct, write_sr):
+        stream = io.BytesIO()
+        write(result, bare, stream)
+        assert dcmread(io.BytesIO(stream.getvalue())).PatientID == ""
+        if write is write_seg:
+            measures = read(stream.getvalue()).SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+            assert float(measures.SliceThickness) == pytest.approx(40.0)

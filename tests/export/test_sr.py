@@ -80,6 +80,19 @@ def test_dcmqi_reads_the_seg_with_the_same_voxels(ct_case: Case, dcmqi: Callable
     assert counts == [np.count_nonzero(mask) for mask in ct_case[0].instances.masks]
 
 
+def test_dcmqi_reads_the_label_map(
+    ct: Volume, put_masks: Callable[..., CaseResult], dcmqi: Callable[..., str], tmp_path: Path
+) -> None:
+    masks = [np.zeros(ct.grid.shape, bool) for _ in range(2)]
+    masks[0][2:4, 3:6, 3:6] = masks[1][3, 10:30, 3:6] = True
+    seg_of((put_masks(ct, {"spleen": [masks[0]], "liver": [masks[1]]}), ct), encoding="auto").save_as(
+        tmp_path / "s.dcm"
+    )
+    dcmqi("segimage2itkimage", "--inputDICOM", tmp_path / "s.dcm", "--outputDirectory", tmp_path, "-t", "nrrd")
+    array = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "1.nrrd")))
+    assert [np.count_nonzero(array == value) for value in (1, 2)] == [mask.sum() for mask in masks]
+
+
 @pytest.mark.parametrize("encoding", ["binary", "auto"])
 def test_it_refers_to_the_seg_that_is_written(ct: Volume, put_masks: Callable[..., CaseResult], encoding: str) -> None:
     mask = np.zeros(ct.grid.shape, bool)
