@@ -106,7 +106,7 @@ def make_seg(
     ]
     parts = [_part(result, source, uids, descriptions, layer, label_map) for layer in layers]
     seg = parts[0] if len(parts) == 1 else _joined(parts, layers, descriptions)
-    # highdicom takes the images' own measures instead of ours where pixels agree, and their thickness is often not the step
+    # where pixels agree highdicom takes the images' own measures instead of ours: their thickness need not be the step
     seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(result, source)
     _name_dimensions(seg, uids)
     stop_the_clock(seg, source)
