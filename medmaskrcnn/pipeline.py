@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -268,6 +268,7 @@ def _record(
             "sop_instance_uids": list(origin.sop_instance_uids),
             "generator": origin.generator,
             "notes": list(origin.notes),
+            "reading": asdict(origin.policy),
         },
         warnings=warnings,
         out_of_domain=is_out_of_domain(volume, loaded.settings),

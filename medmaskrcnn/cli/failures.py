@@ -37,7 +37,7 @@ def explain(error: Exception, about: str) -> str:
     Errors that are ours or the operating system's explain themselves; any other is a defect of the program.
     """
     if isinstance(error, MedMaskRCNNError):
-        reason = str(error)
+        reason = str(error).replace("resample_irregular=True", "--resample-irregular")
         if isinstance(error, AmbiguousInputError):
             reason += "\nGive --series with a number or UID of these, or --series largest."
     elif isinstance(error, MemoryError):

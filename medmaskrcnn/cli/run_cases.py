@@ -45,6 +45,7 @@ class SegmentOptions:
     score: float | None = None
     classes: tuple[str, ...] | None = None
     series: str | None = None
+    resample_irregular: bool = False
     allow_out_of_domain: bool = False
     quiet: bool = False
     label_map_seg: bool = False
@@ -118,7 +119,9 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) 
     check_output_folder(case.folder)
     with stage_bars(case.name, shown=not options.quiet) as progress:
         progress("read", 0.0)
-        volume = medmaskrcnn.read_volume(case.source, series=options.series)
+        volume = medmaskrcnn.read_volume(
+            case.source, series=options.series, resample_irregular=options.resample_irregular
+        )
         if dicom := [name for name in options.formats if name in DICOM_FORMATS]:
             read_source(volume, f"a DICOM {dicom[0].upper()}")  # refused now rather than after all the work
         result = medmaskrcnn.segment(

@@ -66,6 +66,13 @@ def segment_command(
         str | None,
         typer.Option(metavar="UID|N|largest", help="Which series of a folder with several (medmaskrcnn info)."),
     ] = None,
+    resample_irregular: Annotated[
+        bool,
+        typer.Option(
+            "--resample-irregular",
+            help="Interpolate even slices where a series lacks, repeats or unevenly spaces some; the result says so.",
+        ),
+    ] = False,
     allow_out_of_domain: Annotated[
         bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
     ] = False,
@@ -98,6 +105,7 @@ def segment_command(
             score=score,
             classes=None if classes is None else _chosen(classes, _classes_of(model), "--classes"),
             series=series,
+            resample_irregular=resample_irregular,
             allow_out_of_domain=allow_out_of_domain,
             quiet=quiet or as_json,
             label_map_seg=label_map_seg,
