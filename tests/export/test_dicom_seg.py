@@ -279,6 +279,7 @@ def test_no_warning_quotes_the_patient(ct_case: Case, tmp_path: Path, recwarn: p
         header = dcmread(file)
         header.PatientName = "SECRETNAME"
         header.add_new("StudyID", "SH", "SECRET-NUMBER-TOO-LONG")
+        header.add_new("AccessionNumber", "SH", "12345678901234567")
         files.append(tmp_path / Path(file).name)
         header.save_as(files[-1])
     recwarn.clear()
@@ -286,6 +287,7 @@ def test_no_warning_quotes_the_patient(ct_case: Case, tmp_path: Path, recwarn: p
     seg = read(written((result, named)))
     assert seg.PatientName == "SECRETNAME"
     assert len(seg.StudyID) == 16
+    assert seg.AccessionNumber == ""
     assert not [w for w in recwarn if "SECRET" in str(w.message)]
 
 
