@@ -289,5 +289,5 @@ def _in_3d(values: Sequence[Sequence[Number]], first: Number) -> tuple[Number, .
     """Three numbers for each map, one map after the other; a 2D map gets ``first`` before its own."""
     numbers: list[Number] = []
     for own in values:
-        numbers += [first, *own][-3:]
+        numbers += [first] * (3 - len(own)) + list(own)
     return tuple(numbers)

@@ -46,18 +46,12 @@ def reference_instances(
             ``part_of`` names an unknown value or runs in a circle.
     """
     names = tuple(class_names) if class_names is not None else tuple(dict.fromkeys(classes.values()))
-    family = _families(classes, part_of or {})
     _check(label_map, grid, classes, names)
-    if not classes:
+    found = objects_of(label_map, tuple(classes), part_of or {})
+    if not found:
         return empty_instances(grid, names)
-    windows = ndimage.find_objects(label_map, max_label=max(classes))
-    starts, masks, labels = [], [], []
-    for value, name in classes.items():
-        found = _object(label_map, windows, family[value])
-        if found is not None:
-            starts.append(found[0])
-            masks.append(found[1])
-            labels.append(names.index(name))
+    starts, masks = zip(*found.values(), strict=True)
+    labels = [names.index(classes[value]) for value in found]
     low = np.asarray(starts, np.int64).reshape(-1, 3)
     high = low + np.asarray([m.shape for m in masks], np.int64).reshape(-1, 3)
     return Instances(
@@ -67,8 +61,22 @@ def reference_instances(
         scores=np.ones(len(masks), np.float32),
         boxes=np.concatenate([low, high], axis=1).astype(np.float32),
         mask_starts=low,
-        masks=tuple(masks),
+        masks=masks,
     )
+
+
+def objects_of(
+    label_map: NDArray[np.integer], values: Sequence[int], part_of: Mapping[int, int]
+) -> dict[int, tuple[tuple[int, int, int], BoolArray]]:
+    """Start and tight crop of each object of a label map ``(D, H, W)``; one without a voxel is left out.
+
+    Raises:
+        ValueError: if ``part_of`` names a value that is not among ``values``, or runs in a circle.
+    """
+    family = _families(values, part_of)
+    windows = ndimage.find_objects(label_map, max_label=max(values, default=0))
+    found = {value: _object(label_map, windows, family[value]) for value in values}
+    return {value: crop for value, crop in found.items() if crop is not None}
 
 
 def _check(label_map: NDArray[np.integer], grid: Grid, classes: Mapping[int, str], names: tuple[str, ...]) -> None:
@@ -84,9 +92,9 @@ def _check(label_map: NDArray[np.integer], grid: Grid, classes: Mapping[int, str
         raise ValueError(f"classes {unknown} are not among {names}")
 
 
-def _families(classes: Mapping[int, str], part_of: Mapping[int, int]) -> dict[int, set[int]]:
+def _families(values: Sequence[int], part_of: Mapping[int, int]) -> dict[int, set[int]]:
     """For each value, itself and the values of all objects inside it."""
-    family = {value: {value} for value in classes}
+    family = {value: {value} for value in values}
     for value in part_of:
         path = [value]
         while path[-1] in part_of:

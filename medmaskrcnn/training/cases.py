@@ -19,6 +19,7 @@ from torch import Tensor
 from medmaskrcnn.config import PreprocessSettings
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.metrics.reference import objects_of
 from medmaskrcnn.preprocess.prepare import prepare
 from medmaskrcnn.preprocess.resize import resize_matrix
 from medmaskrcnn.training.manifest import Manifest, ManifestCase
@@ -82,41 +83,29 @@ def load_case_for_training(
     shape = tuple(prepared.tensor.shape[1:])
     matrices = [resize_matrix(a, b, antialias=settings.antialias) for a, b in zip(values.shape, shape, strict=True)]
     classes = {name: i for i, name in enumerate(class_names or manifest.class_names)}
-    objects = []
-    for instance in case.instances:
-        if instance.class_name not in classes:
-            continue
-        found = _occupancy(values, _with_parts(instance.value, case), matrices)
-        if found is not None:
-            objects.append(Occupancy(classes[instance.class_name], *found))
+    names = {i.value: i.class_name for i in case.instances}
+    part_of = {i.value: i.part_of for i in case.instances if i.part_of is not None}
+    objects = [
+        Occupancy(classes[names[value]], *_occupancy(start, _without_strays(mask), matrices))
+        for value, (start, mask) in objects_of(values, tuple(names), part_of).items()
+        if names[value] in classes
+    ]
     return LabelledCase(case.id, prepared.tensor.half(), tuple(objects))
 
 
-def _with_parts(value: int, case: ManifestCase) -> list[int]:
-    """The values whose voxels an object holds: its own, its parts', and theirs."""
-    members = [value]
-    for member in members:  # grows while it is walked
-        members += [i.value for i in case.instances if i.part_of == member and i.value not in members]
-    return members
-
-
 def _occupancy(
-    values: NDArray[np.int64], members: list[int], matrices: list[Tensor]
-) -> tuple[tuple[int, int, int], Tensor] | None:
-    """First voxel and 0..255 crop of an object on the network's grid; ``None`` if it has no voxel."""
-    mask = np.isin(values, members)
-    window = ndimage.find_objects(mask.astype(np.uint8))
-    if not window:
-        return None
-    crop = torch.from_numpy(_without_strays(mask[window[0]]).astype(np.float32))
-    start = []
-    for axis, (matrix, cut) in enumerate(zip(matrices, window[0], strict=True)):
-        columns = matrix[:, cut]
+    start: tuple[int, int, int], mask: NDArray[np.bool_], matrices: list[Tensor]
+) -> tuple[tuple[int, int, int], Tensor]:
+    """First voxel and 0..255 crop, on the network's grid, of an object whose ``mask`` begins at ``start``."""
+    crop, first_voxels = torch.from_numpy(mask.astype(np.float32)), []
+    for axis, (matrix, begin) in enumerate(zip(matrices, start, strict=True)):
+        columns = matrix[:, begin : begin + mask.shape[axis]]
         rows = torch.nonzero(columns.sum(dim=1)).flatten()
         first, last = int(rows[0]), int(rows[-1]) + 1
-        start.append(first)
+        first_voxels.append(first)
         crop = torch.tensordot(columns[first:last], crop, dims=([1], [axis])).movedim(0, axis)
-    return (start[0], start[1], start[2]), (crop * _FULL).round().clamp(0, _FULL).to(torch.uint8).contiguous()
+    depth, height, width = first_voxels
+    return (depth, height, width), (crop * _FULL).round().clamp(0, _FULL).to(torch.uint8).contiguous()
 
 
 def _without_strays(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
