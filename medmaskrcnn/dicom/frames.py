@@ -18,13 +18,13 @@ from medmaskrcnn.dicom.geometry import Plane, make_plane
 from medmaskrcnn.errors import ReadError
 
 TIME_KEYWORDS = (
-    "StackID",
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
     "EchoNumbers",
     "EchoTime",
     "EffectiveEchoTime",
     "DiffusionBValue",
+    "DiffusionDirectionality",
     "DiffusionGradientOrientation",
     "TriggerTime",
     "NominalCardiacTriggerDelayTime",
@@ -35,10 +35,13 @@ TIME_KEYWORDS = (
     "TemporalPositionTimeOffset",
     "AcquisitionTime",
     "ContentTime",
+    "ConvolutionKernel",
+    "KVP",
     "ComplexImageComponent",
+    "FrameType",
     "ImageType",
 )
-"""Attributes that tell apart slices at the same place (stacks, times, echoes, b-values), the most telling first."""
+"""Attributes that tell apart slices at the same place (times, echoes, b-values), the most telling first."""
 
 FRAME_TAGS = (
     "ImagePositionPatient",
@@ -53,6 +56,7 @@ FRAME_TAGS = (
     "SpacingBetweenSlices",
     "PerFrameFunctionalGroupsSequence",
     "SharedFunctionalGroupsSequence",
+    "StackID",
     *TIME_KEYWORDS,
 )
 """Everything :func:`frames_of` looks at, for reading headers with ``specific_tags``."""
@@ -77,6 +81,7 @@ class Frame:
         thickness_mm: Slice Thickness (0018,0050), or ``None``.
         between_mm: Spacing Between Slices (0018,0088), or ``None``.
         times: Values of :data:`TIME_KEYWORDS` that the object has, as text or number, by keyword.
+        stack: Stack ID (0020,9056), or "": frames of one stack are one volume.
     """
 
     index: int
@@ -87,6 +92,7 @@ class Frame:
     thickness_mm: float | None
     between_mm: float | None
     times: dict[str, float | str]
+    stack: str = ""
 
 
 def frames_of(header: Header, n_frames: int) -> list[Frame]:
@@ -115,10 +121,11 @@ def _unplaced(header: Header, n_frames: int) -> list[Frame]:
 
 
 def _groups(functional_groups: Dataset) -> Iterator[Dataset]:
-    """The item of each functional group macro; private and empty sequences are passed over."""
-    for element in functional_groups:
-        if element.VR == "SQ" and element.value:
-            yield element.value[0]
+    """The item of each functional group macro, then what is nested in it (gradient directions); empty ones are not."""
+    items = [element.value[0] for element in functional_groups if element.VR == "SQ" and element.value]
+    yield from items
+    for item in items:
+        yield from (element.value[0] for element in item if element.VR == "SQ" and element.value)
 
 
 def _frame(index: int, places: Sequence[Header]) -> Frame:
@@ -135,6 +142,7 @@ def _frame(index: int, places: Sequence[Header]) -> Frame:
         thickness_mm=_number(places, "SliceThickness", None),
         between_mm=_number(places, "SpacingBetweenSlices", None),
         times={k: v for k in TIME_KEYWORDS if (v := _time_value(_find(places, k))) is not None},
+        stack=str(_find(places, "StackID") or ""),
     )
 
 

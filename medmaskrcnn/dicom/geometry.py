@@ -26,6 +26,12 @@ STEP_TOLERANCE = 0.02
 STEP_TOLERANCE_MM = 0.02
 """The same in mm: positions are often written with two decimals, so each of two may be off by 0.005 mm."""
 
+ROUNDED_MM = 0.055
+"""So far positions with one decimal lie off the even ones that were meant; more explains no unevenness."""
+
+ROUNDED_SHARE = 0.15
+"""... and no more than this share of a step."""
+
 SIDEWAYS_TOLERANCE_MM = 0.1
 """How far a slice may lie off the straight line through all of them, across the step."""
 
@@ -199,7 +205,9 @@ def _check_steps(along_mm: FloatArray, names: Sequence[str]) -> list[str]:
     usual = float(np.median(steps))
     tolerance = max(STEP_TOLERANCE * usual, STEP_TOLERANCE_MM)
     odd = np.flatnonzero(np.abs(steps - usual) > tolerance)
-    if len(odd):
+    even = np.linspace(along_mm[0], along_mm[-1], len(along_mm))
+    off = float(np.abs(along_mm - even).max())
+    if len(odd) and off > min(2 * ROUNDED_MM, ROUNDED_SHARE * usual):
         raise IrregularError(_uneven_message(along_mm, steps, usual, odd, names))
     spread = float(np.abs(steps - steps.mean()).max())
     if spread > 1e-3:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -43,7 +44,10 @@ _NUMBER_TAGS = (
     "InstanceNumber",
 )
 _HEADER_TAGS = [*_TEXT_TAGS, *_NUMBER_TAGS, *FRAME_TAGS, "SpecificCharacterSet"]
-_WANTED = wanted_tags(_HEADER_TAGS)
+_GRID_TAGS = {0x0019100A: "siemens", 0x00651050: "uih"}
+"""Private: number of images tiled into one picture, and how the maker's name begins."""
+_WANTED = {**wanted_tags(_HEADER_TAGS), **{tag: (maker, "US") for tag, maker in _GRID_TAGS.items()}}
+_ALL_TAGS = [*(int(tag_for_keyword(keyword) or 0) for keyword in _HEADER_TAGS), *_GRID_TAGS]
 _ITEM = b"\xfe\xff\x00\xe0"
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 _MAX_FRAMES = 1_000_000
@@ -88,6 +92,7 @@ class DicomFile:
     manufacturer: str
     photometric: str
     image_type: tuple[str, ...]
+    n_tiles: int
     rows: int
     columns: int
     samples: int
@@ -100,8 +105,8 @@ class DicomFile:
 
     @property
     def is_mosaic(self) -> bool:
-        """True for a Siemens mosaic: the slices of a volume, tiled into one picture."""
-        return "MOSAIC" in self.image_type
+        """True for a mosaic or grid (Siemens, United Imaging): the slices of a volume, tiled into one picture."""
+        return "MOSAIC" in self.image_type or self.n_tiles > 1
 
     @property
     def is_screenshot(self) -> bool:
@@ -131,6 +136,7 @@ def read_header(path: Path) -> DicomFile:
             path=path,
             **text,
             image_type=tuple(str(v) for v in _many(header.get("ImageType"))),
+            n_tiles=_tiles(header, text["manufacturer"]),
             rows=rows,
             columns=columns,
             samples=_whole(header, "SamplesPerPixel") or 1,
@@ -147,7 +153,7 @@ def _full_header(stream: BinaryIO) -> QuickHeader:
     """The same by pydicom, for files that are not plain."""
     # Files without preamble have no "DICM" mark; io.formats has recognised them by their first element.
     stream.seek(0)
-    header = dcmread(stream, stop_before_pixels=True, specific_tags=_HEADER_TAGS, force=True)
+    header = dcmread(stream, stop_before_pixels=True, specific_tags=_ALL_TAGS, force=True)
     syntax = _text(header.file_meta.get("TransferSyntaxUID"))
     if not syntax:
         implicit, little = header.original_encoding
@@ -155,8 +161,18 @@ def _full_header(stream: BinaryIO) -> QuickHeader:
     # The header of a deflated file came from an inflated copy, whose positions are not the file's.
     at = None if syntax == DeflatedExplicitVRLittleEndian else stream.tell()
     values = {keyword: _stripped(value) for keyword in _HEADER_TAGS if (value := header.get(keyword)) is not None}
+    values |= {maker: header[tag].value for tag, maker in _GRID_TAGS.items() if tag in header}
     data_at = (at or 0) + (8 if syntax == ImplicitVRLittleEndian else 12)
     return QuickHeader(values, syntax, _text(header.file_meta.get("MediaStorageSOPClassUID")), at, data_at)
+
+
+def _tiles(header: QuickHeader, manufacturer: str) -> int:
+    """How many slices a mosaic says it holds; 0 where it is none. Other makers use the same tags for other things."""
+    counts = [header.get(maker) for maker in _GRID_TAGS.values() if manufacturer.lower().startswith(maker)]
+    try:
+        return max((int(float(str(count))) for count in counts if count is not None), default=0)
+    except ValueError:
+        return 0  # of another meaning, or not decoded
 
 
 def _stripped(value: Any) -> Any:

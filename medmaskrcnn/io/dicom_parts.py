@@ -33,13 +33,25 @@ class Part:
 def separate(slices: Sequence[Slice]) -> list[Part]:
     """Split slices of one orientation into volumes.
 
-    Slices that repeat a place are told apart by the first attribute of :data:`~medmaskrcnn.dicom.frames.TIME_KEYWORDS`
-    that does, by several of them, or, where none does, by Instance Number if each run of it covers all places once.
-    Where nothing explains a repetition the slices stay together, and arranging them refuses the doubled ones.
+    Frames of different stacks are different volumes. Slices that repeat a place are told apart by the first attribute
+    of :data:`~medmaskrcnn.dicom.frames.TIME_KEYWORDS` that does, by several of them, or, where none does, by Instance
+    Number if its order is one of the usual two. Where nothing explains a repetition the slices stay together, and
+    arranging them refuses the doubled ones.
     """
     if any(s.frame.plane is None for s in slices) or slices[0].file.samples > 1:
         return [Part(tuple(slices))]
-    return [station for part in _by_attribute(Part(tuple(slices))) for station in _by_station(part)]
+    stacks = _by_stack(Part(tuple(slices)))
+    return [station for stack in stacks for part in _by_attribute(stack) for station in _by_station(part)]
+
+
+def _by_stack(part: Part) -> list[Part]:
+    """Enhanced objects say which frames make a volume: Stack ID (0020,9056)."""
+    groups: dict[str, list[Slice]] = defaultdict(list)
+    for one in part.slices:
+        groups[one.frame.stack].append(one)
+    if len(groups) == 1:
+        return [part]
+    return [Part(tuple(groups[stack]), _joined("", "StackID", stack)) for stack in sorted(groups)]
 
 
 def _by_attribute(part: Part) -> list[Part]:
@@ -64,13 +76,22 @@ def _joined(name: str, keyword: str, value: float | str) -> str:
 
 
 def _by_order(part: Part, repeats: int) -> list[Part]:
-    """Time points that only the order of acquisition tells apart: each run covers all places once."""
+    """Time points that only the order of acquisition tells apart.
+
+    Either each run of slices covers all places once (one volume after the other), or each run stays at one place (one
+    slice after the other, each at all times).
+    """
     n_places, rest = divmod(len(part.slices), repeats)
     ordered = sorted(part.slices, key=lambda s: (s.file.instance_number or 0, s.frame.index))
     numbers = {(s.file.instance_number, s.frame.index) for s in ordered}
-    runs = [ordered[i * n_places : (i + 1) * n_places] for i in range(repeats)]
-    if rest or n_places < 2 or len(numbers) < len(ordered) or any(_repeats(run) > 1 for run in runs):
+    if rest or n_places < 2 or len(numbers) < len(ordered):
         return [part]
+    runs = [ordered[i * n_places : (i + 1) * n_places] for i in range(repeats)]
+    if any(_repeats(run) > 1 for run in runs):
+        at_one_place = [ordered[i * repeats : (i + 1) * repeats] for i in range(n_places)]
+        if any(_repeats(run) < repeats for run in at_one_place):
+            return [part]
+        runs = [list(run) for run in zip(*at_one_place, strict=True)]
     return [Part(tuple(run), _joined(part.name, _BY_ORDER, float(i))) for i, run in enumerate(runs, start=1)]
 
 

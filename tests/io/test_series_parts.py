@@ -56,6 +56,11 @@ def test_times_that_only_instance_numbers_tell(new_slice, voxels, write_series):
     folder = write_series(made)
     assert names(folder) == ["repetition 1", "repetition 2", "repetition 3"]
     np.testing.assert_array_equal(read_volume(folder, series="3").array[0], voxels.astype(int) + 10 - 1024)
+    for one in made:  # each slice at all times before the next: the same volumes
+        t, i = divmod(int(one.InstanceNumber) - 1, 6)
+        one.InstanceNumber = 3 * i + t + 1
+    folder = write_series(made, folder="slice by slice")
+    np.testing.assert_array_equal(read_volume(folder, series="2").array[0], voxels.astype(int) + 5 - 1024)
     for one in made:
         one.InstanceNumber = 1
     with pytest.raises(ReadError, match="doubled slice"):
@@ -86,6 +91,32 @@ def test_a_moved_table_makes_stations(slices, new_slice, voxels, write_series):
     assert any("several volumes" in note for note in second.provenance.notes)
 
 
+def test_stacks_of_an_enhanced_object_are_volumes(new_slice, voxels, write_series):
+    """Two stacks, one above the other with a gap that is no missing slice."""
+    one = new_slice(0, voxels[0], SOPClassUID=uid.EnhancedMRImageStorage, Modality="MR", NumberOfFrames=6)
+    one.PixelData = voxels.tobytes()
+    one.PerFrameFunctionalGroupsSequence = []
+    for i, z in enumerate((0.0, 3.0, 6.0, 40.0, 43.0, 46.0)):
+        frame, place, content = Dataset(), Dataset(), Dataset()
+        place.ImagePositionPatient, content.StackID = [-10.0, -20.0, z], str(1 + i // 3)
+        frame.PlanePositionSequence, frame.FrameContentSequence = [place], [content]
+        one.PerFrameFunctionalGroupsSequence.append(frame)
+    del one.ImagePositionPatient
+    folder = write_series([one])
+    assert names(folder) == ["StackID 1", "StackID 2"]
+    np.testing.assert_allclose(read_volume(folder, series="2").grid.index_to_ras([0, 0, 0]), [10, 20, 40])
+
+
+def test_positions_with_one_decimal_are_even(new_slice, voxels, write_series):
+    """Steps of 0.625 mm written as 0.6 and 0.7."""
+    made = [new_slice(i, p) for i, p in enumerate(voxels)]
+    for i, one in enumerate(made):
+        one.ImagePositionPatient = [-10.0, -20.0, round(0.625 * i, 1)]
+    volume = read_volume(write_series(made))
+    assert volume.spacing_mm[0] == pytest.approx(3.1 / 5)
+    assert any("vary by up to" in note for note in volume.provenance.notes)
+
+
 def test_several_volumes_are_listed_by_what_tells_them_apart(new_slice, voxels, write_series):
     made = [
         new_slice(i, voxels[i], SOPInstanceUID=f"1.2.{e}.{i}", EchoTime=float(e)) for e in (30, 4) for i in range(6)
@@ -94,8 +125,15 @@ def test_several_volumes_are_listed_by_what_tells_them_apart(new_slice, voxels, 
         read_volume(write_series(made))
 
 
-def test_mosaics_are_refused(new_slice, voxels, write_series):
-    one = new_slice(0, voxels[0], ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"], Modality="MR")
+@pytest.mark.parametrize("kind", ["image type", "siemens", "uih"])
+def test_mosaics_are_refused(new_slice, voxels, write_series, kind):
+    one = new_slice(0, voxels[0], Modality="MR", Manufacturer=f"{kind.upper()} Healthcare")
+    if kind == "siemens":
+        one.private_block(0x0019, "SIEMENS MR HEADER", create=True).add_new(0x0A, "US", 36)
+    elif kind == "uih":
+        one.private_block(0x0065, "Image Private Header", create=True).add_new(0x50, "DS", "25")
+    else:
+        one.ImageType = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
     with pytest.raises(ReadError, match="a mosaic: many slices tiled into one picture"):
         read_volume(write_series([one]))
 
