@@ -57,7 +57,7 @@ _PHANTOM_CARD = ModelCard(
 _MR_AUGMENT = {
     "rotate_degrees": 12.0,
     "zoom": 0.2,
-    "shift": 0.15,
+    "shift": 0.06,
     "elastic": 0.035,
     "shift_intensity": 0.25,
     "scale_intensity": 0.4,
@@ -90,7 +90,7 @@ def abdomen_mr_3d() -> Recipe:
         pad_multiple=(8, 32, 32),
     )
     inference = InferenceSettings(tile=(64, 192, 192), single=ABDOMEN_CLASSES)
-    augment = AugmentSettings(patch=(32, 128, 128), foreground=0.2, **_MR_AUGMENT)
+    augment = AugmentSettings(patch=(40, 128, 128), foreground=0.2, **_MR_AUGMENT)
     settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
     return settings, augment, LoopSettings(steps=3000)
 
