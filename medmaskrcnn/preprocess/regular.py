@@ -73,7 +73,7 @@ def regular_instances(instances: Instances) -> Instances:
         along, rows, columns = instances.window(i)
         whole = np.zeros((mask.shape[0], *target.shape[1:]), np.bool_)
         for k, plane in enumerate(mask):
-            row, column = np.rint(shifts[along.start + k]).astype(int) + (rows.start, columns.start)
+            row, column = np.add(np.rint(shifts[along.start + k]).astype(int), (rows.start, columns.start)).tolist()
             whole[k, row : row + plane.shape[0], column : column + plane.shape[1]] = plane
         start, crop = tight_crop(whole, (along.start, 0, 0))
         starts.append(start)
