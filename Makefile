@@ -1,7 +1,7 @@
 # make demo   segments a phantom CT study with a model that ships, start to finish
 # make test   runs the whole suite against the installed wheel
 # make lint   ruff, mypy, import-linter
-# make phantom-ct   makes the model of that name anew, from phantoms that it draws first: over an hour on two cores
+# make phantom-ct   makes the model of that name anew, from phantoms that it draws first: some three hours on two cores
 #
 # Each does its own set-up in a virtual environment of its own; Python 3.11 or newer, pip and make are all that is needed.
 #   make test PYTHON=python3.12            another Python
@@ -46,7 +46,7 @@ format: $(TEST_VENV)/ready-lint
 
 phantom-ct: $(DEMO_VENV)/ready
 	@sh .ci/install-wheel $(DEMO_VENV)
-	$(DEMO_VENV)/bin/python -m medmaskrcnn_datasets phantoms --count 44 --first-seed 1000 -o runs/phantoms
+	$(DEMO_VENV)/bin/python -m medmaskrcnn_datasets phantoms --count 104 --first-seed 1000 -o runs/phantoms
 	$(DEMO_VENV)/bin/python -m medmaskrcnn.training phantom-ct runs/phantoms/manifest.json -o runs/phantom-ct.safetensors
 
 clean:

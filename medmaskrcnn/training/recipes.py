@@ -92,7 +92,7 @@ def abdomen_mr_3d() -> Recipe:
     inference = InferenceSettings(tile=(64, 192, 192), single=ABDOMEN_CLASSES)
     augment = AugmentSettings(patch=(40, 128, 128), foreground=0.2, **_MR_AUGMENT)
     settings = ModelFileSettings(card=_ABDOMEN_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=3000)
+    return settings, augment, LoopSettings(steps=6500)
 
 
 def _abdomen_mr_2d(context_slices: int) -> Recipe:
@@ -143,7 +143,7 @@ def phantom_ct() -> Recipe:
             positive_fraction=0.4,
             max_mask_rois=16,
         ),
-        detection=DetectionSettings(per_image=80),
+        detection=DetectionSettings(per_image=80, mask_threshold=0.55),
     )
     preprocess = PreprocessSettings(
         spacing_mm=(2.0, 1.5, 1.5),
@@ -166,7 +166,7 @@ def phantom_ct() -> Recipe:
         noise=0.1,
     )
     settings = ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=2500)
+    return settings, augment, LoopSettings(steps=6300)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
