@@ -231,7 +231,8 @@ def sanitize() -> int:
         print("(f) compute-sanitizer is not installed: it comes with the CUDA toolkit")
         return 2
     tests = Path(__file__).parents[1] / "tests" / "operators"
-    suite = [sys.executable, "-m", "pytest", "-q", "-m", "any_implementation", str(tests), "--import-mode=importlib"]
+    chosen = "any_implementation or gpu"
+    suite = [sys.executable, "-m", "pytest", "-q", "-m", chosen, str(tests), "--import-mode=importlib"]
     return subprocess.run([program, "--error-exitcode", "1", *suite], check=False).returncode
 
 

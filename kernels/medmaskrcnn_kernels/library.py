@@ -37,7 +37,8 @@ def roi_align(
 ) -> Tensor:
     """RoIAlign of each box on the map that suits its area; ``scales`` holds S numbers for each map, in turn."""
     pooled = empty_like_map(maps[0], boxes.shape[0], output_size)
-    good = _good_rows(boxes, batch_index, maps[0].shape[0])
+    images = maps[0].shape[0]
+    _check_rows(boxes, batch_index, images)
     with torch.autocast(boxes.device.type, enabled=False):
         if _triton_serves(maps[0]):
             from medmaskrcnn_kernels.triton_roi_align import align  # here: triton may not be installed
@@ -49,6 +50,7 @@ def roi_align(
             )  # fmt: skip
         else:
             shapes = [n for m in maps for n in m.shape[2:]]
+            good = _good_rows(boxes, batch_index, images)
             boxes, batch_index = _blanked(boxes, good), _blanked(batch_index, good)
             plan = _plan(
                 pooled.dtype, boxes, batch_index, shapes, scales, least_areas, output_size, sampling_ratio, aligned
@@ -201,11 +203,15 @@ def _triton_serves(values: Tensor) -> bool:
     return values.dtype != torch.float64 and use_triton(values.device)
 
 
-def _good_rows(boxes: Tensor, batch_index: Tensor, images: int) -> Tensor | None:
-    """Rows that are boxes of an image, or ``None`` for all: then they have been checked."""
+def _check_rows(boxes: Tensor, batch_index: Tensor, images: int) -> None:
     if values_are_checked(boxes.device):
         check_box_values(boxes)
         check_batch_values(batch_index, images)
+
+
+def _good_rows(boxes: Tensor, batch_index: Tensor, images: int) -> Tensor | None:
+    """Rows that are boxes of an image, or ``None`` for all: then they have been checked."""
+    if values_are_checked(boxes.device):
         return None
     return box_rows(boxes) & (batch_index >= 0) & (batch_index < images)
 
