@@ -166,7 +166,7 @@ def phantom_ct() -> Recipe:
         noise=0.1,
     )
     settings = ModelFileSettings(card=_PHANTOM_CARD, model=model, preprocess=preprocess, inference=inference)
-    return settings, augment, LoopSettings(steps=6300)
+    return settings, augment, LoopSettings(steps=6900)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
