@@ -15,7 +15,7 @@ make bins near it NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -139,31 +139,45 @@ def levels_of(boxes: Tensor, least_areas: Sequence[float]) -> Tensor:
     return level
 
 
-def chunk_bounds(plan: SamplingPlan, first: int, stop: int, channels: int) -> Iterator[tuple[int, int, list[int]]]:
-    """Cut sorted boxes ``first..stop`` into chunks: begin, end and the window shape its boxes share."""
+def cut(
+    plan: SamplingPlan, extents: list[list[int]], first: int, stop: int, fits: Callable[[list[int], int, int], bool]
+) -> Iterator[tuple[int, int, list[int]]]:
+    """Cut sorted boxes ``first..stop`` into chunks of one map: begin, end, and the extents that its boxes share.
+
+    Args:
+        plan: The boxes.
+        extents: What each box takes along each axis.
+        first: First box.
+        stop: One past the last.
+        fits: Whether so many boxes of such shared extents, which alone take so much in all, may run together.
+    """
     begin = first
     while begin < stop:
-        window, own, end = plan.counts[begin], 0, begin
+        shared, own, end = extents[begin], 0, begin
         while end < stop and plan.level[end] == plan.level[begin]:
-            grown = [max(a, b) for a, b in zip(window, plan.counts[end], strict=True)]
-            read = own + prod(plan.counts[end])
-            gathered = prod(grown) * (end + 1 - begin)
-            if end > begin and (gathered * channels > CHUNK_ELEMENTS or gathered > MOST_PADDING * read):
+            grown = [max(a, b) for a, b in zip(shared, extents[end], strict=True)]
+            taken = own + prod(extents[end])
+            if end > begin and not fits(grown, end + 1 - begin, taken):
                 break
-            window, own, end = grown, read, end + 1
-        yield begin, end, window
+            shared, own, end = grown, taken, end + 1
+        yield begin, end, shared
         begin = end
 
 
 def chunks(plan: SamplingPlan, channels: int) -> Iterator[Chunk]:
     """The plan's boxes, some at a time, with their matrices and the rows of their windows in the flattened map."""
     total = len(plan.level)
+
+    def fits(window: list[int], count: int, read: int) -> bool:
+        gathered = prod(window) * count
+        return gathered * channels <= CHUNK_ELEMENTS and gathered <= MOST_PADDING * read
+
     for first in range(0, total, PLAN_BOXES):
         stop = min(first + PLAN_BOXES, total)
         part = torch.arange(first, stop, device=plan.order.device)
         widest = [max(c[axis] for c in plan.counts[first:stop]) for axis in range(len(plan.grids))]
         built = [axis_matrices(g.select(part), columns) for g, columns in zip(plan.grids, widest, strict=True)]
-        for begin, end, window in chunk_bounds(plan, first, stop, channels):
+        for begin, end, window in cut(plan, plan.counts, first, stop, fits):
             own = slice(begin - first, end - first)
             rows = plan.image[begin:end]
             for axis, columns in enumerate(window):
@@ -196,28 +210,18 @@ def channel_slices(chunk: Chunk, channels: int) -> Iterator[slice]:
         yield slice(begin, min(begin + step, channels))
 
 
-def bin_chunks(plan: SamplingPlan, first: int, stop: int, channels: int) -> Iterator[tuple[int, int, list[int]]]:
-    """Cut sorted boxes ``first..stop`` into chunks of one map that fit the cache: begin, end, columns per axis."""
-    bins, begin = prod(plan.output_size), first
-    while begin < stop:
-        columns, end = plan.columns[begin], begin
-        while end < stop and plan.level[end] == plan.level[begin]:
-            grown = [max(a, b) for a, b in zip(columns, plan.columns[end], strict=True)]
-            if end > begin and (end + 1 - begin) * bins * max(channels, prod(grown)) > CHUNK_ELEMENTS:
-                break
-            columns, end = grown, end + 1
-        yield begin, end, columns
-        begin = end
-
-
 def bags(plan: SamplingPlan, channels: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """The boxes, some at a time: map, place of each box, and rows ``(n * bins, K)`` and weights of what bins read."""
     total, bins = len(plan.level), prod(plan.output_size)
+
+    def fits(columns: list[int], count: int, _: int) -> bool:
+        return count * bins * max(channels, prod(columns)) <= CHUNK_ELEMENTS
+
     for first in range(0, total, PLAN_BOXES):
         stop = min(first + PLAN_BOXES, total)
         part = torch.arange(first, stop, device=plan.order.device)
         built = [bin_columns(g.select(part)) for g in plan.grids]
-        for begin, end, columns in bin_chunks(plan, first, stop, channels):
+        for begin, end, columns in cut(plan, plan.columns, first, stop, fits):
             rows, weights = plan.image[begin:end], built[0][1].new_ones(end - begin)
             for axis, (cells, shares) in enumerate(built):
                 # (n, P0, ..., K0, ...): this axis' bins go behind the bins, its columns behind the columns.

@@ -104,12 +104,17 @@ def axis_grid(
     return AxisGrid(start, bin_size, samples, size, bins)
 
 
+def onto_map(position: Tensor, size: Tensor) -> Tensor:
+    """Positions clamped to the first and last cell."""
+    return torch.minimum(position.clamp(min=0), (size - 1).to(position.dtype))
+
+
 def taps(position: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The two cells a sample reads, and the second one's weight: ``low``, ``high`` (int64), ``fraction``.
 
     Positions outside ``[0, size - 1]`` are clamped to the border cells.
     """
-    clamped = torch.minimum(position.clamp(min=0), (size - 1).to(position.dtype))
+    clamped = onto_map(position, size)
     low = clamped.long()
     high = torch.minimum(low + 1, size - 1)
     return low, high, clamped - low
@@ -143,7 +148,7 @@ def bin_columns(grid: AxisGrid) -> tuple[Tensor, Tensor]:
         position = grid.position(bin_number, sample)
         low, high, fraction = taps(position, size)
         seen = ((position >= -1.0) & (position <= size) & (sample < count)) / count.clamp(min=1)
-        hat = (1 - (torch.minimum(position.clamp(min=0), (size - 1).to(position.dtype)) - cells).abs()).clamp(min=0)
+        hat = (1 - (onto_map(position, size) - cells).abs()).clamp(min=0)
         own = torch.where(upper, fraction, 1 - fraction) * (column // 2 == sample)
         weights += torch.where(skips, own, hat * (column < span)) * seen
     return cells, weights
