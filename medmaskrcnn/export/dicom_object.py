@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
@@ -147,6 +147,21 @@ def _time(text: str) -> str:
         return text if text and TM(text) else _NO_TIME
     except ValueError:
         return _NO_TIME
+
+
+def made_by(result: CaseResult, source: SourceSeries) -> dict[str, Any]:
+    """Who made an object, and when, as highdicom's classes take it."""
+    date, time = content_date_time(source)
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": printable(result.record.model_name)[:_LONG] or MANUFACTURER,
+        "software_versions": software_version(result),
+        "device_serial_number": serial_number(result),
+        "content_date": date,
+        "content_time": time,
+        "series_date": date,
+        "series_time": time,
+    }
 
 
 def stop_the_clock(dataset: Dataset, source: SourceSeries) -> None:

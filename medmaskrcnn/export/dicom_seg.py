@@ -41,13 +41,11 @@ from medmaskrcnn.export.dicom_object import (
     AlgorithmType,
     Labelling,
     character_set,
-    content_date_time,
     content_description,
     labellings,
+    made_by,
     printable,
-    serial_number,
     series_description,
-    software_version,
     stop_the_clock,
     uids_of,
     write_dataset,
@@ -130,7 +128,6 @@ def _part(
     own = [deepcopy(descriptions[i]) for i in layer] or list(descriptions)
     for number, description in enumerate(own, start=1):
         description.SegmentNumber = number
-    date, time = content_date_time(source)
     return Segmentation(
         source_images=list(source.headers),
         pixel_array=pixels,
@@ -140,10 +137,6 @@ def _part(
         series_number=SERIES_NUMBERS["SEG"],
         sop_instance_uid=uids.instance(seg_kind(label_map)),
         instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=printable(result.record.model_name)[:64] or MANUFACTURER,
-        software_versions=software_version(result),
-        device_serial_number=serial_number(result),
         transfer_syntax_uid=RLELossless if label_map else ExplicitVRLittleEndian,
         pixel_measures=_measures(result, source),
         plane_positions=[_position(source, d) for d in places],
@@ -151,11 +144,8 @@ def _part(
         content_label="RESEARCH",
         content_description=content_description(result),
         series_description=series_description(result, "segmentation"),
-        content_date=date,
-        content_time=time,
-        series_date=date,
-        series_time=time,
         specific_character_set=character_set(source, [item.SegmentLabel for item in descriptions]),
+        **made_by(result, source),
     )
 
 

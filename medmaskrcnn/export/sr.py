@@ -38,12 +38,11 @@ from medmaskrcnn.export.dicom_object import (
     AlgorithmType,
     Labelling,
     character_set,
-    content_date_time,
     labellings,
+    made_by,
     printable,
     serial_number,
     series_description,
-    software_version,
     stop_the_clock,
     uids_of,
     write_dataset,
@@ -113,7 +112,6 @@ def make_sr(
         procedure_reported=codes.SCT.ImagingProcedure,
         imaging_measurements=groups,
     )
-    date, time = content_date_time(source)
     sr = Comprehensive3DSR(
         evidence=[seg, *source.headers],
         content=report,
@@ -121,19 +119,12 @@ def make_sr(
         series_number=SERIES_NUMBERS["SR"],
         sop_instance_uid=uids.instance(f"SR of {seg_kind(label_map)}"),
         instance_number=1,
-        manufacturer=MANUFACTURER,
-        manufacturer_model_name=printable(result.record.model_name)[:64] or MANUFACTURER,
-        software_versions=software_version(result),
-        device_serial_number=serial_number(result),
         series_description=series_description(result, "measurements"),
         is_complete=True,
         is_final=False,
         is_verified=False,
-        content_date=date,
-        content_time=time,
-        series_date=date,
-        series_time=time,
         specific_character_set=character_set(source, [item.label for item in named]),
+        **made_by(result, source),
     )
     stop_the_clock(sr, source)
     return sr
