@@ -89,6 +89,26 @@ class MaskRCNN(nn.Module):
         ]
         return self._add_masks(pyramid, found)
 
+    @torch.no_grad()
+    def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
+        """Outline objects inside boxes that are given: the mask head alone, without proposals and box head.
+
+        Args:
+            images: As for :meth:`detect`.
+            boxes: For each image ``(N, 2S)`` float32, voxels of the input.
+            labels: For each image ``(N,)`` int64, 0 is the first class.
+
+        Returns:
+            For each image ``(N, *(M,) * S)`` probabilities in box coordinates, as in ``Detections.mask_probabilities``.
+
+        Raises:
+            ValueError: if the images have other dimensions or channels than the model, or it has no mask head.
+        """
+        if self.mask_head is None:
+            raise ValueError("outline needs a model with a mask head, this one finds boxes only")
+        self._shapes(images, None)
+        return self._mask_probabilities(self.pyramid(images), boxes, labels)
+
     def losses(
         self, images: Tensor, targets: Sequence[Targets], image_shapes: Sequence[tuple[int, ...]] | None = None
     ) -> dict[str, Tensor]:
@@ -164,18 +184,25 @@ class MaskRCNN(nn.Module):
     def _add_masks(self, pyramid: Sequence[Tensor], found: list[Detections]) -> list[Detections]:
         if self.mask_head is None:
             return found
+        masks = self._mask_probabilities(pyramid, [d.boxes for d in found], [d.labels for d in found])
+        return [replace(d, mask_probabilities=m) for d, m in zip(found, masks, strict=True)]
+
+    def _mask_probabilities(
+        self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
+    ) -> list[Tensor]:
+        assert self.mask_head is not None
         side = (2 * self.settings.roi.mask_size,) * self.settings.spatial_dims
-        with_masks = []
-        for i, detections in enumerate(found):
-            parts = [torch.zeros((0, *side), device=detections.boxes.device)]
-            for start in range(0, len(detections.boxes), _MASKS_PER_PASS):
+        masks = []
+        for i, own in enumerate(boxes):
+            parts = [torch.zeros((0, *side), device=own.device)]
+            for start in range(0, len(own), _MASKS_PER_PASS):
                 chunk = slice(start, start + _MASKS_PER_PASS)
-                boxes = [d.boxes[chunk] if j == i else d.boxes[:0] for j, d in enumerate(found)]
-                logits = self.mask_head(self._align(pyramid, boxes, self.settings.roi.mask_size))
-                own = torch.arange(len(logits), device=logits.device), detections.labels[chunk]
-                parts.append(logits[own].sigmoid())
-            with_masks.append(replace(detections, mask_probabilities=torch.cat(parts)))
-        return with_masks
+                regions = [b[chunk] if j == i else b[:0] for j, b in enumerate(boxes)]
+                logits = self.mask_head(self._align(pyramid, regions, self.settings.roi.mask_size))
+                of_class = torch.arange(len(logits), device=logits.device), labels[i][chunk]
+                parts.append(logits[of_class].sigmoid())
+            masks.append(torch.cat(parts))
+        return masks
 
     def _rpn_losses(
         self, objectness: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], targets: Sequence[Targets]
