@@ -67,6 +67,21 @@ def select_detections(
         image_shape: Spatial shape of the image without its padding.
         settings: Thresholds.
     """
+    found, _ = certain_enough(logits, deltas, proposals, image_shape, settings)
+    kept = batched_nms(found.boxes, found.scores, found.labels, settings.nms_iou)[: settings.per_image]
+    return Detections(found.boxes[kept], found.labels[kept], found.scores[kept])
+
+
+def certain_enough(
+    logits: Tensor, deltas: Tensor, proposals: Tensor, image_shape: tuple[int, ...], settings: DetectionSettings
+) -> tuple[Detections, Tensor]:
+    """Every region's box of every class whose score is high enough: what :func:`select_detections` thins out.
+
+    Arguments are those of :func:`select_detections`.
+
+    Returns:
+        Detections by region, then class, and the region ``(N,)`` that each comes from.
+    """
     dims = len(image_shape)
     scores = logits.softmax(dim=-1)[:, 1:]
     boxes = clip_boxes(BOX_CODER.decode(deltas, proposals[:, None]), image_shape)[:, 1:]
@@ -74,6 +89,4 @@ def select_detections(
     regions, labels = torch.nonzero(
         (scores > settings.candidate_score) & (edges >= _SMALLEST_EDGE_VOX).all(dim=-1), as_tuple=True
     )
-    found, found_scores = boxes[regions, labels], scores[regions, labels]
-    kept = batched_nms(found, found_scores, labels, settings.nms_iou)[: settings.per_image]
-    return Detections(found[kept], labels[kept], found_scores[kept])
+    return Detections(boxes[regions, labels], labels, scores[regions, labels]), regions

@@ -7,8 +7,9 @@ Without a mask head it is Faster R-CNN.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from medmaskrcnn.models.matching import match_atss, match_by_iou
 from medmaskrcnn.models.rpn import RPN_CODER, RPNHead, propose
 from medmaskrcnn.models.sampling import sample
 from medmaskrcnn_kernels import multiscale_roi_align
+
+Watch = Callable[[str, Any], None]
+"""Called after a step of :meth:`MaskRCNN.detect` with its name and what it made."""
 
 _MASKS_PER_PASS = 32  # regions a pass of the mask head at inference: bounds memory, changes nothing
 
@@ -65,12 +69,22 @@ class MaskRCNN(nn.Module):
         self.settings = settings
 
     @torch.no_grad()
-    def detect(self, images: Tensor, image_shapes: Sequence[tuple[int, ...]] | None = None) -> list[Detections]:
+    def detect(
+        self,
+        images: Tensor,
+        image_shapes: Sequence[tuple[int, ...]] | None = None,
+        *,
+        watch: Watch = lambda step, made: None,
+    ) -> list[Detections]:
         """Find the objects of a batch.
 
         Args:
             images: ``(B, C, *spatial)``, every axis a multiple of the coarsest backbone stride.
             image_shapes: Spatial shape of each image without its padding; by default nothing is padding.
+            watch: Is shown what each step hands to the next, and must not change it: ``"pyramid"`` (list of levels),
+                ``"rpn"`` (objectness, deltas, anchors; a list of levels each), ``"proposals"`` (boxes of each image),
+                ``"regions"`` (``(P, C, *bins)``), ``"scores"`` (class logits and box deltas), ``"found"`` (detections
+                without masks).
 
         Returns:
             One :class:`Detections` per image, boxes in voxels of the input.
@@ -80,13 +94,18 @@ class MaskRCNN(nn.Module):
         """
         shapes = self._shapes(images, image_shapes)
         pyramid = self.pyramid(images)
-        proposals = self._propose(*self._rpn(pyramid, images), shapes)
-        logits, deltas = self.box_head(self._align(pyramid, proposals, self.settings.roi.box_size))
+        watch("pyramid", pyramid)
+        objectness, offsets, anchors = self._rpn(pyramid, images)
+        watch("rpn", (objectness, offsets, anchors))
+        proposals = self._propose(objectness, offsets, anchors, shapes)
+        watch("proposals", proposals)
+        logits, deltas = self._classify(pyramid, proposals, watch)
         counts = [len(p) for p in proposals]
         found = [
             select_detections(lo, de, boxes, shape, self.settings.detection)
             for lo, de, boxes, shape in zip(logits.split(counts), deltas.split(counts), proposals, shapes, strict=True)
         ]
+        watch("found", found)
         return self._add_masks(pyramid, found)
 
     @torch.no_grad()
@@ -164,6 +183,14 @@ class MaskRCNN(nn.Module):
             propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
             for i, shape in enumerate(shapes)
         ]
+
+    def _classify(self, pyramid: Sequence[Tensor], proposals: list[Tensor], watch: Watch) -> tuple[Tensor, Tensor]:
+        """RoIAlign and the box head: logits ``(P, K + 1)`` and deltas ``(P, K + 1, 2S)``."""
+        regions = self._align(pyramid, proposals, self.settings.roi.box_size)
+        watch("regions", regions)
+        scores: tuple[Tensor, Tensor] = self.box_head(regions)
+        watch("scores", scores)
+        return scores
 
     def _align(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], bins: int) -> Tensor:
         """RoIAlign on P2..P5, each box on its own level: ``(R, C, *(bins,) * S)``."""

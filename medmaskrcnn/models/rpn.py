@@ -92,6 +92,25 @@ def propose(
     Returns:
         ``(P, 2S)`` float32 boxes in voxels, cut to the image.
     """
+    boxes, scores, levels = candidates(objectness, deltas, anchors, image_shape, settings)
+    kept = batched_nms(boxes, scores, levels, settings.nms_iou)[: settings.post_nms_top_n]
+    return boxes[kept]
+
+
+def candidates(
+    objectness: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    image_shape: tuple[int, ...],
+    settings: RPNSettings,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best anchors of each level, moved to where the RPN wants them: what :func:`propose` thins out.
+
+    Arguments are those of :func:`propose`.
+
+    Returns:
+        ``(M, 2S)`` float32 boxes in voxels, cut to the image, their objectness ``(M,)`` in 0..1 and level ``(M,)``.
+    """
     boxes, scores, levels = [], [], []
     for level, (logits, offsets, reference) in enumerate(zip(objectness, deltas, anchors, strict=True)):
         best = top_n(logits, settings.pre_nms_top_n)
@@ -102,6 +121,4 @@ def propose(
     dims = len(image_shape)
     edges = all_boxes[:, dims:] - all_boxes[:, :dims]
     large = torch.nonzero((edges >= settings.min_size).all(dim=1)).flatten()
-    all_boxes, all_scores, all_levels = all_boxes[large], all_scores[large], all_levels[large]
-    kept = batched_nms(all_boxes, all_scores, all_levels, settings.nms_iou)[: settings.post_nms_top_n]
-    return all_boxes[kept]
+    return all_boxes[large], all_scores[large], all_levels[large]
