@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance
 from medmaskrcnn_datasets.files import make_folder
-from medmaskrcnn_datasets.manifest import Manifest, ManifestCase, ManifestInstance, write_manifest
+from medmaskrcnn_datasets.manifest import located, write_manifest
 from medmaskrcnn_datasets.nifti import save_image
 from medmaskrcnn_datasets.splits import SplitRule
 
@@ -90,18 +91,32 @@ def msd_dataset(
     for case, image, label in description.pairs:
         truth, found = _label_map(case, image, label)
         values = _present(case, label, found, description.classes)
-        path, instances = label, tuple(ManifestInstance(v, description.classes[v]) for v in values)
+        path, instances = label, tuple(ManifestInstance(value=v, class_name=description.classes[v]) for v in values)
         if rule == "components":
             separate, instances = _split_components(case, found, description.classes, values, least_voxels)
             path = target / "labels" / f"{case}_instances.nii.gz"
             save_image(_like(truth, separate), path)
         patient = patient_of(case)
-        image_at, label_at = _located(image, target), _located(path, target)
-        cases.append(ManifestCase(case, patient, image_at, label_at, split_of.get(patient), instances))
+        cases.append(
+            ManifestCase(
+                id=case,
+                patient=patient,
+                image=located(image, target),
+                label=located(path, target),
+                split=split_of.get(patient),
+                instances=instances,
+            )
+        )
         if progress:
             progress(len(cases), len(description.pairs))
     names = tuple(description.classes[v] for v in sorted(description.classes))
-    manifest = Manifest(description.name, description.modality, description.licence, names, tuple(cases))
+    manifest = Manifest(
+        name=description.name,
+        modality=description.modality,
+        licence=description.licence,
+        class_names=names,
+        cases=tuple(cases),
+    )
     return write_manifest(manifest, target / "manifest.json")
 
 
@@ -172,7 +187,7 @@ def _split_components(
         kept = [int(c) for c in np.argsort(-sizes, kind="stable") if sizes[c] >= max(1, least_voxels)]
         table = np.zeros(len(sizes), np.int64)
         table[kept] = len(instances) + 1 + np.arange(len(kept))
-        instances += [ManifestInstance(int(table[c]), classes[value]) for c in kept]
+        instances += [ManifestInstance(value=int(table[c]), class_name=classes[value]) for c in kept]
         if len(instances) > np.iinfo(np.uint16).max:
             raise ReadError(f"case {case!r} has more than 65,535 components. Leave the smallest out (least_voxels).")
         separate += table[components].astype(np.uint16)
@@ -184,12 +199,6 @@ def _like(original: nibabel.Nifti1Image, values: NDArray[np.uint16]) -> nibabel.
     image = nibabel.Nifti1Image(values, original.affine, original.header, dtype=np.uint16)
     image.header.set_slope_inter(1, 0)
     return image
-
-
-def _located(path: Path, target: Path) -> str:
-    """Relative to the manifest's folder where the file lies in it, else absolute."""
-    resolved = path.resolve()
-    return resolved.relative_to(target).as_posix() if resolved.is_relative_to(target) else str(resolved)
 
 
 def _json_object(path: Path) -> dict[str, Any]:

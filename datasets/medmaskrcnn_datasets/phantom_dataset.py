@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
+from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance, Split
 from medmaskrcnn_datasets.files import make_folder
-from medmaskrcnn_datasets.manifest import Manifest, ManifestCase, ManifestInstance, Split, write_manifest
+from medmaskrcnn_datasets.manifest import write_manifest
 from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.phantom import CLASS_NAMES, Phantom, make_phantom
 from medmaskrcnn_datasets.phantom_settings import Shape3, random_settings
@@ -67,7 +68,13 @@ def phantom_dataset(
         cases[seed] = case
         if progress:
             progress(len(cases), len(seeds))
-    manifest = Manifest("phantom-ct", "CT", LICENCE, CLASS_NAMES, tuple(cases[s] for s in seeds))
+    manifest = Manifest(
+        name="phantom-ct",
+        modality="CT",
+        licence=LICENCE,
+        class_names=CLASS_NAMES,
+        cases=tuple(cases[s] for s in seeds),
+    )
     return write_manifest(manifest, folder / "manifest.json")
 
 
@@ -81,8 +88,10 @@ def write_case(phantom: Phantom, folder: Path, *, case_id: str, split: Split | N
     volume = phantom.volume
     write_nifti(volume.array[0], volume.grid, folder / image, description=PHANTOM_GENERATOR)
     write_nifti(phantom.labels, volume.grid, folder / label, description=PHANTOM_GENERATOR)
-    instances = tuple(ManifestInstance(i.value, i.class_name, i.part_of) for i in phantom.instances)
-    return ManifestCase(case_id, case_id, image, label, split, instances)
+    instances = tuple(
+        ManifestInstance(value=i.value, class_name=i.class_name, part_of=i.part_of) for i in phantom.instances
+    )
+    return ManifestCase(id=case_id, patient=case_id, image=image, label=label, split=split, instances=instances)
 
 
 def _made(

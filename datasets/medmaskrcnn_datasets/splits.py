@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from medmaskrcnn_datasets.manifest import Split
+from medmaskrcnn.training.manifest import Split
 
 
 @dataclass(frozen=True)

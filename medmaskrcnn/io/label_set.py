@@ -33,9 +33,20 @@ class LabelledMask:
     mask: BoolArray
 
 
-def collect(grid: Grid, found: Sequence[LabelledMask], notes: Sequence[str] = ()) -> Labels:
-    """Objects as instances; classes are numbered in the order in which they first occur."""
-    class_names = tuple(dict.fromkeys(one.class_name for one in found))
+def collect(
+    grid: Grid,
+    found: Sequence[LabelledMask],
+    notes: Sequence[str] = (),
+    *,
+    class_names: Sequence[str] | None = None,
+) -> Labels:
+    """Objects as instances; classes are numbered in the order in which they first occur, or as ``class_names``.
+
+    Objects of classes that ``class_names`` lacks are left out.
+    """
+    if class_names is not None:
+        found = [one for one in found if one.class_name in class_names]
+    class_names = tuple(class_names or dict.fromkeys(one.class_name for one in found))
     starts = np.array([one.start for one in found], np.int64).reshape(-1, 3)
     shapes = np.array([one.mask.shape for one in found], np.int64).reshape(-1, 3)
     instances = Instances(

@@ -28,6 +28,22 @@ class AxisMap:
         flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
         return np.flip(turned, flipped) if flipped else turned
 
+    def apply_start(
+        self, start: tuple[int, int, int], extent: tuple[int, ...], shape: tuple[int, ...]
+    ) -> tuple[int, int, int]:
+        """First voxel, in the network's axes, of a crop of the scan.
+
+        Args:
+            start: Its first voxel D, H, W in the scan.
+            extent: Voxels of the crop along the scan's D, H, W.
+            shape: Voxels of the scan along D, H, W.
+        """
+        d, h, w = (
+            shape[axis] - start[axis] - extent[axis] if flip else start[axis]
+            for axis, flip in zip(self.order, self.flips, strict=True)
+        )
+        return d, h, w
+
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """``(..., D, H, W)`` in the network's axes back to the scan's (a view)."""
         lead = array.ndim - 3

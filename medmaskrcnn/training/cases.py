@@ -17,11 +17,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from medmaskrcnn.config import PreprocessSettings
-from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.metrics.reference import objects_of
 from medmaskrcnn.preprocess.prepare import prepare
 from medmaskrcnn.preprocess.resize import resize_matrix
+from medmaskrcnn.training.labels import read_case
 from medmaskrcnn.training.manifest import Manifest, ManifestCase
 
 _STRAY_SHARE = 0.05  # of the largest island's voxels
@@ -70,26 +68,18 @@ def load_case_for_training(
     Raises:
         ReadError: if image and label map cannot be read, do not lie on one grid, or the labels are no whole numbers.
     """
-    volume = read_volume(manifest.path(case.image))
-    label = read_volume(manifest.path(case.label))
-    if label.grid.shape != volume.grid.shape or not np.allclose(
-        label.affine_vox_to_ras, volume.affine_vox_to_ras, atol=1e-3
-    ):
-        raise ReadError(f"case {case.id}: the label map {case.label} does not lie on the grid of {case.image}")
-    prepared = prepare(volume, settings)
-    if not np.array_equal(label.array, np.rint(label.array)):
-        raise ReadError(f"case {case.id}: the label map {case.label} holds values that are no whole numbers")
-    values = np.ascontiguousarray(prepared.axes.apply(label.array)[0]).astype(np.int64)
-    shape = tuple(prepared.tensor.shape[1:])
-    matrices = [resize_matrix(a, b, antialias=settings.antialias) for a, b in zip(values.shape, shape, strict=True)]
+    scan = read_case(manifest, case)
+    prepared = prepare(scan.volume, settings)
+    before, after = scan.volume.grid.shape, tuple(prepared.tensor.shape[1:])
+    turned = [before[axis] for axis in prepared.axes.order]
+    matrices = [resize_matrix(a, b, antialias=settings.antialias) for a, b in zip(turned, after, strict=True)]
     classes = {name: i for i, name in enumerate(class_names or manifest.class_names)}
-    names = {i.value: i.class_name for i in case.instances}
-    part_of = {i.value: i.part_of for i in case.instances if i.part_of is not None}
-    objects = [
-        Occupancy(classes[names[value]], *_occupancy(start, _without_strays(mask), matrices))
-        for value, (start, mask) in objects_of(values, tuple(names), part_of).items()
-        if names[value] in classes
-    ]
+    objects = []
+    for one in scan.objects:
+        if one.class_name in classes:
+            start = prepared.axes.apply_start(one.start, one.mask.shape, before)
+            mask = np.ascontiguousarray(prepared.axes.apply(one.mask))
+            objects.append(Occupancy(classes[one.class_name], *_occupancy(start, _without_strays(mask), matrices)))
     return LabelledCase(case.id, prepared.tensor.half(), tuple(objects))
 
 

@@ -15,6 +15,11 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from medmaskrcnn.config import Settings
 from medmaskrcnn.errors import ReadError
 
+VERSION: Literal[1] = 1
+
+Split = Literal["train", "val", "test"]
+Paths = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
 
 class ManifestInstance(Settings):
     """One labelled object.
@@ -23,32 +28,69 @@ class ManifestInstance(Settings):
         value: Its voxel value in the label map; 0 is the background.
         class_name: Its class (key ``class`` in the file).
         part_of: Value of the object it lies in (a tumour's liver), whose mask then includes it.
+        map: Which of the case's label maps holds it, from 0.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True, validate_by_name=True)
 
     value: Annotated[int, Field(ge=1)]
     class_name: str = Field(alias="class")
     part_of: int | None = None
+    map: Annotated[int, Field(ge=0)] = 0
 
 
 class ManifestCase(Settings):
-    """One scan with its instance label map.
+    """One scan with its instances.
 
     Attributes:
         id: Unique in the manifest.
         patient: Whose it is; scans of one patient belong in one split.
-        image, label: Paths, relative to the manifest's folder or absolute.
+        image: Path, relative to the manifest's folder or absolute; several are sequences on one grid, whose channels
+            are stacked in this order.
+        label: Path of the instance label map on the image's grid; several where objects overlap; ``None`` for a scan
+            without any object.
         split: Which set it belongs to, or ``None`` if that is open.
-        instances: What the values of the label map mean; values that none names are background.
+        fold: Its part in a cross-validation, from 0, or ``None``.
+        case_labels: What is known of the case as a whole, ``{"pathology": "benign"}``.
+        instances: What the values of the label maps mean; values that none names are background.
     """
 
     id: str
     patient: str
-    image: str
-    label: str
-    split: Literal["train", "val", "test"] | None = None
-    instances: tuple[ManifestInstance, ...]
+    image: Paths
+    label: Paths | None = None
+    split: Split | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+    case_labels: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    instances: tuple[ManifestInstance, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The image files, one or several."""
+        return (self.image,) if isinstance(self.image, str) else self.image
+
+    @property
+    def label_maps(self) -> tuple[str, ...]:
+        """The label maps: none, one or several."""
+        if self.label is None:
+            return ()
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @model_validator(mode="after")
+    def _check(self) -> ManifestCase:
+        maps = len(self.label_maps)
+        beyond = sorted({i.map for i in self.instances if i.map >= maps})
+        if beyond:
+            raise ValueError(f"case {self.id} has {maps} label maps, its instances speak of the maps {beyond}")
+        for index in range(maps):
+            values = [i.value for i in self.instances if i.map == index]
+            twice = sorted(value for value, n in Counter(values).items() if n > 1)
+            if twice:
+                raise ValueError(f"case {self.id} gives one value to two instances: {twice}")
+            strangers = {i.part_of for i in self.instances if i.map == index} - {None, *values}
+            if strangers:
+                raise ValueError(f"case {self.id} has instances that are part of none of its instances: {strangers}")
+        return self
 
 
 class Manifest(Settings):
@@ -61,16 +103,16 @@ class Manifest(Settings):
         licence: Of the data.
         class_names: Names of the classes.
         cases: The scans.
-        folder: Where the manifest lies; filled in on reading.
+        folder: Where the manifest lies; filled in on reading, not written.
     """
 
-    version: Literal[1]
+    version: Literal[1] = VERSION
     name: str
     modality: str | None = None
     licence: str = ""
     class_names: tuple[str, ...]
     cases: tuple[ManifestCase, ...]
-    folder: str = "."
+    folder: str = Field(default=".", exclude=True)
 
     def path(self, relative: str) -> Path:
         """The file that a case names."""
@@ -81,16 +123,12 @@ class Manifest(Settings):
         twice = sorted(name for name, n in Counter(case.id for case in self.cases).items() if n > 1)
         if twice:
             raise ValueError(f"these case ids occur twice: {twice}")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"a class name occurs twice: {self.class_names}")
         for case in self.cases:
             unknown = sorted({i.class_name for i in case.instances} - set(self.class_names))
             if unknown:
                 raise ValueError(f"case {case.id} names classes that class_names lacks: {unknown}")
-            values = [i.value for i in case.instances]
-            if len(set(values)) != len(values):
-                raise ValueError(f"case {case.id} gives one value to two instances: {sorted(values)}")
-            strangers = {i.part_of for i in case.instances} - {None, *values}
-            if strangers:
-                raise ValueError(f"case {case.id} has instances that are part of none of its instances: {strangers}")
         return self
 
 

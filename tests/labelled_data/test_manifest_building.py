@@ -8,18 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmaskrcnn_datasets.manifest import Manifest, ManifestCase, ManifestInstance, write_manifest
+from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance, read_manifest
+from medmaskrcnn_datasets.manifest import located, write_manifest
 from medmaskrcnn_datasets.splits import SplitRule
 
-LIVER, TUMOUR = ManifestInstance(1, "liver"), ManifestInstance(2, "tumour", part_of=1)
+LIVER = ManifestInstance(value=1, class_name="liver")
+TUMOUR = ManifestInstance(value=2, class_name="tumour", part_of=1)
 
 
-def case(name="a", *, patient=None, split=None, instances=(LIVER, TUMOUR)):
-    return ManifestCase(name, patient or name, f"{name}.nii", f"{name}_label.nii", split, instances)
+def case(name="a", *, patient=None, split=None, instances=(LIVER, TUMOUR), **more):
+    files = {"image": f"{name}.nii", "label": f"{name}_label.nii"} | more
+    return ManifestCase(id=name, patient=patient or name, split=split, instances=instances, **files)
 
 
 def manifest(*cases):
-    return Manifest("Lebern", "CT", "CC0-1.0", ("liver", "tumour"), cases)
+    return Manifest(
+        name="Lebern", modality="CT", licence="CC0-1.0", class_names=("liver", "tumour"), cases=cases, folder="/x"
+    )
 
 
 def test_written_as_the_contract_says(tmp_path):
@@ -37,9 +42,11 @@ def test_written_as_the_contract_says(tmp_path):
                 "image": "a.nii",
                 "label": "a_label.nii",
                 "split": "val",
+                "fold": None,
+                "case_labels": {},
                 "instances": [
-                    {"value": 1, "class": "liver", "part_of": None},
-                    {"value": 2, "class": "tumour", "part_of": 1},
+                    {"value": 1, "class": "liver", "part_of": None, "map": 0},
+                    {"value": 2, "class": "tumour", "part_of": 1, "map": 0},
                 ],
             }
         ],
@@ -47,19 +54,49 @@ def test_written_as_the_contract_says(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"instances": (LIVER, LIVER)}, r"one value to two instances: \[1\]"),
+        ({"instances": (TUMOUR,)}, r"part of none of its instances: \{1\}"),
+        ({"instances": (LIVER, TUMOUR.model_copy(update={"map": 1})), "label": ("a", "b")}, r"part of none"),
+        ({"instances": (LIVER.model_copy(update={"map": 1}),)}, r"1 label maps, its instances speak of the maps \[1\]"),
+        ({"label": None}, r"0 label maps"),
+        ({"image": ()}, "at least 1 item"),
+        ({"fold": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_cases_that_contradict_themselves(changes, said):
+    with pytest.raises(ValueError, match=said):
+        case(**changes)
+
+
+@pytest.mark.parametrize(
     ("cases", "said"),
     [
-        ([case(), case()], "unique"),
-        ([case("a", patient="p", split="train"), case("b", patient="p", split="test")], "two splits"),
-        ([case(instances=(LIVER, LIVER))], "distinct"),
-        ([case(instances=(ManifestInstance(0, "liver"),))], "positive"),
-        ([case(instances=(ManifestInstance(1, "lung"),))], "unknown class"),
-        ([case(instances=(TUMOUR,))], "part of 1"),
+        ([case(), case()], "occur twice"),
+        ([case(instances=(ManifestInstance(value=1, class_name="lung"),))], "class_names lacks"),
     ],
 )
 def test_contradictions_are_refused(cases, said):
     with pytest.raises(ValueError, match=said):
         manifest(*cases)
+
+
+def test_everything_a_case_may_say_is_read_again(tmp_path):
+    written = manifest(
+        case(image=("t1.nii", "t2.nii"), label=("a.nii", "b.nii"), fold=3, case_labels={"grade": 2, "side": "left"},
+             instances=(LIVER, TUMOUR, LIVER.model_copy(update={"map": 1}))),
+        case("b", label=None, instances=()),
+    )  # fmt: skip
+    read = read_manifest(write_manifest(written, tmp_path / "manifest.json"))
+    assert read.cases == written.cases and read.folder == str(tmp_path.resolve())
+    assert read.cases[0].images == ("t1.nii", "t2.nii") and read.cases[0].label_maps == ("a.nii", "b.nii")
+    assert read.cases[1].images == ("b.nii",) and read.cases[1].label_maps == ()
+
+
+def test_files_are_named_relative_to_the_manifest_where_they_lie_below_it(tmp_path):
+    assert located(tmp_path / "x" / ".." / "images" / "a.nii", tmp_path) == "images/a.nii"
+    assert located(tmp_path.parent / "a.nii", tmp_path) == str((tmp_path.parent / "a.nii").resolve())
 
 
 class TestSplits:

@@ -85,7 +85,7 @@ def test_components_get_values_of_their_own(dataset, tmp_path):
 def test_small_components_are_left_out(dataset, tmp_path):
     path = msd_dataset(dataset, tmp_path / "out", rule="components", least_voxels=10)
     case = json.loads(path.read_text())["cases"][0]
-    assert case["instances"] == [{"value": 1, "class": "Right Kidney", "part_of": None}]
+    assert case["instances"] == [{"value": 1, "class": "Right Kidney", "part_of": None, "map": 0}]
 
 
 def test_same_bytes_twice(dataset, tmp_path):
