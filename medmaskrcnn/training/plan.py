@@ -1,0 +1,207 @@
+"""A plan: every decision about a training, in one readable YAML file that can be changed and passed back.
+
+The planner (``planner.py``) writes one from the labelled data, with the reason behind each value as a comment; the
+models that ship have theirs in ``training/plans``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from medmaskrcnn.config import (
+    Count,
+    Fraction,
+    InferenceSettings,
+    ModelCard,
+    ModelFileSettings,
+    ModelSettings,
+    Positive,
+    PreprocessSettings,
+    Settings,
+)
+from medmaskrcnn.errors import ReadError
+
+NotNegative = Annotated[float, Field(ge=0)]
+Patch = tuple[Count, Count, Count]
+
+_SHIPPED_PLANS = Path(__file__).parent / "plans"
+_LINE = 110  # characters; longer lists are broken
+
+
+class AugmentSettings(Settings):
+    """How a training sample is drawn from a case and changed.
+
+    Attributes:
+        patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
+        foreground: Share of windows that are centred near an object, classes being equally likely.
+        favoured: Class that is the one in half of those windows: small objects among large ones.
+        favoured_patch: Size of the windows drawn for the favoured class, ``patch`` if not given: a small object needs
+            little around it, and a smaller window costs less. The loop's batch is then 1.
+        flip: Axes of D, H, W that are mirrored in half of the samples. Never the left-right axis (W in the
+            orientation ``SPL``) where names of classes have sides.
+        rotate_degrees: Largest rotation in the H-W plane.
+        zoom: Largest relative change of size, per axis.
+        shift: Largest shift, as a share of the window, per axis.
+        elastic: Deviation of a smooth random bending, as a share of the window.
+        blur: Largest deviation of a Gaussian blur, in voxels.
+        shift_intensity, scale_intensity: Largest change per channel, in units of the normalised image.
+        gamma: Largest change of the logarithm of the exponent applied between the window's extremes.
+        bias_field: Largest coefficient of a smooth random shading, as coils of an MR scanner make it.
+        noise: Largest standard deviation of added Gaussian noise.
+        colour: Largest change of saturation and of each channel's brightness (colour images).
+    """
+
+    patch: Patch
+    foreground: Fraction = 0.67
+    favoured: str | None = None
+    favoured_patch: Patch | None = None
+    flip: tuple[Literal["D", "H", "W"], ...] = ()
+    rotate_degrees: NotNegative = 0.0
+    zoom: NotNegative = 0.0
+    shift: NotNegative = 0.0
+    elastic: NotNegative = 0.0
+    blur: NotNegative = 0.0
+    shift_intensity: NotNegative = 0.0
+    scale_intensity: NotNegative = 0.0
+    gamma: NotNegative = 0.0
+    bias_field: NotNegative = 0.0
+    noise: NotNegative = 0.0
+    colour: NotNegative = 0.0
+
+
+class LoopSettings(Settings):
+    """How long and how fast to learn.
+
+    Attributes:
+        steps: Updates of the weights.
+        hours: Instead: learn for so long; the learning rate falls with the time that has passed.
+        batch: Samples an update, of all processes together and of one pass each.
+        accumulate: Passes an update; their gradients are averaged.
+        learning_rate: Peak of AdamW's rate, after the warm-up.
+        warmup: Steps until the peak.
+        weight_decay: AdamW's.
+        clip: Largest norm of the gradient.
+        ema: Decay of the moving average of the weights, which is what is validated and saved.
+        precision: Of the dense layers; logits, deltas and losses are fp32 always.
+        validate_every: Steps of an epoch: after each the validation cases are segmented and scored.
+        patience: Epochs without a better score after which training stops; ``None`` never stops early.
+        freeze: Parts whose weights stay as they came: ``stem``, ``stage1`` ... ``stage4``, ``fpn``, ``rpn``.
+        seed: Of everything random.
+    """
+
+    steps: Count = 5000
+    hours: Positive | None = None
+    batch: Count = 1
+    accumulate: Count = 1
+    learning_rate: Positive = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 50
+    weight_decay: NotNegative = 1e-2
+    clip: Positive = 5.0
+    ema: Fraction = 0.995
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    validate_every: Count = 500
+    patience: Count | None = None
+    freeze: tuple[Literal["stem", "stage1", "stage2", "stage3", "stage4", "fpn", "rpn"], ...] = ()
+    seed: int = 0
+
+
+class Plan(Settings):
+    """Everything that makes a model of a manifest.
+
+    Attributes:
+        card: What the model is for; printed by ``medmaskrcnn models``.
+        model, preprocess, inference: As they stand in the model's file.
+        augment: How samples are drawn.
+        train: How long and how fast to learn.
+    """
+
+    card: ModelCard
+    model: ModelSettings
+    preprocess: PreprocessSettings = PreprocessSettings()
+    inference: InferenceSettings = InferenceSettings()
+    augment: AugmentSettings
+    train: LoopSettings = LoopSettings()
+
+    @property
+    def settings(self) -> ModelFileSettings:
+        """What the model's file will hold."""
+        return ModelFileSettings(
+            card=self.card, model=self.model, preprocess=self.preprocess, inference=self.inference
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> Plan:
+        depth = self.augment.patch[0]
+        if self.model.spatial_dims == 2 and depth != 1:
+            raise ValueError(f"augment.patch of a 2D model is one slice deep (neighbours come on top), got {depth}")
+        if self.augment.favoured not in (None, *self.model.class_names):
+            raise ValueError(f"augment.favoured names {self.augment.favoured!r}, which model.class_names lacks")
+        if self.augment.favoured_patch and self.train.batch != 1:
+            raise ValueError("augment.favoured_patch gives windows of two sizes: train.batch must be 1")
+        if "W" in self.augment.flip and self.preprocess.orientation != "as_stored":
+            sided = sorted(n for n in self.model.class_names if {"left", "right"} & set(n.lower().split()))
+            if sided:
+                raise ValueError(f"augment.flip swaps left and right (W), but these classes have sides: {sided}")
+        _ = self.settings  # checks what model, preprocess and inference ask of one another
+        return self
+
+
+def shipped_plans() -> dict[str, Path]:
+    """Plans of the models that ship, by the model's name."""
+    return {path.stem: path for path in sorted(_SHIPPED_PLANS.glob("*.yaml"))}
+
+
+def read_plan(name_or_path: str | os.PathLike[str]) -> Plan:
+    """Read a plan: one that ships, by name, or a YAML file.
+
+    Raises:
+        ReadError: if it is missing, no YAML, or a value is not one that a plan may have; the message names the key.
+    """
+    path = shipped_plans().get(str(name_or_path), Path(name_or_path))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(shipped_plans())
+        raise ReadError(f"cannot read plan {path}: {error.strerror}; plans that ship: {known}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReadError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    try:
+        return Plan.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ReadError(f"{path} is no plan: {problems}") from error
+
+
+def plan_text(plan: Plan, reasons: Mapping[str, str] | None = None, *, head: str = "") -> str:
+    """A plan as YAML.
+
+    Args:
+        plan: The plan; every value is written, also those that are the default.
+        reasons: Why a value is what it is, by its dotted path (``"preprocess.spacing_mm"``); written as comments.
+        head: First lines, as comments.
+    """
+    lines = [f"# {line}".rstrip() for line in head.splitlines()]
+    _emit(plan.model_dump(mode="json"), dict(reasons or {}), "", 0, lines)
+    return "\n".join(lines) + "\n"
+
+
+def _emit(values: Mapping[str, Any], reasons: Mapping[str, str], path: str, depth: int, lines: list[str]) -> None:
+    indent = "  " * depth
+    for key, value in values.items():
+        where = f"{path}{key}"
+        if depth == 0:
+            lines.append("")
+        if where in reasons:
+            lines += [f"{indent}# {line}" for line in reasons[where].splitlines()]
+        if isinstance(value, dict) and value:
+            lines.append(f"{indent}{key}:")
+            _emit(value, reasons, f"{where}.", depth + 1, lines)
+        else:
+            text = yaml.safe_dump({key: value}, default_flow_style=None, width=_LINE, allow_unicode=True)
+            lines += [indent + line for line in text.rstrip().splitlines()]
