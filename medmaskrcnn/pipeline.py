@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import medmaskrcnn
-from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.config import InferenceSettings, ModelFileSettings
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
@@ -157,34 +157,46 @@ def segment(
 def find_in_tiles(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -> list[Found]:
     """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object."""
     settings, inference = loaded.settings, loaded.settings.inference
-    shape, scale = prepared.tensor.shape[1:], prepared.scale
-    starts = [tile_starts(n, t, inference.tile_overlap) for n, t in zip(shape, inference.tile, strict=True)]
-    corners = list(product(*starts))
+    scale, windows = prepared.scale, tile_windows(prepared.tensor.shape[1:], inference)
     found: list[tuple[Found, Tile]] = []
-    for done, low in enumerate(corners):
-        high = tuple(min(a + t, n) for a, t, n in zip(low, inference.tile, shape, strict=True))
+    for done, (low, high) in enumerate(windows):
         window = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
         (detections,) = _detect(loaded, window[None], [window.shape[1:]])
         tile = _tile(low, high, scale)
         found += [(f, tile) for f in _paste(detections, low, scale, prepared.turned_shape, settings)]
-        tell("find", (done + 1) / len(corners))
+        tell("find", (done + 1) / len(windows))
     return merge_tiles(found, merge_iou=inference.merge_iou)
+
+
+def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """First voxel and last voxel + 1 (D, H, W) of each tile of an array of ``shape``."""
+    starts = [tile_starts(n, t, inference.tile_overlap) for n, t in zip(shape, inference.tile, strict=True)]
+    return [
+        (low, tuple(min(a + t, n) for a, t, n in zip(low, inference.tile, shape, strict=True)))
+        for low in product(*starts)
+    ]
 
 
 def find_in_slices(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -> list[Found]:
     """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects."""
     settings, inference = loaded.settings, loaded.settings.inference
-    image, context = prepared.tensor, settings.model.context_slices
-    padded = torch.nn.functional.pad(image, (0, 0, 0, 0, context, context))  # beyond the ends: zeros, as in training
-    depth, plane = image.shape[1], tuple(image.shape[2:])
+    depth, plane = prepared.tensor.shape[1], tuple(prepared.tensor.shape[2:])
     slices: list[list[Found]] = []
     for first in range(0, depth, inference.slices_per_batch):
-        indices = range(first, min(first + inference.slices_per_batch, depth))
-        batch = torch.stack([padded[:, i : i + 2 * context + 1].flatten(0, 1) for i in indices])
+        last = min(first + inference.slices_per_batch, depth)
+        batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
         for detections in _detect(loaded, batch, [plane] * len(batch)):
             slices.append(_paste(detections, (0, 0), prepared.scale[1:], prepared.turned_shape[1:], settings))
         tell("find", len(slices) / depth)
     return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
+
+
+def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
+    """Slices of ``(C, D, H, W)`` with ``context`` neighbours on each side as channels: ``(B, C * (2 c + 1), H, W)``."""
+    low, high = indices.start - context, indices.stop + context
+    beyond = max(-low, 0), max(high - tensor.shape[1], 0)  # past the ends: zeros, as in training
+    part = torch.nn.functional.pad(tensor[:, max(low, 0) : high], (0, 0, 0, 0, *beyond))
+    return torch.stack([part[:, i : i + 2 * context + 1].flatten(0, 1) for i in range(len(indices))])
 
 
 def _detect(loaded: LoadedModel, images: Tensor, shapes: list[tuple[int, ...]]) -> list[Detections]:
