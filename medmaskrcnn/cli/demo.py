@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medmaskrcnn.cli.console import ProgressCall, say, stage_bars
+from medmaskrcnn.batch.one_case import check_output_folder
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.run_cases import Case, SegmentOptions, check_output_folder
+from medmaskrcnn.cli.run_cases import Case, SegmentOptions
 from medmaskrcnn.cli.segment import FORMATS, Device, print_outcomes, segment_cases
 from medmaskrcnn.cli.tables import print_table, volume_text
 from medmaskrcnn.metrics.matching import match_case

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import platform
@@ -16,8 +15,8 @@ from pathlib import Path
 import typer
 
 import medmaskrcnn
+from medmaskrcnn.batch.reasons import explain
 from medmaskrcnn.cli.console import tell
-from medmaskrcnn.errors import AmbiguousInputError, MedMaskRCNNError
 
 EXIT_FAILED = 1
 
@@ -29,31 +28,6 @@ _QUOTING = ("pydicom", "highdicom")
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 logger = logging.getLogger(__name__)
-
-
-def explain(error: Exception, about: str) -> str:
-    """What to tell the user of ``error``: a sentence that names what it is about (a file, a folder).
-
-    Errors that are ours or the operating system's explain themselves; any other is a defect of the program.
-    """
-    if isinstance(error, MedMaskRCNNError):
-        reason = str(error).replace("resample_irregular=True", "--resample-irregular")
-        if isinstance(error, AmbiguousInputError):
-            reason += "\nGive --series with a number or UID of these, or --series largest."
-    elif isinstance(error, MemoryError):
-        reason = "not enough memory for this scan"
-    elif isinstance(error, OSError):
-        reason = _explain_os_error(error)
-    else:
-        reason = f"internal error ({type(error).__name__}: {error}); please report it with what --log FILE writes"
-    return reason if about in reason else f"{about}: {reason}"
-
-
-def _explain_os_error(error: OSError) -> str:
-    reason = error.strerror or str(error) or type(error).__name__
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason += "; make room or give another folder to -o"
-    return f"{reason} ({error.filename})" if error.filename else reason
 
 
 def report_failure(error: Exception, about: str) -> str:

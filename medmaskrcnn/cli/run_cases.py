@@ -6,20 +6,24 @@ Each case goes read -> segment -> write by itself; a case that fails is told and
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import medmaskrcnn
+from medmaskrcnn.batch.one_case import (
+    CaseOptions,
+    check_output_folder,
+    refuse_unwritable,
+    segment_volume,
+    write_case,
+)
 from medmaskrcnn.cli.console import stage_bars, tell
 from medmaskrcnn.cli.failures import report_failure
 from medmaskrcnn.dicom.deidentify import deidentified_result
-from medmaskrcnn.errors import OutputError, ReadError
-from medmaskrcnn.export.dicom_files import DICOM_FORMATS
+from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.result_json import result_document
-from medmaskrcnn.export.source_series import read_source
 from medmaskrcnn.structures.case_result import CaseResult
 
 if TYPE_CHECKING:
@@ -38,18 +42,16 @@ class Case:
 
 
 @dataclass(frozen=True)
-class SegmentOptions:
-    """What the command line says of how to segment; ``None`` leaves it to the model."""
+class SegmentOptions(CaseOptions):
+    """What the command line says of how to segment.
 
-    formats: tuple[str, ...]
-    score: float | None = None
-    classes: tuple[str, ...] | None = None
+    Attributes:
+        series: Which series of a folder with several.
+        quiet: No progress and no notes.
+    """
+
     series: str | None = None
-    resample_irregular: bool = False
-    allow_out_of_domain: bool = False
     quiet: bool = False
-    label_map_seg: bool = False
-    deidentify: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,23 +71,6 @@ class Outcome:
     document: dict[str, Any] | None = None
     files: dict[str, Path] = field(default_factory=dict)
     error: str | None = None
-
-
-def check_output_folder(folder: Path) -> None:
-    """Make sure, before any work is done, that ``folder`` can be made and written to; leaves nothing behind.
-
-    Raises:
-        OutputError: if it is a file, lies under one, or may not be written to.
-    """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-    if not existing.is_dir():
-        raise OutputError(f"cannot write results to {folder}: {existing} is not a folder")
-    try:
-        with tempfile.TemporaryFile(dir=existing, prefix=".medmaskrcnn-"):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot write results to {folder}: {existing}: {reason}") from error
 
 
 def run_cases(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions) -> list[Outcome]:
@@ -122,24 +107,9 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) 
         volume = medmaskrcnn.read_volume(
             case.source, series=options.series, resample_irregular=options.resample_irregular
         )
-        if dicom := [name for name in options.formats if name in DICOM_FORMATS]:
-            read_source(volume, f"a DICOM {dicom[0].upper()}")  # refused now rather than after all the work
-        result = medmaskrcnn.segment(
-            volume,
-            model,
-            score=options.score,
-            classes=options.classes,
-            allow_out_of_domain=options.allow_out_of_domain,
-            progress=progress,
-        )
+        refuse_unwritable(volume, options)
+        result = segment_volume(volume, model, options, progress)
         progress("write", 0.0)
-        files = medmaskrcnn.write_result(
-            result,
-            volume,
-            case.folder,
-            formats=options.formats,
-            label_map_seg=options.label_map_seg,
-            deidentify=options.deidentify,
-        )
+        files = write_case(result, volume, case.folder, options)
     shown = deidentified_result(result) if options.deidentify else result
     return Outcome(case, result, result_document(shown, volume), files)

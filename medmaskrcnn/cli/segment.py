@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.cli.case_names import name_cases
+from medmaskrcnn.batch.case_names import name_cases
+from medmaskrcnn.batch.one_case import check_output_folder
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, check_output_folder, run_cases
+from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_instances
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.export.write import ALL_FORMATS, FORMATS

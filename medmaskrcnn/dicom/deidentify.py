@@ -126,11 +126,12 @@ def pseudonym_of(study_uid: str) -> str:
 def deidentified_result(result: CaseResult) -> CaseResult:
     """A result whose record names hashed UIDs and which says nothing of host and paths."""
     return replace(
-        result, record=replace(result.record, source=_hashed(result.record.source)), run=_without_places(result.run)
+        result, record=replace(result.record, source=_hashed(result.record.source)), run=without_places(result.run)
     )
 
 
-def _without_places(run: Mapping[str, Any]) -> dict[str, Any]:
+def without_places(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What varies from run to run, without host and paths."""
     return {key: value for key, value in run.items() if key in ("seconds", "python", "torch", "threads")}
 
 

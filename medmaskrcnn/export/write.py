@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from medmaskrcnn.dicom.deidentify import deidentified_result
+from medmaskrcnn.dicom.deidentify import deidentified_result, without_places
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.coco import write_coco
 from medmaskrcnn.export.dicom_files import DICOM_FORMATS, write_dicom_object
@@ -70,6 +70,7 @@ def write_result(
     formats: Sequence[str] = FORMATS,
     label_map_seg: bool = False,
     deidentify: bool = False,
+    paths_in_run: bool = True,
 ) -> dict[str, Path]:
     """Write a result's files into one folder, which is made if need be.
 
@@ -84,6 +85,7 @@ def write_result(
         label_map_seg: Let the DICOM SEG be a LABELMAP, run-length encoded, where no two instances overlap.
         deidentify: Write no patient's name, ID or date into DICOM, hashes instead of UIDs into every file, and neither
             host nor path into ``run.json``; see ``docs/dicom-out.md`` for what that does not do.
+        paths_in_run: False leaves the scan's paths and the host out of ``run.json``.
 
     Returns:
         Path of each file (``"stl"``: folder) written, by format; ``"instances"`` and ``"run"`` are always among them.
@@ -99,6 +101,9 @@ def write_result(
     folder = Path(out_dir)
     targets = {name: folder / FILE_NAMES[name] for name in chosen}
     writers = _writers(chosen, result, volume, label_map_seg, deidentify)
+    if not paths_in_run:
+        placeless = replace(result, run=without_places(result.run))
+        writers["run"] = partial(_write_run, placeless, replace(volume, provenance=Provenance()))
     try:
         _refuse_unusable(folder, targets, volume)
         _write_all(folder, targets, writers)

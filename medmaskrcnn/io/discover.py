@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -43,11 +43,17 @@ class FoundScan:
         reader: Gives the Volume, or raises ReadError with the reason.
         role: ``"scan"``; ``"picture"`` (no geometry, in a folder with scans not taken for one); ``"aside"`` (an image,
             but a localizer, a screenshot or a stray slice); ``"damaged"``; ``"object"`` (no image at all).
+        files: The files it consists of; from these alone :func:`scans_among` finds it again.
+        part: What tells it from other volumes of its series, ``"EchoTime 4.6"``; "" where it is alone.
+        can_be_resampled: True if all that stands against it is that its slices are irregular.
     """
 
     info: ScanInfo
     reader: Callable[[ReadingOptions], Volume]
     role: Role
+    files: tuple[Path, ...] = ()
+    part: str = ""
+    can_be_resampled: bool = False
 
     def read(self, options: ReadingOptions = AS_STORED) -> Volume:
         """The Volume; errors as :func:`~medmaskrcnn.io.read.read_volume`."""
@@ -71,10 +77,22 @@ def describe(path: str | os.PathLike[str]) -> list[ScanInfo]:
 def find_scans(path: Path) -> list[FoundScan]:
     """As :func:`describe`, each description with a way to read the scan."""
     source = open_source(path)
-    found = [_closed(error) for error in source.closed]
+    found = [*(_closed(error) for error in source.closed), *scans_among(source.files)]
+    found.sort(key=lambda f: f.info.path)
+    if path.is_file() and len(source.files) == 1 and found[0].role == "damaged":
+        found[0].read()
+    found = [_told(one, path, source) for one in found]
+    if all(f.info.format == "unknown" for f in found):
+        raise ReadError(_nothing_message(path, found))
+    return found
+
+
+def scans_among(files: Iterable[Path]) -> list[FoundScan]:
+    """The scans that some files make up, and the files that are none; an empty list for no files."""
+    found: list[FoundScan] = []
     dicom: list[DicomFile] = []
     damaged: dict[Path, str] = {}
-    for file in source.files:
+    for file in files:
         kind = None
         try:
             kind = sniff(file)
@@ -88,13 +106,7 @@ def find_scans(path: Path) -> list[FoundScan]:
                 damaged[file] = str(error)
     found += [_found_dicom(scan) for scan in group_scans([f for f in dicom if f.non_image is None], damaged)]
     found += [_found_object(f) for f in dicom if f.non_image is not None]
-    found.sort(key=lambda f: f.info.path)
-    if path.is_file() and len(source.files) == 1 and found[0].role == "damaged":
-        found[0].read()
-    found = [_told(one, path, source) for one in found]
-    if all(f.info.format == "unknown" for f in found):
-        raise ReadError(_nothing_message(path, found))
-    return found
+    return sorted(found, key=lambda f: f.info.path)
 
 
 def _closed(error: OSError) -> FoundScan:
@@ -124,17 +136,17 @@ def _told(found: FoundScan, path: Path, source: Source) -> FoundScan:
     info = found.info
     reason = None if info.reason is None else shown(info.reason)
     notes = (*info.notes, *source.notes) if found.role == "scan" else info.notes
-    return FoundScan(replace(info, path=shown(info.path), reason=reason, notes=notes), read, found.role)
+    return replace(found, info=replace(info, path=shown(info.path), reason=reason, notes=notes), reader=read)
 
 
 def _found_other(path: Path, kind: str | None) -> FoundScan:
     """A file of a format other than DICOM, or of none."""
     if kind == "NIfTI":
-        return FoundScan(describe_nifti(path), lambda _: read_nifti(path), "scan")
+        return FoundScan(describe_nifti(path), lambda _: read_nifti(path), "scan", (path,))
     if kind in ("NRRD", "MetaImage"):
-        return FoundScan(describe_itk(path, kind), lambda _: read_itk(path, kind), "scan")
+        return FoundScan(describe_itk(path, kind), lambda _: read_itk(path, kind), "scan", (path,))
     if kind in _PICTURES and kind is not None:
-        return FoundScan(describe_picture(path, kind), lambda _: read_picture(path, kind), "picture")
+        return FoundScan(describe_picture(path, kind), lambda _: read_picture(path, kind), "picture", (path,))
     header = next((h for s in _HEADER_SUFFIXES if (h := path.with_suffix(s)).is_file() and h != path), None)
     if header is not None:
         reason = f"the voxels that belong to {header.name}"
@@ -152,7 +164,7 @@ def _refused(path: Path, kind: str | None, error: ReadError) -> FoundScan:
     def read(_: ReadingOptions) -> Volume:
         raise error
 
-    return FoundScan(info, read, "damaged")
+    return FoundScan(info, read, "damaged", (path,))
 
 
 def _found_object(file: DicomFile) -> FoundScan:
@@ -174,7 +186,7 @@ def _unreadable(info: ScanInfo, role: Role) -> FoundScan:
     def read(_: ReadingOptions) -> Volume:
         raise ReadError(f"{info.path} is {info.reason}. Give the scan itself")
 
-    return FoundScan(info, read, role)
+    return FoundScan(info, read, role, (Path(info.path),))
 
 
 def _found_dicom(scan: DicomScan) -> FoundScan:
@@ -197,7 +209,14 @@ def _found_dicom(scan: DicomScan) -> FoundScan:
         reason=reason,
         notes=(*scan.notes, *(arrangement.notes if arrangement else ()), *(oblique_note(grid) if grid else ())),
     )
-    return FoundScan(info, lambda options: read_dicom(scan, options), "aside" if scan.set_aside else "scan")
+    return FoundScan(
+        info,
+        lambda options: read_dicom(scan, options),
+        "aside" if scan.set_aside else "scan",
+        tuple(scan.paths),
+        scan.part,
+        scan.can_be_resampled and not scan.set_aside,
+    )
 
 
 def _dicom_kind(scan: DicomScan) -> str:

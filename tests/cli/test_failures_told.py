@@ -13,7 +13,7 @@ import pydicom
 import pytest
 
 from medmaskrcnn import pipeline
-from medmaskrcnn.cli.failures import explain
+from medmaskrcnn.batch.reasons import explain
 from medmaskrcnn.errors import OutputError, ReadError
 
 

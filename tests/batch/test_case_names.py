@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmaskrcnn.cli.case_names import MAX_LENGTH, name_cases
+from medmaskrcnn.batch.case_names import MAX_LENGTH, name_cases
 
 
 @pytest.mark.parametrize(
