@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -82,7 +83,7 @@ class BackboneSettings(Settings):
     name: Literal["light", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     light_channels: tuple[Count, Count, Count, Count] = (24, 48, 96, 128)
     norm: Literal["group", "frozen_batch"] = "group"
-    norm_eps: Annotated[float, Field(ge=0)] = 1e-5
+    norm_eps: NotNegative = 1e-5
     strides: tuple[tuple[Count, ...], ...] = ((4, 4), (8, 8), (16, 16), (32, 32))
     fpn_channels: Count = 256
 
@@ -136,17 +137,19 @@ class RPNSettings(Settings):
         foreground_iou, background_iou: Thresholds of the IoU matcher.
         batch_per_image: Anchors sampled per image for the loss.
         positive_fraction: Largest share of positives among them.
+        negatives: Drawn at random, or at random among those that look most like objects (hard negative mining).
     """
 
     pre_nms_top_n: Count = 1000
     post_nms_top_n: Count = 1000
     nms_iou: Fraction = 0.7
-    min_size: Annotated[float, Field(ge=0)] = 1e-3
+    min_size: NotNegative = 1e-3
     matcher: Literal["iou", "atss"] = "iou"
     foreground_iou: Fraction = 0.7
     background_iou: Fraction = 0.3
     batch_per_image: Count = 256
     positive_fraction: Fraction = 0.5
+    negatives: Literal["random", "hard"] = "random"
 
 
 class RoISettings(Settings):
@@ -197,13 +200,21 @@ class DetectionSettings(Settings):
 
 
 class LossSettings(Settings):
-    """Weight of each term of the multi-task loss (Mask R-CNN, section 3)."""
+    """Weight of each term of the multi-task loss (Mask R-CNN, section 3), and its form.
 
-    objectness: Annotated[float, Field(ge=0)] = 1.0
-    rpn_box: Annotated[float, Field(ge=0)] = 1.0
-    classification: Annotated[float, Field(ge=0)] = 1.0
-    box: Annotated[float, Field(ge=0)] = 1.0
-    mask: Annotated[float, Field(ge=0)] = 1.0
+    Attributes:
+        objectness, rpn_box, classification, box, mask: Weights.
+        mask_dice: Weight of a Dice term on the masks beside the cross-entropy (Milletari et al. 2016); 0 leaves it out.
+        focal: Exponent of the focal loss (Lin et al. 2017, eq. 4) in both classifications; 0 is cross-entropy.
+    """
+
+    objectness: NotNegative = 1.0
+    rpn_box: NotNegative = 1.0
+    classification: NotNegative = 1.0
+    box: NotNegative = 1.0
+    mask: NotNegative = 1.0
+    mask_dice: NotNegative = 0.0
+    focal: NotNegative = 0.0
 
 
 class ModelSettings(Settings):

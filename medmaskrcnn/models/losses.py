@@ -1,9 +1,13 @@
 """The multi-task loss, term by term (Mask R-CNN, section 3: ``L = L_cls + L_box + L_mask``, plus the RPN's two).
 
-Each term is a plain function of predictions and targets. An image without objects gives finite terms.
+Each term is a plain function of predictions and targets, and comes as a sum beside what it is to be divided by: a
+mean over several processes is the sum of the sums over the sum of the counts. An image without objects gives finite
+terms.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +19,26 @@ _FULL_BYTE = 255.0
 _SMOOTH_L1_BETA = 1.0 / 9  # where the loss turns from square to linear (Detectron's constant)
 
 
-def rpn_losses(objectness: Tensor, is_object: Tensor, deltas: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+class Term(NamedTuple):
+    """One term of the loss.
+
+    Attributes:
+        total: Scalar, summed over samples.
+        count: Of what the mean is taken.
+    """
+
+    total: Tensor
+    count: int
+
+    @property
+    def mean(self) -> Tensor:
+        """The term as one process trains on it; 0 where nothing was sampled."""
+        return self.total / max(1, self.count)
+
+
+def rpn_losses(
+    objectness: Tensor, is_object: Tensor, deltas: Tensor, wanted: Tensor, *, focal: float = 0.0
+) -> tuple[Term, Term]:
     """Loss of the sampled anchors (Faster R-CNN, eq. 1).
 
     Args:
@@ -23,16 +46,18 @@ def rpn_losses(objectness: Tensor, is_object: Tensor, deltas: Tensor, wanted: Te
         is_object: ``(n,)`` 1 for positives, 0 for negatives.
         deltas: ``(p, 2S)`` predicted deltas of the positives.
         wanted: ``(p, 2S)`` their targets.
+        focal: Exponent of the focal loss (Lin et al. 2017, eq. 4); 0 is plain cross-entropy.
 
     Returns:
         Objectness loss (mean over the sample) and box loss (sum over positives, divided by the sample's size).
     """
-    count = max(1, len(objectness))
-    classification = F.binary_cross_entropy_with_logits(objectness, is_object, reduction="sum") / count
-    return classification, F.smooth_l1_loss(deltas, wanted, beta=_SMOOTH_L1_BETA, reduction="sum") / count
+    each = F.binary_cross_entropy_with_logits(objectness, is_object, reduction="none")
+    return Term(_focused(each, focal), len(objectness)), Term(_box_distance(deltas, wanted), len(objectness))
 
 
-def box_losses(logits: Tensor, classes: Tensor, deltas: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def box_losses(
+    logits: Tensor, classes: Tensor, deltas: Tensor, wanted: Tensor, *, focal: float = 0.0
+) -> tuple[Term, Term]:
     """Loss of the sampled regions (Fast R-CNN, eq. 1).
 
     Args:
@@ -40,10 +65,24 @@ def box_losses(logits: Tensor, classes: Tensor, deltas: Tensor, wanted: Tensor) 
         classes: ``(R,)`` int64, 0 is background.
         deltas: ``(p, 2S)`` predicted deltas of the positives, for their own class.
         wanted: ``(p, 2S)`` their targets.
+        focal: As for :func:`rpn_losses`.
+
+    Returns:
+        Classification loss (mean over the regions) and box loss (sum over positives, divided by the regions).
     """
-    count = max(1, len(logits))
-    classification = F.cross_entropy(logits, classes, reduction="sum") / count
-    return classification, F.smooth_l1_loss(deltas, wanted, beta=_SMOOTH_L1_BETA, reduction="sum") / count
+    each = F.cross_entropy(logits, classes, reduction="none")
+    return Term(_focused(each, focal), len(logits)), Term(_box_distance(deltas, wanted), len(logits))
+
+
+def _focused(cross_entropy: Tensor, exponent: float) -> Tensor:
+    """Sum of ``-(1 - p)^exponent log(p)``, where ``-log(p)`` is each sample's cross-entropy."""
+    if not exponent:
+        return cross_entropy.sum()
+    return ((-torch.expm1(-cross_entropy)) ** exponent * cross_entropy).sum()
+
+
+def _box_distance(deltas: Tensor, wanted: Tensor) -> Tensor:
+    return F.smooth_l1_loss(deltas, wanted, beta=_SMOOTH_L1_BETA, reduction="sum")
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, size: int) -> Tensor:
@@ -64,13 +103,25 @@ def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, size: int) -> Ten
     return roi_align(occupancy, boxes, index, output_size=(size,) * (masks.ndim - 1), spatial_scale=1.0)[:, 0]
 
 
-def mask_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def mask_loss(logits: Tensor, targets: Tensor) -> Term:
     """Mean binary cross-entropy over positives and bins, own class only (Mask R-CNN, section 3).
 
     Args:
         logits: ``(p, *size)`` of the region's true class.
         targets: ``(p, *size)`` in 0..1.
     """
-    if not logits.numel():
-        return logits.sum()
-    return F.binary_cross_entropy_with_logits(logits, targets)
+    each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return Term(each.flatten(1).mean(1).sum() if len(logits) else logits.sum(), len(logits))
+
+
+def mask_dice_loss(logits: Tensor, targets: Tensor) -> Term:
+    """Mean over positives of ``1 - 2 sum(p t) / (sum(p^2) + sum(t^2))`` (Milletari et al. 2016, V-Net, section 3).
+
+    Args:
+        logits: ``(p, *size)`` of the region's true class.
+        targets: ``(p, *size)`` in 0..1.
+    """
+    probability, truth = logits.sigmoid().flatten(1), targets.flatten(1)
+    shared = 2 * (probability * truth).sum(1)
+    total = (probability.square() + truth.square()).sum(1)
+    return Term((1 - (shared + 1) / (total + 1)).sum(), len(logits))  # + 1 bin: finite for an empty target

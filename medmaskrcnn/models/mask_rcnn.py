@@ -8,7 +8,7 @@ Without a mask head it is Faster R-CNN.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,34 +16,18 @@ from torch import Tensor, nn
 
 from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.models.anchors import grid_anchors
-from medmaskrcnn.models.box_head import BOX_CODER, BoxHead, Detections, select_detections
+from medmaskrcnn.models.box_head import BoxHead, Detections, select_detections
 from medmaskrcnn.models.fpn import Pyramid
-from medmaskrcnn.models.losses import box_losses, mask_loss, mask_targets, rpn_losses
+from medmaskrcnn.models.losses import Term
 from medmaskrcnn.models.mask_head import MaskHead
-from medmaskrcnn.models.matching import match_atss, match_by_iou
-from medmaskrcnn.models.rpn import RPN_CODER, RPNHead, propose
-from medmaskrcnn.models.sampling import sample
+from medmaskrcnn.models.objective import Targets, box_terms, draw_regions, mask_terms, rpn_terms
+from medmaskrcnn.models.rpn import RPNHead, propose
 from medmaskrcnn_kernels import multiscale_roi_align
 
 Watch = Callable[[str, Any], None]
 """Called after a step of :meth:`MaskRCNN.detect` with its name and what it made."""
 
 _MASKS_PER_PASS = 32  # regions a pass of the mask head at inference: bounds memory, changes nothing
-
-
-@dataclass(frozen=True)
-class Targets:
-    """The objects of one training image.
-
-    Attributes:
-        boxes: ``(N, 2S)`` float32 in voxels of the input tensor.
-        labels: ``(N,)`` int64, 0 is the first class.
-        masks: ``(N, *spatial)`` occupancy 0..1, or 0..255 as uint8; ``None`` for Faster R-CNN.
-    """
-
-    boxes: Tensor
-    labels: Tensor
-    masks: Tensor | None = None
 
 
 class MaskRCNN(nn.Module):
@@ -129,7 +113,13 @@ class MaskRCNN(nn.Module):
         return self._mask_probabilities(self.pyramid(images), boxes, labels)
 
     def losses(
-        self, images: Tensor, targets: Sequence[Targets], image_shapes: Sequence[tuple[int, ...]] | None = None
+        self,
+        images: Tensor,
+        targets: Sequence[Targets],
+        image_shapes: Sequence[tuple[int, ...]] | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        share_counts: Callable[[Tensor], Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted terms of the multi-task loss; train on their sum.
 
@@ -137,9 +127,13 @@ class MaskRCNN(nn.Module):
             images: ``(B, C, *spatial)``.
             targets: The objects of each image; an image without objects is fine.
             image_shapes: As for :meth:`detect`.
+            seeds: For each image the seed of the anchors and regions that are drawn; torch's generator by default.
+            share_counts: Where several processes train: makes of the counts ``(T,)`` that this one's terms are divided
+                by their mean over the processes, so that the mean of the processes' losses is that of one large batch.
 
         Returns:
-            Scalars ``objectness``, ``rpn_box``, ``classification``, ``box`` and, with a mask head, ``mask``.
+            Scalars ``objectness``, ``rpn_box``, ``classification``, ``box`` and, with a mask head, ``mask`` (and
+            ``mask_dice`` where it has a weight).
 
         Raises:
             ValueError: if the images have other dimensions or channels than the model, an image lacks its targets,
@@ -148,16 +142,29 @@ class MaskRCNN(nn.Module):
         if len(targets) != len(images):
             raise ValueError(f"losses needs one Targets per image, got {len(targets)} for {len(images)} images")
         shapes = self._shapes(images, image_shapes)
+        randoms = [torch.Generator().manual_seed(s) for s in seeds] if seeds is not None else [None] * len(images)
+        rpn, roi, loss = self.settings.rpn, self.settings.roi, self.settings.loss
         pyramid = self.pyramid(images)
         objectness, deltas, anchors = self._rpn(pyramid, images)
-        terms = dict(
-            zip(("objectness", "rpn_box"), self._rpn_losses(objectness, deltas, anchors, targets), strict=True)
-        )
+        per_cell = len(self.settings.anchors.ratios)
+        terms = rpn_terms(objectness, deltas, anchors, targets, randoms, per_cell=per_cell, settings=rpn, loss=loss)
         with torch.no_grad():
-            proposals = self._propose(objectness, deltas, anchors, shapes)
-        terms |= self._head_losses(pyramid, proposals, targets)
+            regions = draw_regions(self._propose(objectness, deltas, anchors, shapes), targets, randoms, roi)
+        terms |= box_terms(*self.box_head(self._align(pyramid, regions.boxes, roi.box_size)), regions, targets, loss)
+        if self.mask_head is not None:
+            boxes, owners = regions.positives(roi.max_mask_rois)
+            logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
+            terms |= mask_terms(logits, boxes, owners, targets, loss)
+        return self._weighted(terms, share_counts)
+
+    def _weighted(self, terms: dict[str, Term], share_counts: Callable[[Tensor], Tensor] | None) -> dict[str, Tensor]:
+        counts = torch.tensor([float(term.count) for term in terms.values()])
+        divisors = (share_counts(counts) if share_counts else counts).tolist()
         weights = self.settings.loss
-        return {name: value * getattr(weights, name) for name, value in terms.items()}
+        return {
+            name: term.total / (divisor or 1.0) * getattr(weights, name)
+            for (name, term), divisor in zip(terms.items(), divisors, strict=True)
+        }
 
     def _shapes(self, images: Tensor, given: Sequence[tuple[int, ...]] | None) -> list[tuple[int, ...]]:
         if images.ndim != self.settings.spatial_dims + 2 or images.shape[1] != self.settings.input_channels:
@@ -230,68 +237,3 @@ class MaskRCNN(nn.Module):
                 parts.append(logits[of_class].sigmoid())
             masks.append(torch.cat(parts))
         return masks
-
-    def _rpn_losses(
-        self, objectness: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], targets: Sequence[Targets]
-    ) -> tuple[Tensor, Tensor]:
-        rpn = self.settings.rpn
-        per_cell = len(self.settings.anchors.ratios)
-        cells = [len(a) // per_cell for a in anchors]
-        all_anchors, all_objectness, all_deltas = torch.cat(anchors), torch.cat(objectness, 1), torch.cat(deltas, 1)
-        logits, is_object, predicted, wanted = [], [], [], []
-        for i, target in enumerate(targets):
-            if rpn.matcher == "atss":
-                matches = match_atss(target.boxes, all_anchors, cells_per_level=cells, per_cell=per_cell)
-            else:
-                matches = match_by_iou(
-                    target.boxes, all_anchors, foreground=rpn.foreground_iou, background=rpn.background_iou, rescue=True
-                )
-            positive, negative = sample(matches, count=rpn.batch_per_image, positive_fraction=rpn.positive_fraction)
-            logits.append(all_objectness[i, torch.cat([positive, negative])])
-            is_object.append(torch.cat([torch.ones(len(positive)), torch.zeros(len(negative))]).to(logits[-1].device))
-            predicted.append(all_deltas[i, positive])
-            wanted.append(RPN_CODER.encode(target.boxes[matches[positive]], all_anchors[positive]))
-        return rpn_losses(torch.cat(logits), torch.cat(is_object), torch.cat(predicted), torch.cat(wanted))
-
-    def _head_losses(
-        self, pyramid: Sequence[Tensor], proposals: list[Tensor], targets: Sequence[Targets]
-    ) -> dict[str, Tensor]:
-        roi = self.settings.roi
-        regions, classes, owners = [], [], []
-        for boxes, target in zip(proposals, targets, strict=True):
-            candidates = torch.cat([boxes, target.boxes])  # the objects themselves are proposals too
-            matches = match_by_iou(
-                target.boxes, candidates, foreground=roi.foreground_iou, background=roi.foreground_iou, rescue=False
-            )
-            positive, negative = sample(matches, count=roi.batch_per_image, positive_fraction=roi.positive_fraction)
-            chosen = torch.cat([positive, negative])
-            regions.append(candidates[chosen])
-            owners.append(matches[chosen])  # BACKGROUND for negatives, which come last
-            classes.append(torch.cat([target.labels[matches[positive]] + 1, torch.zeros_like(negative)]))
-        logits, deltas = self.box_head(self._align(pyramid, regions, roi.box_size))
-        all_classes = torch.cat(classes)
-        positive = torch.nonzero(all_classes > 0).flatten()
-        wanted = torch.cat(
-            [BOX_CODER.encode(t.boxes[o[o >= 0]], r[o >= 0]) for t, o, r in zip(targets, owners, regions, strict=True)]
-        )
-        terms = box_losses(logits, all_classes, deltas[positive, all_classes[positive]], wanted)
-        named = dict(zip(("classification", "box"), terms, strict=True))
-        if self.mask_head is not None:
-            named["mask"] = self._mask_loss(pyramid, regions, owners, targets)
-        return named
-
-    def _mask_loss(
-        self, pyramid: Sequence[Tensor], regions: list[Tensor], owners: list[Tensor], targets: Sequence[Targets]
-    ) -> Tensor:
-        assert self.mask_head is not None
-        roi = self.settings.roi
-        boxes = [r[o >= 0][: roi.max_mask_rois] for r, o in zip(regions, owners, strict=True)]
-        objects = [o[o >= 0][: roi.max_mask_rois] for o in owners]
-        logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
-        labels = torch.cat([t.labels[o] for t, o in zip(targets, objects, strict=True)])
-        wanted = []
-        for target, box, owner in zip(targets, boxes, objects, strict=True):
-            if target.masks is None:
-                raise ValueError("a model with a mask head needs masks in its targets")
-            wanted.append(mask_targets(target.masks, box, owner, 2 * roi.mask_size))
-        return mask_loss(logits[torch.arange(len(labels), device=labels.device), labels], torch.cat(wanted))

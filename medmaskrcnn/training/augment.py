@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medmaskrcnn.config import Count, Settings
-from medmaskrcnn.models.mask_rcnn import Targets
+from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.training.cases import LabelledCase, dense_occupancy
 
 _INSIDE = 128  # occupancy, of 255, from which a voxel belongs to an object

@@ -22,8 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from medmaskrcnn.config import Count, Fraction, ModelFileSettings, Positive, Settings
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.mask_rcnn import MaskRCNN, Targets
+from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.model_file import save_model
+from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.training.augment import AugmentSettings, draw_sample
 from medmaskrcnn.training.cases import LabelledCase
 

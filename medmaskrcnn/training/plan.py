@@ -21,13 +21,13 @@ from medmaskrcnn.config import (
     ModelCard,
     ModelFileSettings,
     ModelSettings,
+    NotNegative,
     Positive,
     PreprocessSettings,
     Settings,
 )
 from medmaskrcnn.errors import ReadError
 
-NotNegative = Annotated[float, Field(ge=0)]
 Patch = tuple[Count, Count, Count]
 
 _SHIPPED_PLANS = Path(__file__).parent / "plans"
@@ -131,9 +131,7 @@ class Plan(Settings):
     @property
     def settings(self) -> ModelFileSettings:
         """What the model's file will hold."""
-        return ModelFileSettings(
-            card=self.card, model=self.model, preprocess=self.preprocess, inference=self.inference
-        )
+        return ModelFileSettings(card=self.card, model=self.model, preprocess=self.preprocess, inference=self.inference)
 
     @model_validator(mode="after")
     def _check(self) -> Plan:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from medmaskrcnn.models.losses import box_losses, mask_loss, mask_targets, rpn_losses
+from medmaskrcnn.models.losses import box_losses, mask_dice_loss, mask_loss, mask_targets, rpn_losses
 
 LOG2 = math.log(2.0)
 
@@ -23,22 +23,37 @@ def test_rpn_losses_by_hand() -> None:
     objectness, box = rpn_losses(
         torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([[1 / 18, 1.0, 0.0, 0.0]]), wanted
     )
-    assert float(objectness) == pytest.approx(LOG2)
-    assert float(box) == pytest.approx((1 / 72 + 1 - 1 / 18) / 2)
+    assert float(objectness.mean) == pytest.approx(LOG2)
+    assert float(box.mean) == pytest.approx((1 / 72 + 1 - 1 / 18) / 2)
 
 
 def test_box_losses_by_hand() -> None:
     classification, box = box_losses(
         torch.zeros((3, 4)), torch.tensor([1, 0, 3]), torch.ones((2, 6)), torch.ones((2, 6))
     )
-    assert float(classification) == pytest.approx(math.log(4.0))
-    assert float(box) == 0.0
+    assert float(classification.mean) == pytest.approx(math.log(4.0))
+    assert float(box.mean) == 0.0
 
 
 def test_mask_loss_by_hand() -> None:
     targets = torch.tensor([[[0.0, 1.0], [0.5, 1.0]]])
-    assert float(mask_loss(torch.zeros((1, 2, 2)), targets)) == pytest.approx(LOG2)
-    assert float(mask_loss(torch.full((1, 2, 2), 20.0), torch.ones((1, 2, 2)))) == pytest.approx(0.0, abs=1e-6)
+    assert float(mask_loss(torch.zeros((1, 2, 2)), targets).mean) == pytest.approx(LOG2)
+    assert float(mask_loss(torch.full((1, 2, 2), 20.0), torch.ones((1, 2, 2))).mean) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_mask_dice_loss_by_hand() -> None:
+    right = torch.tensor([[[9.0, -9.0], [-9.0, 9.0]]]) * 10
+    truth = (right > 0).float()
+    assert float(mask_dice_loss(right, truth).mean) == pytest.approx(0.0, abs=1e-6)
+    assert float(mask_dice_loss(right, 1 - truth).mean) == pytest.approx(1 - 1 / 5)  # nothing shared, 2 + 2 bins
+
+
+def test_focal_loss_by_hand() -> None:
+    # p of the truth is 1/2 for the first, almost 1 for the second: (1 - 1/2)^2 log 2 is what is left
+    each = box_losses(
+        torch.tensor([[0.0, 0.0], [0.0, 30.0]]), torch.tensor([1, 1]), torch.zeros(0, 4), torch.zeros(0, 4), focal=2.0
+    )
+    assert float(each[0].total) == pytest.approx(LOG2 / 4)
 
 
 def test_torchvision_as_oracle_for_the_box_head() -> None:
@@ -49,7 +64,7 @@ def test_torchvision_as_oracle_for_the_box_head() -> None:
     expected = fastrcnn_loss(logits, deltas, [classes], [wanted])
     positive = torch.nonzero(classes > 0).flatten()
     own = deltas.reshape(12, 4, 4)[positive, classes[positive]]
-    torch.testing.assert_close(box_losses(logits, classes, own, wanted[positive]), expected)
+    torch.testing.assert_close(tuple(t.mean for t in box_losses(logits, classes, own, wanted[positive])), expected)
 
 
 def test_torchvision_as_oracle_for_the_rpn() -> None:
@@ -60,7 +75,8 @@ def test_torchvision_as_oracle_for_the_rpn() -> None:
     everything = [torch.tensor([1] * 5 + [0] * 25)], [torch.tensor([0] * 5 + [1] * 25)]
     sampler = SimpleNamespace(fg_bg_sampler=lambda _labels: everything)
     expected = RegionProposalNetwork.compute_loss(sampler, objectness, deltas, [labels], [wanted])
-    torch.testing.assert_close(rpn_losses(objectness[:, 0], labels, deltas[:5], wanted[:5]), expected)
+    ours = rpn_losses(objectness[:, 0], labels, deltas[:5], wanted[:5])
+    torch.testing.assert_close(tuple(t.mean for t in ours), expected)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -72,8 +88,9 @@ def test_nothing_sampled_costs_nothing(dims: int) -> None:
     terms += box_losses(logits, torch.zeros(0, dtype=torch.int64), none, torch.zeros_like(none))
     masks = torch.zeros((0, *(4,) * dims), requires_grad=True)
     terms.append(mask_loss(masks, torch.zeros_like(masks)))
-    assert [t.item() for t in terms] == [0.0] * 5
-    torch.stack(terms).sum().backward()
+    terms.append(mask_dice_loss(masks, torch.zeros_like(masks)))
+    assert [t.mean.item() for t in terms] == [0.0] * 6
+    torch.stack([t.mean for t in terms]).sum().backward()
     assert masks.grad is not None
 
 

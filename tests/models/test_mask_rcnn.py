@@ -12,7 +12,7 @@ from medmaskrcnn.config import BackboneSettings, DetectionSettings, LossSettings
 from medmaskrcnn.models.box_coder import box_iou
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.mask_rcnn import Targets
+from medmaskrcnn.models.objective import Targets
 
 Tiny = Callable[..., ModelSettings]
 SHAPE = {2: (64, 96), 3: (16, 64, 64)}
@@ -209,3 +209,27 @@ def test_it_learns_an_image_by_heart(tiny_model: Tiny) -> None:
     assert found.labels[sure][overlap.argmax(dim=1)].tolist() == [0, 1]
     assert found.mask_probabilities is not None
     assert (found.mask_probabilities[sure].mean(dim=(1, 2)) > 0.5).all()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_two_halves_with_shared_counts_are_one_batch(dims: int) -> None:
+    torch.manual_seed(0)
+    network = build_model(tiny_model(dims))
+    images = torch.randn(2, 1, *SHAPE[dims])
+    targets = [objects(dims), nothing(dims)]
+    whole = network.losses(images, targets, seeds=[5, 6])
+    counts: list[torch.Tensor] = []
+
+    def noted(own: torch.Tensor) -> torch.Tensor:
+        counts.append(own)
+        return own
+
+    for i in range(2):
+        network.losses(images[i : i + 1], targets[i : i + 1], seeds=[5 + i], share_counts=noted)
+    shared = (counts[0] + counts[1]) / 2
+    halves = [
+        network.losses(images[i : i + 1], targets[i : i + 1], seeds=[5 + i], share_counts=lambda _: shared)
+        for i in range(2)
+    ]
+    for name, value in whole.items():
+        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, value, rtol=1e-5, atol=1e-6)

@@ -115,3 +115,21 @@ def test_sampling_follows_the_seed() -> None:
 
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+def test_hard_negatives_are_those_that_look_like_objects() -> None:
+    matches = torch.full((1000,), BACKGROUND)
+    hardness = torch.arange(1000.0)
+    _, negative = sample(matches, count=10, positive_fraction=0.5, hardness=hardness)
+    assert len(negative) == 10
+    assert int(negative.min()) >= 800  # the pool holds twenty times as many
+
+
+def test_a_generator_decides_the_sample() -> None:
+    matches = torch.cat([torch.zeros(50, dtype=torch.int64), torch.full((500,), BACKGROUND)])
+
+    def drawn(seed: int) -> torch.Tensor:
+        return torch.cat(sample(matches, count=20, positive_fraction=0.5, random=torch.Generator().manual_seed(seed)))
+
+    assert torch.equal(drawn(3), drawn(3))
+    assert not torch.equal(drawn(3), drawn(4))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from medmaskrcnn.models.mask_rcnn import Targets
+from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.training.augment import AugmentSettings, draw_sample
 from medmaskrcnn.training.cases import LabelledCase, Occupancy
 
