@@ -17,6 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,17 +30,23 @@ from medmaskrcnn.models.model_file import model_sha256, read_model, resolve_mode
 from medmaskrcnn.postprocess.found import Found, paste, to_instances
 from medmaskrcnn.postprocess.link_slices import link_slices
 from medmaskrcnn.postprocess.merge_tiles import Tile, merge_tiles, tile_starts
-from medmaskrcnn.preprocess.prepare import Preprocessed, pad_to_multiple, prepare
+from medmaskrcnn.preprocess.prepare import Preprocessed, Window, pad_to_multiple, prepare
 from medmaskrcnn.preprocess.suitable import check_suitable, is_out_of_domain
 from medmaskrcnn.results.measure import measure_instances
 from medmaskrcnn.runtime.device import choose_device
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
+from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
 
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0..1."""
 
+Region = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""Half-open voxel indices of a part of the scan: low D, H, W, then high D, H, W."""
+
 DEFAULT_MODEL = "phantom-ct"
+REGION_MARGIN = 32
+"""The network's voxels around a region that are looked at with it: one cell of its coarsest level."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +92,7 @@ def segment(
     classes: Sequence[str] | None = None,
     series: str | None = None,
     allow_out_of_domain: bool = False,
+    region: Region | None = None,
     progress: Progress | None = None,
 ) -> CaseResult:
     """Find, outline and measure every instance in one scan.
@@ -97,6 +105,8 @@ def segment(
         classes: Names of the classes to report; all by default.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
         allow_out_of_domain: Run a model on a scan that it was not made for; the result is stamped.
+        region: Look only here, and report only what has a voxel here: half-open voxel indices (low D, H, W),
+            (high D, H, W) of the scan. Intensities are still those of the whole scan, and the result lies in its grid.
         progress: Called with a stage (``read``, ``prepare``, ``find``, ``measure``) and its share done, 0..1.
 
     Returns:
@@ -106,7 +116,7 @@ def segment(
         ReadError: if the scan cannot be read.
         ModelFileError: if the model cannot.
         UnsuitableScanError: if they do not fit each other.
-        ValueError: if a class, score or device is unknown.
+        ValueError: if a class, score or device is unknown, or the region lies outside of the scan.
 
     Example:
         >>> result = medmaskrcnn.segment("study/", model="phantom-ct")  # doctest: +SKIP
@@ -131,12 +141,13 @@ def segment(
 
     tell("prepare", 0.0)
     prepared = prepare(volume, settings.preprocess)
+    window = prepared.whole if region is None else _window(prepared, region, volume)
     tell("prepare", 1.0)
     clock.lap("prepare")
 
     tell("find", 0.0)
     find = find_in_tiles if settings.model.spatial_dims == 3 else find_in_slices
-    found = _one_of_each([f for f in find(loaded, prepared, tell) if f.label in wanted], settings)
+    found = _one_of_each([f for f in find(loaded, prepared, tell, window) if f.label in wanted], settings)
     clock.lap("find")
 
     tell("measure", 0.0)
@@ -147,21 +158,51 @@ def segment(
         turned_shape=prepared.turned_shape,
         axes=prepared.axes,
     )
+    if region is not None:
+        candidates = candidates.select([i for i in range(len(candidates)) if _meets(candidates, i, region)])
     measurements = measure_instances(volume, candidates)
     clock.lap("measure")
     tell("measure", 1.0)
     record = _record(loaded, volume, threshold, classes, warnings)
+    if region is not None:
+        record.settings["region"] = [list(corner) for corner in region]
     return CaseResult(candidates, threshold, measurements, record, _run(clock, volume))
 
 
-def find_in_tiles(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -> list[Found]:
-    """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object."""
+def _window(prepared: Preprocessed, region: Region, volume: Volume) -> Window:
+    """The network's voxels that are looked at for a region of the scan."""
+    for a, b, n in zip(*region, volume.grid.shape, strict=True):
+        if not 0 <= a < b <= n:
+            raise ValueError(f"region must lie in the scan of shape {volume.grid.shape}, got {region}")
+    return prepared.window(prepared.box_in_turned([*region[0], *region[1]]), margin=REGION_MARGIN)
+
+
+def _meets(found: Instances, i: int, region: Region) -> bool:
+    """Whether an object has a voxel in a region of the scan."""
+    start = found.mask_starts[i].tolist()
+    inside = tuple(slice(max(0, a - s), max(0, b - s)) for a, b, s in zip(*region, start, strict=True))
+    return bool(found.masks[i][inside].any())
+
+
+def find_in_tiles(
+    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+) -> list[Found]:
+    """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object.
+
+    Args:
+        loaded: The model.
+        prepared: The scan as its network sees it.
+        tell: Called with ``"find"`` and the share done.
+        part: The network's voxels to walk over, by default all.
+    """
     settings, inference = loaded.settings, loaded.settings.inference
-    scale, windows = prepared.scale, tile_windows(prepared.tensor.shape[1:], inference)
+    first, end = part or prepared.whole
+    scale, windows = prepared.scale, tile_windows(np.subtract(end, first).tolist(), inference)
     found: list[tuple[Found, Tile]] = []
-    for done, (low, high) in enumerate(windows):
-        window = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-        (detections,) = _detect(loaded, window[None], [window.shape[1:]])
+    for done, window in enumerate(windows):
+        low, high = (np.add(corner, first).tolist() for corner in window)
+        image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+        (detections,) = _detect(loaded, image[None], [image.shape[1:]])
         tile = _tile(low, high, scale)
         found += [(f, tile) for f in _paste(detections, low, scale, prepared.turned_shape, settings)]
         tell("find", (done + 1) / len(windows))
@@ -177,17 +218,23 @@ def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tup
     ]
 
 
-def find_in_slices(loaded: LoadedModel, prepared: Preprocessed, tell: Progress) -> list[Found]:
-    """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects."""
+def find_in_slices(
+    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+) -> list[Found]:
+    """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects.
+
+    Arguments as :func:`find_in_tiles`; of ``part`` the slices count alone, each is looked at whole.
+    """
     settings, inference = loaded.settings, loaded.settings.inference
-    depth, plane = prepared.tensor.shape[1], tuple(prepared.tensor.shape[2:])
-    slices: list[list[Found]] = []
-    for first in range(0, depth, inference.slices_per_batch):
-        last = min(first + inference.slices_per_batch, depth)
+    begin, end = (corner[0] for corner in part or prepared.whole)
+    plane = tuple(prepared.tensor.shape[2:])
+    slices: list[list[Found]] = [[]] * begin
+    for first in range(begin, end, inference.slices_per_batch):
+        last = min(first + inference.slices_per_batch, end)
         batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
         for detections in _detect(loaded, batch, [plane] * len(batch)):
             slices.append(_paste(detections, (0, 0), prepared.scale[1:], prepared.turned_shape[1:], settings))
-        tell("find", len(slices) / depth)
+        tell("find", (len(slices) - begin) / (end - begin))
     return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
 
 

@@ -6,10 +6,12 @@ for boxes and masks with what :class:`Preprocessed` records, all that the rooms 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from medmaskrcnn.config import PreprocessSettings
@@ -18,6 +20,9 @@ from medmaskrcnn.preprocess.orientation import choose_axes
 from medmaskrcnn.preprocess.resize import resize
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.volume import Volume
+
+Window = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""Half-open low and high indices D, H, W."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,29 @@ class Preprocessed:
         """Scan voxels per network voxel along the network's D, H, W."""
         d, h, w = (a / b for a, b in zip(self.turned_shape, self.tensor.shape[1:], strict=True))
         return d, h, w
+
+    def box_in_turned(self, box_vox: ArrayLike) -> NDArray[np.float64]:
+        """A box ``(6,)`` of the scan's voxels, minima then maxima along D, H, W, in those of the turned scan."""
+        order = self.axes.order
+        stored = tuple(self.turned_shape[order.index(axis)] for axis in range(3))
+        return np.asarray(self.axes.apply_boxes(np.asarray(box_vox, np.float64)[None], stored)[0])
+
+    def window(self, box_turned: NDArray[np.float64], *, margin: int) -> Window:
+        """The network's voxels that hold a box of the turned scan and ``margin`` voxels around it, as far as there are.
+
+        Returns:
+            Half-open low and high indices D, H, W into :attr:`tensor`.
+        """
+        edges = zip(box_turned[:3], box_turned[3:], self.scale, self.tensor.shape[1:], strict=True)
+        ends = [(max(0, math.floor(a / f) - margin), min(n, math.ceil(b / f) + margin)) for a, b, f, n in edges]
+        (d0, d1), (h0, h1), (w0, w1) = ends
+        return (d0, h0, w0), (d1, h1, w1)
+
+    @property
+    def whole(self) -> Window:
+        """The window that holds everything."""
+        _, d, h, w = self.tensor.shape
+        return (0, 0, 0), (d, h, w)
 
 
 def prepare(volume: Volume, settings: PreprocessSettings) -> Preprocessed:

@@ -44,6 +44,19 @@ class AxisMap:
         )
         return d, h, w
 
+    def apply_boxes(self, boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Boxes ``(N, 6)`` (minima, then maxima) in the scan's axes, in the network's.
+
+        Args:
+            boxes: Coordinates or half-open indices in voxels.
+            shape: Voxels of the scan along D, H, W.
+        """
+        low, high = boxes[:, list(self.order)], boxes[:, [3 + axis for axis in self.order]]
+        extent = np.array([shape[axis] for axis in self.order])
+        return np.concatenate(
+            [np.where(self.flips, extent - high, low), np.where(self.flips, extent - low, high)], axis=1
+        )
+
     def undo(self, array: NDArray[Any]) -> NDArray[Any]:
         """``(..., D, H, W)`` in the network's axes back to the scan's (a view)."""
         lead = array.ndim - 3
