@@ -212,7 +212,7 @@ def test_it_learns_an_image_by_heart(tiny_model: Tiny) -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_two_halves_with_shared_counts_are_one_batch(dims: int) -> None:
+def test_two_halves_with_shared_counts_are_one_batch(dims: int, tiny_model: Tiny) -> None:
     torch.manual_seed(0)
     network = build_model(tiny_model(dims))
     images = torch.randn(2, 1, *SHAPE[dims])
