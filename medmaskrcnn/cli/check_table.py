@@ -1,0 +1,41 @@
+"""What the check before training found, as tables for people."""
+
+from __future__ import annotations
+
+from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.tables import print_table
+from medmaskrcnn.training.check import ClassRow, ManifestReport
+
+_SHOWN = 20  # warnings and notes; errors are all shown
+
+
+def print_report(report: ManifestReport) -> None:
+    """Classes and splits on stdout, findings on stderr (every error, the first warnings and notes)."""
+    manifest = report.manifest
+    title = f"{manifest.name}: {len(manifest.cases)} cases, {len(report.facts)} of them readable"
+    numbers = ("objects", "cases", "smallest", "median", "largest")
+    rows = [[row.class_name, str(row.objects), str(row.cases), *_sizes(row)] for row in report.class_rows()]
+    print_table(title, ["class", *numbers], rows, numbers=numbers)
+    header = ["split", "cases", "patients", "objects", "empty cases"]
+    print_table(
+        "Splits",
+        header,
+        [[r.split, str(r.cases), str(r.patients), str(r.objects), str(r.empty)] for r in report.split_rows()],
+        numbers=header[1:],
+    )
+    _tell_findings(report)
+
+
+def _tell_findings(report: ManifestReport) -> None:
+    milder = [finding for finding in report.findings if finding.level != "error"]
+    for finding in (*report.errors, *milder[:_SHOWN]):
+        tell(finding.level, finding.text)
+    if len(milder) > _SHOWN:
+        tell("note", f"{len(milder) - _SHOWN} further warnings and notes are not shown")
+    if not report.findings:
+        say("Nothing was found that would spoil a training.")
+
+
+def _sizes(row: ClassRow) -> tuple[str, ...]:
+    """Longest sides of the objects' boxes: smallest, median, largest."""
+    return tuple(f"{size:.3g} {row.unit}" for size in row.sizes) if row.sizes else ("", "", "")
