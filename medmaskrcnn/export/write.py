@@ -20,6 +20,7 @@ from medmaskrcnn.dicom.deidentify import deidentified_result, without_places
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.coco import write_coco
 from medmaskrcnn.export.dicom_files import DICOM_FORMATS, write_dicom_object
+from medmaskrcnn.export.dicom_object import AlgorithmType
 from medmaskrcnn.export.meshes import mesh_names, write_mesh
 from medmaskrcnn.export.nifti import write_label_map
 from medmaskrcnn.export.preview import write_preview
@@ -126,10 +127,18 @@ def _writers(
     writers: dict[str, Callable[[Path], None]] = {}
     for name in chosen:
         if name in DICOM_FORMATS and source is not None:
-            writers[name] = partial(write_dicom_object, name, result, source, label_map=label_map_seg)
+            writers[name] = partial(
+                write_dicom_object, name, result, source, label_map=label_map_seg, algorithm=_algorithm(result)
+            )
         else:
             writers[name] = partial(_WRITERS[name], result, volume)
     return writers
+
+
+def _algorithm(result: CaseResult) -> AlgorithmType:
+    """Thresholds alone are settings; what a person decided about single instances makes a result semiautomatic."""
+    review = result.review
+    return "SEMIAUTOMATIC" if review and (review.accepted or review.rejected or review.changed) else "AUTOMATIC"
 
 
 def _write_all(folder: Path, targets: dict[str, Path], writers: dict[str, Callable[[Path], None]]) -> None:

@@ -58,6 +58,23 @@ class RunRecord:
     out_of_domain: bool = False
 
 
+@dataclass(frozen=True)
+class Review:
+    """What a person made of the candidates: decides, before any score, what is in the result.
+
+    Attributes:
+        accepted: Indices of candidates that are in the result whatever their score.
+        rejected: Indices of candidates that are not, whatever their score.
+        changed: Indices of candidates whose mask or class a person drew or changed.
+        class_thresholds: Score threshold of a class, by name, where it is not the result's.
+    """
+
+    accepted: tuple[int, ...] = ()
+    rejected: tuple[int, ...] = ()
+    changed: tuple[int, ...] = ()
+    class_thresholds: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class CaseResult:
     """Instances of one scan with measurements and provenance.
@@ -68,6 +85,7 @@ class CaseResult:
         measurements: One per candidate, in the same order.
         record: See :class:`RunRecord`.
         run: What varies from run to run: times in seconds, host, paths. Goes into ``run.json`` alone.
+        review: What a person decided about the candidates; ``None`` if nobody has looked.
     """
 
     candidates: Instances
@@ -75,12 +93,17 @@ class CaseResult:
     measurements: tuple[Measurement, ...]
     record: RunRecord
     run: dict[str, Any] = field(default_factory=dict)
+    review: Review | None = None
 
     def __post_init__(self) -> None:
         if len(self.measurements) != len(self.candidates):
             raise ValueError(
                 f"{len(self.candidates)} instances need as many measurements, got {len(self.measurements)}"
             )
+        if self.review is not None:
+            named = {*self.review.accepted, *self.review.rejected, *self.review.changed}
+            if not named <= set(range(len(self.candidates))):
+                raise ValueError(f"the review names candidates that are not there: {sorted(named)}")
 
     @property
     def kept(self) -> list[int]:
@@ -89,12 +112,18 @@ class CaseResult:
         The position in this list plus one is the instance's ``id``: its value in the label map. Candidates
         without a voxel are left out.
         """
-        found = [
-            i
-            for i in range(len(self.candidates))
-            if self.candidates.scores[i] >= np.float32(self.score_threshold) and self.candidates.masks[i].size
-        ]
+        found = [i for i in range(len(self.candidates)) if self._is_kept(i) and self.candidates.masks[i].size]
         return sorted(found, key=lambda i: (int(self.candidates.labels[i]), -float(self.candidates.scores[i]), i))
+
+    def _is_kept(self, i: int) -> bool:
+        """Whether a person took the candidate in, or its score does."""
+        threshold, score = self.score_threshold, self.candidates.scores[i]
+        if self.review is not None:
+            if i in self.review.accepted or i in self.review.rejected:
+                return i in self.review.accepted
+            name = self.candidates.class_names[self.candidates.labels[i]]
+            threshold = self.review.class_thresholds.get(name, threshold)
+        return bool(score >= np.float32(threshold))
 
     @property
     def instances(self) -> Instances:

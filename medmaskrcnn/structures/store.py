@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medmaskrcnn.errors import OutputError, ReadError
-from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
+from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import BoolArray, Instances
 
@@ -72,6 +72,7 @@ class _Header:
     score_threshold: float
     measurements: tuple[Measurement, ...]
     record: RunRecord
+    review: Review | None = None
 
 
 _HEADER = TypeAdapter(_Header)
@@ -142,6 +143,8 @@ def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
         "measurements": [asdict(m) for m in result.measurements],
         "record": asdict(result.record),
     }
+    if result.review is not None:
+        header["review"] = asdict(result.review)
     text = json.dumps(header, sort_keys=True, default=_plain)
     bits = [np.packbits(mask, axis=None) for mask in found.masks]
     return {
@@ -193,7 +196,7 @@ def _read_case(archive: zipfile.ZipFile, source: Path, max_mask_voxels: int) -> 
     rows = {name: _read_array(archive, name, dtype, (n, *tail)) for name, (dtype, tail) in _ROWS.items()}
     masks = _read_masks(archive, source, rows.pop("mask_shapes"), grid.shape, max_mask_voxels)
     found = Instances(grid=grid, class_names=header.class_names, masks=masks, **rows)
-    return CaseResult(found, header.score_threshold, header.measurements, header.record)
+    return CaseResult(found, header.score_threshold, header.measurements, header.record, review=header.review)
 
 
 def _read_header(archive: zipfile.ZipFile, source: Path) -> _Header:
