@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from uuid import uuid4
 
 import nibabel as nib
 import numpy as np
@@ -32,6 +30,7 @@ from medmaskrcnn.io.labels import load_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.results.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
+from medmaskrcnn.structures.files import replacing
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.store import load_case, save_case
 from medmaskrcnn.structures.volume import Volume
@@ -137,7 +136,7 @@ def write_labels(labels: Labels, target: Path, form: str, *, label_map: bool, de
     if deidentify:
         result = deidentified_result(result)
 
-    def write(path: Path) -> None:
+    with replacing(target) as path:
         if form in DICOM_FORMATS:
             write_dicom_object(form, result, source, path, label_map=label_map, algorithm=labels.algorithm)
         elif form == "npz":
@@ -153,8 +152,6 @@ def write_labels(labels: Labels, target: Path, form: str, *, label_map: bool, de
                     write_coco(result, stream)
                 else:
                     write_report(result, _scan(labels, form), stream)
-
-    _replacing(target, write)
 
 
 def _scan(labels: Labels, form: str) -> Volume:
@@ -207,30 +204,14 @@ def write_scan(scan: Volume, target: Path) -> None:
     image.set_qform(None if _sheared(scan) else affine_xyz(scan.grid), 0 if _sheared(scan) else code)
     image.header.set_xyzt_units("mm" if scan.grid.spacing_known else "unknown")
 
-    def write(path: Path) -> None:
-        with path.open("wb") as stream:
-            if target.suffix == ".gz":
-                with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as packed:
-                    image.to_stream(packed)
-            else:
-                image.to_stream(stream)
-
-    _replacing(target, write)
+    with replacing(target) as path, path.open("wb") as stream:
+        if target.suffix == ".gz":
+            with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(stream)
 
 
 def _sheared(scan: Volume) -> bool:
     unit = scan.affine_vox_to_ras[:3, :3] / np.asarray(scan.grid.voxel_size)
     return bool(np.abs(unit.T @ unit - np.eye(3)).max() > 1e-5)
-
-
-def _replacing(target: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the target, then take its place."""
-    temporary = target.with_name(f".{uuid4().hex}.partial")
-    try:
-        write(temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -26,18 +26,17 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
+from medmaskrcnn.structures.files import replacing
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import BoolArray, Instances
 
@@ -94,16 +93,8 @@ def save_case(result: CaseResult, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     arrays = _arrays(result)
-    temporary = target.with_name(f".{target.name}.{uuid4().hex}")
-    try:
-        with temporary.open("xb") as stream:
-            _write_zip(stream, arrays)
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(target) as temporary, temporary.open("xb") as stream:
+        _write_zip(stream, arrays)
 
 
 def load_case(path: str | os.PathLike[str], *, max_mask_voxels: int = MAX_MASK_VOXELS) -> CaseResult:
