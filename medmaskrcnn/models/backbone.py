@@ -18,6 +18,7 @@ from medmaskrcnn.config import BackboneSettings
 
 _STAGES: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "light": ("basic", (1, 1, 1, 1)),
+    "resnet10": ("basic", (1, 1, 1, 1)),
     "resnet18": ("basic", (2, 2, 2, 2)),
     "resnet34": ("basic", (3, 4, 6, 3)),
     "resnet50": ("bottleneck", (3, 4, 6, 3)),

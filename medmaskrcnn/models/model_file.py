@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.errors import ModelFileError, OutputError
+from medmaskrcnn.models.torchvision_files import PREFIX, SUFFIXES, torchvision_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +40,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of a shipped model, by name, or of any other, by path.
+    """The file of a shipped model, by name, or of any other, by path; ``torchvision:...`` for torchvision's weights.
 
     Raises:
         ModelFileError: if there is neither.
@@ -47,6 +48,8 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     shipped = shipped_models()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
+    if str(name_or_path).startswith(PREFIX):
+        return torchvision_file(str(name_or_path))
     path = Path(name_or_path)
     if path.is_file():
         return path
@@ -55,12 +58,16 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def read_model_settings(path: str | os.PathLike[str]) -> ModelFileSettings:
-    """Settings and card of a model file, from its header alone (torch is not imported).
+    """Settings and card of a model file, from its header alone (torch is imported for torchvision's files only).
 
     Raises:
         ModelFileError: if the file is no model of ours, damaged, or made by a newer version.
     """
     path = Path(path)
+    if path.suffix in SUFFIXES:
+        from medmaskrcnn.models.weights import read_torchvision_settings
+
+        return read_torchvision_settings(path)
     return _settings_of(path, _read_header(path))
 
 
@@ -169,7 +176,7 @@ def _checksum(header: dict[str, Any], body: bytes) -> str:
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSettings]:
-    """The network of a model file, in float32 on the CPU, in evaluation mode.
+    """The network of a model file (ours, or torchvision's ``.pth``), in float32 on the CPU, in evaluation mode.
 
     Raises:
         ModelFileError: if the file is damaged or its weights do not fit its settings.
@@ -179,8 +186,11 @@ def read_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSetting
     from safetensors.torch import load
 
     from medmaskrcnn.models.build import build_model
+    from medmaskrcnn.models.weights import read_torchvision_model
 
     path = Path(path)
+    if path.suffix in SUFFIXES:
+        return read_torchvision_model(path)
     header = _read_header(path)
     settings = _settings_of(path, header)
     data = path.read_bytes()

@@ -28,9 +28,13 @@ from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.model_file import one_line
+from medmaskrcnn.models.torchvision_files import COCO_CLASSES, COCO_V1_HASH, check_hash
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_NOT_OURS = "this is not a state dict of maskrcnn_resnet50_fpn"
+_OF_V2 = r"^(rpn\.head\.conv\.1\.|roi_heads\.box_head\.0\.)"  # a second RPN convolution, convolutions in the box head
 
 _RENAMES = (
     (r"^backbone\.body\.", "pyramid.backbone.resnet."),
@@ -74,7 +78,13 @@ def torchvision_settings(
         mean=_IMAGENET_MEAN,
         std=_IMAGENET_STD,
     )
-    card = ModelCard(name="torchvision-maskrcnn-resnet50-fpn", summary="Converted from torchvision's state dict.")
+    card = ModelCard(
+        name="torchvision-maskrcnn-resnet50-fpn",
+        summary="Mask R-CNN with torchvision's weights, for photographs.",
+        data="COCO 2017 (80 classes of everyday things), unless the weights were trained on.",
+        licence="BSD-3-Clause (torchvision)",
+        limits=("Made for photographs, not for medical scans.",),
+    )
     return ModelFileSettings(card=card, model=model, preprocess=preprocess)
 
 
@@ -88,35 +98,78 @@ def convert_torchvision(state: dict[str, Tensor], settings: ModelFileSettings) -
     Raises:
         ModelFileError: if a weight is missing, left over or of another shape.
     """
-    converted = {_our_name(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    if any(re.match(_OF_V2, name) for name in state):
+        raise ModelFileError(f"{_NOT_OURS}: this is v2, whose normalised convolutions in the heads our network has not")
     model = build_model(settings.model)
     try:
-        for kind in ("weight", "bias"):
-            for name in (f"rpn_head.deltas.{kind}", f"box_head.deltas.{kind}"):
-                converted[name] = _swap_xy(converted[name])
-            name = f"mask_head.logits.{kind}"
-            converted[name] = converted[name][1:]  # torchvision predicts a mask for the background too
-        model.load_state_dict(converted)
-    except KeyError as error:
-        raise ModelFileError(f"this is not a state dict of maskrcnn_resnet50_fpn: it lacks {error}") from error
-    except (RuntimeError, IndexError) as error:
-        raise ModelFileError(f"this is not a state dict of maskrcnn_resnet50_fpn: {one_line(error)}") from error
+        model.load_state_dict(our_names(state))
+    except RuntimeError as error:
+        raise ModelFileError(f"{_NOT_OURS}: {one_line(error)}") from error
     return model.eval()
 
 
-def read_torchvision(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict that torchvision saved (``.pth``); only tensors are unpickled.
+def read_torchvision_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSettings]:
+    """The network of a file of torchvision's ``maskrcnn_resnet50_fpn``, in evaluation mode, and its settings.
 
     Raises:
-        ModelFileError: if the file holds anything else.
+        ModelFileError: if the file's checksum is wrong or it holds another network.
     """
+    state = read_state_dict(path)
+    settings = _settings_of(state, Path(path))
+    return convert_torchvision(state, settings), settings
+
+
+def read_torchvision_settings(path: str | os.PathLike[str]) -> ModelFileSettings:
+    """The settings alone: COCO's class names, or numbers where the file has another count of classes.
+
+    Raises:
+        ModelFileError: as for :func:`read_torchvision_model`.
+    """
+    return _settings_of(read_state_dict(path), Path(path))
+
+
+def _settings_of(state: dict[str, Tensor], path: Path) -> ModelFileSettings:
+    bias = state.get("roi_heads.box_predictor.cls_score.bias")
+    if bias is None or bias.ndim != 1 or len(bias) < 2:
+        raise ModelFileError(f"{path} is not a state dict of maskrcnn_resnet50_fpn: it has no classes")
+    # torchvision runs its own COCO weights with an epsilon of 0, and networks built without them with 1e-5
+    return torchvision_settings(torchvision_classes(len(bias)), norm_eps=0.0 if COCO_V1_HASH in path.name else 1e-5)
+
+
+def torchvision_classes(outputs: int) -> tuple[str, ...]:
+    """Names of the classes of a network with so many outputs, background among them: COCO's, or numbers."""
+    return COCO_CLASSES if outputs == len(COCO_CLASSES) + 1 else tuple(f"class {i}" for i in range(1, outputs))
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict (``.pth``), bare or under ``state_dict`` in a checkpoint; only tensors are unpickled.
+
+    Raises:
+        ModelFileError: if the checksum in its name is wrong, or the file holds anything else.
+    """
+    check_hash(Path(path))
     try:
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
         raise ModelFileError(f"cannot read {path} as a state dict of tensors: {one_line(error)}") from error
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelFileError(f"{path} does not hold a state dict of tensors")
-    return state
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of torchvision's detectors with a ResNet-FPN under our names and in our order of axes."""
+    ours = {_our_name(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    for kind in ("weight", "bias"):
+        for name in (f"rpn_head.deltas.{kind}", f"box_head.deltas.{kind}"):
+            if name in ours and len(ours[name]) % 4 == 0:
+                ours[name] = _swap_xy(ours[name])
+        name = f"mask_head.logits.{kind}"
+        if name in ours:
+            ours[name] = ours[name][1:]  # torchvision predicts a mask for the background too
+    return ours
 
 
 def _our_name(name: str) -> str:

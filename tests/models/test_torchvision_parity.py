@@ -18,7 +18,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.weights import convert_torchvision, read_torchvision, torchvision_settings
+from medmaskrcnn.models.weights import convert_torchvision, read_state_dict, torchvision_settings
 from medmaskrcnn.preprocess.prepare import pad_to_multiple, prepare
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Volume
@@ -186,7 +186,7 @@ def test_reading_state_dicts(tmp_path: Path) -> None:
     torch.save({"a": 3}, tmp_path / "number.pth")
     torch.save({"a": Path("x")}, tmp_path / "object.pth")
     (tmp_path / "text.pth").write_text("no weights at all")
-    assert torch.equal(read_torchvision(tmp_path / "good.pth")["a"], torch.arange(3.0))
+    assert torch.equal(read_state_dict(tmp_path / "good.pth")["a"], torch.arange(3.0))
     for name in ("number.pth", "object.pth", "text.pth", "absent.pth"):
         with pytest.raises(ModelFileError, match=name):
-            read_torchvision(tmp_path / name)
+            read_state_dict(tmp_path / name)
