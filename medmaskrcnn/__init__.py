@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medmaskrcnn.batch.run import batch as batch
     from medmaskrcnn.errors import MedMaskRCNNError as MedMaskRCNNError
+    from medmaskrcnn.explain.trace import trace as trace
     from medmaskrcnn.export.write import write_result as write_result
     from medmaskrcnn.io.discover import describe as describe
     from medmaskrcnn.io.read import read_volume as read_volume
@@ -32,6 +34,7 @@ _HOMES = {
     "Instances": "structures.instances",
     "MedMaskRCNNError": "errors",
     "Volume": "structures.volume",
+    "batch": "batch.run",
     "describe": "io.discover",
     "load_case": "structures.store",
     "load_model": "pipeline",
@@ -39,6 +42,7 @@ _HOMES = {
     "save_case": "structures.store",
     "segment": "pipeline",
     "shipped_models": "models.model_file",
+    "trace": "explain.trace",
     "write_result": "export.write",
 }
 

@@ -46,7 +46,12 @@ def _name(path: Path, depth: int) -> str:
     stem = parts[-1]
     extension = next((e for e in _EXTENSIONS if stem.lower().endswith(e) and len(stem) > len(e)), "")
     parts[-1] = stem[: len(stem) - len(extension)]
-    safe = re.sub(r"[^\w.-]+", "_", "_".join(parts)).strip("._-")[-MAX_LENGTH:] or "scan"
+    return safe_name("_".join(parts))
+
+
+def safe_name(text: str) -> str:
+    """``text`` as a name of one folder that every file system takes."""
+    safe = re.sub(r"[^\w.-]+", "_", text).strip("._-")[-MAX_LENGTH:] or "scan"
     return f"_{safe}" if safe.partition(".")[0].lower() in _RESERVED else safe
 
 

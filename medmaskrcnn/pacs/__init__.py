@@ -1,0 +1,1 @@
+"""Scans out of an archive and results into it: DICOMweb and DIMSE."""
