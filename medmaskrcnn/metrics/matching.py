@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medmaskrcnn.metrics.overlap import intersections
+from medmaskrcnn.metrics.assignment import assign
+from medmaskrcnn.metrics.overlap import over_union
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.overlap import voxel_counts
+from medmaskrcnn.structures.overlap import shared_voxel_counts, voxel_counts
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def greedy_pairs(
 
     Args:
         iou: ``(N, M)`` agreement of N predictions with M references.
-        scores: ``(N,)``; ties go to the earlier prediction.
+        scores: ``(N,)``; ties go to the earlier prediction, and of equal IoUs the later reference is taken.
         predicted_classes: N class names.
         reference_classes: M class names.
         iou_threshold: In (0, 1].
@@ -108,15 +109,21 @@ def greedy_pairs(
         raise ValueError(f"iou must have shape {expected} and scores {expected[:1]}, got {iou.shape}, {scores.shape}")
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must lie in (0, 1], got {iou_threshold}")
-    same_class = np.asarray(predicted_classes, object)[:, None] == np.asarray(reference_classes, object)[None, :]
-    free = np.where(same_class, iou, 0.0)
-    pairs = []
-    for i in np.argsort(-scores, kind="stable"):
-        if free.shape[1] and free[i].max() >= iou_threshold:
-            j = int(free[i].argmax())
-            pairs.append((int(i), j))
-            free[:, j] = 0.0
-    return pairs
+    order = np.argsort(-scores, kind="stable")
+    names = {name: k for k, name in enumerate(dict.fromkeys((*predicted_classes, *reference_classes)))}
+    groups = np.array([names[predicted_classes[i]] for i in order], np.int64)
+    same_class = groups[:, None] == np.array([names[name] for name in reference_classes], np.int64)[None, :]
+    turn, j = np.nonzero(same_class & (iou[order] > 0))
+    matched = assign(
+        turn,
+        j,
+        iou[order][turn, j],
+        groups,
+        thresholds=np.array([iou_threshold], np.float64),
+        set_aside=np.zeros((len(reference_classes), 1), np.bool_),
+        crowd=np.zeros(len(reference_classes), np.bool_),
+    )[:, 0, 0]
+    return [(int(order[k]), int(j[pair])) for k, pair in enumerate(matched) if pair >= 0]
 
 
 def match_case(predicted: Instances, reference: Instances, *, iou_threshold: float = 0.5) -> CaseSummary:
@@ -130,9 +137,9 @@ def match_case(predicted: Instances, reference: Instances, *, iou_threshold: flo
     Raises:
         ValueError: if the two lie on different grids or the threshold is out of range.
     """
-    shared = intersections(predicted, reference)
+    shared = shared_voxel_counts(predicted, reference)
     size, true_size = voxel_counts(predicted), voxel_counts(reference)
-    iou = shared / np.maximum(size[:, None] + true_size[None, :] - shared, 1)
+    iou = over_union(shared, size, true_size)
     names = [reference.class_names[label] for label in reference.labels]
     pairs = greedy_pairs(
         iou,

@@ -1,4 +1,4 @@
-"""How well two masks agree: Dice and intersection over union, on arrays and on the crops of instances.
+"""How well two masks or boxes agree: Dice and intersection over union, on arrays and on the crops of instances.
 
 With the voxel sets A and B: Dice = 2 |A and B| / (|A| + |B|), IoU = |A and B| / |A or B|. Counts are exact
 integers and the division is done in float64, as pycocotools does.
@@ -6,12 +6,14 @@ integers and the division is done in float64, as pycocotools does.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import BoolArray, Instances
-from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels, voxel_counts
+from medmaskrcnn.structures.overlap import shared_voxel_counts, voxel_counts
 
 
 def dice(first: BoolArray, second: BoolArray) -> float:
@@ -32,18 +34,6 @@ def dice(first: BoolArray, second: BoolArray) -> float:
     return 2 * int(np.count_nonzero(first & second)) / total if total else 1.0
 
 
-def intersections(first: Instances, second: Instances) -> NDArray[np.int64]:
-    """``(N, M)`` int64: voxels that mask ``i`` of ``first`` shares with mask ``j`` of ``second``.
-
-    Raises:
-        ValueError: if the two do not lie on grids of one shape.
-    """
-    shared = np.zeros((len(first), len(second)), np.int64)
-    for i, j in meeting_pairs(first, second):
-        shared[i, j] = shared_voxels(first, i, second, j)
-    return shared
-
-
 def mask_iou(first: Instances, second: Instances) -> FloatArray:
     """``(N, M)`` float64: intersection over union of every mask of ``first`` with every one of ``second``.
 
@@ -52,6 +42,46 @@ def mask_iou(first: Instances, second: Instances) -> FloatArray:
     Raises:
         ValueError: if the two do not lie on grids of one shape.
     """
-    shared = intersections(first, second)
-    union = voxel_counts(first)[:, None] + voxel_counts(second)[None, :] - shared
-    return np.asarray(shared / np.maximum(union, 1))
+    return over_union(shared_voxel_counts(first, second), voxel_counts(first), voxel_counts(second))
+
+
+def box_intersections(first: NDArray[np.floating], second: NDArray[np.floating]) -> FloatArray:
+    """``(N, M)`` float64: area or volume that boxes ``(N, 2S)`` and ``(M, 2S)`` share, in voxels.
+
+    Raises:
+        ValueError: if a side is no array of boxes, or the two differ in their number of axes.
+    """
+    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or first.shape[1] % 2:
+        raise ValueError(f"boxes must have shapes (N, 2S) and (M, 2S), got {first.shape} and {second.shape}")
+    a, b, dims = first.astype(np.float64), second.astype(np.float64), first.shape[1] // 2
+    shared = np.ones((len(a), len(b)))
+    for axis in range(dims):
+        low = np.maximum.outer(a[:, axis], b[:, axis])
+        high = np.minimum.outer(a[:, dims + axis], b[:, dims + axis])
+        shared *= np.maximum(high - low, 0)
+    return shared
+
+
+def box_volumes(boxes: NDArray[np.floating]) -> FloatArray:
+    """``(N,)`` float64: area or volume of boxes ``(N, 2S)`` in voxels; 0 where one is turned inside out."""
+    dims = boxes.shape[1] // 2
+    extents = boxes[:, dims:].astype(np.float64) - boxes[:, :dims].astype(np.float64)
+    return np.asarray(np.maximum(extents, 0).prod(axis=1))
+
+
+def over_union(
+    shared: NDArray[Any], sizes: NDArray[Any], true_sizes: NDArray[Any], *, crowd: BoolArray | None = None
+) -> FloatArray:
+    """``(N, M)`` float64: what each of N predictions shares with each of M references, as a share of their union.
+
+    Args:
+        shared: ``(N, M)`` voxels in common.
+        sizes: ``(N,)`` of the predictions.
+        true_sizes: ``(M,)`` of the references.
+        crowd: ``(M,)`` references that stand for many objects: there the share is of the prediction alone, as COCO
+            has it, since no union with a crowd could tell one of its members.
+    """
+    union = sizes[:, None] + true_sizes[None, :] - shared
+    if crowd is not None and crowd.any():
+        union[:, crowd] = sizes[:, None]
+    return np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)

@@ -36,9 +36,33 @@ def meeting_pairs(first: Instances, second: Instances) -> Iterator[tuple[int, in
     """
     if first.grid.shape != second.grid.shape:
         raise ValueError(f"instances must lie on one grid, got {first.grid.shape} and {second.grid.shape}")
-    ends = second.mask_starts + np.asarray([m.shape for m in second.masks], np.int64).reshape(-1, 3)
+    ends = second.mask_starts + _shapes(second)
     for i, mask in enumerate(first.masks):
         start = first.mask_starts[i]
         low, high = np.maximum(start, second.mask_starts), np.minimum(start + mask.shape, ends)
         for j in np.flatnonzero((high > low).all(axis=1)):
             yield i, int(j)
+
+
+def shared_voxel_counts(first: Instances, second: Instances) -> NDArray[np.int64]:
+    """``(N, M)`` int64: voxels that mask ``i`` of ``first`` shares with mask ``j`` of ``second``.
+
+    As :func:`shared_voxels` for every pair, with the windows of all pairs worked out at once.
+
+    Raises:
+        ValueError: if the two do not lie on grids of one shape.
+    """
+    shared = np.zeros((len(first), len(second)), np.int64)
+    pairs = np.array(list(meeting_pairs(first, second)), np.int64).reshape(-1, 2)
+    start_a, start_b = first.mask_starts[pairs[:, 0]], second.mask_starts[pairs[:, 1]]
+    shape_a, shape_b = _shapes(first)[pairs[:, 0]], _shapes(second)[pairs[:, 1]]
+    low, high = np.maximum(start_a, start_b), np.minimum(start_a + shape_a, start_b + shape_b)
+    windows = np.concatenate([low - start_a, high - start_a, low - start_b, high - start_b], axis=1)
+    for (i, j), (d, h, w, d2, h2, w2, e, k, x, e2, k2, x2) in zip(pairs.tolist(), windows.tolist(), strict=True):
+        part_a, part_b = first.masks[i][d:d2, h:h2, w:w2], second.masks[j][e:e2, k:k2, x:x2]
+        shared[i, j] = np.count_nonzero(part_a & part_b)
+    return shared
+
+
+def _shapes(instances: Instances) -> NDArray[np.int64]:
+    return np.asarray([mask.shape for mask in instances.masks], np.int64).reshape(-1, 3)
