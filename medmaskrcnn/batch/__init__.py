@@ -1,7 +1,7 @@
 """Many series on one machine or many: found by rules, run by workers, remembered in a ledger.
 
-The room and the public function share a name: once the room is imported, ``medmaskrcnn.batch`` is this module, so it can
-be called like the function.
+The room and the public function share a name: once the room is imported, ``medmaskrcnn.batch`` is this module, so it
+can be called like the function.
 """
 
 import sys

@@ -291,5 +291,3 @@ def threads_of(n_workers: int) -> int:
         return int(told)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // n_workers)
-
-

@@ -1,6 +1,6 @@
 """The workers of a Dask cluster: many machines that share the input and output folders.
 
-Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch.crew`) and keeps it from case to case, so
+Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch.crew`) and keeps it case after case, so
 the model is loaded once, limits hold there as here, and what kills our worker does not kill Dask's. A Dask worker that
 is lost hands its case back: Dask runs it elsewhere. The ledger stays with whoever started the batch.
 """
@@ -119,4 +119,3 @@ class DaskCrew:
 
 
 _LOST = "the Dask scheduler is lost. What is done stays done: start it and run the same command again"
-

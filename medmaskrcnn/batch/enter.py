@@ -88,4 +88,6 @@ def _is_judged_anew(verdict: Verdict, status: Status) -> bool:
 
 
 def _shortly(series: FoundSeries) -> str:
-    return without_paths(series.reason or "", [*series.files, str(Path(series.files[0]).parent)] if series.files else [])
+    return without_paths(
+        series.reason or "", [*series.files, str(Path(series.files[0]).parent)] if series.files else []
+    )

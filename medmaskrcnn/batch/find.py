@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -176,7 +175,7 @@ def _fingerprint(files: Sequence[Path]) -> str:
     siblings = sorted(files[0].parent.glob(f"{files[0].stem}.*")) if len(files) == 1 and files[0].suffix else []
     for file in (*files, *siblings):
         try:
-            state = os.stat(file)
+            state = file.stat()
             digest.update(f"{file.name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
         except OSError:
             digest.update(f"{file.name}\0gone\n".encode("utf-8", "surrogateescape"))

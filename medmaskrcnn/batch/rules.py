@@ -1,13 +1,15 @@
 """Which series are segmented: rules that a person can read, in YAML.
 
-    take:                              # a series must fit one of these; without any, every series does
-      - modality: [CT]
-        description: abdomen|liver     # regular expression anywhere in Series Description, capitals do not matter
-        slices: {min: 20}
-        kernel: ^(B|Br)[23]            # in Convolution Kernel
-    leave:                             # and none of these
-      - description: thin|bone
-    per_study: 1                       # of what remains, the series with the most slices of each study
+Example::
+
+take:                              # a series must fit one of these; without any, every series does
+  - modality: [CT]
+    description: abdomen|liver     # regular expression anywhere in Series Description, capitals do not matter
+    slices: {min: 20}
+    kernel: ^(B|Br)[23]            # in Convolution Kernel
+leave:                             # and none of these
+  - description: thin|bone
+per_study: 1                       # of what remains, the series with the most slices of each study
 """
 
 from __future__ import annotations

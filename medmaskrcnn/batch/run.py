@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def batch(
     Raises:
         ReadError: if nothing among the sources can be segmented, or rules or key cannot be read.
         ModelFileError: if the model cannot be used.
-        OutputError: if ``out`` is unfit, is in use by another run, holds results of other settings, or the disk is full.
+        OutputError: if ``out`` is unfit, is in use by another run, holds results of other settings, or is full.
         ValueError: if a setting is impossible.
 
     Example:
@@ -179,8 +179,8 @@ class BatchPlan:
     """All that a run needs to know beside its sources; see :func:`batch`."""
 
     work: Work
-    rules: Rules = Rules()
-    limits: Limits = Limits()
+    rules: Rules = field(default_factory=Rules)
+    limits: Limits = field(default_factory=Limits)
     device: str = "auto"
     workers: int = 1
     scheduler: str | None = None
@@ -361,12 +361,14 @@ class BatchRun:
                 "again: what is done stays done"
             )
         if end.kind == "innocent":
-            return self._again(entry)
+            self._again(entry)
+            return None
         if end.kind == "died" or end.again:
             self._deaths[end.id] = self._deaths.get(end.id, 0) + 1
             if self._deaths[end.id] < _TRIES:
                 self._alone.add(end.id)
-                return self._again(entry)
+                self._again(entry)
+                return None
         status: Status = "failed" if end.kind == "died" else end.kind
         tried = f", {_TRIES} times" if self._deaths.get(end.id, 0) >= _TRIES else ""
         reason = None if end.reason is None else end.reason + tried

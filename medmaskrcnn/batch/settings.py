@@ -24,7 +24,7 @@ class Work:
 
     model: str
     model_sha256: str
-    options: CaseOptions = CaseOptions(paths_in_run=False)
+    options: CaseOptions
     track: bool = False
 
     def __post_init__(self) -> None:

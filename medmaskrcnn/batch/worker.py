@@ -39,6 +39,7 @@ class Speaker:
         self._stream, self._lock = stream, Lock()
 
     def __call__(self, **message: Any) -> None:
+        """Say one thing."""
         with self._lock:
             self._stream.write(json.dumps(message) + "\n")
             self._stream.flush()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.cli import convert, demo, env, info, models, segment
+from medmaskrcnn.cli import batch, convert, demo, env, info, models, segment, trace, train
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import EXIT_CODES_HELP
 
@@ -35,9 +35,12 @@ app = typer.Typer(
 )
 _COMMANDS = (
     ("segment", segment.segment_command, "Scans in, counted and measured instances out.", segment.EXAMPLES),
+    ("batch", batch.batch_command, "Every series of a folder, a night long, nothing lost.", batch.EXAMPLES),
     ("convert", convert.convert_command, "Labels from one form into another.", convert.EXAMPLES),
     ("info", info.info_command, "What is in a file or folder, and what fits.", info.EXAMPLES),
     ("models", models.models_command, "The models that ship, with their cards.", models.EXAMPLES),
+    ("train", train.train_command, "Labelled scans in, a model out.", train.EXAMPLES),
+    ("trace", trace.trace_command, "What a network does, step by step, as a page.", trace.EXAMPLES),
     ("demo", demo.demo_command, "The whole way on a phantom CT.", demo.EXAMPLES),
     ("env", env.env_command, "Versions and devices, for bug reports.", env.EXAMPLES),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,21 +13,11 @@ from medmaskrcnn.batch.case_names import name_cases
 from medmaskrcnn.batch.one_case import check_output_folder
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
+from medmaskrcnn.cli.options import Device, chosen, classes_of, model_file
 from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_instances
-from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.export.write import ALL_FORMATS, FORMATS
-from medmaskrcnn.models.model_file import read_model_settings, resolve_model
-
-
-class Device(StrEnum):
-    """Where the network runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
+from medmaskrcnn.models.model_file import read_model_settings
 
 EXAMPLES = (
     "medmaskrcnn segment ct_folder/ -o result --model phantom-ct",
@@ -102,9 +91,9 @@ def segment_command(
     """
     with logging_to(log, hidden=inputs):
         options = SegmentOptions(
-            formats=_chosen(formats, ALL_FORMATS, "--format"),
+            formats=chosen(formats, ALL_FORMATS, "--format"),
             score=score,
-            classes=None if classes is None else _chosen(classes, _classes_of(model), "--classes"),
+            classes=None if classes is None else chosen(classes, classes_of(model), "--classes"),
             series=series,
             resample_irregular=resample_irregular,
             allow_out_of_domain=allow_out_of_domain,
@@ -142,7 +131,7 @@ def segment_cases(
     """
     with failing_as_one(str(out)):
         check_output_folder(out)
-    file = _model_file(model)
+    file = model_file(model)
     with failing_as_one(model):
         read_model_settings(file)
         try:
@@ -175,26 +164,3 @@ def _print_outcomes_as_json(outcomes: Sequence[Outcome]) -> None:
         what = {"error": outcome.error} if outcome.document is None else {"result": outcome.document}
         cases.append({"case": outcome.case.name, "input": str(outcome.case.source), **what})
     print_json(cases)
-
-
-def _model_file(model: str) -> Path:
-    try:
-        return resolve_model(model)
-    except ModelFileError as error:
-        raise typer.BadParameter(str(error), param_hint="--model") from error
-
-
-def _classes_of(model: str) -> tuple[str, ...]:
-    file = _model_file(model)
-    with failing_as_one(model):
-        return read_model_settings(file).model.class_names
-
-
-def _chosen(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
-    """The comma-separated names in ``text``, each of which must be known."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        what = f"there is no {', '.join(unknown)}" if unknown else "no name given"
-        raise typer.BadParameter(f"{what}; choose from: {', '.join(known)}", param_hint=option)
-    return names

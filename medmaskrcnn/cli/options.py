@@ -1,0 +1,55 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+import typer
+
+from medmaskrcnn.cli.failures import failing_as_one
+from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.models.model_file import read_model_settings, resolve_model
+
+
+class Device(StrEnum):
+    """Where the network runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+    MPS = "mps"
+
+
+def model_file(model: str) -> Path:
+    """The file of a model.
+
+    Raises:
+        typer.BadParameter: if there is none.
+    """
+    try:
+        return resolve_model(model)
+    except ModelFileError as error:
+        raise typer.BadParameter(str(error), param_hint="--model") from error
+
+
+def classes_of(model: str) -> tuple[str, ...]:
+    """Names of a model's classes."""
+    file = model_file(model)
+    with failing_as_one(model):
+        return read_model_settings(file).model.class_names
+
+
+def chosen(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
+    """The comma-separated names in ``text``, each of which must be known.
+
+    Raises:
+        typer.BadParameter: if one is not, or none is given.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        what = f"there is no {', '.join(unknown)}" if unknown else "no name given"
+        raise typer.BadParameter(f"{what}; choose from: {', '.join(known)}", param_hint=option)
+    return names
