@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn_datasets.adapter_commands import ADAPTERS
+from medmaskrcnn_datasets.console import bar, told
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
-from medmaskrcnn_datasets.msd import InstanceRule, msd_dataset
 from medmaskrcnn_datasets.phantom import make_phantom
 from medmaskrcnn_datasets.phantom_dataset import phantom_dataset
 from medmaskrcnn_datasets.phantom_settings import PhantomSettings, Shape3
-from medmaskrcnn_datasets.splits import SplitRule
 
 app = typer.Typer(
     help="Write labelled data sets in the form that training reads: a manifest.json beside images and label maps.",
@@ -26,7 +20,8 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-_errors = Console(stderr=True)
+for adapter in ADAPTERS:
+    app.command()(adapter)
 
 
 @app.callback()
@@ -51,7 +46,7 @@ def phantoms(
     seeds = range(first_seed, first_seed + count)
     if val + test >= count:
         raise typer.BadParameter(f"--val and --test together must leave some of {count} cases for training")
-    with _told(), _progress("phantoms") as progress:
+    with told(), bar("phantoms") as progress:
         manifest = phantom_dataset(
             out,
             seeds,
@@ -83,56 +78,9 @@ def study(
         tumours=tumours,
         touching=tumours >= 2,
     )
-    with _told(), _progress("slices") as progress:
+    with told(), bar("slices") as progress:
         write_dicom_series(make_phantom(settings), out, progress=progress)
     typer.echo(out)
-
-
-@app.command()
-def msd(
-    folder: Annotated[Path, typer.Argument(metavar="DATASET_DIR", help="Folder with a dataset.json; only read.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
-    rule: Annotated[
-        InstanceRule, typer.Option(help="A label value is one instance, or each of its components is.")
-    ] = "one",
-    least_voxels: Annotated[int, typer.Option(min=1, help="Smaller components are left out.")] = 1,
-    test: Annotated[str, typer.Option(help="Patients for testing, separated by commas.")] = "",
-    val: Annotated[str, typer.Option(help="Patients for validation, separated by commas.")] = "",
-    folds: Annotated[int, typer.Option(min=0, help="Deal all other patients into so many folds.")] = 0,
-    fold: Annotated[int, typer.Option(min=0, help="The fold for validation, from 0.")] = 0,
-    patient: Annotated[str, typer.Option(help="Regular expression; its match in a case's name is the patient.")] = ".*",
-) -> None:
-    """Cases in the layout of the Medical Segmentation Decathlon.
-
-    `python -m medmaskrcnn_datasets msd AbdomenMR -o data/abdomen --test chaos_03,chaos_05`
-
-    `python -m medmaskrcnn_datasets msd AbdomenMR -o data/fold0 --folds 5 --fold 0`
-    """
-    with _told(), _progress("cases") as progress:
-        manifest = msd_dataset(
-            folder,
-            out,
-            rule=rule,
-            least_voxels=least_voxels,
-            splits=SplitRule(_names(test), _names(val), folds, fold),
-            patient_of=lambda case: _matched(patient, case),
-            progress=progress,
-        )
-    typer.echo(manifest)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _matched(pattern: str, case: str) -> str:
-    try:
-        found = re.search(pattern, case)
-    except re.error as error:
-        raise ValueError(f"--patient must be a regular expression, got {pattern!r}: {error}") from None
-    if not found or not found.group():
-        raise ValueError(f"--patient {pattern!r} matches nothing in the case {case!r}")
-    return found.group()
 
 
 def _shape(text: str) -> Shape3:
@@ -143,22 +91,3 @@ def _shape(text: str) -> Shape3:
     if min(d, h, w) < 2:
         raise typer.BadParameter(f"--max-shape wants at least 2 along each axis, got {text!r}")
     return d, h, w
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, fed with (done, total)."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_errors) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Errors about files end the command with their message and exit code 1."""
-    try:
-        yield
-    except (MedMaskRCNNError, ValueError) as error:
-        _errors.print(f"[red]error:[/red] {error}", highlight=False)
-        raise typer.Exit(1) from error

@@ -80,7 +80,7 @@ def _gathered(
         low, high = min(places), max(places) + 1
         whole = np.zeros((high - low, *grid.shape[1:]), np.bool_)
         for d, part in zip(places, parts, strict=True):
-            whole[d - low] |= _mask(part["segmentation"], (grid.shape[1], grid.shape[2]))
+            whole[d - low] |= decode_mask(part["segmentation"], (grid.shape[1], grid.shape[2]))
         start, mask = tight_crop(whole, (low, 0, 0))
         starts.append(start)
         masks.append(mask)
@@ -99,7 +99,12 @@ def _gathered(
     )
 
 
-def _mask(segmentation: Any, shape: tuple[int, int]) -> BoolArray:
+def decode_mask(segmentation: Any, shape: tuple[int, int]) -> BoolArray:
+    """The mask ``(rows, columns)`` of an annotation: a run-length code, packed or not, or polygons.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it is damaged or of another size.
+    """
     if isinstance(segmentation, dict):
         counts = segmentation["counts"]
         if list(segmentation["size"]) != list(shape):

@@ -11,6 +11,7 @@ import pytest
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn_datasets.msd import msd_dataset, read_description
+from medmaskrcnn_datasets.objects import ClassRules
 from medmaskrcnn_datasets.splits import SplitRule
 
 AFFINE = np.diag([2.0, 2.0, 5.0, 1.0])
@@ -72,7 +73,7 @@ def test_one_instance_per_value(dataset, tmp_path):
 
 
 def test_components_get_values_of_their_own(dataset, tmp_path):
-    path = msd_dataset(dataset, tmp_path / "out", rule="components")
+    path = msd_dataset(dataset, tmp_path / "out", rules=ClassRules("components"))
     case = json.loads(path.read_text())["cases"][0]
     assert [i["class"] for i in case["instances"]] == ["liver", "Right Kidney", "Right Kidney"]
     assert case["label"] == "labels/p1_a_instances.nii.gz"
@@ -83,21 +84,21 @@ def test_components_get_values_of_their_own(dataset, tmp_path):
 
 
 def test_small_components_are_left_out(dataset, tmp_path):
-    path = msd_dataset(dataset, tmp_path / "out", rule="components", least_voxels=10)
+    path = msd_dataset(dataset, tmp_path / "out", rules=ClassRules("components", least_voxels=10))
     case = json.loads(path.read_text())["cases"][0]
     assert case["instances"] == [{"value": 1, "class": "Right Kidney", "part_of": None, "map": 0}]
 
 
 def test_same_bytes_twice(dataset, tmp_path):
     for out in ("one", "two"):
-        msd_dataset(dataset, tmp_path / out, rule="components")
+        msd_dataset(dataset, tmp_path / out, rules=ClassRules("components"))
     label = "labels/p1_a_instances.nii.gz"
     assert (tmp_path / "one" / label).read_bytes() == (tmp_path / "two" / label).read_bytes()
 
 
 def test_data_set_folder_is_not_written_to(dataset, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
-    msd_dataset(dataset, tmp_path / "out", rule="components")
+    msd_dataset(dataset, tmp_path / "out", rules=ClassRules("components"))
     assert {p: p.stat().st_mtime_ns for p in dataset.rglob("*")} == before
 
 
@@ -117,7 +118,13 @@ def test_split_by_patient(dataset, tmp_path):
 
 @pytest.mark.parametrize(
     ("modality", "expected"),
-    [({"0": "CT"}, "CT"), ({"0": "MRI", "1": "FLAIR"}, None), ({"0": "X"}, None), (None, None)],
+    [
+        ({"0": "CT"}, "CT"),
+        ({"0": "MRI", "1": "FLAIR"}, "MR"),
+        ({"0": "CT", "1": "PET"}, None),
+        ({"0": "X"}, None),
+        (None, None),
+    ],
 )
 def test_modality(dataset, modality, expected):
     edit(dataset, modality=modality)
@@ -168,7 +175,7 @@ class TestErrors:
 
     def test_other_place(self, dataset, tmp_path):
         replace_label(dataset, label_map(), np.diag([2.0, 2.0, 4.0, 1.0]))
-        self.refused(dataset, tmp_path, "different places")
+        self.refused(dataset, tmp_path, "size of their voxels")
 
     def test_no_whole_numbers(self, dataset, tmp_path):
         replace_label(dataset, np.full((10, 9, 8), 0.5, np.float32))

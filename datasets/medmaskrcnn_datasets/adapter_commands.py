@@ -1,0 +1,334 @@
+"""A command for each format that labelled data comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from medmaskrcnn_datasets.assemble import patient_by
+from medmaskrcnn_datasets.coco import coco_dataset
+from medmaskrcnn_datasets.console import bar, told
+from medmaskrcnn_datasets.convert import to_manifest
+from medmaskrcnn_datasets.dicom_labels import dicom_dataset
+from medmaskrcnn_datasets.folders import instances_dataset, semantic_dataset
+from medmaskrcnn_datasets.msd import msd_dataset
+from medmaskrcnn_datasets.nnunet import nnunet_dataset
+from medmaskrcnn_datasets.objects import ClassRules, Rule
+from medmaskrcnn_datasets.splits import SplitRule, read_splits
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")]
+Test = Annotated[str, typer.Option(help="Patients for testing, separated by commas.")]
+Val = Annotated[str, typer.Option(help="Patients for validation, separated by commas.")]
+Train = Annotated[str, typer.Option(help="Patients that no share and no fold takes away from training.")]
+TestShare = Annotated[float, typer.Option(min=0, max=1, help="Share of the patients for testing.")]
+ValShare = Annotated[float, typer.Option(min=0, max=1, help="Share of the patients for validation.")]
+Folds = Annotated[int, typer.Option(min=0, help="Deal the patients left for training into so many folds.")]
+Fold = Annotated[int, typer.Option(min=0, help="The fold for validation, from 0.")]
+SplitFile = Annotated[
+    Path | None, typer.Option("--split", help="JSON with lists of patients: test and val. Excludes the options above.")
+]
+Patient = Annotated[
+    str,
+    typer.Option(help="Regular expression; its match in a case's name (its first group, if any) is the patient."),
+]
+Default = Annotated[
+    Rule,
+    typer.Option("--rule", help="An object is each label value, all voxels of a class (one), or each connected part."),
+]
+ByClass = Annotated[str, typer.Option("--class-rule", help="Rules of single classes: liver=one,tumour=components.")]
+Rename = Annotated[
+    str, typer.Option(help="New names of classes: 'right kidney=kidney,left kidney=kidney'; an empty name leaves out.")
+]
+Within = Annotated[str, typer.Option(help="Classes that lie in others, whose masks then hold them: tumour=liver.")]
+LeastVoxels = Annotated[int, typer.Option(min=1, help="Smaller connected parts are left out.")]
+Name = Annotated[str | None, typer.Option(help="Name of the data set; by default that of the folder.")]
+Modality = Annotated[str | None, typer.Option(help="DICOM modality, CT or MR; none for pictures.")]
+Licence = Annotated[str, typer.Option(help="Licence of the data.")]
+Dataset = Annotated[Path, typer.Argument(metavar="DATASET_DIR", help="The data set's folder; only read.")]
+
+
+def msd(
+    folder: Dataset,
+    out: Out,
+    rule: Default = "value",
+    class_rule: ByClass = "",
+    rename: Rename = "",
+    within: Within = "",
+    least_voxels: LeastVoxels = 1,
+    test: Test = "",
+    val: Val = "",
+    train: Train = "",
+    test_share: TestShare = 0.0,
+    val_share: ValShare = 0.0,
+    folds: Folds = 0,
+    fold: Fold = 0,
+    split: SplitFile = None,
+    patient: Patient = ".*",
+) -> None:
+    """Cases in the layout of the Medical Segmentation Decathlon.
+
+    `python -m medmaskrcnn_datasets msd AbdomenMR -o data/abdomen --test chaos_03,chaos_05`
+
+    `python -m medmaskrcnn_datasets msd AbdomenMR -o data/fold0 --folds 5 --fold 0`
+    """
+    with told(), bar("cases") as progress:
+        manifest = msd_dataset(
+            folder,
+            out,
+            rules=_rules(rule, class_rule, rename, within, least_voxels),
+            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
+            patient_of=patient_by(patient),
+            progress=progress,
+        )
+    typer.echo(manifest)
+
+
+def nnunet(
+    folder: Dataset,
+    out: Out,
+    rule: Default = "value",
+    class_rule: ByClass = "",
+    rename: Rename = "",
+    within: Within = "",
+    least_voxels: LeastVoxels = 1,
+    test: Test = "",
+    val: Val = "",
+    train: Train = "",
+    test_share: TestShare = 0.0,
+    val_share: ValShare = 0.0,
+    folds: Folds = 0,
+    fold: Fold = 0,
+    split: SplitFile = None,
+    patient: Patient = ".*",
+) -> None:
+    """Cases in nnU-Net's raw layout: imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json.
+
+    `python -m medmaskrcnn_datasets nnunet Dataset017_AMOS -o amos --rename "left kidney=kidney,right kidney=kidney"`
+    """
+    with told(), bar("cases") as progress:
+        manifest = nnunet_dataset(
+            folder,
+            out,
+            rules=_rules(rule, class_rule, rename, within, least_voxels),
+            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
+            patient_of=patient_by(patient),
+            progress=progress,
+        )
+    typer.echo(manifest)
+
+
+def coco(
+    file: Annotated[Path, typer.Argument(metavar="JSON", help="The COCO file; only read.")],
+    out: Out,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures, where they do not lie nearby.")] = None,
+    rename: Rename = "",
+    name: Name = None,
+    test: Test = "",
+    val: Val = "",
+    train: Train = "",
+    test_share: TestShare = 0.0,
+    val_share: ValShare = 0.0,
+    folds: Folds = 0,
+    fold: Fold = 0,
+    split: SplitFile = None,
+    patient: Patient = ".*",
+) -> None:
+    """Pictures with a COCO JSON: polygons, run-length codes, overlapping objects.
+
+    `python -m medmaskrcnn_datasets coco annotations/instances_train2017.json --images train2017 -o data/coco`
+    """
+    with told(), bar("pictures") as progress:
+        manifest = coco_dataset(
+            file,
+            out,
+            images=images,
+            rename=_pairs(rename, "--rename"),
+            name=name,
+            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
+            patient_of=patient_by(patient),
+            progress=progress,
+        )
+    typer.echo(manifest)
+
+
+def instances(
+    folder: Dataset,
+    out: Out,
+    class_name: Annotated[str, typer.Option(help="What the objects are.")] = "object",
+    name: Name = None,
+    modality: Modality = None,
+    licence: Licence = "unknown",
+    test: Test = "",
+    val: Val = "",
+    train: Train = "",
+    test_share: TestShare = 0.0,
+    val_share: ValShare = 0.0,
+    folds: Folds = 0,
+    fold: Fold = 0,
+    split: SplitFile = None,
+    patient: Patient = ".*",
+) -> None:
+    """Images with a number for each object, images/ and masks/; or a mask file for each object, in a folder per image.
+
+    `python -m medmaskrcnn_datasets instances nuclei -o data/nuclei --class-name nucleus --split splits.json`
+    """
+    with told(), bar("images") as progress:
+        manifest = instances_dataset(
+            folder,
+            out,
+            class_name=class_name,
+            name=name,
+            modality=modality,
+            licence=licence,
+            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
+            patient_of=patient_by(patient),
+            progress=progress,
+        )
+    typer.echo(manifest)
+
+
+def semantic(
+    folder: Dataset,
+    out: Out,
+    classes: Annotated[str, typer.Option(help="Class of each label value: 1=liver,2=kidney,3=kidney.")],
+    rule: Default = "components",
+    class_rule: ByClass = "",
+    within: Within = "",
+    least_voxels: LeastVoxels = 1,
+    name: Name = None,
+    modality: Modality = None,
+    licence: Licence = "unknown",
+    test: Test = "",
+    val: Val = "",
+    train: Train = "",
+    test_share: TestShare = 0.0,
+    val_share: ValShare = 0.0,
+    folds: Folds = 0,
+    fold: Fold = 0,
+    split: SplitFile = None,
+    patient: Patient = ".*",
+) -> None:
+    """Images with maps of classes, images/ and labels/: objects are connected parts, or as a rule for each class says.
+
+    `python -m medmaskrcnn_datasets semantic livers -o data/livers --classes 1=liver,2=tumour --class-rule liver=one`
+    """
+    with told(), bar("images") as progress:
+        manifest = semantic_dataset(
+            folder,
+            out,
+            classes=_classes(classes),
+            rules=_rules(rule, class_rule, "", within, least_voxels),
+            name=name,
+            modality=modality,
+            licence=licence,
+            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
+            patient_of=patient_by(patient),
+            progress=progress,
+        )
+    typer.echo(manifest)
+
+
+def dicom(
+    folder: Dataset,
+    out: Out,
+    modality: Annotated[str | None, typer.Option(help="Which labelled series, CT or MR; needed for mixtures.")] = None,
+    classes: Annotated[str, typer.Option(help="Regions or segments that are taken, by commas; default: all.")] = "",
+    rename: Rename = "",
+    name: Name = None,
+    licence: Licence = "unknown",
+    test: Test = "",
+    val: Val = "",
+    train: Train = "",
+    test_share: TestShare = 0.0,
+    val_share: ValShare = 0.0,
+    folds: Folds = 0,
+    fold: Fold = 0,
+    split: SplitFile = None,
+    patient: Annotated[str, typer.Option(help="As elsewhere; by default the first folder or a pseudonym.")] = "",
+) -> None:
+    """A folder of patients' DICOM series with RTSTRUCT or SEG; scans and labels are written as NIfTI.
+
+    `python -m medmaskrcnn_datasets dicom archive -o data/sarcoma --modality MR --rename GTV_Mass=sarcoma`
+    """
+    with told(), bar("series") as progress:
+        manifest = dicom_dataset(
+            folder,
+            out,
+            modality=modality,
+            classes=_names(classes),
+            rename=_pairs(rename, "--rename"),
+            name=name,
+            licence=licence,
+            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
+            patient_of=patient_by(patient) if patient else None,
+            progress=progress,
+        )
+    typer.echo(manifest)
+
+
+def auto(
+    path: Annotated[Path, typer.Argument(help="A data set of any of these formats; only read.")],
+    out: Out,
+) -> None:
+    """Tell the format, convert with its defaults, and say what was assumed; what `medmaskrcnn train` does by itself.
+
+    `python -m medmaskrcnn_datasets auto nuclei -o data/nuclei`
+    """
+    with told(), bar("cases") as progress:
+        manifest = to_manifest(path, out, tell=lambda text: typer.echo(text, err=True), progress=progress)
+    typer.echo(manifest)
+
+
+ADAPTERS: tuple[Callable[..., None], ...] = (auto, msd, nnunet, coco, instances, semantic, dicom)
+
+
+def _rules(rule: Rule, class_rule: str, rename: str, within: str, least_voxels: int) -> ClassRules:
+    by_class: dict[str, Rule] = {}
+    for name, text in _pairs(class_rule, "--class-rule").items():
+        found = next((one for one in get_args(Rule) if one == text), None)
+        if found is None:
+            raise ValueError(f"--class-rule wants one of {', '.join(get_args(Rule))}, got {text!r} for {name!r}")
+        by_class[name] = found
+    return ClassRules(rule, by_class, _pairs(rename, "--rename"), _pairs(within, "--within"), least_voxels)
+
+
+def _splits(
+    test: str,
+    val: str,
+    train: str,
+    test_share: float,
+    val_share: float,
+    folds: int,
+    fold: int,
+    file: Path | None,
+) -> SplitRule:
+    rule = SplitRule(_names(test), _names(val), _names(train), test_share, val_share, folds, fold)
+    if file is None:
+        return rule
+    if rule != SplitRule():
+        raise ValueError("give either --split or the other options about splits, not both")
+    return read_splits(file)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _pairs(text: str, option: str) -> dict[str, str]:
+    result = {}
+    for part in _names(text):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"{option} wants NAME=NAME, separated by commas, got {part!r}")
+        result[name.strip()] = value.strip()
+    return result
+
+
+def _classes(text: str) -> dict[int, str]:
+    pairs = _pairs(text, "--classes")
+    if not pairs or not all(value.isdigit() and name for value, name in pairs.items()):
+        raise ValueError(f"--classes wants VALUE=NAME, separated by commas, 1=liver,2=tumour; got {text!r}")
+    return {int(value): name for value, name in pairs.items()}

@@ -1,0 +1,180 @@
+"""What every adapter does once it knows its cases: deal the patients into splits, convert, write the manifest."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance
+from medmaskrcnn_datasets.files import make_folder
+from medmaskrcnn_datasets.manifest import located, write_manifest
+from medmaskrcnn_datasets.splits import SplitRule
+
+Progress = Callable[[int, int], None]
+Labels = tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]
+"""Label maps of one case, and what their values mean."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundCase:
+    """A case that an adapter found, its labels not read yet.
+
+    Attributes:
+        id: Unique in the data set, fit for a file's name.
+        image: One file (or series folder), or several sequences on one grid.
+        convert: Given the folder for label maps, reads the labels and gives them.
+        patient: Whose it is; by default what ``patient_of`` says of the id.
+    """
+
+    id: str
+    image: tuple[Path, ...]
+    convert: Callable[[Path], Labels]
+    patient: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FoundDataset:
+    """A data set that an adapter found.
+
+    Attributes:
+        name, modality, licence: As the manifest will say.
+        class_names: In order; empty: those that occur, by name.
+        cases: At least one.
+    """
+
+    name: str
+    modality: str | None
+    licence: str
+    class_names: tuple[str, ...]
+    cases: tuple[FoundCase, ...]
+
+
+def assemble(
+    found: FoundDataset,
+    out_dir: Path | str,
+    *,
+    splits: SplitRule | None = None,
+    patient_of: Callable[[str], str] = str,
+    progress: Progress | None = None,
+) -> Path:
+    """Convert every case and write ``manifest.json``.
+
+    Args:
+        found: The cases.
+        out_dir: Gets the manifest, and label maps in ``labels/`` where the data set's own do not serve.
+        splits: Who is for validation and testing; ``None`` leaves every case's split open.
+        patient_of: Patient of a case id, for cases that do not tell.
+        progress: Called with the number of cases done and their total.
+
+    Raises:
+        ReadError: if cases cannot be read; the message lists them all.
+        ValueError: if ``splits`` names patients that are not there.
+        OutputError: if ``out_dir`` cannot be written.
+    """
+    patients = {case.id: case.patient or patient_of(case.id) for case in found.cases}
+    split_of = splits.assign(patients.values()) if splits else {}
+    fold_of = splits.fold_of(patients.values()) if splits else {}
+    target = make_folder(out_dir).resolve()
+    cases: list[ManifestCase] = []
+    failed: list[str] = []
+    for done, case in enumerate(found.cases, start=1):
+        try:
+            labels, instances = case.convert(target / "labels")
+        except ReadError as error:
+            failed.append(str(error))
+            continue
+        patient = patients[case.id]
+        cases.append(
+            ManifestCase(
+                id=case.id,
+                patient=patient,
+                image=_one_or_many([located(path, target) for path in case.image]),
+                label=_one_or_many([located(path, target) for path in labels]) if labels else None,
+                split=split_of.get(patient),
+                fold=fold_of.get(patient),
+                instances=instances,
+            )
+        )
+        if progress:
+            progress(done, len(found.cases))
+    if failed:
+        listed = "\n".join(f"  - {text}" for text in failed)
+        raise ReadError(f"{found.name}: {len(failed)} of {len(found.cases)} cases cannot be read\n{listed}")
+    occurring = sorted({i.class_name for case in cases for i in case.instances})
+    manifest = Manifest(
+        name=found.name,
+        modality=found.modality,
+        licence=found.licence,
+        class_names=found.class_names or tuple(occurring),
+        cases=tuple(cases),
+    )
+    return write_manifest(manifest, target / "manifest.json")
+
+
+def patient_by(pattern: str) -> Callable[[str], str]:
+    """The patient of a case by a regular expression: what its first group matches, or else the whole match.
+
+    Raises:
+        ValueError: if it is no regular expression; and, when called, if it matches nothing in the case.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"--patient must be a regular expression, got {pattern!r}: {error}") from None
+
+    def patient_of(case: str) -> str:
+        match = compiled.search(case)
+        text = (match.group(1) if compiled.groups else match.group()) if match else None
+        if not text:
+            raise ValueError(f"--patient {pattern!r} matches nothing in the case {case!r}")
+        return text
+
+    return patient_of
+
+
+def stem_of(path: Path) -> str:
+    """A file's name without its ending, ``.nii.gz`` being one."""
+    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def json_object(path: Path, what: str) -> dict[str, Any]:
+    """A JSON file's object.
+
+    Raises:
+        ReadError: if it is missing, no JSON or no object; ``what`` tells what it should be.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReadError(f"cannot read {path}: {error.strerror}. Is this {what}?") from error
+    except (ValueError, RecursionError) as error:
+        raise ReadError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ReadError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def modality_of(stated: object) -> str | None:
+    """DICOM's word for what a data set says of its channels, ``{"0": "FLAIR", "1": "T1w"}`` being ``"MR"``.
+
+    ``None`` for other words and mixtures.
+    """
+    words = [str(v).upper() for v in (stated.values() if isinstance(stated, dict) else [stated])]
+    known = {next((name for name, marks in _MODALITIES.items() if w.startswith(marks)), None) for w in words}
+    return known.pop() if len(known) == 1 else None
+
+
+_MODALITIES = {
+    "MR": ("MR", "T1", "T2", "FLAIR", "ADC", "DWI", "PD", "SWI"),
+    "CT": ("CT",),
+    "PT": ("PET", "PT", "SUV"),
+}
+
+
+def _one_or_many(paths: Sequence[str]) -> str | tuple[str, ...]:
+    return paths[0] if len(paths) == 1 else tuple(paths)

@@ -1,0 +1,57 @@
+"""Cases whose label file is a map of classes: what MSD, nnU-Net and folders of segmentations have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.training.manifest import ManifestInstance
+from medmaskrcnn_datasets.assemble import Labels
+from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
+from medmaskrcnn_datasets.objects import ClassRules, objects_of_classes
+
+
+def class_map_converter(
+    case: str,
+    image: Path,
+    label: Path,
+    classes: Mapping[str, Sequence[int]],
+    rules: ClassRules,
+    *,
+    background: Sequence[int] | None = (),
+) -> Callable[[Path], Labels]:
+    """How the labels of a case are read and, where its own map does not serve, written anew.
+
+    Args:
+        case: Its id, for errors and names of files.
+        image: One of its images; its header is compared with the map's.
+        label: Map of classes; values that mean nothing are refused.
+        classes: Class names as the data set has them, and their values.
+        rules: What one object is.
+        background: Values besides 0 that are background; ``None``: all that no class has.
+
+    Raises:
+        ValueError: if the rules speak of a class that there is not.
+    """
+    named = rules.named(classes)
+    known = {0, *(background or ()), *(value for group in classes.values() for value in group)}
+
+    def convert(folder: Path) -> Labels:
+        values, grid = read_label_map(case, image, label)
+        present = np.flatnonzero(np.bincount(values.ravel())).tolist()
+        unknown = sorted(set(present) - known)
+        if unknown and background is not None:
+            raise ReadError(f"case {case!r}: label values {unknown} mean nothing, known are {sorted(known)}: {label}")
+        if rules.keep_values(named):
+            class_of = {value: name for name, group in named.items() for value in group}
+            instances = [ManifestInstance(value=v, class_name=class_of[v]) for v in present if v in class_of]
+            return (label,), tuple(instances)
+        try:
+            return write_label_maps(objects_of_classes(values, named, rules), grid, folder / case)
+        except ValueError as error:
+            raise ReadError(f"case {case!r}: {error}: {label}") from error
+
+    return convert

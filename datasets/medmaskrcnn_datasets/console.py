@@ -1,0 +1,40 @@
+"""What the commands of this package show on standard error: a bar, notes and errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from medmaskrcnn.errors import MedMaskRCNNError
+
+_errors = Console(stderr=True)
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, fed with (done, total)."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_errors) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Warnings are shown; errors about files end the command with their message and exit code 1."""
+    handler = RichHandler(logging.WARNING, _errors, show_time=False, show_path=False)
+    package = logging.getLogger("medmaskrcnn_datasets")
+    package.addHandler(handler)
+    try:
+        yield
+    except (MedMaskRCNNError, ValueError) as error:
+        _errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    finally:
+        package.removeHandler(handler)
