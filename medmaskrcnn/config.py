@@ -15,8 +15,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
-N_LEVELS = 5
-"""Pyramid levels P2 to P6 (FPN, section 4.1)."""
+_STAGES = 4
+_FPN_LEVELS = 5  # P2 to P6 (FPN, section 4.1)
 
 
 class Settings(BaseModel):
@@ -78,18 +78,22 @@ class BackboneSettings(Settings):
         norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights want 0.0.
         strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32.
         fpn_channels: Channels of every pyramid level.
+        pyramid: What anchors and regions look at. ``"fpn"``: P2..P6. ``"c5"``: one map of the coarsest stride, with
+            ``fpn_channels`` and the same heads. ``"c4"``: the map before the last stage as it is; the last stage runs
+            on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN, figure 4, left).
     """
 
-    name: Literal["light", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    name: Literal["light", "resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     light_channels: tuple[Count, Count, Count, Count] = (24, 48, 96, 128)
     norm: Literal["group", "frozen_batch"] = "group"
     norm_eps: NotNegative = 1e-5
     strides: tuple[tuple[Count, ...], ...] = ((4, 4), (8, 8), (16, 16), (32, 32))
     fpn_channels: Count = 256
+    pyramid: Literal["fpn", "c4", "c5"] = "fpn"
 
     @model_validator(mode="after")
     def _check(self) -> BackboneSettings:
-        if len(self.strides) != N_LEVELS - 1 or len({len(s) for s in self.strides}) != 1:
+        if len(self.strides) != _STAGES or len({len(s) for s in self.strides}) != 1:
             raise ValueError(f"strides needs one entry per level P2..P5, all of one length, got {self.strides}")
         if [s[-1] for s in self.strides] != [4, 8, 16, 32]:
             raise ValueError(f"on the last axis the strides must be 4, 8, 16, 32, got {self.strides}")
@@ -104,7 +108,8 @@ class AnchorSettings(Settings):
     """Reference boxes of the RPN: one scale a level and a few shapes (FPN, section 4.1).
 
     Attributes:
-        sizes: For each level P2..P6 the edge length per spatial axis.
+        sizes: For each level P2..P6 the edge length per spatial axis; without a pyramid as many as one likes, all of
+            which lie on the one map (Faster R-CNN, section 3.1.1).
         ratios: Height over width at constant area; applied to the last two axes.
         offset: Where in its cell an anchor's centre lies, in strides: 0.5 is the cell's centre, 0.0 torchvision's.
         rounded: Round half edges to whole voxels, as torchvision does.
@@ -120,8 +125,8 @@ class AnchorSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> AnchorSettings:
-        if len(self.sizes) != N_LEVELS or len({len(s) for s in self.sizes}) != 1:
-            raise ValueError(f"anchor sizes need one entry per level P2..P6, all of one length, got {self.sizes}")
+        if len({len(s) for s in self.sizes}) != 1:
+            raise ValueError(f"anchor sizes need at least one entry, all of one length, got {self.sizes}")
         return self
 
 
@@ -156,18 +161,23 @@ class RoISettings(Settings):
     """RoIAlign (Mask R-CNN, section 3) and the two heads behind it.
 
     Attributes:
-        box_size, mask_size: Bins per axis that RoIAlign gives the box head and the mask head; the mask head
-            doubles it (14 to 28).
+        pooler: How a region is read from a map: RoIAlign, or RoIPool with its rounding (Fast R-CNN), to compare.
+        box_size, mask_size: Bins per axis that the box head and the mask head are given; the mask head
+            doubles it (14 to 28). On ``"c4"`` the last stage has halved it before.
         sampling_ratio: Samples per bin and axis; 0 adapts to the box.
         aligned: Continuous coordinates (half-voxel shift); False is torchvision's detection models' choice.
         canonical_size, canonical_level: A box of this size goes to level P``canonical_level`` (FPN, eq. 1).
         box_hidden: Width of the box head's two fully connected layers.
-        mask_channels, mask_convs: Channels and number of the mask head's convolutions.
+        mask_channels, mask_convs: Channels and number of the mask head's convolutions; on ``"c4"`` there are none
+            before the one that doubles.
+        mask_activation: ``"sigmoid"``: classes do not compete for voxels. ``"softmax"``: they do, and the background
+            with them (Mask R-CNN, table 2b).
         foreground_iou: A proposal that overlaps an object at least so much is a positive.
         batch_per_image, positive_fraction: RoIs sampled per image for the loss, and the largest share of positives.
         max_mask_rois: Positives per image that the mask head is trained on; bounds memory in 3D.
     """
 
+    pooler: Literal["align", "pool"] = "align"
     box_size: Count = 7
     mask_size: Count = 14
     sampling_ratio: Annotated[int, Field(ge=0)] = 2
@@ -177,6 +187,7 @@ class RoISettings(Settings):
     box_hidden: Count = 1024
     mask_channels: Count = 256
     mask_convs: Count = 4
+    mask_activation: Literal["sigmoid", "softmax"] = "sigmoid"
     foreground_iou: Fraction = 0.5
     batch_per_image: Count = 512
     positive_fraction: Fraction = 0.25
@@ -249,12 +260,26 @@ class ModelSettings(Settings):
         for what, got in (("strides", self.backbone.strides[0]), ("anchor sizes", self.anchors.sizes[0])):
             if len(got) != self.spatial_dims:
                 raise ValueError(f"{what} must have {self.spatial_dims} values a level, got {got}")
+        if self.backbone.pyramid == "fpn" and len(self.anchors.sizes) != _FPN_LEVELS:
+            raise ValueError(f"anchor sizes need one entry per level P2..P6, got {self.anchors.sizes}")
+        if self.backbone.pyramid == "c4" and (self.roi.box_size % 2 or self.roi.mask_size % 2):
+            raise ValueError("with pyramid c4, whose last stage halves them, roi.box_size and mask_size must be even")
         return self
 
     @property
     def input_channels(self) -> int:
         """Channels of the network's first layer: image channels times slices seen at once."""
         return self.image_channels * (2 * self.context_slices + 1)
+
+    @property
+    def anchors_per_cell(self) -> int:
+        """Anchors at each place of a map: every ratio, and without a pyramid every size."""
+        return len(self.anchors.ratios) * (1 if self.backbone.pyramid == "fpn" else len(self.anchors.sizes))
+
+    @property
+    def mask_bins(self) -> int:
+        """Bins per axis of a predicted mask."""
+        return self.roi.mask_size * (1 if self.backbone.pyramid == "c4" else 2)
 
 
 class InferenceSettings(Settings):

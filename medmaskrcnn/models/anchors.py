@@ -1,8 +1,8 @@
 """Anchors: the reference boxes from which the RPN proposes (Faster R-CNN, section 3.1.1).
 
-One scale a level and a few height:width ratios (FPN, section 4.1). MONAI's generator rounds every anchor to whole
-voxels and fixes the centre; here both are settings, since torchvision's weights want one choice and small lesions
-the other.
+One scale a level (FPN, section 4.1), or all scales on the only map, and a few height:width ratios. MONAI's generator
+rounds every anchor to whole voxels and fixes the centre; here both are settings, since torchvision's weights want one
+choice and small lesions the other.
 """
 
 from __future__ import annotations
@@ -71,12 +71,13 @@ def grid_anchors(
         anchors of one cell side by side, as the RPN head orders its outputs.
     """
     anchors = []
-    for size, shape, stride in zip(settings.sizes, maps, level_strides(image, maps, strides, settings), strict=True):
+    sizes = [settings.sizes] if len(maps) == 1 else [(size,) for size in settings.sizes]
+    for of_level, shape, stride in zip(sizes, maps, level_strides(image, maps, strides, settings), strict=True):
         centres = [
             (torch.arange(n, dtype=torch.float32, device=device) + settings.offset) * s
             for n, s in zip(shape, stride, strict=True)
         ]
         grid = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1).reshape(-1, 1, len(shape))
-        base = base_anchors(size, settings.ratios, rounded=settings.rounded).to(device)
-        anchors.append((grid.repeat(1, 1, 2) + base).reshape(-1, 2 * len(shape)))
+        base = torch.cat([base_anchors(size, settings.ratios, rounded=settings.rounded) for size in of_level])
+        anchors.append((grid.repeat(1, 1, 2) + base.to(device)).reshape(-1, 2 * len(shape)))
     return anchors

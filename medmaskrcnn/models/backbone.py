@@ -55,26 +55,33 @@ class FrozenBatchNorm(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A ResNet that hands out the maps of its four stages.
+    """A ResNet that hands out the maps of its four stages, or of three if the last is to run on regions.
 
     Attributes:
         out_channels: Channels of C2..C5.
+        last_on_regions: Whether the last stage is left to :meth:`of_regions`.
     """
 
-    def __init__(self, resnet: ResNet, out_channels: tuple[int, ...]) -> None:
+    def __init__(self, resnet: ResNet, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
         super().__init__()
         self.resnet = resnet
         self.out_channels = out_channels
+        self.last_on_regions = last_on_regions
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Image batch ``(B, C, *spatial)`` to ``[C2, C3, C4, C5]``."""
+        """Image batch ``(B, C, *spatial)`` to ``[C2, C3, C4, C5]``, or without C5."""
         net = self.resnet
         x = net.maxpool(net.act(net.bn1(net.conv1(x))))
         maps = []
-        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        for stage in (net.layer1, net.layer2, net.layer3, *(() if self.last_on_regions else (net.layer4,))):
             x = stage(x)
             maps.append(x)
         return maps
+
+    def of_regions(self, regions: Tensor) -> Tensor:
+        """Regions of C4 ``(R, C4, *bins)`` through the last stage: ``(R, C5, *bins / 2)``."""
+        last: Tensor = self.resnet.layer4(regions)
+        return last
 
 
 def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels: int) -> Backbone:
@@ -101,12 +108,15 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
         (resnet.layer2, resnet.layer3, resnet.layer4), settings.strides, settings.strides[1:], strict=False
     ):
         _set_stride(stage[0], tuple(c // f for f, c in zip(fine, coarse, strict=True)))
+    last_on_regions = settings.pyramid == "c4"
+    if last_on_regions:
+        _set_stride(resnet.layer4[0], (2,) * spatial_dims)
     if settings.norm == "group":
         _replace_norms(resnet, lambda n: nn.GroupNorm(max(1, n // _GROUP_CHANNELS), n, eps=settings.norm_eps))
     else:
         _replace_norms(resnet, lambda n: FrozenBatchNorm(n, settings.norm_eps))
     expansion = 4 if block == "bottleneck" else 1
-    return Backbone(resnet, tuple(n * expansion for n in planes))
+    return Backbone(resnet, tuple(n * expansion for n in planes), last_on_regions=last_on_regions)
 
 
 def _set_stride(block: nn.Module, stride: tuple[int, ...]) -> None:

@@ -1,5 +1,7 @@
 """The box head: two fully connected layers, a class and a box per class (Fast R-CNN, section 2; FPN, section 4.2).
 
+Where the backbone's last stage runs on the regions, their mean takes the place of the two layers.
+
 Letters: ``R`` regions, ``K`` classes without background, ``S`` spatial dims. Column 0 of the logits is background.
 """
 
@@ -33,9 +35,27 @@ class BoxHead(nn.Module):
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """``(R, C, *bins)`` to logits ``(R, K + 1)`` and deltas ``(R, K + 1, 2S)``, both float32."""
         hidden = F.relu(self.fc2(F.relu(self.fc1(regions.flatten(1)))))
-        with torch.autocast(hidden.device.type, enabled=False):  # logits and deltas stay in float32
-            logits, deltas = self.classes(hidden.float()), self.deltas(hidden.float())
-        return logits, deltas.reshape(len(deltas), -1, 2 * self.spatial_dims)
+        return _classes_and_deltas(self.classes, self.deltas, hidden, self.spatial_dims)
+
+
+class MeanBoxHead(nn.Module):
+    """Class and box from the mean over a region that went through the backbone's last stage (Mask R-CNN, figure 4)."""
+
+    def __init__(self, *, channels: int, spatial_dims: int, classes: int) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.classes = nn.Linear(channels, classes + 1)
+        self.deltas = nn.Linear(channels, (classes + 1) * 2 * spatial_dims)
+
+    def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`BoxHead.forward`."""
+        return _classes_and_deltas(self.classes, self.deltas, regions.flatten(2).mean(dim=2), self.spatial_dims)
+
+
+def _classes_and_deltas(classes: nn.Linear, deltas: nn.Linear, hidden: Tensor, dims: int) -> tuple[Tensor, Tensor]:
+    with torch.autocast(hidden.device.type, enabled=False):  # logits and deltas stay in float32
+        hidden = hidden.float()
+        return classes(hidden), deltas(hidden).reshape(len(hidden), -1, 2 * dims)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Feature pyramid (Lin et al. 2017): C2..C5 of the backbone become P2..P6 of equal width.
 
-The top-down path is MONAI's; P6 is P5 subsampled by two on every axis (FPN, footnote 2).
+The top-down path is MONAI's; P6 is P5 subsampled by two on every axis (FPN, footnote 2). Two networks without a
+pyramid are there to compare: ``c5`` has one map, made of C5 by the same two convolutions as a level of the pyramid;
+``c4`` hands out C4 as it is.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torch import Tensor, nn
 
+from medmaskrcnn.config import BackboneSettings
 from medmaskrcnn.models.backbone import Backbone
 
 
@@ -15,24 +18,43 @@ class Pyramid(nn.Module):
     """Backbone and FPN together: the dense part of the network.
 
     Attributes:
-        strides: Stride of P2..P6 per spatial axis, in voxels of the input.
+        strides: Stride of each level per spatial axis, in voxels of the input.
+        channels: Of every level.
+        region_levels: How many levels regions are read from: P2..P5, or the only one.
+        region_channels: Of a region as the heads are given it.
     """
 
-    def __init__(self, backbone: Backbone, fpn: FeaturePyramidNetwork, strides: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(
+        self, backbone: Backbone, fpn: FeaturePyramidNetwork | None, strides: tuple[tuple[int, ...], ...], channels: int
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.fpn = fpn
-        self.strides = (*strides, tuple(2 * s for s in strides[-1]))
+        self.strides = strides
+        self.channels = channels
+        self.region_levels = max(1, len(strides) - 1)
+        self.region_channels = backbone.out_channels[-1] if backbone.last_on_regions else channels
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Image batch ``(B, C, *spatial)`` to ``[P2, P3, P4, P5, P6]``, each ``(B, fpn_channels, *map)``."""
+        """Image batch ``(B, C, *spatial)`` to ``[P2, P3, P4, P5, P6]``, each ``(B, channels, *map)``, or one map."""
         maps = self.backbone(images)
-        return list(self.fpn({f"C{level}": c for level, c in enumerate(maps, start=2)}).values())
+        if self.fpn is None:
+            return maps[-1:]
+        used = maps if len(self.strides) > 1 else maps[-1:]
+        return list(self.fpn({f"C{level}": c for level, c in enumerate(used, start=2)}).values())
+
+    def of_regions(self, regions: Tensor) -> Tensor:
+        """What the heads are given of regions ``(R, channels, *bins)``: those, or what the last stage makes of them."""
+        return self.backbone.of_regions(regions) if self.backbone.last_on_regions else regions
 
 
-def build_pyramid(
-    backbone: Backbone, *, spatial_dims: int, channels: int, strides: tuple[tuple[int, ...], ...]
-) -> Pyramid:
-    """Put MONAI's FPN with a subsampled P6 on a backbone."""
-    fpn = FeaturePyramidNetwork(spatial_dims, list(backbone.out_channels), channels, LastLevelMaxPool(spatial_dims))
-    return Pyramid(backbone, fpn, strides)
+def build_pyramid(backbone: Backbone, settings: BackboneSettings, *, spatial_dims: int) -> Pyramid:
+    """Put what ``settings.pyramid`` asks for on a backbone."""
+    width, strides = settings.fpn_channels, settings.strides
+    if settings.pyramid == "c4":
+        return Pyramid(backbone, None, strides[2:3], backbone.out_channels[2])
+    if settings.pyramid == "c5":
+        fpn = FeaturePyramidNetwork(spatial_dims, [backbone.out_channels[-1]], width)
+        return Pyramid(backbone, fpn, strides[-1:], width)
+    fpn = FeaturePyramidNetwork(spatial_dims, list(backbone.out_channels), width, LastLevelMaxPool(spatial_dims))
+    return Pyramid(backbone, fpn, (*strides, tuple(2 * s for s in strides[-1])), width)

@@ -1,11 +1,13 @@
 """The mask head: a small fully convolutional network on each region (Mask R-CNN, section 3 and figure 4, right).
 
-One mask per class with a sigmoid, so that classes do not compete for voxels.
+One mask per class with a sigmoid, so that classes do not compete for voxels; a softmax over classes and background
+is there to compare.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -21,7 +23,7 @@ class MaskHead(nn.Module):
         conv, deconv = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
         widths = [channels] + [hidden] * convs
         self.convs = nn.ModuleList(conv(a, b, 3, padding=1) for a, b in pairwise(widths))
-        self.upsample = deconv(hidden, hidden, 2, stride=2)
+        self.upsample = deconv(widths[-1], hidden, 2, stride=2)
         self.logits = conv(hidden, classes, 1)
         for layer in (*self.convs, self.upsample, self.logits):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -35,3 +37,20 @@ class MaskHead(nn.Module):
         x = F.relu(self.upsample(x))
         with torch.autocast(x.device.type, enabled=False):  # logits stay in float32
             return self.logits(x.float())
+
+
+def own_log_odds(logits: Tensor, labels: Tensor, activation: Literal["sigmoid", "softmax"]) -> Tensor:
+    """Log-odds ``(R, *size)`` of each region's own class; their sigmoid is the mask's probability.
+
+    Args:
+        logits: ``(R, K, *size)``.
+        labels: ``(R,)`` int64, 0 is the first class.
+        activation: With ``"softmax"`` the odds are against the other classes and the background, whose logit is 0.
+    """
+    rows = torch.arange(len(labels), device=labels.device)
+    own = logits[rows, labels]
+    if activation == "sigmoid":
+        return own
+    others = logits.clone()
+    others[rows, labels] = 0.0  # in place of the own class: the background
+    return own - others.logsumexp(dim=1)

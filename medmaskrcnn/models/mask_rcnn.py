@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.models.anchors import grid_anchors
-from medmaskrcnn.models.box_head import BoxHead, Detections, select_detections
+from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, select_detections
 from medmaskrcnn.models.fpn import Pyramid
 from medmaskrcnn.models.losses import Term
-from medmaskrcnn.models.mask_head import MaskHead
+from medmaskrcnn.models.mask_head import MaskHead, own_log_odds
 from medmaskrcnn.models.objective import Targets, box_terms, draw_regions, mask_terms, rpn_terms
+from medmaskrcnn.models.regions import read_regions
 from medmaskrcnn.models.rpn import RPNHead, propose
-from medmaskrcnn_kernels import multiscale_roi_align
 
 Watch = Callable[[str, Any], None]
 """Called after a step of :meth:`MaskRCNN.detect` with its name and what it made."""
@@ -41,7 +41,7 @@ class MaskRCNN(nn.Module):
         self,
         pyramid: Pyramid,
         rpn_head: RPNHead,
-        box_head: BoxHead,
+        box_head: BoxHead | MeanBoxHead,
         mask_head: MaskHead | None,
         settings: ModelSettings,
     ) -> None:
@@ -146,15 +146,16 @@ class MaskRCNN(nn.Module):
         rpn, roi, loss = self.settings.rpn, self.settings.roi, self.settings.loss
         pyramid = self.pyramid(images)
         objectness, deltas, anchors = self._rpn(pyramid, images)
-        per_cell = len(self.settings.anchors.ratios)
+        per_cell = self.settings.anchors_per_cell
         terms = rpn_terms(objectness, deltas, anchors, targets, randoms, per_cell=per_cell, settings=rpn, loss=loss)
         with torch.no_grad():
             regions = draw_regions(self._propose(objectness, deltas, anchors, shapes), targets, randoms, roi)
-        terms |= box_terms(*self.box_head(self._align(pyramid, regions.boxes, roi.box_size)), regions, targets, loss)
+        logits, offsets = self.box_head(self._align(pyramid, regions.boxes, roi.box_size))
+        terms |= box_terms(logits, offsets, regions, targets, loss)
         if self.mask_head is not None:
             boxes, owners = regions.positives(roi.max_mask_rois)
             logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
-            terms |= mask_terms(logits, boxes, owners, targets, loss)
+            terms |= mask_terms(logits, boxes, owners, targets, loss, activation=roi.mask_activation)
         return self._weighted(terms, share_counts)
 
     def _weighted(self, terms: dict[str, Term], share_counts: Callable[[Tensor], Tensor] | None) -> dict[str, Tensor]:
@@ -200,20 +201,12 @@ class MaskRCNN(nn.Module):
         return scores
 
     def _align(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], bins: int) -> Tensor:
-        """RoIAlign on P2..P5, each box on its own level: ``(R, C, *(bins,) * S)``."""
-        roi = self.settings.roi
-        index = [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
-        return multiscale_roi_align(
-            list(pyramid[:-1]),
-            torch.cat(list(boxes)),
-            torch.cat(index),
-            output_size=(bins,) * self.settings.spatial_dims,
-            strides=list(self.pyramid.strides[:-1]),
-            sampling_ratio=roi.sampling_ratio,
-            aligned=roi.aligned,
-            canonical_size=roi.canonical_size,
-            canonical_level=roi.canonical_level,
+        """Each box read from its own level, as the heads are given it: ``(R, C, *(bins,) * S)``."""
+        levels = self.pyramid.region_levels
+        read = read_regions(
+            pyramid[:levels], boxes, strides=self.pyramid.strides[:levels], bins=bins, roi=self.settings.roi
         )
+        return self.pyramid.of_regions(read)
 
     def _add_masks(self, pyramid: Sequence[Tensor], found: list[Detections]) -> list[Detections]:
         if self.mask_head is None:
@@ -225,15 +218,14 @@ class MaskRCNN(nn.Module):
         self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> list[Tensor]:
         assert self.mask_head is not None
-        side = (2 * self.settings.roi.mask_size,) * self.settings.spatial_dims
+        roi, side = self.settings.roi, (self.settings.mask_bins,) * self.settings.spatial_dims
         masks = []
         for i, own in enumerate(boxes):
             parts = [torch.zeros((0, *side), device=own.device)]
             for start in range(0, len(own), _MASKS_PER_PASS):
                 chunk = slice(start, start + _MASKS_PER_PASS)
                 regions = [b[chunk] if j == i else b[:0] for j, b in enumerate(boxes)]
-                logits = self.mask_head(self._align(pyramid, regions, self.settings.roi.mask_size))
-                of_class = torch.arange(len(logits), device=logits.device), labels[i][chunk]
-                parts.append(logits[of_class].sigmoid())
+                logits = self.mask_head(self._align(pyramid, regions, roi.mask_size))
+                parts.append(own_log_odds(logits, labels[i][chunk], roi.mask_activation).sigmoid())
             masks.append(torch.cat(parts))
         return masks

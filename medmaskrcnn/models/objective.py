@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from medmaskrcnn.config import LossSettings, RoISettings, RPNSettings
 from medmaskrcnn.models.box_head import BOX_CODER
-from medmaskrcnn.models.losses import Term, box_losses, mask_dice_loss, mask_loss, mask_targets, rpn_losses
+from medmaskrcnn.models.losses import (
+    Term,
+    box_losses,
+    competing_mask_loss,
+    mask_dice_loss,
+    mask_loss,
+    mask_targets,
+    rpn_losses,
+)
+from medmaskrcnn.models.mask_head import own_log_odds
 from medmaskrcnn.models.matching import match_atss, match_by_iou
 from medmaskrcnn.models.rpn import RPN_CODER
 from medmaskrcnn.models.sampling import sample
@@ -158,7 +168,13 @@ def box_terms(
 
 
 def mask_terms(
-    logits: Tensor, boxes: Sequence[Tensor], owners: Sequence[Tensor], targets: Sequence[Targets], loss: LossSettings
+    logits: Tensor,
+    boxes: Sequence[Tensor],
+    owners: Sequence[Tensor],
+    targets: Sequence[Targets],
+    loss: LossSettings,
+    *,
+    activation: Literal["sigmoid", "softmax"] = "sigmoid",
 ) -> dict[str, Term]:
     """``mask`` and, where it has a weight, ``mask_dice``.
 
@@ -168,19 +184,21 @@ def mask_terms(
         owners: Per image ``(n,)``: their objects.
         targets: Objects of each image.
         loss: Weights.
+        activation: Whether the classes compete for voxels.
 
     Raises:
         ValueError: if the targets have no masks.
     """
     labels = torch.cat([target.labels[owner] for target, owner in zip(targets, owners, strict=True)])
-    own = logits[torch.arange(len(labels), device=labels.device), labels]
     wanted = []
     for target, box, owner in zip(targets, boxes, owners, strict=True):
         if target.masks is None:
             raise ValueError("a model with a mask head needs masks in its targets")
         wanted.append(mask_targets(target.masks, box, owner, logits.shape[-1]))
     truth = torch.cat(wanted)
-    terms = {"mask": mask_loss(own, truth)}
+    own = own_log_odds(logits, labels, activation)
+    competing = activation == "softmax"
+    terms = {"mask": competing_mask_loss(logits, labels, truth) if competing else mask_loss(own, truth)}
     if loss.mask_dice:
         terms["mask_dice"] = mask_dice_loss(own, truth)
     return terms

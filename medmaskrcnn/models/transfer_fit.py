@@ -136,7 +136,7 @@ def _rows(name: str, source: Source, settings: ModelSettings) -> _Rows | None:
     layer = name.rpartition(".")[0]
     deltas = (2 * settings.spatial_dims, 2 * source.spatial_dims)
     if layer == "rpn_head.deltas":
-        groups = len(settings.anchors.ratios)
+        groups = settings.anchors_per_cell
         if len(source.weights[name]) != groups * deltas[1]:
             return None
         return _Rows([(i, i) for i in range(groups)], (groups, groups), deltas, "deltas within the plane")

@@ -18,7 +18,8 @@ SAME_IMAGE = 1e-4  # a batch of two is summed in another order than one image
 
 def small(settings: BackboneSettings, *, dims: int, channels: int = 1) -> tuple[Backbone, Pyramid]:
     backbone = build_backbone(settings, spatial_dims=dims, in_channels=channels).eval()
-    return backbone, build_pyramid(backbone, spatial_dims=dims, channels=8, strides=settings.strides).eval()
+    narrow = settings.model_copy(update={"fpn_channels": 8})
+    return backbone, build_pyramid(backbone, narrow, spatial_dims=dims).eval()
 
 
 @torch.no_grad()

@@ -153,9 +153,9 @@ def test_strides_per_axis_for_thick_slices() -> None:
     assert BackboneSettings(strides=flat).strides == flat
 
 
-@pytest.mark.parametrize("sizes", [SIZES_3D[:4], (*SIZES_3D[:4], (64, 256))])
+@pytest.mark.parametrize("sizes", [(), (*SIZES_3D[:4], (64, 256))])
 def test_anchor_sizes_of_the_wrong_shape(sizes: Any) -> None:
-    with pytest.raises(ValidationError, match="one entry per level"):
+    with pytest.raises(ValidationError, match="at least one entry, all of one length"):
         AnchorSettings(sizes=sizes)
 
 
