@@ -63,9 +63,7 @@ def roi_pool(
 
 def _pool_box(feature: Tensor, box: list[float], bins: tuple[int, ...], scale: tuple[float, ...]) -> Tensor:
     dims = len(bins)
-    edges = [
-        _bin_edges(box[a] * scale[a], box[dims + a] * scale[a], bins[a], feature.shape[1 + a]) for a in range(dims)
-    ]
+    edges = [bin_edges(box[a] * scale[a], box[dims + a] * scale[a], bins[a], feature.shape[1 + a]) for a in range(dims)]
     values = []
     for window in product(*edges):
         cells = feature[(slice(None), *(slice(low, high) for low, high in window))].flatten(1)
@@ -73,7 +71,7 @@ def _pool_box(feature: Tensor, box: list[float], bins: tuple[int, ...], scale: t
     return torch.stack(values, 1).view(-1, *bins)
 
 
-def _bin_edges(low: float, high: float, bins: int, size: int) -> list[tuple[int, int]]:
+def bin_edges(low: float, high: float, bins: int, size: int) -> list[tuple[int, int]]:
     """Half-open cell range of each bin along one axis, clipped to the map."""
     first, last = _round_half_away(low), _round_half_away(high)
     length = max(last - first + 1, 1)

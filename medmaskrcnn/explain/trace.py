@@ -1,0 +1,175 @@
+"""The trace: one slice or tile of a scan on its way through a network, step by step, as a page.
+
+    trace(scan, model) -> Trace -> save("trace.html")
+
+Everything on it was recorded while the network ran (:mod:`medmaskrcnn.explain.record`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmaskrcnn.explain.focus import choose_focus
+from medmaskrcnn.explain.page import page, paragraph, table
+from medmaskrcnn.explain.pictures import Bytes, grey
+from medmaskrcnn.explain.record import Walk, record_walk
+from medmaskrcnn.explain.scene import Scene
+from medmaskrcnn.explain.sections_boxes import class_section, levels_section, refine_section, rpn_section
+from medmaskrcnn.explain.sections_end import articles_section, removed_section
+from medmaskrcnn.explain.sections_maps import backbone_section, input_section, pyramid_section
+from medmaskrcnn.explain.sections_regions import align_section, mask_section, pasted_section
+from medmaskrcnn.explain.shapes import Difference, Stage, differences, stages
+from medmaskrcnn.explain.window import Window, choose_window
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.pipeline import DEFAULT_MODEL, LoadedModel, load_model
+from medmaskrcnn.preprocess.prepare import Preprocessed, prepare
+from medmaskrcnn.preprocess.suitable import check_suitable
+from medmaskrcnn.structures.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One window's walk through a network, ready to be looked at.
+
+    Attributes:
+        walk: What was recorded: maps, boxes, scores and masks as tensors.
+        stages: Shape, time and memory of each step.
+        differences: How the shapes differ from what articles teach, and why.
+        title: What was traced.
+        html: The page, whole.
+    """
+
+    walk: Walk
+    stages: tuple[Stage, ...]
+    differences: tuple[Difference, ...]
+    title: str
+    html: str
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page; returns where.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        target = Path(path)
+        target.write_text(self.html, encoding="utf-8")
+        return target
+
+
+def trace(
+    source: str | os.PathLike[str] | Volume,
+    model: str | os.PathLike[str] | LoadedModel = DEFAULT_MODEL,
+    *,
+    slice_index: int | None = None,
+    device: str = "auto",
+    series: str | None = None,
+    allow_out_of_domain: bool = False,
+) -> Trace:
+    """Follow one slice (2D, 2.5D) or tile (3D) of a scan through the network.
+
+    Args:
+        source: A file, a DICOM folder, or a volume already read.
+        model: Name of a shipped model, a model file, or a loaded model.
+        slice_index: Which slice, from 0 along the network's first axis (for most models from the feet up); for 3D
+            models the tile around it. By default the middle of the scan, in 3D the most certain object's slice.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
+        allow_out_of_domain: Trace a model on a scan that it was not made for; the page says so.
+
+    Raises:
+        ReadError: if the scan cannot be read.
+        ModelFileError: if the model cannot.
+        UnsuitableScanError: if they do not fit each other.
+        ValueError: if there is no such slice or device.
+
+    Example:
+        >>> medmaskrcnn.trace("study/", model="abdomen-mr").save("trace.html")  # doctest: +SKIP
+    """
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
+    volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
+    warnings = check_suitable(volume, loaded.settings, allow_out_of_domain=allow_out_of_domain)
+    prepared = prepare(volume, loaded.settings.preprocess)
+    window = choose_window(prepared, loaded.settings, slice_index)
+    walk = record_walk(loaded.network, window, loaded.device)
+    focus = choose_focus(walk, loaded.settings.model.roi, None if slice_index is None else window.plane)
+    seen = window.low[0] + focus.plane  # in voxels of the network
+    shown = min(int((seen + 0.5) * prepared.scale[0]), prepared.turned_shape[0] - 1)
+    scene = Scene(walk, loaded.settings, focus, _slice(volume, prepared, shown), _spacing(volume, prepared))
+    lines = stages(walk, loaded.settings.model)
+    compared = differences(walk, loaded.settings.model)
+    title = f"How {loaded.settings.card.name} read slice {shown}"
+    return Trace(walk, lines, compared, title, _html(scene, title, lines, compared, window, warnings))
+
+
+def _html(
+    scene: Scene,
+    title: str,
+    lines: tuple[Stage, ...],
+    compared: tuple[Difference, ...],
+    window: Window,
+    warnings: tuple[str, ...],
+) -> str:
+    stage = {line.name: line for line in lines}
+    sections = (
+        input_section(scene, stage["input"]),
+        backbone_section(scene, stage["backbone"]),
+        pyramid_section(scene, stage["pyramid"]),
+        rpn_section(scene, stage["rpn"]),
+        levels_section(scene, stage["levels"]),
+        align_section(scene, stage["align"]),
+        class_section(scene, stage["classes"]),
+        refine_section(scene),
+        removed_section(scene, stage["removed"]),
+        mask_section(scene, stage["masks"]),
+        pasted_section(scene),
+        articles_section(compared),
+    )
+    lead = paragraph(_lead(scene, window)) + _glance(lines)
+    return page(title, lead, sections, shared=(scene.shared(),), warnings=warnings)
+
+
+def _lead(scene: Scene, window: Window) -> str:
+    found, settings = scene.walk.detections, scene.settings
+    sure = [
+        int(label) for label, s in zip(found.labels, found.scores, strict=True) if float(s) >= settings.inference.score
+    ]
+    names = [f"{sure.count(k)} x {escape(scene.class_name(k))}" for k in sorted(set(sure))]
+    result = ", ".join(names) if names else "nothing with a score high enough to be shown by default"
+    what = "slice" if settings.model.spatial_dims == 2 else f"tile of {' x '.join(map(str, window.shape))} voxels"
+    followed = ""
+    if scene.focus.detection is not None:
+        label = int(found.labels[scene.focus.detection])
+        score = float(found.scores[scene.focus.detection])
+        followed = f" The pictures follow the {escape(scene.class_name(label))} with a score of {score:.2f}."
+    walk = f"This page follows one {what} through the network, step by step, as it was recorded."
+    return f"{walk} Found: {result}.{followed}"
+
+
+def _glance(lines: tuple[Stage, ...]) -> str:
+    rows = [[f'<a href="#{line.name}">{escape(line.title)}</a>', escape(line.shape), *line.cost] for line in lines]
+    return table(["Step", "Hands on", "Time", "Memory"], rows, numbers=("Time", "Memory"), fold=True)
+
+
+def _slice(volume: Volume, prepared: Preprocessed, index: int) -> Bytes:
+    """A slice as the scan has it, in the network's axes: grey, or colour for colour pictures."""
+    planes: NDArray[np.floating] = np.asarray(prepared.axes.apply(volume.array)[:, index], dtype=np.float64)
+    if volume.channel_kind == "colour":
+        return np.stack([grey(plane, low=0, high=255) for plane in planes[:3]], axis=-1)
+    if volume.window is not None:
+        centre, width = volume.window
+        return grey(planes[0], low=centre - width / 2, high=centre + width / 2)
+    return grey(planes[0])
+
+
+def _spacing(volume: Volume, prepared: Preprocessed) -> tuple[float, float, float] | None:
+    """Size of the network's voxels along D, H, W in mm."""
+    if volume.spacing_mm is None:
+        return None
+    d, h, w = (volume.spacing_mm[axis] * scale for axis, scale in zip(prepared.axes.order, prepared.scale, strict=True))
+    return d, h, w

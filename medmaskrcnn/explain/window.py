@@ -1,0 +1,71 @@
+"""Which part of a scan the trace follows: a slice for 2D and 2.5D models, a tile for 3D ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.pipeline import slice_images, tile_windows
+from medmaskrcnn.preprocess.prepare import Preprocessed, pad_to_multiple
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """What is put into the network in one go.
+
+    Attributes:
+        images: ``(1, C, *spatial)`` float32, padded as the network wants it.
+        shape: Spatial shape without the padding.
+        low: First voxel D, H, W of the window in the prepared scan.
+        slice_index: The slice (from 0, along the network's first axis, the scan's own slices) that was asked for or
+            lies in the middle.
+        plane: The same in voxels of the window along D; 0 for a model that sees slices.
+    """
+
+    images: Tensor
+    shape: tuple[int, ...]
+    low: tuple[int, int, int]
+    slice_index: int
+    plane: int
+
+
+def choose_window(prepared: Preprocessed, settings: ModelFileSettings, slice_index: int | None) -> Window:
+    """The slice asked for, or the tile whose middle is nearest to it; the scan's middle by default.
+
+    Args:
+        prepared: The scan as the network sees it.
+        settings: Of the model.
+        slice_index: Number of a slice from 0, along the network's first axis (for most models from the feet up).
+
+    Raises:
+        ValueError: if the scan has no such slice.
+    """
+    slices, depth = prepared.turned_shape[0], prepared.tensor.shape[1]
+    index = slices // 2 if slice_index is None else slice_index
+    if not 0 <= index < slices:
+        raise ValueError(f"the scan has the slices 0 to {slices - 1}, got slice {index}")
+    at = min(int((index + 0.5) / prepared.scale[0]), depth - 1)
+    if settings.model.spatial_dims == 2:
+        images = slice_images(prepared.tensor, range(at, at + 1), settings.model.context_slices)
+        low, plane = (at, 0, 0), 0
+    else:
+        begin, end = _nearest(tile_windows(prepared.tensor.shape[1:], settings.inference), at, prepared)
+        images = prepared.tensor[None, :, begin[0] : end[0], begin[1] : end[1], begin[2] : end[2]]
+        low, plane = (begin[0], begin[1], begin[2]), at - begin[0]
+    padded = pad_to_multiple(images, settings.preprocess.pad_multiple)
+    return Window(padded, tuple(images.shape[2:]), low, index, plane)
+
+
+def _nearest(
+    windows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], at: int, prepared: Preprocessed
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tile whose middle is nearest to the middle of slice ``at``."""
+    _, height, width = prepared.tensor.shape[1:]
+    wanted = (at + 0.5, height / 2, width / 2)
+    return min(
+        windows,
+        key=lambda w: sum((m - (a + b) / 2) ** 2 for m, a, b in zip(wanted, *w, strict=True)),
+    )

@@ -1,0 +1,87 @@
+"""Models that take a fraction of a second, with random but always the same weights, and a scan with bright blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medmaskrcnn.config import (
+    AnchorSettings,
+    BackboneSettings,
+    DetectionSettings,
+    InferenceSettings,
+    ModelCard,
+    ModelFileSettings,
+    ModelSettings,
+    PreprocessSettings,
+    RoISettings,
+    RPNSettings,
+)
+from medmaskrcnn.models.build import build_model
+from medmaskrcnn.models.model_file import save_model
+from medmaskrcnn.pipeline import LoadedModel, load_model
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.volume import Volume
+
+STRIDES = {2: ((4, 4), (8, 8), (16, 16), (32, 32)), 3: ((2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32))}
+
+
+def _settings(dims: int, *, context: int = 0, with_masks: bool = True, **changes: Any) -> ModelFileSettings:
+    model = ModelSettings(
+        spatial_dims=dims,
+        context_slices=context,
+        with_masks=with_masks,
+        class_names=("liver", "tumour <b>"),
+        backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), fpn_channels=8, strides=STRIDES[dims]),
+        anchors=AnchorSettings(sizes=tuple((size,) * dims for size in (6, 10, 16, 24, 32))),
+        rpn=RPNSettings(pre_nms_top_n=30, post_nms_top_n=12),
+        roi=RoISettings(box_size=3, mask_size=4, box_hidden=16, mask_channels=8, mask_convs=1, canonical_size=20.0),
+        detection=DetectionSettings(candidate_score=changes.get("candidate_score", 0.01), per_image=6),
+    )
+    return ModelFileSettings(
+        card=ModelCard(name="tiny", domain=changes.get("domain")),
+        model=model,
+        preprocess=PreprocessSettings(percentiles=(1, 99), pad_multiple=model.backbone.strides[-1]),
+        inference=InferenceSettings(score=0.0, tile=changes.get("tile", (160, 160, 160))),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``tiny_file(dims, context=, with_masks=, candidate_score=, tile=, domain=)``: path of a model's file."""
+
+    def make(dims: int, **what: Any) -> Path:
+        settings = _settings(dims, **what)
+        torch.manual_seed(0)
+        network = build_model(settings.model)
+        with torch.no_grad():
+            network.box_head.classes.weight.normal_()
+            if network.mask_head is not None:
+                network.mask_head.logits.weight.normal_(std=3.0)
+        path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+        save_model(network, settings, path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_file: Callable[..., Path]) -> Callable[..., LoadedModel]:
+    """The same, loaded."""
+    return lambda dims, **what: load_model(tiny_file(dims, **what), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Volume:
+    """A noisy scan of 20 x 44 x 52 voxels with two bright boxes in it; nothing in it is symmetric."""
+    array = np.random.default_rng(3).normal(100, 12, (1, 20, 44, 52)).astype(np.float32)
+    array[0, 3:10, 9:22, 9:17] += 150
+    array[0, 7:17, 22:36, 26:46] += 90
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, -1.0], [0, -1.0, 0], [1.0, 0, 0]]) @ np.diag([3.0, 1.2, 0.9])
+    return Volume(array, Grid((20, 44, 52), affine), modality="CT")
