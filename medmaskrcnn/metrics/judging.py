@@ -65,10 +65,10 @@ class Judged:
         Raises:
             ValueError: if it was not judged at.
         """
-        near = np.flatnonzero(np.isclose(self.thresholds, iou))
-        if not len(near):
+        near = [k for k, threshold in enumerate(self.thresholds) if abs(threshold - iou) < 1e-9]
+        if not near:
             raise ValueError(f"judged at IoUs {self.thresholds}, not at {iou}")
-        return int(near[0])
+        return near[0]
 
     @property
     def coco_indices(self) -> list[int]:

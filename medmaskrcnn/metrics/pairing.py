@@ -35,7 +35,7 @@ class PairedCase:
         true_voxels: ``(M,)`` size of each mask; masks in the judgement of boxes too, as COCO has it.
         crowd: ``(M,)`` references that stand for many objects at once.
         ignored: ``(M,)`` references that need not be found, and whose finding is no error; crowds among them.
-        iou: ``(N, M)`` float64.
+        iou: ``(N, M)`` float64, of pairs of one class.
     """
 
     patient: str
@@ -81,32 +81,30 @@ def pair_case(
     if crowd.shape != none.shape or ignored.shape != none.shape:
         raise ValueError(f"crowd and ignored need one entry for each of {len(reference)} references")
     labels, true_labels = _labels(predicted, class_names), _labels(reference, class_names)
-    sizes = voxel_counts(predicted)
+    one_class = (labels[:, None] == true_labels) & (labels[:, None] >= 0)
+    sizes, true_voxels = voxel_counts(predicted), voxel_counts(reference).astype(np.float64)
     order = np.argsort(-predicted.scores.astype(np.float64), kind="stable")
-    mine = order[(labels[order] >= 0) & (sizes[order] > 0)]
-    true = np.flatnonzero(true_labels >= 0)
-    chosen, truth = predicted.select(mine), reference.select(true)
-    true_voxels = voxel_counts(truth).astype(np.float64)
+    mine, true = order[(labels[order] >= 0) & (sizes[order] > 0)], np.flatnonzero(true_labels >= 0)
+    if predicted.grid.shape != reference.grid.shape:
+        raise ValueError(f"instances must lie on one grid, got {predicted.grid.shape} and {reference.grid.shape}")
     if kind == "mask":
-        n_voxels = sizes[mine].astype(np.float64)
-        shared, true_sizes = shared_voxel_counts(chosen, truth).astype(np.float64), true_voxels
+        n_voxels, true_sizes = sizes.astype(np.float64), true_voxels
+        shared = shared_voxel_counts(predicted, reference, wanted=one_class).astype(np.float64)
     else:
-        if predicted.grid.shape != reference.grid.shape:
-            raise ValueError(f"instances must lie on one grid, got {predicted.grid.shape} and {reference.grid.shape}")
-        n_voxels, true_sizes = box_volumes(chosen.boxes), box_volumes(truth.boxes)
-        shared = box_intersections(chosen.boxes, truth.boxes)
+        n_voxels, true_sizes = box_volumes(predicted.boxes), box_volumes(reference.boxes)
+        shared = box_intersections(predicted.boxes, reference.boxes)
     return PairedCase(
         patient=patient,
         grid=predicted.grid,
         labels=labels[mine],
-        scores=chosen.scores.astype(np.float64),
-        n_voxels=n_voxels,
+        scores=predicted.scores[mine].astype(np.float64),
+        n_voxels=n_voxels[mine],
         predicted=mine,
         true_labels=true_labels[true],
-        true_voxels=true_voxels,
+        true_voxels=true_voxels[true],
         crowd=crowd[true],
         ignored=ignored[true] | crowd[true],
-        iou=over_union(shared, n_voxels, true_sizes, crowd=crowd[true]),
+        iou=over_union(shared, n_voxels, true_sizes, crowd=crowd)[np.ix_(mine, true)],
     )
 
 

@@ -51,14 +51,21 @@ class Instances:
                 raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
         if n and (self.labels.min() < 0 or self.labels.max() >= len(self.class_names)):
             raise ValueError(f"labels must lie in 0..{len(self.class_names) - 1}, got {self.labels.tolist()}")
-        for start, mask in zip(self.mask_starts, self.masks, strict=True):
+        for mask in self.masks:
             if mask.dtype != np.bool_ or mask.ndim != 3:
                 raise ValueError(f"masks must be boolean (d, h, w), got {mask.dtype} {mask.shape}")
-            if (start < 0).any() or (start + mask.shape > self.grid.shape).any():
-                raise ValueError(f"mask at {start.tolist()} of shape {mask.shape} leaves grid {self.grid.shape}")
+        ends = self.mask_starts + self.mask_shapes
+        for i in np.flatnonzero((self.mask_starts < 0).any(axis=1) | (ends > self.grid.shape).any(axis=1))[:1]:
+            start, shape = self.mask_starts[i].tolist(), self.masks[i].shape
+            raise ValueError(f"mask at {start} of shape {shape} leaves grid {self.grid.shape}")
 
     def __len__(self) -> int:
         return len(self.masks)
+
+    @property
+    def mask_shapes(self) -> NDArray[np.int64]:
+        """``(N, 3)`` int64: extents D, H, W of each mask crop."""
+        return np.asarray([mask.shape for mask in self.masks], np.int64).reshape(-1, 3)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Instances:
         """The objects at ``indices`` (integers), in that order."""

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from medmaskrcnn.structures.instances import Instances
 
+_PAIRS_AT_ONCE = 1_000_000
+
 
 def voxel_counts(instances: Instances) -> NDArray[np.int64]:
     """``(N,)`` int64: voxels of each mask."""
@@ -36,33 +38,40 @@ def meeting_pairs(first: Instances, second: Instances) -> Iterator[tuple[int, in
     """
     if first.grid.shape != second.grid.shape:
         raise ValueError(f"instances must lie on one grid, got {first.grid.shape} and {second.grid.shape}")
-    ends = second.mask_starts + _shapes(second)
-    for i, mask in enumerate(first.masks):
-        start = first.mask_starts[i]
-        low, high = np.maximum(start, second.mask_starts), np.minimum(start + mask.shape, ends)
-        for j in np.flatnonzero((high > low).all(axis=1)):
-            yield i, int(j)
+    starts, others = first.mask_starts, second.mask_starts
+    ends, other_ends = starts + first.mask_shapes, others + second.mask_shapes
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(second)))
+    for a in range(0, len(first), step):
+        low = np.maximum(starts[a : a + step, None], others)
+        high = np.minimum(ends[a : a + step, None], other_ends)
+        for i, j in np.argwhere((high > low).all(axis=2)).tolist():
+            yield a + i, j
 
 
-def shared_voxel_counts(first: Instances, second: Instances) -> NDArray[np.int64]:
+def shared_voxel_counts(
+    first: Instances, second: Instances, *, wanted: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
     """``(N, M)`` int64: voxels that mask ``i`` of ``first`` shares with mask ``j`` of ``second``.
 
     As :func:`shared_voxels` for every pair, with the windows of all pairs worked out at once.
+
+    Args:
+        first: N instances.
+        second: M instances.
+        wanted: ``(N, M)`` pairs to count; those of others are left 0. By default all.
 
     Raises:
         ValueError: if the two do not lie on grids of one shape.
     """
     shared = np.zeros((len(first), len(second)), np.int64)
     pairs = np.array(list(meeting_pairs(first, second)), np.int64).reshape(-1, 2)
+    if wanted is not None:
+        pairs = pairs[wanted[pairs[:, 0], pairs[:, 1]]]
     start_a, start_b = first.mask_starts[pairs[:, 0]], second.mask_starts[pairs[:, 1]]
-    shape_a, shape_b = _shapes(first)[pairs[:, 0]], _shapes(second)[pairs[:, 1]]
+    shape_a, shape_b = first.mask_shapes[pairs[:, 0]], second.mask_shapes[pairs[:, 1]]
     low, high = np.maximum(start_a, start_b), np.minimum(start_a + shape_a, start_b + shape_b)
     windows = np.concatenate([low - start_a, high - start_a, low - start_b, high - start_b], axis=1)
     for (i, j), (d, h, w, d2, h2, w2, e, k, x, e2, k2, x2) in zip(pairs.tolist(), windows.tolist(), strict=True):
         part_a, part_b = first.masks[i][d:d2, h:h2, w:w2], second.masks[j][e:e2, k:k2, x:x2]
         shared[i, j] = np.count_nonzero(part_a & part_b)
     return shared
-
-
-def _shapes(instances: Instances) -> NDArray[np.int64]:
-    return np.asarray([mask.shape for mask in instances.masks], np.int64).reshape(-1, 3)
