@@ -1,205 +1,165 @@
-"""One training sample from a case: a random window, then rotation, zoom and intensity changes.
+"""Random changes of a window: image and objects' occupancy move together, MONAI's transforms do it.
 
-Image and objects' occupancy are moved together; boxes are derived afterwards. Left and right are never swapped:
-class names may have sides.
+Rotation, zoom, shift and bending are composed into one grid, so that every voxel is interpolated once. Occupancies are
+interpolated as the image is; boxes and masks are derived afterwards.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-from pydantic import Field
+from monai.data import set_track_meta
+from monai.transforms import (
+    RandAdjustContrast,
+    RandAffineGrid,
+    RandBiasField,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    Randomizable,
+    RandScaleIntensity,
+    RandShiftIntensity,
+    Resample,
+    SmoothField,
+)
+from monai.transforms.utils import create_grid
 from torch import Tensor
-from torch.nn import functional as F
 
-from medmaskrcnn.config import Count, Settings
-from medmaskrcnn.models.objective import Targets
-from medmaskrcnn.training.cases import LabelledCase, dense_occupancy
+from medmaskrcnn.training.plan import AugmentSettings
 
-_INSIDE = 128  # occupancy, of 255, from which a voxel belongs to an object
-_FAVOUR = 0.5  # share of windows with an object that the favoured class has
-_KNOTS = 5  # per axis, of the smooth random fields
-_LEAST_VOXELS = 4  # an object of which fewer lie in the window is left out
+Transform = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""A transform of the user's own: takes and gives ``image`` ``(C, *spatial)`` and ``masks`` ``(N, *spatial)``, float32
+0..1; what is random in it should draw from numpy's or torch's global generator, which are seeded per sample."""
 
-
-class AugmentSettings(Settings):
-    """How samples are drawn.
-
-    Attributes:
-        patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
-        foreground: Share of windows that are centred near an object, classes being equally likely.
-        favoured: Index of a class that is the one in half of those windows: small objects among large ones.
-        favoured_patch: Size of the windows drawn for the favoured class, ``patch`` if not given: a small object needs
-            little around it, and a smaller window costs less. The loop's batch is then 1.
-        rotate_degrees: Largest rotation in the H-W plane.
-        zoom: Largest relative change of size, per axis.
-        shift: Largest shift, as a share of the window, per axis.
-        elastic: Deviation of a smooth random bending, as a share of half the window.
-        shift_intensity, scale_intensity: Largest change per channel, in units of the normalised image.
-        gamma: Largest change of the logarithm of the exponent applied between the window's extremes.
-        bias_field: Deviation of the logarithm of a smooth random shading, as coils of an MR scanner make it.
-        noise: Largest standard deviation of added Gaussian noise.
-    """
-
-    patch: tuple[Count, Count, Count]
-    foreground: Annotated[float, Field(ge=0, le=1)] = 0.67
-    favoured: int | None = None
-    favoured_patch: tuple[Count, Count, Count] | None = None
-    rotate_degrees: float = 0.0
-    zoom: float = 0.0
-    shift: float = 0.0
-    elastic: float = 0.0
-    shift_intensity: float = 0.0
-    scale_intensity: float = 0.0
-    gamma: float = 0.0
-    bias_field: float = 0.0
-    noise: float = 0.0
+_KNOTS = 5  # per axis, of the smooth random bending
+_AXES = "DHW"
+_LINEAR = {2: "bilinear", 3: "trilinear"}
+_BLURRED = 0.3  # share of samples that are blurred
+_GREY = (0.299, 0.587, 0.114)  # weights of red, green, blue (ITU-R BT.601)
 
 
-def draw_sample(
-    case: LabelledCase, settings: AugmentSettings, *, context_slices: int, spatial_dims: int, random: torch.Generator
-) -> tuple[Tensor, Targets]:
-    """Draw one window of a case and augment it.
+class Augmenter:
+    """The random changes that a plan asks for.
 
     Args:
-        case: The case.
-        settings: What to draw.
-        context_slices: 2.5D neighbours on each side.
-        spatial_dims: 2 gives ``(C * (2 context + 1), H, W)``, 3 gives ``(C, D, H, W)``.
-        random: Every random number comes from here.
-
-    Returns:
-        The image, float32, and its objects: boxes tight around the voxels that are at least half theirs.
+        settings: Their sizes.
+        spatial_dims: 2 or 3, of the windows.
+        transform: Applied last.
     """
-    label = _centre_class(case, settings, random)
-    favoured = label is not None and label == settings.favoured
-    patch = (favoured and settings.favoured_patch) or settings.patch
-    shape = (patch[0] + 2 * context_slices, *patch[1:])
-    start = _window_start(case, shape, label, random, beyond=context_slices)
-    image = _cut(case.image, start, shape)
-    labels, masks = dense_occupancy(case, start, shape)
-    image, masks = _move(image, masks, settings, random)
-    image = _recolour(image, settings, random)
-    if spatial_dims == 2:
-        image = image.flatten(0, 1) if context_slices else image[:, 0]
-        masks = masks[:, context_slices]
-    return image, _targets(labels, masks, spatial_dims)
+
+    def __init__(self, settings: AugmentSettings, *, spatial_dims: int, transform: Transform | None = None) -> None:
+        set_track_meta(False)  # plain tensors: nothing here needs MONAI's record of affines
+        self.settings, self.dims, self.transform = settings, spatial_dims, transform
+        self.flips = [_AXES.index(axis) - 3 for axis in settings.flip if spatial_dims == 3 or axis != "D"]
+        self.affine = RandAffineGrid(**_affine_ranges(settings, spatial_dims))
+        self.moves = any((settings.rotate_degrees, settings.zoom, settings.shift, settings.elastic))
+        self.resample = Resample(mode="bilinear", padding_mode="zeros")
+        self.intensity = _intensity(settings)
+
+    def margin(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Voxels on each side of a window ``D, H, W`` that rotation, zoom, shift and bending may bring into it."""
+        settings = self.settings
+        if not self.moves:
+            return (0,) * len(shape)
+        reach = settings.zoom / 2 + settings.shift + math.sqrt(3) * settings.elastic
+        turned = min(math.radians(settings.rotate_degrees), math.pi / 4)
+        corner = (math.cos(turned) + math.sin(turned) - 1) / 2
+        return tuple(
+            math.ceil(n * (reach + (0.0 if axis == 0 else corner))) if n > 1 else 0 for axis, n in enumerate(shape)
+        )
+
+    def __call__(
+        self, image: Tensor, masks: Tensor, random: np.random.Generator, shape: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Change a window.
+
+        Args:
+            image: ``(C, *spatial)`` float32, normalised; the window with its margin.
+            masks: ``(N, *spatial)`` uint8, 255 where the object fills the voxel.
+            random: Every random number comes from here.
+            shape: Of the window, without its margin.
+
+        Returns:
+            Both, changed, ``(C, *shape)`` and ``(N, *shape)`` of the same types.
+        """
+        for axis in self.flips:
+            if random.random() < 0.5:
+                image, masks = image.flip(axis), masks.flip(axis)
+        if self.moves:
+            image, masks = self._move(image, masks, random, shape)
+        for change in self.intensity:
+            change.set_random_state(_seed(random))
+            image = change(image)
+        if self.settings.colour and len(image) == 3:
+            image = _colour(image, self.settings.colour, random)
+        if self.transform is not None:
+            np.random.seed(_seed(random))
+            torch.manual_seed(_seed(random))
+            changed = self.transform({"image": image, "masks": masks.float() / 255})
+            image, masks = changed["image"], (changed["masks"] * 255).round().to(torch.uint8)
+        return image.float().contiguous(), masks.contiguous()
+
+    def _move(
+        self, image: Tensor, masks: Tensor, random: np.random.Generator, shape: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Rotate, zoom, shift and bend, image and masks alike."""
+        settings = self.settings
+        grid = create_grid(shape, backend="torch", dtype=np.float32)
+        if settings.elastic:
+            knots = [min(_KNOTS, n) for n in shape]
+            reach = settings.elastic * math.sqrt(3)  # of a uniform draw whose deviation is ``elastic``
+            field = SmoothField(
+                knots,
+                low=-reach,
+                high=reach,
+                channels=self.dims,
+                spatial_size=tuple(shape),
+                mode=_LINEAR[self.dims],
+                align_corners=True,
+            )
+            field.set_random_state(_seed(random))
+            grid[: self.dims] += field(randomize=True) * torch.tensor(shape).view(-1, *(1,) * self.dims)
+        self.affine.set_random_state(_seed(random))
+        # The shift is a share of the window, whose size differs between favoured and other windows.
+        self.affine.translate_range = tuple(settings.shift * n for n in shape)
+        grid = self.affine(grid=grid)
+        moved = self.resample(torch.cat([image, masks.float()]), grid=grid)
+        return moved[: len(image)], moved[len(image) :].round().to(torch.uint8)
 
 
-def _uniform(random: torch.Generator, low: float, high: float) -> float:
-    return low + (high - low) * float(torch.rand((), generator=random))
+def _affine_ranges(settings: AugmentSettings, dims: int) -> dict[str, Sequence[float]]:
+    angle, zoom = math.radians(settings.rotate_degrees), settings.zoom
+    return {"rotate_range": (angle, 0.0, 0.0) if dims == 3 else (angle,), "scale_range": (zoom,) * dims}
 
 
-def _centre_class(case: LabelledCase, settings: AugmentSettings, random: torch.Generator) -> int | None:
-    """Class of the object that the window shall lie around; ``None`` for a window anywhere."""
-    if not case.objects or _uniform(random, 0, 1) >= settings.foreground:
-        return None
-    classes = sorted({item.label for item in case.objects})
-    if settings.favoured in classes and _uniform(random, 0, 1) < _FAVOUR:
-        return settings.favoured
-    return classes[int(torch.randint(len(classes), (), generator=random))]
-
-
-def _window_start(
-    case: LabelledCase, shape: tuple[int, ...], label: int | None, random: torch.Generator, *, beyond: int
-) -> tuple[int, ...]:
-    """First voxel of a window; it may begin ``beyond`` slices outside, so that the outermost slices are learnt too."""
-    size = (case.image.shape[1] + 2 * beyond, *case.image.shape[2:])
-    centre = [_uniform(random, min(n, s) / 2, max(s - n / 2, min(n, s) / 2)) for n, s in zip(shape, size, strict=True)]
-    if label is not None:
-        members = [item for item in case.objects if item.label == label]
-        item = members[int(torch.randint(len(members), (), generator=random))]
-        inside = torch.nonzero(item.crop >= _INSIDE)
-        if len(inside):
-            voxel = inside[int(torch.randint(len(inside), (), generator=random))]
-            reach = [n / 4 for n in shape]  # the object need not lie in the middle
-            shift = (beyond, 0, 0)
-            centre = [
-                float(o + v + s) + 0.5 + _uniform(random, -r, r)
-                for o, v, r, s in zip(item.start, voxel, reach, shift, strict=True)
-            ]
-    start = []
-    for c, n, s in zip(centre, shape, size, strict=True):
-        low, high = min(0, (s - n) // 2), max(s - n, (s - n) // 2)
-        start.append(min(max(round(c - n / 2), low), high))
-    return (start[0] - beyond, *start[1:])
-
-
-def _cut(image: Tensor, start: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-    """Window of ``(C, D, H, W)`` as float32; what lies outside the image is zero."""
-    out = torch.zeros((image.shape[0], *shape))
-    low = [max(0, s) for s in start]
-    high = [min(s + n, m) for s, n, m in zip(start, shape, image.shape[1:], strict=True)]
-    target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-    out[(slice(None), *target)] = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))].float()
-    return out
-
-
-def _move(image: Tensor, masks: Tensor, settings: AugmentSettings, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rotate, zoom, shift and bend, image and masks alike."""
-    if not any((settings.rotate_degrees, settings.zoom, settings.shift, settings.elastic)):
-        return image, masks
-    depth, height, width = image.shape[1:]
-    angle = math.radians(_uniform(random, -settings.rotate_degrees, settings.rotate_degrees))
-    zoom = [math.exp(_uniform(random, -settings.zoom, settings.zoom)) for _ in range(3)]  # W, H, D
-    shift = [_uniform(random, -settings.shift, settings.shift) * 2 for _ in range(3)]  # grids run from -1 to 1
-    if depth == 1:
-        zoom[2], shift[2] = 1.0, 0.0
-    cos, sin, aspect = math.cos(angle), math.sin(angle), height / width
-    rows = [
-        [cos * zoom[0], -sin * aspect * zoom[1], 0.0, shift[0]],
-        [sin / aspect * zoom[0], cos * zoom[1], 0.0, shift[1]],
-        [0.0, 0.0, zoom[2], shift[2]],
-    ]
-    grid = F.affine_grid(torch.tensor([rows]), [1, 1, depth, height, width], align_corners=False)
-    if settings.elastic:
-        bend = _smooth_field(3, image.shape[1:], random).movedim(0, -1) * settings.elastic
-        grid = grid + (bend if depth > 1 else bend * torch.tensor([1.0, 1.0, 0.0]))
-    moved = F.grid_sample(torch.cat([image, masks.float()])[None], grid, padding_mode="border", align_corners=False)[0]
-    return moved[: len(image)], moved[len(image) :].round().to(torch.uint8)
-
-
-def _smooth_field(channels: int, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
-    """``(channels, *shape)`` of smooth noise with deviation about one at its knots."""
-    knots = torch.randn((1, channels, *(min(_KNOTS, n) for n in shape)), generator=random)
-    return F.interpolate(knots, size=tuple(shape), mode="trilinear", align_corners=True)[0]
-
-
-def _recolour(image: Tensor, settings: AugmentSettings, random: torch.Generator) -> Tensor:
+def _intensity(settings: AugmentSettings) -> list[Randomizable]:
+    """The changes of brightness that have a size, in the order in which a scanner makes them."""
+    changes: list[Randomizable] = []
+    if settings.blur:
+        sigma = (0.0, settings.blur)
+        changes.append(RandGaussianSmooth(sigma_x=sigma, sigma_y=sigma, sigma_z=sigma, prob=_BLURRED))
     if settings.gamma:
-        low, span = image.amin(), (image.amax() - image.amin()).clamp(min=1e-3)
-        image = ((image - low) / span) ** math.exp(_uniform(random, -settings.gamma, settings.gamma)) * span + low
+        changes.append(RandAdjustContrast(prob=1.0, gamma=(math.exp(-settings.gamma), math.exp(settings.gamma))))
     if settings.bias_field:
-        image = image * torch.exp(settings.bias_field * _smooth_field(1, image.shape[1:], random))
-    scale = 1 + _uniform(random, -settings.scale_intensity, settings.scale_intensity)
-    image = image * scale + _uniform(random, -settings.shift_intensity, settings.shift_intensity)
+        changes.append(RandBiasField(coeff_range=(-settings.bias_field, settings.bias_field), prob=1.0))
+    if settings.scale_intensity:
+        changes.append(RandScaleIntensity(factors=settings.scale_intensity, prob=1.0))
+    if settings.shift_intensity:
+        changes.append(RandShiftIntensity(offsets=settings.shift_intensity, prob=1.0))
     if settings.noise:
-        level = _uniform(random, 0, settings.noise)
-        image = image + level * torch.randn(image.shape, generator=random)
-    return image
+        changes.append(RandGaussianNoise(prob=1.0, std=settings.noise))
+    return changes
 
 
-def _targets(labels: Tensor, masks: Tensor, spatial_dims: int) -> Targets:
-    boxes, kept = [], []
-    for i, mask in enumerate(masks):
-        box = _tight_box(mask >= _INSIDE)
-        if box is not None:
-            boxes.append(box)
-            kept.append(i)
-    if not boxes:
-        empty = torch.zeros((0, 2 * spatial_dims))
-        return Targets(empty, labels[:0], masks[:0])
-    return Targets(torch.stack(boxes), labels[kept], masks[kept])
+def _colour(image: Tensor, size: float, random: np.random.Generator) -> Tensor:
+    """Change the saturation and each channel's brightness of ``(3, *spatial)``."""
+    shape = (3, *(1,) * (image.ndim - 1))
+    grey = (image * torch.tensor(_GREY).view(shape)).sum(0, keepdim=True)
+    saturated = grey + (image - grey) * (1 + random.uniform(-size, size))
+    return saturated * torch.tensor(1 + random.uniform(-size, size, 3), dtype=torch.float32).view(shape)
 
 
-def _tight_box(mask: Tensor) -> Tensor | None:
-    low, high = [], []
-    if int(mask.sum()) < _LEAST_VOXELS:
-        return None
-    for axis in range(mask.ndim):
-        hits = torch.nonzero(mask.amax(dim=tuple(a for a in range(mask.ndim) if a != axis))).flatten()
-        low.append(float(hits[0]))
-        high.append(float(hits[-1]) + 1)
-    return torch.tensor(low + high)
+def _seed(random: np.random.Generator) -> int:
+    return int(random.integers(2**31))

@@ -7,22 +7,32 @@ Objects may overlap (a tumour in a liver), which a resampled label map could not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
 from scipy import ndimage
 from torch import Tensor
 
-from medmaskrcnn.config import PreprocessSettings
+from medmaskrcnn.config import ModelFileSettings, PreprocessSettings
 from medmaskrcnn.preprocess.prepare import prepare
 from medmaskrcnn.preprocess.resize import resize_matrix
+from medmaskrcnn.structures.files import make_folder, write_bytes
 from medmaskrcnn.training.labels import read_case
 from medmaskrcnn.training.manifest import Manifest, ManifestCase
 
 _STRAY_SHARE = 0.05  # of the largest island's voxels
+_FORMAT = 1  # of the prepared files
 _FULL = 255  # occupancy is kept as 0..255 in one byte
 
 
@@ -108,28 +118,69 @@ def _without_strays(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray((sizes >= _STRAY_SHARE * sizes.max())[islands] & mask)
 
 
-def dense_occupancy(case: LabelledCase, start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Objects that reach into a window of the case.
+def prepare_cases(
+    manifest: Manifest,
+    cases: Sequence[ManifestCase],
+    settings: ModelFileSettings,
+    folder: Path,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Prepare cases once and keep them as files, from which training reads windows without loading the rest.
 
     Args:
-        case: The case.
-        start: First voxel D, H, W of the window; may lie outside the image.
-        shape: Its extent.
+        manifest: The manifest.
+        cases: The cases to prepare.
+        settings: Preprocessing and classes.
+        folder: Where the files go; those that are there and still true are used again.
+        workers: Processes.
+        progress: Called with the number of cases done and of all.
 
     Returns:
-        Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` uint8, 255 where the object fills the voxel.
+        One file per case, in their order.
+
+    Raises:
+        ReadError: as :func:`load_case_for_training`.
+        OutputError: if a file cannot be written.
     """
-    labels, masks = [], []
-    for item in case.objects:
-        low = [max(s, o) for s, o in zip(start, item.start, strict=True)]
-        high = [min(s + n, o + m) for s, n, o, m in zip(start, shape, item.start, item.crop.shape, strict=True)]
-        if any(a >= b for a, b in zip(low, high, strict=True)):
-            continue
-        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, item.start, strict=True))
-        mask = torch.zeros(shape, dtype=torch.uint8)
-        mask[target] = item.crop[source]
-        labels.append(item.label)
-        masks.append(mask)
-    stacked = torch.stack(masks) if masks else torch.zeros((0, *shape), dtype=torch.uint8)
-    return torch.tensor(labels, dtype=torch.int64), stacked
+    make_folder(folder)
+    work = partial(_prepare, manifest, settings, folder)
+    files = []
+    with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn")) as pool:
+        for done, path in enumerate(pool.map(work, cases) if workers > 1 else map(work, cases)):
+            files.append(path)
+            if progress:
+                progress(done + 1, len(cases))
+    return files
+
+
+def open_prepared(path: Path) -> LabelledCase:
+    """A prepared case; its voxels stay on disk until they are looked at."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["case"])
+        objects = tuple(
+            Occupancy(label, (start[0], start[1], start[2]), file.get_tensor(f"object.{i}"))
+            for i, (label, start) in enumerate(about["objects"])
+        )
+        return LabelledCase(about["id"], file.get_tensor("image"), objects)
+
+
+def _prepare(manifest: Manifest, settings: ModelFileSettings, folder: Path, case: ManifestCase) -> Path:
+    torch.set_num_threads(1)
+    path = folder / f"{sha256(_fingerprint(manifest, settings, case).encode()).hexdigest()[:32]}.safetensors"
+    if path.exists():
+        return path
+    prepared = load_case_for_training(manifest, case, settings.preprocess, class_names=settings.model.class_names)
+    about = {"id": case.id, "objects": [[item.label, item.start] for item in prepared.objects]}
+    tensors = {"image": prepared.image, **{f"object.{i}": item.crop for i, item in enumerate(prepared.objects)}}
+    write_bytes(path, save(tensors, {"case": json.dumps(about)}))
+    return path
+
+
+def _fingerprint(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase) -> str:
+    """Changes with whatever a prepared case depends on."""
+    files = [manifest.path(name) for name in (*case.images, *case.label_maps)]
+    seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else str(f) for f in files]
+    made_by = settings.preprocess.model_dump_json(), settings.model.class_names, case.model_dump_json()
+    return json.dumps([_FORMAT, seen, made_by])

@@ -1,233 +1,222 @@
-"""A plain training loop: enough to make the models that ship, resumable after any interruption.
+"""The loop: samples in, updated weights out. Lightning Fabric gives it precision, devices and processes.
 
-AdamW with warm-up and cosine decay, gradient clipping, an exponential moving average of the weights, which is what
-is saved. Every random number is a function of seed and step.
+AdamW with warm-up and cosine decay, gradient clipping and an exponential moving average of the weights, which is what
+is validated and saved. Started by ``torchrun``, every process draws its share of each pass and gradients are averaged;
+the terms of the loss are divided by counts that are summed over processes, so two processes learn what one does with
+the whole pass. Every random number is a function of the seed and the sample's number.
 """
 
 from __future__ import annotations
 
 import copy
-import csv
-import logging
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from pydantic import Field
+from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from medmaskrcnn.config import Count, Fraction, ModelFileSettings, Positive, Settings
-from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.model_file import save_model
 from medmaskrcnn.models.objective import Targets
-from medmaskrcnn.training.augment import AugmentSettings, draw_sample
-from medmaskrcnn.training.cases import LabelledCase
+from medmaskrcnn.training.checkpoint import Progress
+from medmaskrcnn.training.plan import LoopSettings, Plan
+from medmaskrcnn.training.samples import Sample
 
-log = logging.getLogger(__name__)
-
-_LOG_EVERY = 10
-_SAVE_EVERY = 100
-
-
-class LoopSettings(Settings):
-    """How long and how fast to learn.
-
-    Attributes:
-        steps: Updates of the weights.
-        batch: Samples an update.
-        learning_rate: Peak, after the warm-up.
-        warmup: Steps until the peak.
-        weight_decay: AdamW's.
-        clip: Largest norm of the gradient.
-        ema: Decay of the moving average of the weights.
-        bf16: Dense layers in bfloat16.
-        seed: Of everything random.
-    """
-
-    steps: Count
-    batch: Count = 1
-    learning_rate: Positive = 1e-3
-    warmup: Annotated[int, Field(ge=0)] = 50
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    clip: Positive = 5.0
-    ema: Fraction = 0.995
-    bf16: bool = True
-    seed: int = 0
+_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+_LOWEST_RATE = 0.01  # of the peak, at the end
 
 
-class _Samples(Dataset[list[tuple[Tensor, Targets]]]):
-    """Batch ``i`` is a function of seed and ``i`` alone, whichever worker draws it."""
-
-    def __init__(
-        self, cases: Sequence[LabelledCase], settings: ModelFileSettings, augment: AugmentSettings, loop: LoopSettings
-    ) -> None:
-        self.cases, self.settings, self.augment, self.loop = cases, settings, augment, loop
-
-    def __len__(self) -> int:
-        return self.loop.steps
-
-    def __getitem__(self, step: int) -> list[tuple[Tensor, Targets]]:
-        random = torch.Generator().manual_seed(self.loop.seed * 1_000_003 + step)
-        model = self.settings.model
-        return [
-            draw_sample(
-                self.cases[int(torch.randint(len(self.cases), (), generator=random))],
-                self.augment,
-                context_slices=model.context_slices,
-                spatial_dims=model.spatial_dims,
-                random=random,
-            )
-            for _ in range(self.loop.batch)
-        ]
-
-
-def train(
-    cases: Sequence[LabelledCase],
-    settings: ModelFileSettings,
-    augment: AugmentSettings,
-    loop: LoopSettings,
-    out: Path,
-    *,
-    checkpoint_folder: Path,
-    workers: int = 0,
-    start_from: MaskRCNN | None = None,
-) -> Path:
-    """Train a model and save it.
-
-    Args:
-        cases: Prepared training cases.
-        settings: The model to train; its ``training`` record is filled in.
-        augment: How samples are drawn.
-        loop: How long and how fast.
-        out: Model file to write.
-        checkpoint_folder: Where checkpoints and the log of losses go; if a checkpoint lies there, it is resumed.
-        workers: Processes that draw samples.
-        start_from: A network with the same layers whose weights are the first ones; random weights otherwise.
-
-    Returns:
-        ``out``.
+def make_fabric(settings: LoopSettings, device: torch.device) -> Fabric:
+    """The engine: one process, or as many as ``torchrun`` started.
 
     Raises:
-        ValueError: if there are no cases.
-        FloatingPointError: if the loss is no longer finite; the message names the step.
+        ValueError: if the device cannot compute in the plan's precision, or a pass cannot be shared out equally.
     """
-    if not cases:
-        raise ValueError("there are no cases to train on: does the manifest have cases of the chosen splits?")
-    _check_depths(settings, augment, loop)
-    if augment.favoured_patch and loop.batch > 1:
-        raise ValueError(f"windows of two sizes cannot lie in one batch of {loop.batch}: leave out favoured_patch")
-    torch.manual_seed(loop.seed)
-    model = build_model(settings.model).train()
-    if start_from is not None:
-        model.load_state_dict(start_from.state_dict())
-    average = copy.deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=loop.learning_rate, weight_decay=loop.weight_decay)
-    checkpoint_folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = checkpoint_folder / "last.pt"
-    first = _resume(checkpoint, model, average, optimizer)
-    samples = _Samples(cases, settings, augment, loop)
-    to_do = range(first, loop.steps)
-    loader = DataLoader(samples, batch_size=None, sampler=to_do, num_workers=workers, collate_fn=_keep)
-    started = time.monotonic()
-    for step, batch in enumerate(loader, start=first):
-        terms = _update(model, optimizer, batch, step, loop)
-        _average(average, model, min(loop.ema, (1 + step) / (10 + step)))
-        if (step + 1) % _LOG_EVERY == 0:
-            seconds = (time.monotonic() - started) / (step + 1 - first)
-            _record(checkpoint_folder / "losses.csv", step + 1, terms, seconds)
-        if (step + 1) % _SAVE_EVERY == 0 or step + 1 == loop.steps:
-            state = {"step": step + 1, "model": model.state_dict(), "average": average.state_dict()}
-            _save_checkpoint(checkpoint, {**state, "optimizer": optimizer.state_dict()})
-    record: dict[str, str | int | float] = {"cases": len(cases), **loop.model_dump()}
-    save_model(average, settings.model_copy(update={"training": record}), out)
-    return out
+    if settings.precision == "fp16" and device.type == "cpu":
+        raise ValueError("train.precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    world, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if settings.batch % world:
+        raise ValueError(f"train.batch {settings.batch} cannot be shared out equally among {world} processes")
+    fabric = Fabric(
+        accelerator=device.type,
+        devices=here,
+        num_nodes=world // here,
+        strategy="ddp" if world > 1 else "auto",
+        precision=_PRECISION[settings.precision],  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
 
 
-def _check_depths(settings: ModelFileSettings, augment: AugmentSettings, loop: LoopSettings) -> None:
-    """Refuse a patch that makes a map two slices deep: torch's bf16 gradient is garbage there (``models/rpn.py``)."""
-    if loop.bf16 and settings.model.spatial_dims == 3:
-        for patch in {augment.patch, augment.favoured_patch or augment.patch}:
-            depths = [-(-patch[0] // stride[0]) for stride in settings.model.backbone.strides]
-            if 2 in depths:
-                raise ValueError(f"a patch of {patch[0]} slices makes maps of {depths}; avoid 2, or set bf16=False")
+def check_depths(plan: Plan, device: torch.device) -> None:
+    """Refuse a patch that makes a map two slices deep: torch's bf16 gradient on the CPU is garbage there.
+
+    Raises:
+        ValueError: if the plan has such a patch; see ``docs/decisions/010``.
+    """
+    if plan.train.precision != "bf16" or plan.model.spatial_dims == 2 or device.type != "cpu":
+        return
+    for patch in {plan.augment.patch, plan.augment.favoured_patch or plan.augment.patch}:
+        depths = [-(-patch[0] // stride[0]) for stride in plan.model.backbone.strides]
+        if 2 in depths:
+            raise ValueError(
+                f"augment.patch of {patch[0]} slices makes maps of {depths} slices; on the CPU avoid 2, "
+                "or set train.precision to fp32"
+            )
 
 
-def _keep(batch: Any) -> Any:
-    return batch
+@dataclass(frozen=True)
+class StepReport:
+    """One update.
+
+    Attributes:
+        step: How many have been done, this one included.
+        terms: The loss, term by term, weighted; the mean over processes and passes.
+        learning_rate: It was made with.
+        seconds: It took, waiting for samples included.
+    """
+
+    step: int
+    terms: dict[str, float]
+    learning_rate: float
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        """What is minimised."""
+        return sum(self.terms.values())
 
 
-def _update(
-    model: MaskRCNN,
-    optimizer: torch.optim.Optimizer,
-    batch: list[tuple[Tensor, Targets]],
-    step: int,
-    loop: LoopSettings,
-) -> dict[str, float]:
-    torch.manual_seed(loop.seed * 1_000_003 + step)  # RPN and RoI sampling
-    for group in optimizer.param_groups:
-        group["lr"] = loop.learning_rate * _schedule(step, loop)
-    images = torch.stack([image for image, _ in batch])
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=loop.bf16):
-        terms = model.losses(images, [targets for _, targets in batch])
-    total = torch.stack(list(terms.values())).sum()
-    if not bool(torch.isfinite(total)):
-        raise FloatingPointError(f"the loss became {total.item()} at step {step}: {_numbers(terms)}")
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), loop.clip, error_if_nonfinite=True)
-    optimizer.step()
-    return _numbers(terms)
+class Learner:
+    """A network under training.
+
+    Args:
+        network: On the device of ``fabric``; parts that are frozen need no gradient.
+        plan: How to learn.
+        fabric: The engine.
+    """
+
+    def __init__(self, network: MaskRCNN, plan: Plan, fabric: Fabric) -> None:
+        self.plan, self.settings, self.fabric = plan, plan.train, fabric
+        self.average = copy.deepcopy(network).eval().requires_grad_(False).to(fabric.device)
+        learnt = [p for p in network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(learnt, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
+        self.network = network.train()
+        self.wrapped, self.optimizer = fabric.setup(network, optimizer)
+        self.wrapped.mark_forward_method("losses")
+        self.progress = Progress()
+
+    def states(self) -> dict[str, dict[str, object]]:
+        """All that a checkpoint holds beside the progress."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load(self, progress: Progress, states: dict[str, dict[str, object]]) -> None:
+        """Go on from a checkpoint."""
+        self.progress = progress
+        self.network.load_state_dict(states["network"])
+        self.average.load_state_dict(states["average"])
+        self.optimizer.load_state_dict(states["optimizer"])
+
+    def learn(self, passes: Iterator[list[Sample]]) -> StepReport:
+        """Make one update from the next passes.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; the message names the cases.
+        """
+        began = time.monotonic()
+        rate = self.settings.learning_rate * schedule(self.progress, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for turn in range(self.settings.accumulate):
+            samples = next(passes)
+            with self.fabric.no_backward_sync(self.wrapped, enabled=turn + 1 < self.settings.accumulate):
+                terms = self._losses(samples)
+                total = torch.stack(list(terms.values())).sum()
+                if not bool(torch.isfinite(total)):
+                    raise FloatingPointError(self._explained(samples, terms))
+                self.fabric.backward(total / self.settings.accumulate)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / self.settings.accumulate
+        strict = self.settings.precision != "fp16"  # whose scaler leaves out a step that is not finite
+        self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=strict)
+        self.optimizer.step()
+        self._follow()
+        shared = self._mean_over_processes(torch.tensor([*sums.values(), time.monotonic() - began]))
+        *values, seconds = shared.tolist()
+        self.progress.step += 1
+        self.progress.seconds += seconds
+        return StepReport(self.progress.step, dict(zip(sums, values, strict=True)), rate, seconds)
+
+    def _losses(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        device = self.fabric.device
+        images = torch.stack([sample.image for sample in samples]).to(device)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        targets = [_to(sample.targets, device) for sample in samples]
+        return self.wrapped.losses(
+            images, targets, seeds=[sample.seed for sample in samples], share_counts=self._mean_over_processes
+        )
+
+    def _mean_over_processes(self, values: Tensor) -> Tensor:
+        shared: Any = self.fabric.all_reduce(values.to(self.fabric.device), reduce_op="mean")
+        return torch.as_tensor(shared)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        for kept, new in zip(_floats(self.average), _floats(self.network), strict=True):
+            kept.lerp_(new, 1 - self.settings.ema)
+
+    @torch.no_grad()
+    def _explained(self, samples: Sequence[Sample], terms: dict[str, Tensor]) -> str:
+        """Which cases made the loss what it is; each is looked at alone."""
+        guilty = []
+        for sample in samples:
+            image = sample.image[None].to(self.fabric.device)
+            alone = self.network.losses(image, [_to(sample.targets, self.fabric.device)], seeds=[sample.seed])
+            if not all(math.isfinite(float(value)) for value in alone.values()):
+                guilty.append(sample.case_id)
+        cases = guilty or [sample.case_id for sample in samples]
+        values = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+        return (
+            f"the loss is not finite at step {self.progress.step + 1} ({values}), in case {', '.join(cases)}. "
+            "Look at its image, or lower train.learning_rate"
+        )
 
 
-def _numbers(terms: dict[str, Tensor]) -> dict[str, float]:
-    return {name: value.item() for name, value in terms.items()}
+def schedule(progress: Progress, settings: LoopSettings) -> float:
+    """Share of the peak learning rate for the next update: a linear rise, then half a cosine."""
+    if progress.step < settings.warmup:
+        return (progress.step + 1) / settings.warmup
+    if settings.hours is not None:
+        done = progress.seconds / (settings.hours * 3600)
+    else:
+        done = (progress.step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return _LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def _schedule(step: int, loop: LoopSettings) -> float:
-    if step < loop.warmup:
-        return (step + 1) / loop.warmup
-    progress = (step - loop.warmup) / max(1, loop.steps - loop.warmup)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+def is_over(progress: Progress, settings: LoopSettings) -> bool:
+    """True when the steps are done or the time is up, or no validation has been better for long enough."""
+    if settings.patience is not None and progress.epochs_since_best >= settings.patience:
+        return True
+    if settings.hours is not None:
+        return progress.seconds >= settings.hours * 3600
+    return progress.step >= settings.steps
 
 
-@torch.no_grad()
-def _average(average: MaskRCNN, model: MaskRCNN, decay: float) -> None:
-    for kept, new in zip(_floats(average), _floats(model), strict=True):
-        kept.lerp_(new, 1 - decay)
+def _to(targets: Targets, device: torch.device) -> Targets:
+    masks = None if targets.masks is None else targets.masks.to(device)
+    return Targets(targets.boxes.to(device), targets.labels.to(device), masks)
 
 
-def _floats(model: MaskRCNN) -> Iterator[Tensor]:
-    return (value for value in model.state_dict().values() if value.is_floating_point())
-
-
-def _save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    temporary.replace(path)
-
-
-def _resume(path: Path, model: MaskRCNN, average: MaskRCNN, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    log.info("resumed %s at step %d", path, state["step"])
-    return int(state["step"])
-
-
-def _record(path: Path, step: int, terms: dict[str, float], seconds: float) -> None:
-    fresh = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(["step", *terms, "seconds_per_step"])
-        writer.writerow([step, *(f"{value:.4f}" for value in terms.values()), f"{seconds:.2f}"])
-    text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-    log.info("step %d  %s  (%.2f s a step)", step, text, seconds)
+def _floats(network: MaskRCNN) -> Iterator[Tensor]:
+    return (value for value in network.state_dict().values() if value.is_floating_point())

@@ -163,17 +163,28 @@ def read_plan(name_or_path: str | os.PathLike[str]) -> Plan:
     """
     path = shipped_plans().get(str(name_or_path), Path(name_or_path))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         known = ", ".join(shipped_plans())
         raise ReadError(f"cannot read plan {path}: {error.strerror}; plans that ship: {known}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ReadError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except UnicodeDecodeError as error:
+        raise ReadError(f"{path} is no plan: it is not a text file") from error
+    return parse_plan(text, str(path))
+
+
+def parse_plan(text: str, source: str = "the text") -> Plan:
+    """A plan from YAML; ``source`` names it in errors.
+
+    Raises:
+        ReadError: if it is no YAML, or a value is not one that a plan may have; the message names the key.
+    """
     try:
-        return Plan.model_validate(content)
+        return Plan.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ReadError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ReadError(f"{path} is no plan: {problems}") from error
+        raise ReadError(f"{source} is no plan: {problems}") from error
 
 
 def plan_text(plan: Plan, reasons: Mapping[str, str] | None = None, *, head: str = "") -> str:
@@ -201,5 +212,6 @@ def _emit(values: Mapping[str, Any], reasons: Mapping[str, str], path: str, dept
             lines.append(f"{indent}{key}:")
             _emit(value, reasons, f"{where}.", depth + 1, lines)
         else:
-            text = yaml.safe_dump({key: value}, default_flow_style=None, width=_LINE, allow_unicode=True)
-            lines += [indent + line for line in text.rstrip().splitlines()]
+            text = yaml.safe_dump(value, default_flow_style=True, width=_LINE, allow_unicode=True)
+            first, *further = text.removesuffix("...\n").rstrip().splitlines()  # YAML ends a lone scalar with dots
+            lines += [f"{indent}{key}: {first}", *(f"{indent}    {line}" for line in further)]

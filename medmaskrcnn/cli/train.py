@@ -1,0 +1,174 @@
+"""``medmaskrcnn train``: from labelled cases to a model file."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.failures import failing_as_one, logging_to
+from medmaskrcnn.cli.segment import Device
+from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
+
+if TYPE_CHECKING:
+    from medmaskrcnn.training.check import ManifestReport
+    from medmaskrcnn.training.manifest import Manifest
+    from medmaskrcnn.training.plan import Plan
+
+EXAMPLES = (
+    "medmaskrcnn train data/manifest.json -o run",
+    "medmaskrcnn train Task04_Hippocampus/ -o run --hours 1.5",
+    "medmaskrcnn train data/manifest.json --check",
+    "medmaskrcnn train data/manifest.json --plan-only my.yaml",
+    "medmaskrcnn train data/manifest.json -o run --plan my.yaml --start-from abdomen-mr",
+    "medmaskrcnn train data/manifest.json -o run --resume",
+    "torchrun --nproc-per-node 2 --no-python medmaskrcnn train data/manifest.json -o run --plan my.yaml --batch 2",
+)
+
+_SELDOM = "Less often needed"
+
+
+def train_command(
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="A manifest.json, or labelled data: MSD, nnU-Net, COCO, folders, DICOM."),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Folder of the run.")] = Path("run"),
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE_OR_NAME",
+            help="A plan (YAML), or that of a model that ships.",
+            show_default="made from the data",
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the data, print what was found, and stop.")] = False,
+    plan_only: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the plan with its reasons to FILE, and stop.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where RUN was broken off.")] = False,
+    start_from: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="First weights: a model, its file, torchvision's or MedicalNet's weights."),
+    ] = None,
+    hours: Annotated[float | None, typer.Option(min=0.001, help="Learn for so long, in place of steps.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps, in place of the plan's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Samples a step, in place of the plan's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, in place of the plan's.")] = None,
+    splits: Annotated[str, typer.Option(metavar="A,B", help="Splits to learn from.")] = "train",
+    fold: Annotated[int | None, typer.Option(min=0, help="Validate on this fold, learn from the others.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
+    dims: Annotated[
+        str | None,
+        typer.Option(
+            metavar="2|2.5|3", help="The planned network's.", show_default="by the data", rich_help_panel=_SELDOM
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(metavar="GB", help="To plan for.", show_default="this machine's", rich_help_panel=_SELDOM),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples.", rich_help_panel=_SELDOM)] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of the network, on the CPU.", rich_help_panel=_SELDOM)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of prepared cases that runs share.", rich_help_panel=_SELDOM)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No tables, no progress.")] = False,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write details here, for bug reports.")] = None,
+) -> None:
+    """Train a model on labelled scans: check the data, plan, learn, validate, keep the best model.
+
+    RUN then holds plan.yaml, losses and scores (losses.csv, validation.csv, losses.png, TensorBoard's events), pictures
+    of the validation cases, a checkpoint, and the models best.safetensors and last.safetensors.
+    """
+    with logging_to(log), failing_as_one(str(data)):
+        manifest = _manifest(data, out, shown=not quiet)
+        report = None if resume else _checked(manifest, table=check or not quiet, shown=not quiet)
+        if check:
+            return
+        given = str(out / "plan.yaml") if resume and plan is None else plan
+        changes = {"hours": hours, "steps": steps, "batch": batch, "seed": seed}
+        text = _plan_text(manifest, report, given, changes, dims=dims, memory=memory)
+        if plan_only is not None:
+            _write(plan_only, text)
+            return
+        options = {"splits": splits.split(","), "fold": fold, "device": device.value, "start_from": start_from}
+        _train(manifest, text, out, threads, shown=not quiet, resume=resume, workers=workers, cache=cache, **options)
+
+
+def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
+    from medmaskrcnn.training.manifest import read_manifest
+    from medmaskrcnn_datasets.convert import to_manifest
+
+    converted = out.with_name(f"{out.name}-data")
+    with count_bar("convert", shown=shown) as progress:
+        return read_manifest(to_manifest(data, converted, tell=partial(tell, "note"), progress=progress))
+
+
+def _checked(manifest: Manifest, *, table: bool, shown: bool) -> ManifestReport:
+    """What the check found, told; bad cases end the command."""
+    from medmaskrcnn.cli.check_table import print_report
+    from medmaskrcnn.training.check import check_manifest
+
+    with count_bar("check", shown=shown) as progress:
+        report = check_manifest(manifest, progress=progress)
+    if table:
+        print_report(report)
+    report.raise_if_bad()
+    return report
+
+
+def _plan_text(
+    manifest: Manifest,
+    report: ManifestReport | None,
+    given: str | None,
+    changes: dict[str, Any],
+    *,
+    dims: str | None,
+    memory: float | None,
+) -> str:
+    """The plan as YAML: the one given, or one made from the data, with what the command line changes in it."""
+    from medmaskrcnn.training.plan import Plan, plan_text, read_plan
+
+    reasons: dict[str, str] = {}
+    if given is not None:
+        plan = read_plan(given)
+    else:
+        from medmaskrcnn.training.planner import make_plan
+
+        assert report is not None
+        plan, reasons = make_plan(manifest, report.facts, memory_gb=memory, dims=dims)
+    changed = {key: value for key, value in changes.items() if value is not None}
+    reasons |= {f"train.{key}": "from the command line" for key in changed}
+    values = plan.model_dump()
+    values["train"] |= changed
+    head = f"Plan for {manifest.name}. Change any value and pass it back with --plan."
+    return plan_text(Plan.model_validate(values), reasons, head=head)
+
+
+def _write(path: Path, text: str) -> None:
+    from medmaskrcnn.structures.files import write_bytes
+
+    write_bytes(path, text.encode())
+    say(f"wrote {path}")
+
+
+def _train(manifest: Manifest, plan: str, out: Path, threads: int | None, *, shown: bool, **options: Any) -> None:
+    import torch
+
+    from medmaskrcnn.training.plan import parse_plan
+    from medmaskrcnn.training.run import train
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    parsed: Plan = parse_plan(plan, "the plan")
+    with TrainDisplay(parsed.train, shown=shown) as display:
+        record = train(manifest, parsed, out, tell=display, plan_yaml=plan, **options)
+    if record.best is not None:
+        say(f"best: {record.best[0]:.3f} (mask AP, mean of IoU 0.5 and 0.75) at step {record.best[1]}")
+    say(f"wrote {record.model}")

@@ -1,0 +1,74 @@
+"""The state of a training on disk: written whole or not at all, read without unpickling anything but tensors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.structures.files import replacing
+
+
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        step: Updates done.
+        seconds: Time spent, of all runs together.
+        best_score: Of the validations so far; ``None`` before the first.
+        best_step: When it was reached.
+        epochs_since_best: Validations without a better one since.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best_score: float | None = None
+    best_step: int = 0
+    epochs_since_best: int = 0
+
+
+def save_checkpoint(path: Path, progress: Progress, plan: str, **states: dict[str, Any]) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: The file.
+        progress: How far the training has come.
+        plan: The plan as YAML; a training goes on under the plan that it was begun with.
+        states: State dicts by name.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    with replacing(path) as temporary:
+        torch.save({"progress": asdict(progress), "plan": plan, **states}, temporary)
+
+
+def load_checkpoint(path: Path, plan: str) -> tuple[Progress, dict[str, Any]]:
+    """Read a checkpoint.
+
+    Args:
+        path: The file.
+        plan: The plan that training is to go on under, as YAML.
+
+    Returns:
+        How far it had come, and the state dicts by name.
+
+    Raises:
+        ReadError: if it cannot be read or belongs to another plan.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress(**state.pop("progress"))
+        begun_with = state.pop("plan")
+    except Exception as error:  # torch raises many kinds here; all mean the same to the user
+        raise ReadError(f"cannot read checkpoint {path}: {' '.join(str(error).split())[:200]}") from error
+    if begun_with != plan:
+        raise ReadError(
+            f"{path} was begun with another plan (plan.yaml beside it). Resume with that plan, "
+            "or train into another folder"
+        )
+    return progress, state

@@ -1,0 +1,125 @@
+"""What a training leaves for people: tables of losses and scores (CSV), the same for TensorBoard, and a plot."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from tensorboardX import SummaryWriter
+
+from medmaskrcnn.structures.files import replacing
+from medmaskrcnn.training.loop import StepReport
+from medmaskrcnn.training.validate import Validation
+
+LOSSES, VALIDATION, PLOT = "losses.csv", "validation.csv", "losses.png"
+
+_SMOOTHED = 50  # steps of the moving mean in the plot
+
+
+class Records:
+    """Tables in a folder, continued from a step on.
+
+    Args:
+        folder: Where they lie; later rows of an interrupted run are dropped.
+        step: Updates done so far.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder = folder
+        for name in (LOSSES, VALIDATION):
+            _drop_rows_after(folder / name, step)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def step(self, report: StepReport) -> None:
+        """Add a row of losses."""
+        values = {**report.terms, "total": report.total, "learning_rate": report.learning_rate}
+        _add_row(self.folder / LOSSES, {"step": report.step, **values, "seconds": report.seconds})
+        for name, value in values.items():
+            self.board.add_scalar(f"loss/{name}" if name != "learning_rate" else name, value, report.step)
+
+    def validated(self, validation: Validation) -> None:
+        """Add a row of scores, and draw the plot anew."""
+        per_class = {f"ap50 {name}": value for name, value in validation.per_class.items()}
+        _add_row(self.folder / VALIDATION, {"step": validation.step, **validation.scores, **per_class})
+        for name, value in {**validation.scores, **per_class}.items():
+            self.board.add_scalar(f"validation/{name}", value, validation.step)
+        self.board.flush()
+        self.plot()
+
+    def plot(self) -> None:
+        """Draw losses and scores by step into ``losses.png``."""
+        losses, scores = read_table(self.folder / LOSSES), read_table(self.folder / VALIDATION)
+        if not losses:
+            return
+        figure = Figure(figsize=(9, 6 if scores else 3.6), layout="constrained")
+        axes = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
+        for name in [key for key in losses[0] if key not in ("step", "learning_rate", "seconds")]:
+            steps, values = _smoothed([(row["step"], row[name]) for row in losses if name in row])
+            axes[0].plot(steps, values, label=name, linewidth=2 if name == "total" else 1)
+        axes[0].set(yscale="log", ylabel=f"loss (mean of {_SMOOTHED} steps)")
+        for name in scores[0] if scores else ():
+            if name.startswith(("mask", "box")):
+                points = [(row["step"], row[name]) for row in scores if name in row]
+                axes[1].plot(*zip(*points, strict=True), marker="o", label=name)
+        if scores:
+            axes[1].set(ylim=(0, 1), ylabel="validation, average precision")
+        for axis in axes:
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize="small", ncols=2)
+        axes[-1].set_xlabel("step")
+        with replacing(self.folder / PLOT) as path:
+            figure.savefig(path, dpi=110, format="png")
+
+    def close(self) -> None:
+        """Write out what TensorBoard has not seen yet."""
+        self.board.close()
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """Rows of a table that :class:`Records` wrote; empty cells are left out."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _add_row(path: Path, row: Mapping[str, float]) -> None:
+    columns = _columns(path) or list(row)
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(columns)
+        writer.writerow([_text(row[name]) if name in row else "" for name in columns])
+
+
+def _columns(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return next(csv.reader(file), [])
+
+
+def _text(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = list(csv.reader(file))
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        kept = [row for row in rows if len(row) == len(head) and int(row[0]) <= step]  # a row may be half written
+        csv.writer(file).writerows([head, *kept])
+
+
+def _smoothed(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    steps, values = [], []
+    for end in range(1, len(points) + 1):
+        window = [value for _, value in points[max(0, end - _SMOOTHED) : end]]
+        steps.append(points[end - 1][0])
+        values.append(sum(window) / len(window))
+    return steps, values

@@ -1,0 +1,304 @@
+"""Train a model: from a manifest and a plan to a model file. Whoever wants to know what training does starts here.
+
+    cases of the manifest -> prepared once -> samples -> the loop -> validation -> the best model
+
+A run lives in a folder: plan, checkpoint, tables of losses and scores, plot, pictures, models. A run that was broken
+off, however hard, goes on from its last checkpoint and ends with the weights of the unbroken run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.models.build import build_model
+from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.models.model_file import save_model
+from medmaskrcnn.models.transfer import TransferReport, freeze, transfer
+from medmaskrcnn.pipeline import LoadedModel
+from medmaskrcnn.runtime.device import choose_device
+from medmaskrcnn.structures.files import make_folder, write_bytes
+from medmaskrcnn.training.augment import Transform
+from medmaskrcnn.training.cases import prepare_cases
+from medmaskrcnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, make_fabric
+from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
+from medmaskrcnn.training.plan import Plan, plan_text
+from medmaskrcnn.training.records import Records
+from medmaskrcnn.training.samples import Sample, Samples, Turns
+from medmaskrcnn.training.validate import Validation, validate
+
+CHECKPOINT, PLAN, LAST, BEST = "checkpoint.pt", "plan.yaml", "last.safetensors", "best.safetensors"
+
+_SAVE_SECONDS = 60.0  # between checkpoints
+_ENDLESS = 10**9  # passes, where time decides
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """So many cases of all have been brought to the network's grid."""
+
+    done: int
+    total: int
+
+
+Event = Preparing | TransferReport | StepReport | Validation
+"""What a run tells while it works."""
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """How a run ended.
+
+    Attributes:
+        model: The model file: the best by validation, the last where nothing was validated.
+        folder: The run's folder.
+        steps: Updates made.
+        best: The best validation's score and step; ``None`` without validation.
+    """
+
+    model: Path
+    folder: Path
+    steps: int
+    best: tuple[float, int] | None
+
+
+def train(
+    manifest: str | os.PathLike[str] | Manifest,
+    plan: Plan,
+    folder: str | os.PathLike[str],
+    *,
+    splits: Sequence[str] = ("train",),
+    fold: int | None = None,
+    device: str = "auto",
+    workers: int = 1,
+    resume: bool = False,
+    start_from: str | os.PathLike[str] | None = None,
+    transform: Transform | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    plan_yaml: str | None = None,
+    tell: Callable[[Event], None] | None = None,
+) -> TrainingRecord:
+    """Train a model.
+
+    Args:
+        manifest: Labelled cases.
+        plan: Every decision; see :func:`medmaskrcnn.training.planner.make_plan` for one that fits the cases.
+        folder: The run's folder; it must be new or empty unless ``resume``.
+        splits: Splits of the manifest to learn from; cases without a split count as ``train``. Cases of ``val`` that
+            are not among them are segmented after each epoch and decide which model is the best.
+        fold: Cross-validation in place of ``splits``: this fold validates, the other cases that have one are learnt.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Under ``torchrun`` every process takes one.
+        workers: Processes that draw samples.
+        resume: Go on from the checkpoint in ``folder``.
+        start_from: Weights to begin with; see :func:`medmaskrcnn.models.transfer.transfer`.
+        transform: Of the user's own, applied to every sample after the plan's augmentation.
+        cache: Folder of prepared cases, kept for other runs; by default one inside ``folder``, removed at the end.
+        plan_yaml: The plan's own text with its comments, to be kept in ``folder``.
+        tell: Called as the run goes on.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        ReadError: if a case cannot be read, there are no cases, or the checkpoint does not fit.
+        OutputError: if ``folder`` holds another run, or cannot be written to.
+        ModelFileError: if ``start_from`` cannot be used.
+        FloatingPointError: if the loss is not finite; the message names the cases.
+        ValueError: if plan, device and number of processes do not fit each other.
+    """
+    labelled = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+    run, where = Path(folder), choose_device(device)
+    learnt, held_out = choose_cases(labelled, plan.model.class_names, splits, fold)
+    check_depths(plan, where)
+    fabric = make_fabric(plan.train, where)
+    listen = tell if tell is not None and fabric.is_global_zero else lambda event: None
+    if fabric.is_global_zero:
+        _claim(run, plan_yaml or plan_text(plan), resume=resume)
+    prepared = Path(cache) if cache else run / "cache"
+    with fabric.rank_zero_first():
+        files = prepare_cases(
+            labelled, learnt, plan.settings, prepared, workers=workers, progress=lambda *n: listen(Preparing(*n))
+        )
+    learner = Learner(_first_network(plan, start_from, listen), plan, fabric)
+    if resume:
+        learner.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
+    job = _Run(run, plan, labelled, held_out, learner, listen)
+    batches = _batches(files, plan, learner, workers=workers, transform=transform)
+    try:
+        job.work(batches)
+    finally:
+        job.close()
+    fabric.barrier()
+    if fabric.is_global_zero and not cache:
+        shutil.rmtree(prepared, ignore_errors=True)
+    return job.ended(len(learnt))
+
+
+def choose_cases(
+    manifest: Manifest, class_names: Sequence[str], splits: Sequence[str], fold: int | None
+) -> tuple[list[ManifestCase], list[ManifestCase]]:
+    """Cases to learn and cases to validate on.
+
+    Raises:
+        ReadError: if the manifest lacks a class, or there is nothing to learn from.
+    """
+    missing = sorted(set(class_names) - set(manifest.class_names))
+    if missing:
+        raise ReadError(f"{manifest.name} has no class {', '.join(missing)}, which the plan's model.class_names has")
+    if fold is None:
+        learnt = [case for case in manifest.cases if (case.split or "train") in splits]
+        held_out = [case for case in manifest.cases if case.split == "val" and "val" not in splits]
+    else:
+        dealt = [case for case in manifest.cases if case.fold is not None and case.split != "test"]
+        learnt = [case for case in dealt if case.fold != fold]
+        held_out = [case for case in dealt if case.fold == fold]
+        if not held_out:
+            there = sorted({case.fold for case in dealt if case.fold is not None})
+            raise ReadError(f"{manifest.name} has no case in fold {fold}; its folds: {there or 'none'}")
+    if not learnt:
+        raise ReadError(f"{manifest.name} has no case to learn from in the splits {', '.join(splits)}")
+    return learnt, held_out
+
+
+class _Run:
+    """The loop with everything around it: checkpoints, validation, records."""
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Plan,
+        manifest: Manifest,
+        held_out: Sequence[ManifestCase],
+        learner: Learner,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.folder, self.plan, self.manifest, self.held_out = folder, plan, manifest, held_out
+        self.learner, self.tell, self.leads = learner, tell, learner.fabric.is_global_zero
+        self.records = Records(folder, learner.progress.step) if self.leads else None
+        self.saved_at = time.monotonic()
+
+    def work(self, batches: Iterator[list[Sample]]) -> None:
+        settings, progress = self.plan.train, self.learner.progress
+        try:
+            while not is_over(progress, settings):
+                report = self.learner.learn(batches)
+                if self.records:
+                    self.records.step(report)
+                self.tell(report)
+                last = is_over(progress, settings)
+                if progress.step % settings.validate_every == 0 or last:
+                    self._validate()
+                if last or time.monotonic() - self.saved_at > _SAVE_SECONDS:
+                    self._save()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+
+    def close(self) -> None:
+        if self.records:
+            self.records.plot()
+            self.records.close()
+
+    def ended(self, cases: int) -> TrainingRecord:
+        progress = self.learner.progress
+        if self.leads:
+            self._write_model(LAST, cases=cases)
+        best = self.folder / BEST
+        score = progress.best_score
+        return TrainingRecord(
+            best if best.exists() else self.folder / LAST,
+            self.folder,
+            progress.step,
+            None if score is None else (score, progress.best_step),
+        )
+
+    def _validate(self) -> None:
+        progress = self.learner.progress
+        if self.held_out and self.leads:
+            loaded = LoadedModel(self.learner.average, self.plan.settings, "", self.learner.fabric.device)
+            pictures = make_folder(self.folder / "pictures")
+            found = validate(loaded, self.manifest, self.held_out, step=progress.step, pictures=pictures)
+            if self.records:
+                self.records.validated(found)
+            self.tell(found)
+            better = found.score is not None and (progress.best_score is None or found.score > progress.best_score)
+            progress.epochs_since_best = 0 if better else progress.epochs_since_best + 1
+            if better:
+                progress.best_score, progress.best_step = found.score, progress.step
+                self._write_model(BEST)
+        shared: Progress = self.learner.fabric.broadcast(progress)
+        progress.epochs_since_best = shared.epochs_since_best  # every process must stop at the same step
+        progress.best_score, progress.best_step = shared.best_score, shared.best_step
+
+    def _save(self) -> None:
+        if self.leads:
+            learner = self.learner
+            save_checkpoint(self.folder / CHECKPOINT, learner.progress, plan_text(self.plan), **learner.states())
+        self.saved_at = time.monotonic()
+
+    def _write_model(self, name: str, **record: int) -> None:
+        progress = self.learner.progress
+        about: dict[str, str | int | float] = {
+            "data": self.manifest.name,
+            "step": progress.step,
+            **record,
+            **({"validation_score": progress.best_score} if name == BEST and progress.best_score is not None else {}),
+            **{k: v for k, v in self.plan.train.model_dump().items() if isinstance(v, str | int | float)},
+        }
+        save_model(self.learner.average, self.plan.settings.model_copy(update={"training": about}), self.folder / name)
+
+
+def _claim(run: Path, plan: str, *, resume: bool) -> None:
+    """Make the run's folder, or see that it holds what is to be resumed."""
+    if resume:
+        if not (run / CHECKPOINT).exists():
+            raise ReadError(f"{run} holds no checkpoint to resume from ({CHECKPOINT}); start without --resume")
+        return
+    if (run / CHECKPOINT).exists() or (run / PLAN).exists():
+        raise OutputError(f"{run} holds a run already: go on with it (--resume), or train into another folder")
+    make_folder(run)
+    write_bytes(run / PLAN, plan.encode())
+
+
+def _first_network(plan: Plan, start_from: str | os.PathLike[str] | None, tell: Callable[[Event], None]) -> MaskRCNN:
+    torch.manual_seed(plan.train.seed)
+    network = build_model(plan.model)
+    if network.settings.spatial_dims == 2:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start_from is not None:
+        tell(transfer(network, start_from))
+    freeze(network, plan.train.freeze)
+    return network
+
+
+def _batches(
+    files: Sequence[Path], plan: Plan, learner: Learner, *, workers: int, transform: Transform | None
+) -> Iterator[list[Sample]]:
+    settings, fabric = plan.train, learner.fabric
+    passes = _ENDLESS if settings.hours else settings.steps * settings.accumulate
+    turns = Turns(
+        passes,
+        settings.batch,
+        first=learner.progress.step * settings.accumulate,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+    )
+    samples = Samples(files, plan, transform=transform)
+    loader: DataLoader[Any] = DataLoader(
+        samples, batch_sampler=turns, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
+    )
+    return iter(loader)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,126 @@
+"""Training samples: sample number ``i`` is a function of the seed and ``i`` alone, whichever process draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from medmaskrcnn.models.objective import Targets
+from medmaskrcnn.training.augment import Augmenter, Transform
+from medmaskrcnn.training.cases import LabelledCase, open_prepared
+from medmaskrcnn.training.plan import Plan
+from medmaskrcnn.training.windows import INSIDE, choose_window, cut, dense_occupancy
+
+_LEAST_VOXELS = 4  # an object of which fewer lie in the window is left out
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One training sample.
+
+    Attributes:
+        case_id: Where it comes from.
+        image: ``(C, *spatial)`` float32, with its neighbouring slices as channels in 2.5D.
+        targets: Its objects; boxes tight around the voxels that are at least half theirs.
+        seed: Of the anchors and regions that the loss draws.
+    """
+
+    case_id: str
+    image: Tensor
+    targets: Targets
+    seed: int
+
+
+class Samples(Dataset[Sample]):
+    """Every sample of a training; a case is drawn once in every ``len(files)`` samples.
+
+    Args:
+        files: Prepared cases (:func:`medmaskrcnn.training.cases.prepare_cases`).
+        plan: How samples are drawn.
+        transform: Of the user's own, applied last.
+    """
+
+    def __init__(self, files: Sequence[Path], plan: Plan, *, transform: Transform | None = None) -> None:
+        self.files, self.plan = list(files), plan
+        self.augmenter = Augmenter(plan.augment, spatial_dims=plan.model.spatial_dims, transform=transform)
+        self.opened: dict[Path, LabelledCase] = {}
+
+    def __getitem__(self, index: int) -> Sample:
+        seed, (turn, place) = self.plan.train.seed, divmod(index, len(self.files))
+        order = np.random.default_rng((seed, turn)).permutation(len(self.files))
+        return draw_sample(self._open(self.files[order[place]]), self.plan, self.augmenter, (seed, 1 + turn, index))
+
+    def _open(self, path: Path) -> LabelledCase:
+        if path not in self.opened:
+            self.opened[path] = open_prepared(path)
+        return self.opened[path]
+
+
+def draw_sample(case: LabelledCase, plan: Plan, augmenter: Augmenter, seed: Sequence[int]) -> Sample:
+    """Draw one window of a case and change it.
+
+    Args:
+        case: The case.
+        plan: How windows are drawn.
+        augmenter: How they are changed.
+        seed: Decides everything.
+    """
+    random, model = np.random.default_rng(list(seed)), plan.model
+    context = model.context_slices
+    start, shape = choose_window(case, plan.augment, model.class_names, random, context_slices=context)
+    margin = (0, *augmenter.margin(shape)[1:]) if model.spatial_dims == 2 else augmenter.margin(shape)
+    low, size = (
+        [a - m for a, m in zip(start, margin, strict=True)],
+        [n + 2 * m for n, m in zip(shape, margin, strict=True)],
+    )
+    image = cut(case.image, low, size)
+    labels, masks = dense_occupancy(case, low, size)
+    if model.spatial_dims == 2:
+        image, masks = image.flatten(0, 1), masks[:, context]
+    image, masks = augmenter(image, masks, random, shape[-model.spatial_dims :])
+    return Sample(case.id, image, _targets(labels, masks), int(random.integers(2**31)))
+
+
+class Turns(Sampler[list[int]]):
+    """Numbers of the samples of each pass of one process, from a given pass on.
+
+    Args:
+        passes: Passes of the whole training.
+        batch: Samples a pass, of all processes together.
+        first: The first pass.
+        rank, world: This process and how many there are; each takes an equal share of a pass.
+    """
+
+    def __init__(self, passes: int, batch: int, *, first: int, rank: int = 0, world: int = 1) -> None:
+        self.passes, self.batch, self.first, self.rank, self.share = passes, batch, first, rank, batch // world
+
+    def __len__(self) -> int:
+        return max(0, self.passes - self.first)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for number in range(self.first, self.passes):
+            start = number * self.batch + self.rank * self.share
+            yield list(range(start, start + self.share))
+
+
+def _targets(labels: Tensor, masks: Tensor) -> Targets:
+    dims = masks.ndim - 1
+    inside = masks >= INSIDE
+    kept = torch.nonzero(inside.flatten(1).sum(1) >= _LEAST_VOXELS).flatten()
+    boxes = [_tight_box(inside[i]) for i in kept]
+    return Targets(torch.stack(boxes) if boxes else torch.zeros((0, 2 * dims)), labels[kept], masks[kept])
+
+
+def _tight_box(mask: Tensor) -> Tensor:
+    low, high = [], []
+    for axis in range(mask.ndim):
+        hits = torch.nonzero(mask.amax(dim=tuple(a for a in range(mask.ndim) if a != axis))).flatten()
+        low.append(float(hits[0]))
+        high.append(float(hits[-1]) + 1)
+    return torch.tensor(low + high)

@@ -1,0 +1,121 @@
+"""Which window of a case becomes a sample, and what lies in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medmaskrcnn.training.cases import LabelledCase, Occupancy
+from medmaskrcnn.training.plan import AugmentSettings
+
+INSIDE = 128
+"""Occupancy, of 255, from which a voxel belongs to an object."""
+
+_FAVOUR = 0.5  # share of windows with an object that the favoured class has
+_OFF_CENTRE = 0.25  # of the window: the object that it is drawn around need not lie in the middle
+
+
+def choose_window(
+    case: LabelledCase,
+    settings: AugmentSettings,
+    class_names: Sequence[str],
+    random: np.random.Generator,
+    *,
+    context_slices: int,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Draw a window, near an object or anywhere.
+
+    Args:
+        case: The case.
+        settings: How windows are drawn.
+        class_names: The model's classes.
+        random: Every random number comes from here.
+        context_slices: 2.5D neighbours on each side, which come on top of the window.
+
+    Returns:
+        First voxel D, H, W, which may lie outside the image, and shape.
+    """
+    label = _centre_class(case, settings, class_names, random)
+    favoured = label is not None and class_names[label] == settings.favoured
+    patch = (favoured and settings.favoured_patch) or settings.patch
+    shape = (patch[0] + 2 * context_slices, *patch[1:])
+    return _start(case, shape, label, random, beyond=context_slices), shape
+
+
+def cut(image: Tensor, start: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Window of ``(C, D, H, W)`` as float32; what lies outside the image is zero."""
+    out = torch.zeros((image.shape[0], *shape))
+    low = [max(0, s) for s in start]
+    high = [min(s + n, m) for s, n, m in zip(start, shape, image.shape[1:], strict=True)]
+    target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+    out[(slice(None), *target)] = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))].float()
+    return out
+
+
+def dense_occupancy(case: LabelledCase, start: Sequence[int], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Objects that reach into a window of the case.
+
+    Args:
+        case: The case.
+        start: First voxel D, H, W of the window; may lie outside the image.
+        shape: Its extent.
+
+    Returns:
+        Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` uint8, 255 where the object fills the voxel.
+    """
+    labels, masks = [], []
+    for item in case.objects:
+        low = [max(s, o) for s, o in zip(start, item.start, strict=True)]
+        high = [min(s + n, o + m) for s, n, o, m in zip(start, shape, item.start, item.crop.shape, strict=True)]
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            continue
+        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+        source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, item.start, strict=True))
+        mask = torch.zeros(tuple(shape), dtype=torch.uint8)
+        mask[target] = item.crop[source]
+        labels.append(item.label)
+        masks.append(mask)
+    stacked = torch.stack(masks) if masks else torch.zeros((0, *shape), dtype=torch.uint8)
+    return torch.tensor(labels, dtype=torch.int64), stacked
+
+
+def _centre_class(
+    case: LabelledCase, settings: AugmentSettings, class_names: Sequence[str], random: np.random.Generator
+) -> int | None:
+    """Class of the object that the window shall lie around; ``None`` for a window anywhere."""
+    if not case.objects or random.random() >= settings.foreground:
+        return None
+    classes = sorted({item.label for item in case.objects})
+    favoured = class_names.index(settings.favoured) if settings.favoured else None
+    if favoured in classes and random.random() < _FAVOUR:
+        return favoured
+    return classes[random.integers(len(classes))]
+
+
+def _start(
+    case: LabelledCase, shape: tuple[int, ...], label: int | None, random: np.random.Generator, *, beyond: int
+) -> tuple[int, ...]:
+    """First voxel of a window; it may begin ``beyond`` slices outside, so that the outermost slices are learnt too."""
+    size = (case.image.shape[1] + 2 * beyond, *case.image.shape[2:])
+    centre = [random.uniform(min(n, s) / 2, max(s - n / 2, min(n, s) / 2)) for n, s in zip(shape, size, strict=True)]
+    if label is not None:
+        members = [item for item in case.objects if item.label == label]
+        voxel = _voxel(members[random.integers(len(members))], random)
+        reach = [n * _OFF_CENTRE for n in shape]
+        offset = (beyond, 0, 0)
+        centre = [v + o + 0.5 + random.uniform(-r, r) for v, o, r in zip(voxel, offset, reach, strict=True)]
+    start = []
+    for c, n, s in zip(centre, shape, size, strict=True):
+        low, high = min(0, (s - n) // 2), max(s - n, (s - n) // 2)
+        start.append(min(max(round(c - n / 2), low), high))
+    return (start[0] - beyond, *start[1:])
+
+
+def _voxel(item: Occupancy, random: np.random.Generator) -> list[int]:
+    """One of the object's voxels; its crop's middle where none is at least half filled."""
+    inside = torch.nonzero(item.crop >= INSIDE)
+    within = inside[random.integers(len(inside))].tolist() if len(inside) else [n // 2 for n in item.crop.shape]
+    return [a + b for a, b in zip(item.start, within, strict=True)]
