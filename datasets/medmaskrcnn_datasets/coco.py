@@ -136,7 +136,8 @@ def _case(document: _Document, key: Any, picture: Path, classes: Mapping[Any, st
             stated = (1, int(image["height"]), int(image["width"]))
             if shape is not None and shape[1:] != stated:
                 raise ReadError(
-                    f"case {case!r}: {picture} is {shape[2]} x {shape[3]}, {document.path} says {stated[1:]}"
+                    f"case {case!r}: {picture} is {shape[2]} x {shape[3]} pixels (rows x columns), "
+                    f"{document.path} says {stated[1]} x {stated[2]}"
                 )
             objects = [_object(one, classes, stated) for one in document.annotations[key] if _is_object(one)]
         except (KeyError, TypeError, ValueError) as error:

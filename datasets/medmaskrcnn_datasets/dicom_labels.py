@@ -113,7 +113,7 @@ def labelled_series(root: Path) -> list[_LabelledSeries]:
         ReadError: if there is none.
     """
     found = find_scans(root)
-    scans = [one for one in found if one.role == "scan" and one.info.format == "DICOM" and one.info.reason is None]
+    scans = [one for one in found if one.role == "scan" and one.info.format == "DICOM"]
     objects = [_label_object(Path(one.info.path)) for one in found if one.info.kind in _LABEL_KINDS]
     by_scan: dict[int, list[_LabelObject]] = defaultdict(list)
     for one in objects:

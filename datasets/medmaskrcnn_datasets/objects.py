@@ -21,6 +21,9 @@ from medmaskrcnn.training.manifest import ManifestInstance
 Rule = Literal["value", "one", "components"]
 """What one object of a class is: the voxels of one value, all its voxels in a case, or each connected part of them."""
 
+MOST_OBJECTS = np.iinfo(np.uint16).max
+"""In one label map; its values are 16 bits."""
+
 _NEIGHBOURS = np.ones((3, 3, 3), np.bool_)  # 26 in 3D, 8 in a slice
 
 
@@ -194,8 +197,8 @@ def packed_maps(
             maps.append(np.zeros(shape, np.uint16))
             counts.append(0)
         counts[number] += 1
-        if counts[number] > np.iinfo(np.uint16).max:
-            raise ValueError("a case has more than 65,535 objects. Leave the smallest out (least_voxels)")
+        if counts[number] > MOST_OBJECTS:
+            raise ValueError(f"a case has more than {MOST_OBJECTS:,} objects. Leave the smallest out (least_voxels)")
         maps[number][window][one.mask] = counts[number]
         instances.append(ManifestInstance(value=counts[number], class_name=one.class_name, map=number))
     return maps, tuple(instances)

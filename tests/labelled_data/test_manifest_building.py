@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medmaskrcnn.errors import ReadError
 from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance, read_manifest
 from medmaskrcnn_datasets.manifest import located, write_manifest
-from medmaskrcnn_datasets.splits import SplitRule
+from medmaskrcnn_datasets.splits import SplitRule, read_splits
 
 LIVER = ManifestInstance(value=1, class_name="liver")
 TUMOUR = ManifestInstance(value=2, class_name="tumour", part_of=1)
@@ -124,6 +126,59 @@ class TestSplits:
         assert sorted(p for fold in val for p in fold) == sorted(patients - {held_out})
         assert max(map(len, val)) - min(map(len, val)) <= 1
         assert all(splits[held_out] == "test" for splits in dealt)
+
+    def test_shares_are_taken_by_the_hash_of_the_names(self):
+        names = [f"p{n}" for n in range(20)]
+        splits = SplitRule(test_share=0.2, val_share=0.1, train=("p3",)).assign(names[::-1])
+        order = sorted(set(names) - {"p3"}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+        assert [n for n in order if splits[n] == "test"] == order[:4]
+        assert [n for n in order if splits[n] == "val"] == order[4:6]
+        assert splits["p3"] == "train" and sum(s == "train" for s in splits.values()) == 14
+
+    def test_shares_count_those_who_are_named(self):
+        splits = SplitRule(test=("b",), test_share=0.25, val_share=0.25).assign("abcdefgh")
+        assert splits["b"] == "test"
+        assert sorted(splits.values()) == ["test"] * 2 + ["train"] * 4 + ["val"] * 2
+
+    def test_small_sets(self):
+        rule = SplitRule(test_share=0.2, val_share=0.1)
+        assert sorted(rule.assign("abc").values()) == ["test", "train", "val"]
+        assert set(rule.assign("ab").values()) == {"train"}
+
+    def test_a_new_patient_moves_few(self):
+        rule = SplitRule(test_share=0.2, val_share=0.1)
+        before, after = rule.assign(map(str, range(100))), rule.assign(map(str, range(101)))
+        assert sum(before[name] != after[name] for name in before) <= 3
+
+    @given(st.integers(0, 4))
+    def test_folds_are_the_same_whichever_is_for_validation(self, fold):
+        names = [f"p{n}" for n in range(13)]
+        rule = SplitRule(test=("p1",), val=("p2",), train=("p4",), test_share=0.2, folds=5, fold=fold)
+        folds, splits = rule.fold_of(names), rule.assign(names)
+        assert folds == SplitRule(test=("p1",), val=("p2",), train=("p4",), test_share=0.2, folds=5).fold_of(names)
+        assert {n for n, s in splits.items() if s == "val"} == {n for n, f in folds.items() if f == fold} | {"p2"}
+        assert not {n for n, s in splits.items() if s == "test"} & set(folds)
+        assert "p4" not in folds and splits["p4"] == "train"
+
+    def test_wrong_shares(self):
+        for shares in ({"test_share": 0.6, "val_share": 0.4}, {"test_share": -0.1}):
+            with pytest.raises(ValueError, match="shares must"):
+                SplitRule(**shares)
+        with pytest.raises(ValueError, match="either folds or a share"):
+            SplitRule(folds=3, val_share=0.1)
+        with pytest.raises(ValueError, match="not both"):
+            SplitRule(train=("a",), test=("a",))
+
+    def test_files_of_names(self, tmp_path):
+        path = tmp_path / "split.json"
+        path.write_text('{"rule": "by hand", "test": ["a"], "val": [7]}')
+        assert read_splits(path) == SplitRule(test=("a",), val=("7",))
+        for content, said in (("{", "no JSON"), ("[]", "must hold lists"), ('{"test": "a"}', "must hold lists")):
+            path.write_text(content)
+            with pytest.raises(ReadError, match=said):
+                read_splits(path)
+        with pytest.raises(ReadError, match="nowhere"):
+            read_splits(tmp_path / "nowhere.json")
 
     def test_order_of_the_cases_does_not_matter(self):
         names = [f"patient {n}" for n in range(10)]

@@ -1,0 +1,174 @@
+"""COCO JSON: polygons, run-length codes, crowds, overlaps."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.structures.run_lengths import packed, run_lengths
+from medmaskrcnn.training.check import check_manifest
+from medmaskrcnn.training.labels import LabelledScan, read_case
+from medmaskrcnn.training.manifest import Manifest, read_manifest
+from medmaskrcnn_datasets.coco import coco_dataset
+
+HEIGHT, WIDTH = 12, 16
+
+
+def square(top: int, left: int, size: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[top : top + size, left : left + size] = True
+    return mask
+
+
+def code(mask: np.ndarray, *, text: bool) -> dict:
+    runs = run_lengths(mask)
+    return {"size": [HEIGHT, WIDTH], "counts": packed(runs) if text else runs}
+
+
+def annotation(number: int, segmentation, *, image: int = 5, category: int = 1, **more) -> dict:
+    return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation, **more}
+
+
+def make(folder: Path, annotations: list[dict], *, images: str = "images", name: str = "cells.json", **content) -> Path:
+    pictures = [{"id": 5, "file_name": "day 1/a.png"}, {"id": 9, "file_name": "day 1/b.png"}]
+    for number, picture in enumerate(pictures):
+        picture |= {"height": HEIGHT, "width": WIDTH}
+        path = folder / images / picture["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), number, np.uint8)).save(path)
+    categories = [{"id": 1, "name": "cell"}, {"id": 7, "name": "nucleus"}]
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": pictures, "annotations": annotations, "categories": categories} | content))
+    return path
+
+
+def converted(path: Path, **options) -> tuple[Manifest, LabelledScan]:
+    manifest = read_manifest(coco_dataset(path, path.parent / "out", **options))
+    return manifest, read_case(manifest, manifest.cases[0])
+
+
+def dense(scan: LabelledScan) -> list[tuple[str, np.ndarray]]:
+    result = []
+    for one in scan.objects:
+        full = np.zeros((1, HEIGHT, WIDTH), bool)
+        full[tuple(slice(a, a + n) for a, n in zip(one.start, one.mask.shape, strict=True))] = one.mask
+        result.append((one.class_name, full[0]))
+    return result
+
+
+def test_every_kind_of_outline_and_overlaps(tmp_path: Path) -> None:
+    cell, nucleus, other = square(1, 1, 8), square(3, 3, 3), square(6, 6, 5)
+    two_parts = [[12, 0, 15, 0, 15, 2, 12, 2], [12, 9, 14, 9, 14, 11, 12, 11]]
+    path = make(
+        tmp_path,
+        [
+            annotation(1, code(cell, text=True)),
+            annotation(2, code(nucleus, text=False), category=7),
+            annotation(3, [[6, 6, 11, 6, 11, 11, 6, 11]]),
+            annotation(4, two_parts),
+        ],
+        licenses=[{"id": 1, "name": "CC0"}],
+    )
+    manifest, scan = converted(path)
+    assert (manifest.name, manifest.class_names, manifest.licence) == ("cells", ("cell", "nucleus"), "CC0")
+    parts = square(0, 12, 2)
+    parts[:2, 14] = True
+    parts[9:11, 12:14] = True
+    expected = [("cell", cell), ("nucleus", nucleus), ("cell", other), ("cell", parts)]
+    found = dense(scan)
+    for name, mask in expected:
+        assert any(n == name and np.array_equal(m, mask) for n, m in found), name
+    assert len(found) == 4 and len(manifest.cases[0].label_maps) == 2
+    first, second = manifest.cases
+    assert (first.id, second.id) == ("day 1_a", "day 1_b")
+    assert second.label is None and second.instances == ()
+    check_manifest(manifest, workers=1).raise_if_bad()
+
+
+def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    annotations = [
+        annotation(1, code(square(0, 0, 9), text=False), iscrowd=1),
+        annotation(2, [], bbox=[1, 2, 3, 4]),
+        annotation(3, code(square(2, 2, 2), text=True), iscrowd=0),
+        annotation(4, [[5.2, 5.2, 5.3, 5.2, 5.3, 5.3]]),  # between pixels' centres
+        annotation(5, code(square(8, 8, 2), text=True), category=7),
+    ]
+    with caplog.at_level(logging.WARNING):
+        manifest, scan = converted(make(tmp_path, annotations), rename={"nucleus": ""})
+    assert manifest.class_names == ("cell",)
+    assert [int(mask.sum()) for _, mask in dense(scan)] == [4]
+    assert "1 crowd regions are left out" in caplog.text and "1 annotations have a box but no outline" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("images", "name", "options"),
+    [
+        ("", "cells.json", {}),
+        ("images", "cells.json", {}),
+        ("train2017", "annotations/instances_train2017.json", {}),
+        ("images/val", "annotations/cells_val.json", {}),
+        ("elsewhere", "cells.json", {"images": "elsewhere"}),
+    ],
+)
+def test_where_pictures_are_looked_for(tmp_path: Path, images: str, name: str, options: dict) -> None:
+    path = make(tmp_path, [annotation(1, code(square(0, 0, 3), text=True))], images=images, name=name)
+    options = {key: tmp_path / value for key, value in options.items()}
+    manifest, _ = converted(path, **options)
+    assert manifest.path(manifest.cases[0].images[0]) == (tmp_path / images / "day 1/a.png").resolve()
+
+
+class TestErrors:
+    def refused(self, path: Path, said: str, kind: type[Exception] = ReadError, **options) -> None:
+        with pytest.raises(kind, match=said):
+            coco_dataset(path, path.parent / "out", **options)
+
+    def test_another_size(self, tmp_path: Path) -> None:
+        path = make(tmp_path, [])
+        Image.fromarray(np.zeros((3, 4), np.uint8)).save(tmp_path / "images/day 1/a.png")
+        self.refused(path, r"case 'day 1_a': .*a\.png is 3 x 4 pixels .*cells\.json says 12 x 16")
+
+    def test_no_picture(self, tmp_path: Path) -> None:
+        path = make(tmp_path, [])
+        (tmp_path / "images/day 1/b.png").unlink()
+        self.refused(path, r"1 of 2 cases cannot be read\n.*day 1_b.*b\.png")
+
+    @pytest.mark.parametrize(
+        ("segmentation", "said"),
+        [
+            ({"size": [HEIGHT, WIDTH], "counts": [3, 4]}, "runs of 7 pixels"),
+            ({"size": [3, 3], "counts": [9]}, "a mask of size"),
+            ({"counts": [9]}, "KeyError: 'size'"),
+            ([[1, 2, 3]], "ValueError"),
+            ([[1, 2, "x", 4, 5, 6]], "ValueError"),
+        ],
+    )
+    def test_damaged_outlines(self, tmp_path: Path, segmentation, said: str) -> None:
+        self.refused(make(tmp_path, [annotation(1, segmentation)]), rf"(?s)cells\.json: image 5 \(day 1_a\).*{said}")
+
+    def test_annotations_of_nothing(self, tmp_path: Path) -> None:
+        self.refused(
+            make(tmp_path, [annotation(1, [], image=4)]), "annotation 1 belongs to image 4, which is not there"
+        )
+        self.refused(make(tmp_path, [annotation(1, [], category=3)]), "annotation 1 has the unknown category 3")
+
+    def test_no_coco(self, tmp_path: Path) -> None:
+        path = tmp_path / "x.json"
+        for content, said in (
+            ("{", "no JSON"),
+            ("[]", "a JSON object"),
+            ('{"images": []}', "must hold 'images', 'anno"),
+        ):
+            path.write_text(content)
+            self.refused(path, said)
+        path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+        self.refused(path, "names no image")
+
+    def test_unknown_names(self, tmp_path: Path) -> None:
+        self.refused(make(tmp_path, []), r"unknown categories \['dog'\]", ValueError, rename={"dog": "cell"})
