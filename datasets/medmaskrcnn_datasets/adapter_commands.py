@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
-from medmaskrcnn_datasets.assemble import patient_by
 from medmaskrcnn_datasets.coco import coco_dataset
+from medmaskrcnn_datasets.command_options import Common, Out, adapter_command, names_in
 from medmaskrcnn_datasets.console import bar, told
 from medmaskrcnn_datasets.convert import to_manifest
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
@@ -17,23 +16,7 @@ from medmaskrcnn_datasets.folders import instances_dataset, semantic_dataset
 from medmaskrcnn_datasets.msd import msd_dataset
 from medmaskrcnn_datasets.nnunet import nnunet_dataset
 from medmaskrcnn_datasets.objects import ClassRules, Rule
-from medmaskrcnn_datasets.splits import SplitRule, read_splits
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")]
-Test = Annotated[str, typer.Option(help="Patients for testing, separated by commas.")]
-Val = Annotated[str, typer.Option(help="Patients for validation, separated by commas.")]
-Train = Annotated[str, typer.Option(help="Patients that no share and no fold takes away from training.")]
-TestShare = Annotated[float, typer.Option(min=0, max=1, help="Share of the patients for testing.")]
-ValShare = Annotated[float, typer.Option(min=0, max=1, help="Share of the patients for validation.")]
-Folds = Annotated[int, typer.Option(min=0, help="Deal the patients left for training into so many folds.")]
-Fold = Annotated[int, typer.Option(min=0, help="The fold for validation, from 0.")]
-SplitFile = Annotated[
-    Path | None, typer.Option("--split", help="JSON with lists of patients: test and val. Excludes the options above.")
-]
-Patient = Annotated[
-    str,
-    typer.Option(help="Regular expression; its match in a case's name (its first group, if any) is the patient."),
-]
 Default = Annotated[
     Rule,
     typer.Option("--rule", help="An object is each label value, all voxels of a class (one), or each connected part."),
@@ -50,6 +33,7 @@ Licence = Annotated[str, typer.Option(help="Licence of the data.")]
 Dataset = Annotated[Path, typer.Argument(metavar="DATASET_DIR", help="The data set's folder; only read.")]
 
 
+@adapter_command("cases")
 def msd(
     folder: Dataset,
     out: Out,
@@ -58,34 +42,26 @@ def msd(
     rename: Rename = "",
     within: Within = "",
     least_voxels: LeastVoxels = 1,
-    test: Test = "",
-    val: Val = "",
-    train: Train = "",
-    test_share: TestShare = 0.0,
-    val_share: ValShare = 0.0,
-    folds: Folds = 0,
-    fold: Fold = 0,
-    split: SplitFile = None,
-    patient: Patient = ".*",
-) -> None:
+    *,
+    common: Common,
+) -> Path:
     """Cases in the layout of the Medical Segmentation Decathlon.
 
     `python -m medmaskrcnn_datasets msd AbdomenMR -o data/abdomen --test chaos_03,chaos_05`
 
     `python -m medmaskrcnn_datasets msd AbdomenMR -o data/fold0 --folds 5 --fold 0`
     """
-    with told(), bar("cases") as progress:
-        manifest = msd_dataset(
-            folder,
-            out,
-            rules=_rules(rule, class_rule, rename, within, least_voxels),
-            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
-            patient_of=patient_by(patient),
-            progress=progress,
-        )
-    typer.echo(manifest)
+    return msd_dataset(
+        folder,
+        out,
+        rules=_rules(rule, class_rule, rename, within, least_voxels),
+        splits=common.splits,
+        patient_of=common.patient_of,
+        progress=common.progress,
+    )
 
 
+@adapter_command("cases")
 def nnunet(
     folder: Dataset,
     out: Out,
@@ -94,66 +70,50 @@ def nnunet(
     rename: Rename = "",
     within: Within = "",
     least_voxels: LeastVoxels = 1,
-    test: Test = "",
-    val: Val = "",
-    train: Train = "",
-    test_share: TestShare = 0.0,
-    val_share: ValShare = 0.0,
-    folds: Folds = 0,
-    fold: Fold = 0,
-    split: SplitFile = None,
-    patient: Patient = ".*",
-) -> None:
+    *,
+    common: Common,
+) -> Path:
     """Cases in nnU-Net's raw layout: imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json.
 
     `python -m medmaskrcnn_datasets nnunet Dataset017_AMOS -o amos --rename "left kidney=kidney,right kidney=kidney"`
     """
-    with told(), bar("cases") as progress:
-        manifest = nnunet_dataset(
-            folder,
-            out,
-            rules=_rules(rule, class_rule, rename, within, least_voxels),
-            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
-            patient_of=patient_by(patient),
-            progress=progress,
-        )
-    typer.echo(manifest)
+    return nnunet_dataset(
+        folder,
+        out,
+        rules=_rules(rule, class_rule, rename, within, least_voxels),
+        splits=common.splits,
+        patient_of=common.patient_of,
+        progress=common.progress,
+    )
 
 
+@adapter_command("pictures")
 def coco(
     file: Annotated[Path, typer.Argument(metavar="JSON", help="The COCO file; only read.")],
     out: Out,
     images: Annotated[Path | None, typer.Option(help="Folder of the pictures, where they do not lie nearby.")] = None,
     rename: Rename = "",
     name: Name = None,
-    test: Test = "",
-    val: Val = "",
-    train: Train = "",
-    test_share: TestShare = 0.0,
-    val_share: ValShare = 0.0,
-    folds: Folds = 0,
-    fold: Fold = 0,
-    split: SplitFile = None,
-    patient: Patient = ".*",
-) -> None:
+    *,
+    common: Common,
+) -> Path:
     """Pictures with a COCO JSON: polygons, run-length codes, overlapping objects.
 
     `python -m medmaskrcnn_datasets coco annotations/instances_train2017.json --images train2017 -o data/coco`
     """
-    with told(), bar("pictures") as progress:
-        manifest = coco_dataset(
-            file,
-            out,
-            images=images,
-            rename=_pairs(rename, "--rename"),
-            name=name,
-            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
-            patient_of=patient_by(patient),
-            progress=progress,
-        )
-    typer.echo(manifest)
+    return coco_dataset(
+        file,
+        out,
+        images=images,
+        rename=_pairs(rename, "--rename"),
+        name=name,
+        splits=common.splits,
+        patient_of=common.patient_of,
+        progress=common.progress,
+    )
 
 
+@adapter_command("images")
 def instances(
     folder: Dataset,
     out: Out,
@@ -161,35 +121,27 @@ def instances(
     name: Name = None,
     modality: Modality = None,
     licence: Licence = "unknown",
-    test: Test = "",
-    val: Val = "",
-    train: Train = "",
-    test_share: TestShare = 0.0,
-    val_share: ValShare = 0.0,
-    folds: Folds = 0,
-    fold: Fold = 0,
-    split: SplitFile = None,
-    patient: Patient = ".*",
-) -> None:
+    *,
+    common: Common,
+) -> Path:
     """Images with a number for each object, images/ and masks/; or a mask file for each object, in a folder per image.
 
     `python -m medmaskrcnn_datasets instances nuclei -o data/nuclei --class-name nucleus --split splits.json`
     """
-    with told(), bar("images") as progress:
-        manifest = instances_dataset(
-            folder,
-            out,
-            class_name=class_name,
-            name=name,
-            modality=modality,
-            licence=licence,
-            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
-            patient_of=patient_by(patient),
-            progress=progress,
-        )
-    typer.echo(manifest)
+    return instances_dataset(
+        folder,
+        out,
+        class_name=class_name,
+        name=name,
+        modality=modality,
+        licence=licence,
+        splits=common.splits,
+        patient_of=common.patient_of,
+        progress=common.progress,
+    )
 
 
+@adapter_command("images")
 def semantic(
     folder: Dataset,
     out: Out,
@@ -201,36 +153,28 @@ def semantic(
     name: Name = None,
     modality: Modality = None,
     licence: Licence = "unknown",
-    test: Test = "",
-    val: Val = "",
-    train: Train = "",
-    test_share: TestShare = 0.0,
-    val_share: ValShare = 0.0,
-    folds: Folds = 0,
-    fold: Fold = 0,
-    split: SplitFile = None,
-    patient: Patient = ".*",
-) -> None:
+    *,
+    common: Common,
+) -> Path:
     """Images with maps of classes, images/ and labels/: objects are connected parts, or as a rule for each class says.
 
     `python -m medmaskrcnn_datasets semantic livers -o data/livers --classes 1=liver,2=tumour --class-rule liver=one`
     """
-    with told(), bar("images") as progress:
-        manifest = semantic_dataset(
-            folder,
-            out,
-            classes=_classes(classes),
-            rules=_rules(rule, class_rule, "", within, least_voxels),
-            name=name,
-            modality=modality,
-            licence=licence,
-            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
-            patient_of=patient_by(patient),
-            progress=progress,
-        )
-    typer.echo(manifest)
+    return semantic_dataset(
+        folder,
+        out,
+        classes=_classes(classes),
+        rules=_rules(rule, class_rule, "", within, least_voxels),
+        name=name,
+        modality=modality,
+        licence=licence,
+        splits=common.splits,
+        patient_of=common.patient_of,
+        progress=common.progress,
+    )
 
 
+@adapter_command("series")
 def dicom(
     folder: Dataset,
     out: Out,
@@ -239,34 +183,25 @@ def dicom(
     rename: Rename = "",
     name: Name = None,
     licence: Licence = "unknown",
-    test: Test = "",
-    val: Val = "",
-    train: Train = "",
-    test_share: TestShare = 0.0,
-    val_share: ValShare = 0.0,
-    folds: Folds = 0,
-    fold: Fold = 0,
-    split: SplitFile = None,
-    patient: Annotated[str, typer.Option(help="As elsewhere; by default the first folder or a pseudonym.")] = "",
-) -> None:
+    *,
+    common: Common,
+) -> Path:
     """A folder of patients' DICOM series with RTSTRUCT or SEG; scans and labels are written as NIfTI.
 
     `python -m medmaskrcnn_datasets dicom archive -o data/sarcoma --modality MR --rename GTV_Mass=sarcoma`
     """
-    with told(), bar("series") as progress:
-        manifest = dicom_dataset(
-            folder,
-            out,
-            modality=modality,
-            classes=_names(classes),
-            rename=_pairs(rename, "--rename"),
-            name=name,
-            licence=licence,
-            splits=_splits(test, val, train, test_share, val_share, folds, fold, split),
-            patient_of=patient_by(patient) if patient else None,
-            progress=progress,
-        )
-    typer.echo(manifest)
+    return dicom_dataset(
+        folder,
+        out,
+        modality=modality,
+        classes=names_in(classes),
+        rename=_pairs(rename, "--rename"),
+        name=name,
+        licence=licence,
+        splits=common.splits,
+        patient_of=common.patient_of,
+        progress=common.progress,
+    )
 
 
 def auto(
@@ -282,7 +217,7 @@ def auto(
     typer.echo(manifest)
 
 
-ADAPTERS: tuple[Callable[..., None], ...] = (auto, msd, nnunet, coco, instances, semantic, dicom)
+ADAPTERS = (auto, msd, nnunet, coco, instances, semantic, dicom)
 
 
 def _rules(rule: Rule, class_rule: str, rename: str, within: str, least_voxels: int) -> ClassRules:
@@ -295,31 +230,9 @@ def _rules(rule: Rule, class_rule: str, rename: str, within: str, least_voxels: 
     return ClassRules(rule, by_class, _pairs(rename, "--rename"), _pairs(within, "--within"), least_voxels)
 
 
-def _splits(
-    test: str,
-    val: str,
-    train: str,
-    test_share: float,
-    val_share: float,
-    folds: int,
-    fold: int,
-    file: Path | None,
-) -> SplitRule:
-    rule = SplitRule(_names(test), _names(val), _names(train), test_share, val_share, folds, fold)
-    if file is None:
-        return rule
-    if rule != SplitRule():
-        raise ValueError("give either --split or the other options about splits, not both")
-    return read_splits(file)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def _pairs(text: str, option: str) -> dict[str, str]:
     result = {}
-    for part in _names(text):
+    for part in names_in(text):
         name, equals, value = part.partition("=")
         if not equals or not name.strip():
             raise ValueError(f"{option} wants NAME=NAME, separated by commas, got {part!r}")

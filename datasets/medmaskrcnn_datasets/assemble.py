@@ -59,7 +59,7 @@ def assemble(
     out_dir: Path | str,
     *,
     splits: SplitRule | None = None,
-    patient_of: Callable[[str], str] = str,
+    patient_of: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Convert every case and write ``manifest.json``.
@@ -68,7 +68,7 @@ def assemble(
         found: The cases.
         out_dir: Gets the manifest, and label maps in ``labels/`` where the data set's own do not serve.
         splits: Who is for validation and testing; ``None`` leaves every case's split open.
-        patient_of: Patient of a case id, for cases that do not tell.
+        patient_of: Patient of a case id, for cases that do not tell; by default each is a patient of its own.
         progress: Called with the number of cases done and their total.
 
     Raises:
@@ -76,7 +76,7 @@ def assemble(
         ValueError: if ``splits`` names patients that are not there.
         OutputError: if ``out_dir`` cannot be written.
     """
-    patients = {case.id: case.patient or patient_of(case.id) for case in found.cases}
+    patients = {case.id: case.patient or (patient_of or str)(case.id) for case in found.cases}
     split_of = splits.assign(patients.values()) if splits else {}
     fold_of = splits.fold_of(patients.values()) if splits else {}
     target = make_folder(out_dir).resolve()

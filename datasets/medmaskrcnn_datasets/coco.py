@@ -43,7 +43,7 @@ def coco_dataset(
     rename: Mapping[str, str] | None = None,
     name: str | None = None,
     splits: SplitRule | None = None,
-    patient_of: Callable[[str], str] = str,
+    patient_of: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a manifest for a COCO JSON file.

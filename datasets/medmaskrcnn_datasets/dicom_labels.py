@@ -103,7 +103,7 @@ def dicom_dataset(
         for case, one, patient in zip(ids, chosen, patients, strict=True)
     )
     found = FoundDataset(name or root.name, kind, licence, tuple(classes), cases)
-    return assemble(found, target, splits=splits, patient_of=patient_of or str, progress=progress)
+    return assemble(found, target, splits=splits, patient_of=patient_of, progress=progress)
 
 
 def labelled_series(root: Path) -> list[_LabelledSeries]:

@@ -38,7 +38,7 @@ def instances_dataset(
     modality: str | None = None,
     licence: str = "unknown",
     splits: SplitRule | None = None,
-    patient_of: Callable[[str], str] = str,
+    patient_of: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a manifest for images with instance masks.
@@ -86,7 +86,7 @@ def semantic_dataset(
     modality: str | None = None,
     licence: str = "unknown",
     splits: SplitRule | None = None,
-    patient_of: Callable[[str], str] = str,
+    patient_of: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a manifest for images with maps of classes.

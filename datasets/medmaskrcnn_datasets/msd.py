@@ -51,7 +51,7 @@ def msd_dataset(
     *,
     rules: ClassRules | None = None,
     splits: SplitRule | None = None,
-    patient_of: Callable[[str], str] = str,
+    patient_of: Callable[[str], str] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a manifest for the training cases of a data set in MSD layout.
