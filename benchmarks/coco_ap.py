@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from medmaskrcnn.metrics.average_precision import coco_table
+from medmaskrcnn.metrics.average_precision import coco_table, size_table
 from medmaskrcnn.metrics.judging import COCO_THRESHOLDS, judge
 from medmaskrcnn.metrics.pairing import Kind, pair_case
 from medmaskrcnn.metrics.sizes import COCO_AREAS
@@ -34,7 +34,8 @@ from medmaskrcnn.structures.run_lengths import packed, run_lengths
 
 SHAPE = (480, 640)
 TARGET = 1.5  # times as long as faster-coco-eval
-STATS = "ap ap50 ap75 ap_small ap_medium ap_large ar_1 ar_10 ar_100 ar_small ar_medium ar_large".split()
+STATS = [f"ap{part}" for part in ("", "50", "75", "_small", "_medium", "_large")]
+STATS += [f"ar_{part}" for part in ("1", "10", "100", "small", "medium", "large")]
 
 Pair = tuple[Instances, Instances]
 
@@ -127,7 +128,8 @@ def run_ours(pairs: list[Pair], kind: Kind) -> np.ndarray:
     names = pairs[0][0].class_names
     paired = [pair_case(predicted, truth, class_names=names, kind=kind) for predicted, truth in pairs]
     judged = judge(paired, names, ranges=COCO_AREAS, thresholds=COCO_THRESHOLDS)
-    table = coco_table(judged, np.ones((1, len(pairs))))
+    once = np.ones((1, len(pairs)))
+    table = coco_table(judged, once) | size_table(judged, once)
     return np.array([np.nanmean(table[name]) for name in STATS])
 
 

@@ -28,30 +28,31 @@ _AT_ONCE = 4_000_000  # numbers of one array
 def coco_table(
     judged: Judged, weights: FloatArray, *, max_detections: Sequence[int | None] = MAX_DETECTIONS
 ) -> dict[str, FloatArray]:
-    """COCO's figures by name, each ``(K, R)`` with NaN where it is undefined.
+    """COCO's figures over all sizes by name, each ``(K, R)`` with NaN where it is undefined.
 
-    ``ap`` (mean over IoU 0.5, 0.55, .. 0.95), ``ap50``, ``ap75``, ``ap_small`` and so on by size; ``ar_1``, ``ar_10``,
-    ``ar_100`` (``ar_all`` where there is no limit), and ``ar_small`` and so on. All but ``ar_1`` and ``ar_10`` are at
-    the last of ``max_detections``. If judged at IoU 0.1 too: ``ap10``.
+    ``ap`` (mean over IoU 0.5, 0.55, .. 0.95), ``ap50``, ``ap75``, and, if judged at IoU 0.1 too, ``ap10``, at the last
+    of ``max_detections``; ``ar_1``, ``ar_10``, ``ar_100`` (``ar_all`` where there is no limit).
     """
-    most = max_detections[-1]
-    coco, names = judged.coco_indices, judged.ranges.names
-    by_threshold = average_precision(judged, weights, threshold_indices=coco, max_detections=most)
-    table = {
-        "ap": by_threshold.mean(axis=1),
-        "ap50": by_threshold[:, COCO_THRESHOLDS.index(0.5)],
-        "ap75": by_threshold[:, COCO_THRESHOLDS.index(0.75)],
-    }
-    if LOW_THRESHOLD in judged.thresholds:
-        low = [judged.threshold_index(LOW_THRESHOLD)]
-        table["ap10"] = average_precision(judged, weights, threshold_indices=low, max_detections=most)[:, 0]
-    for a, name in enumerate(names[1:], start=1):
-        by_size = average_precision(judged, weights, threshold_indices=coco, size_range=a, max_detections=most)
-        table[f"ap_{name}"] = by_size.mean(axis=1)
+    most, indices = max_detections[-1], judged.coco_indices
+    low = [judged.threshold_index(LOW_THRESHOLD)] if LOW_THRESHOLD in judged.thresholds else []
+    values = average_precision(judged, weights, threshold_indices=indices + low, max_detections=most)
+    table = {"ap": values[:, :10].mean(axis=1), "ap50": values[:, 0], "ap75": values[:, COCO_THRESHOLDS.index(0.75)]}
+    if low:
+        table["ap10"] = values[:, 10]
     for limit in max_detections:
         table[f"ar_{limit or 'all'}"] = average_recall(judged, weights, max_detections=limit)
-    for a, name in enumerate(names[1:], start=1):
-        table[f"ar_{name}"] = average_recall(judged, weights, size_range=a, max_detections=most)
+    return table
+
+
+def size_table(judged: Judged, weights: FloatArray, *, max_detections: int | None = 100) -> dict[str, FloatArray]:
+    """COCO's figures by size, ``ap_small``, ``ar_small`` and so on, each ``(K, R)`` with NaN where it is undefined."""
+    table = {}
+    for a, name in enumerate(judged.ranges.names[1:], start=1):
+        values = average_precision(
+            judged, weights, threshold_indices=judged.coco_indices, size_range=a, max_detections=max_detections
+        )
+        table[f"ap_{name}"] = values.mean(axis=1)
+        table[f"ar_{name}"] = average_recall(judged, weights, size_range=a, max_detections=max_detections)
     return table
 
 

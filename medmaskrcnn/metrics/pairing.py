@@ -30,7 +30,7 @@ class PairedCase:
         grid: The scan's.
         labels, scores: ``(N,)`` class index, 0..1.
         n_voxels: ``(N,)`` size of each mask or box.
-        predicted: ``(N,)`` index of each among the case's candidates.
+        predicted, reference: ``(N,)`` and ``(M,)`` index of each among the case's candidates and references.
         true_labels: ``(M,)`` class index.
         true_voxels: ``(M,)`` size of each mask; masks in the judgement of boxes too, as COCO has it.
         crowd: ``(M,)`` references that stand for many objects at once.
@@ -44,6 +44,7 @@ class PairedCase:
     scores: FloatArray
     n_voxels: FloatArray
     predicted: IntArray
+    reference: IntArray
     true_labels: IntArray
     true_voxels: FloatArray
     crowd: BoolArray
@@ -100,6 +101,7 @@ def pair_case(
         scores=predicted.scores[mine].astype(np.float64),
         n_voxels=n_voxels[mine],
         predicted=mine,
+        reference=true,
         true_labels=true_labels[true],
         true_voxels=true_voxels[true],
         crowd=crowd[true],

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from medmaskrcnn.metrics.average_precision import average_precision, coco_table
-from medmaskrcnn.metrics.judging import THRESHOLDS, Judged, judge
+from medmaskrcnn.metrics.average_precision import coco_table, size_table
+from medmaskrcnn.metrics.judging import Judged, judge
 from medmaskrcnn.metrics.pairing import Kind, pair_case
-from medmaskrcnn.metrics.sizes import BALL_DIAMETERS_MM, COCO_AREAS, size_ranges_for
-from medmaskrcnn.structures.grid import Grid, pixel_grid
+from medmaskrcnn.metrics.sizes import COCO_AREAS
+from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
 
 AGREEMENT = 1e-6  # both sides sum float64 in their own order
 NAMES = ("round", "long", "never there")
-STATS = "ap ap50 ap75 ap_small ap_medium ap_large ar_1 ar_10 ar_100 ar_small ar_medium ar_large".split()
+STATS = [f"ap{part}" for part in ("", "50", "75", "_small", "_medium", "_large")]
+STATS += [f"ar_{part}" for part in ("1", "10", "100", "small", "medium", "large")]
 
 
 @dataclass
@@ -153,7 +154,9 @@ def judged(made: list[Picture], kind: Kind) -> Judged:
 
 
 def ours(made: list[Picture], kind: Kind, max_detections: tuple[int, int, int]) -> np.ndarray:
-    table = coco_table(judged(made, kind), np.ones((1, len(made))), max_detections=max_detections)
+    verdict, once = judged(made, kind), np.ones((1, len(made)))
+    table = coco_table(verdict, once, max_detections=max_detections)
+    table |= size_table(verdict, once, max_detections=max_detections[2])
     names = list(STATS)
     names[6:9] = [f"ar_{limit}" for limit in max_detections]
     return np.array([np.nan if np.isnan(table[n]).all() else np.nanmean(table[n]) for n in names])
