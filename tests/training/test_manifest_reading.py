@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.manifest import read_manifest
+from medmaskrcnn.training.manifest import Manifest, read_manifest
 
 Labelled = Callable[..., Path]
 
@@ -30,6 +31,20 @@ def test_relative_paths_start_at_the_manifest(labelled: Labelled, monkeypatch: p
     monkeypatch.chdir("/")
     assert manifest.path(manifest.cases[0].image).is_file()
     assert manifest.path("/elsewhere/x.nii.gz") == Path("/elsewhere/x.nii.gz")
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_schema_in_the_docs_is_the_definition() -> None:
+    written = json.loads((DOCS / "manifest.schema.json").read_text())
+    assert written == Manifest.model_json_schema(by_alias=True, mode="serialization")
+
+
+def test_the_example_in_the_docs_is_a_manifest() -> None:
+    text = (DOCS / "training-data.md").read_text()
+    manifest = Manifest.model_validate_json(text.split("```json\n")[1].split("```")[0])
+    assert manifest.cases[0].images == ("p1_a_t1.nii.gz", "p1_a_t2.nii.gz")
 
 
 def test_manifests_without_the_newer_keys_are_read(labelled: Labelled) -> None:
