@@ -16,6 +16,7 @@ acquired; its exact affine stays in the layer's metadata.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,29 @@ class DisplayFrame:
         """
         moved = np.asarray(coordinate_vox, dtype=np.float64)[..., self.axes]
         return np.where(self.flipped, np.asarray(self.shape) - moved, moved) - 0.5
+
+    def window_to_display(self, window: Sequence[slice]) -> tuple[slice, slice, slice]:
+        """The displayed voxels I, P, L of a window of stored voxels D, H, W."""
+        inferior, posterior, left = (
+            slice(n - window[axis].stop, n - window[axis].start) if flip else window[axis]
+            for axis, flip, n in zip(self.axes, self.flipped, self.shape, strict=True)
+        )
+        return inferior, posterior, left
+
+    def window_to_stored(self, window: Sequence[slice]) -> tuple[slice, slice, slice]:
+        """The way back: the stored voxels D, H, W of a window of displayed voxels I, P, L."""
+        turned = [
+            slice(n - part.stop, n - part.start) if flip else part
+            for part, flip, n in zip(window, self.flipped, self.shape, strict=True)
+        ]
+        d, h, w = (turned[self.axes.index(axis)] for axis in range(3))
+        return d, h, w
+
+    def coordinate_to_stored(self, displayed: ArrayLike) -> NDArray[np.float64]:
+        """Continuous voxel coordinates ``(..., 3)`` D, H, W of napari data coordinates I, P, L."""
+        edges = np.asarray(displayed, dtype=np.float64) + 0.5
+        moved = np.where(self.flipped, np.asarray(self.shape) - edges, edges)
+        return np.asarray(moved[..., np.argsort(self.axes)])
 
     def _flips(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1) if flip else slice(None) for flip in self.flipped)

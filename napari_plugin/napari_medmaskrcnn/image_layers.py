@@ -41,7 +41,7 @@ def volume_to_layer(volume: Volume, name: str) -> LayerData:
     """
     frame = display_frame(volume.grid)
     keep = shown_axes(volume.grid, frame)
-    settings: dict[str, Any] = {"name": name, "metadata": layer_metadata(volume.grid, frame)}
+    settings: dict[str, Any] = {"name": name, "metadata": layer_metadata(volume.grid, frame, volume=volume)}
     if volume.channel_kind == "colour":
         data = _drop_flat(frame.to_display(np.moveaxis(volume.array, 0, -1)), keep)
         return _displayable_rgb(data), {**settings, **world_settings(frame, keep), "rgb": True}, "image"
@@ -67,9 +67,12 @@ def world_settings(frame: DisplayFrame, keep: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def layer_metadata(grid: Grid, frame: DisplayFrame) -> dict[str, Any]:
-    """What leads from the layer back to the scan's stored axes: kept under one key of the layer's metadata."""
-    return {"medmaskrcnn": {"grid": grid, "frame": frame}}
+def layer_metadata(grid: Grid, frame: DisplayFrame, **more: Any) -> dict[str, Any]:
+    """What leads from the layer back to the scan's stored axes: kept under one key of the layer's metadata.
+
+    Image layers carry their ``volume``, layers of a result the ``result`` and, where it is known, the ``volume``.
+    """
+    return {"medmaskrcnn": {"grid": grid, "frame": frame, **more}}
 
 
 def contrast_limits(volume: Volume) -> tuple[float, float]:

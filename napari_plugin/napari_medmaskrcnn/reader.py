@@ -1,4 +1,4 @@
-"""napari's reader: scans, folders of DICOM, and the result folders of ``medmaskrcnn segment``.
+"""napari's reader: scans, folders of DICOM, DICOM SEG and RTSTRUCT, and the result folders of ``medmaskrcnn segment``.
 
 ``path -> Volume or CaseResult -> layer data``; :mod:`.image_layers` and :mod:`.result_layers` do the second step.
 """
@@ -18,8 +18,15 @@ from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
+from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.image_layers import LayerData, volume_to_layer
+from napari_medmaskrcnn.label_reader import KINDS, labels_with_scan
 from napari_medmaskrcnn.result_layers import result_to_layers
+
+try:
+    import napari
+except ImportError:  # the reader itself needs no viewer
+    napari = None
 
 RESULT_FILE = "instances.npz"
 RUN_FILE = "run.json"
@@ -49,6 +56,15 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
         ReadError: if a path holds nothing that can be shown; the message says what is there instead.
     """
     return [layer for one in _as_paths(path) for layer in (_result_layers(one) or _scan_layers(one))]
+
+
+def open_volumes() -> list[Volume]:
+    """The scans whose layers are open in napari's current viewer; empty without a viewer."""
+    viewer = napari.current_viewer() if napari is not None else None
+    layers = viewer.layers if viewer is not None else []
+    return [
+        layer.metadata["medmaskrcnn"]["volume"] for layer in layers if "volume" in layer.metadata.get("medmaskrcnn", {})
+    ]
 
 
 def _as_paths(path: str | Sequence[str]) -> list[Path]:
@@ -86,13 +102,16 @@ def _result_layers(path: Path) -> list[LayerData]:
     if file.suffix != ".npz" or not file.is_file():
         return []
     result = load_case(file)
-    return [*_scan_of(result, file.with_name(RUN_FILE)), *result_to_layers(result)]
+    is_open = next((v for v in open_volumes() if v.grid == result.candidates.grid), None)
+    volume = is_open or scan_of_result(result, file.with_name(RUN_FILE))
+    scan = [] if volume is None or is_open else [volume_to_layer(volume, volume.modality or "scan")]
+    return [*scan, *result_to_layers(result, volume)]
 
 
-def _scan_of(result: CaseResult, run_file: Path) -> list[LayerData]:
-    """The image layer of the scan that a result was made from, found by the paths in ``run.json``.
+def scan_of_result(result: CaseResult, run_file: Path) -> Volume | None:
+    """The scan that a result was made from, found by the paths in ``run.json``.
 
-    Empty where there is no such file, or where what lies there now is not that scan any more.
+    ``None`` where there is no such file, or where what lies there now is not that scan any more.
     """
     try:
         files = [Path(name) for name in json.loads(run_file.read_text(encoding="utf-8"))["input_files"]]
@@ -100,16 +119,17 @@ def _scan_of(result: CaseResult, run_file: Path) -> list[LayerData]:
         volume = read_volume(source, series=result.record.source.get("series_uid"))
     except (MedMaskRCNNError, OSError, ValueError, KeyError, IndexError, TypeError) as error:
         logger.info("%s: the scan was not found: %s", run_file, error)
-        return []
-    if volume.grid != result.candidates.grid:
-        return []
-    return [volume_to_layer(volume, volume.modality or "scan")]
+        return None
+    return volume if volume.grid == result.candidates.grid else None
 
 
 def _scan_layers(path: Path) -> list[LayerData]:
-    """An image layer for every scan in ``path``; of several the first is visible."""
+    """An image layer for every scan in ``path``, of several the first visible; and its SEG and RTSTRUCT upon them."""
     found = describe(path)
     scans = [info for info in found if info.segmentable]
+    objects = [Path(info.path) for info in found if info.kind in KINDS]
+    if not scans and objects:
+        return [layer for file in objects for layer in _label_layers(file, open_volumes(), alone=True)]
     if not scans:
         reasons = "; ".join(f"{Path(info.path).name}: {info.reason}" for info in found[:5])
         raise ReadError(f"{path} holds no scan that can be shown. {reasons or 'It is empty.'}")
@@ -127,7 +147,21 @@ def _scan_layers(path: Path) -> list[LayerData]:
         layers.append(layer)
     if not layers:
         raise ReadError(f"none of the {len(scans)} scans in {path} can be read")
-    return layers
+    volumes = [layer[1]["metadata"]["medmaskrcnn"]["volume"] for layer in layers]
+    return [*layers, *(layer for file in objects for layer in _label_layers(file, volumes, alone=False))]
+
+
+def _label_layers(file: Path, volumes: Sequence[Volume], *, alone: bool) -> list[LayerData]:
+    """Layers of a SEG or RTSTRUCT; below them its scan where that is not open. Only ``alone`` it may not fail."""
+    try:
+        result, volume = labels_with_scan(file, volumes)
+    except MedMaskRCNNError as error:
+        if alone:
+            raise
+        warnings.warn(f"{file.name} was left out: {error}", stacklevel=2)
+        return []
+    scan = [] if any(volume is one for one in volumes) else [volume_to_layer(volume, volume.modality or "scan")]
+    return [*scan, *result_to_layers(result, volume)]
 
 
 def layer_name(info: ScanInfo, number: int | None) -> str:

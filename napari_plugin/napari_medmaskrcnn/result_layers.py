@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.volume import Volume
+from napari_medmaskrcnn.colours import class_rgb, instance_rgba, rgba
 from napari_medmaskrcnn.display_frame import DisplayFrame, display_frame
 from napari_medmaskrcnn.image_layers import LayerData, layer_metadata, shown_axes, world_settings
 
@@ -20,18 +22,19 @@ MAX_RECTANGLES = 1500
 """napari draws each box as one rectangle a slice and needs about 1 ms for each: more are left out."""
 
 
-def result_to_layers(result: CaseResult) -> list[LayerData]:
+def result_to_layers(result: CaseResult, volume: Volume | None = None) -> list[LayerData]:
     """Layers of a result: Labels per class, then one Shapes layer with the boxes.
 
     A voxel's value is the instance's ``id``, as in ``labels.nii.gz`` and ``instances.csv``; class, score and
     size stand in the layers' features, which napari shows under the mouse. The candidates below the threshold
-    are not shown.
+    are not shown. ``volume``, the scan, goes along in the metadata for whoever carries on with the result.
     """
     instances = result.instances
     measurements = [result.measurements[i] for i in result.kept]
     frame = display_frame(instances.grid)
     keep = shown_axes(instances.grid, frame)
-    common = {"metadata": layer_metadata(instances.grid, frame), **world_settings(frame, keep)}
+    more = {"result": result, **({} if volume is None else {"volume": volume})}
+    common = {"metadata": layer_metadata(instances.grid, frame, **more), **world_settings(frame, keep)}
     layers: list[LayerData] = []
     for label, class_name in enumerate(instances.class_names):
         members = np.flatnonzero(instances.labels == label)
@@ -39,7 +42,12 @@ def result_to_layers(result: CaseResult) -> list[LayerData]:
             name = class_name if depth == 0 else f"{class_name} (overlapping {depth + 1})"
             rows = [_feature_row(instances, measurements, i - 1) for i in ids]
             shown = np.squeeze(frame.to_display(data), axis=tuple(i for i in range(3) if i not in keep))
-            layers.append((shown, {**common, "name": _stamped(name, result), "features": _columns(rows)}, "labels"))
+            settings = {
+                "name": _stamped(name, result),
+                "features": _columns(rows),
+                "colormap": _colours(class_name, ids),
+            }
+            layers.append((shown, {**common, **settings}, "labels"))
     return [*layers, *_box_layer(result, instances, frame, keep, common)]
 
 
@@ -56,6 +64,15 @@ def _paint(instances: Instances, members: NDArray[np.int64]) -> list[tuple[NDArr
         free[0][window][mask] = i + 1
         free[1].append(i + 1)
     return layers
+
+
+def _colours(class_name: str, ids: list[int]) -> dict[int | None, Any]:
+    """A colour for each id; napari makes a colormap of it."""
+    return {
+        None: rgba(class_rgb(class_name)),
+        0: np.zeros(4, np.float32),
+        **{i: instance_rgba(class_name, i) for i in ids},
+    }
 
 
 def _feature_row(instances: Instances, measurements: list[Measurement], i: int) -> dict[str, Any]:

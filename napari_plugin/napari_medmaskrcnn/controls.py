@@ -1,0 +1,95 @@
+"""Small Qt helpers: every control gets a name for screen readers, a tip, and where it has one its key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+
+Control = TypeVar("Control", bound=QWidget)
+
+_COLOURS = {"": "", "Warning": "#b8860b", "Error": "#c0392b"}
+
+
+def named(control: Control, name: str, tip: str = "") -> Control:
+    """Give a control its name for screen readers (and tests) and its tool tip; returns it."""
+    control.setAccessibleName(name)
+    control.setObjectName(name)
+    control.setToolTip(tip or name)
+    if tip:
+        control.setAccessibleDescription(tip)
+    return control
+
+
+def button(text: str, tip: str, clicked: Callable[[], object], key: str = "") -> QPushButton:
+    """A push button; its key is told in the tip, whoever binds it."""
+    made = named(QPushButton(text), text, f"{tip} ({key})" if key else tip)
+    made.clicked.connect(lambda _=False: clicked())
+    made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return made
+
+
+def note(text: str = "") -> QLabel:
+    """A paragraph of explanation that wraps."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def column(widgets: Iterable[QWidget], parent: QWidget | None = None, *, stretch: bool = True) -> QWidget:
+    """Controls below each other."""
+    holder = parent or QWidget()
+    layout = QVBoxLayout(holder)
+    layout.setContentsMargins(6, 6, 6, 6)
+    layout.setSpacing(5)
+    for widget in widgets:
+        layout.addWidget(widget)
+    if stretch:
+        layout.addStretch(1)
+    return holder
+
+
+def form(rows: Iterable[tuple[str, QWidget]]) -> QWidget:
+    """Controls with their names to the left; the name is a mnemonic for its control."""
+    holder = QWidget()
+    layout = QFormLayout(holder)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setVerticalSpacing(4)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for text, control in rows:
+        label = QLabel(text)
+        label.setBuddy(control)
+        layout.addRow(label, control)
+    return holder
+
+
+def line() -> QFrame:
+    """A thin rule between groups."""
+    rule = QFrame()
+    rule.setFrameShape(QFrame.Shape.HLine)
+    return rule
+
+
+class Message(QLabel):
+    """One place where a panel says what happened: plain, as a warning, or as an error.
+
+    The kind is said in words as well as by colour, and the text can be selected and copied.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        named(self, "message", "What happened last")
+        self.setWordWrap(True)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.hide()
+
+    def say(self, text: str, kind: str = "") -> None:
+        """Show a sentence; ``kind`` is ``""``, ``"Warning"`` or ``"Error"``."""
+        colour = _COLOURS[kind]
+        self.setStyleSheet(f"border-left: 4px solid {colour}; padding-left: 6px;" if colour else "")
+        self.setText(f"{kind}: {text}" if kind else text)
+        self.setAccessibleDescription(self.text())
+        self.setVisible(bool(text))

@@ -1,0 +1,46 @@
+"""What napari's brush changed, out of the history that it keeps: a window of voxels and the values that were there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Window = tuple[slice, ...]
+
+
+def changed_window(atoms: Sequence[Any], shape: Sequence[int]) -> tuple[Window, set[int]]:
+    """The window around all changes of one stroke, and the values from before in it.
+
+    Args:
+        atoms: The value of a Labels layer's ``paint`` event. napari writes each change as (indices, old values, new
+            value) or, from 0.9 on, as an object with ``slice_key`` and ``old_values``.
+        shape: Of the layer's data.
+    """
+    windows: list[Window] = []
+    old: set[int] = set()
+    for atom in atoms:
+        key = getattr(atom, "slice_key", None)
+        if key is None:
+            indices, values = atom[0], atom[1]
+            key = tuple(slice(int(np.min(i)), int(np.max(i)) + 1) for i in indices)
+        else:
+            values = atom.old_values
+        windows.append(tuple(_bounded(part, n) for part, n in zip(key, shape, strict=True)))
+        old |= {int(v) for v in np.unique(values)}
+    low = [min(w[axis].start for w in windows) for axis in range(len(shape))]
+    high = [max(w[axis].stop for w in windows) for axis in range(len(shape))]
+    return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), old
+
+
+def windows_meet(one: Window, other: Window) -> bool:
+    """Whether two windows share a voxel."""
+    return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
+
+
+def _bounded(part: slice | int, n: int) -> slice:
+    if isinstance(part, slice):
+        start, stop, _ = part.indices(n)
+        return slice(start, stop)
+    return slice(int(part), int(part) + 1)
