@@ -160,6 +160,4 @@ def _children(pid: int) -> list[int]:
 def _tree(out: Path) -> dict[str, bytes]:
     """Every file of the results but those that may differ from run to run."""
     left_out = {"run.json", "ledger.sqlite", ".lock.sqlite"}
-    return {
-        str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name not in left_out
-    }
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name not in left_out}
