@@ -75,7 +75,7 @@ class ResultCanvas:
         self.waiting: list[Item] = []
         """What is to be shown and has no room on the layers there are."""
         self._common = {
-            "metadata": {**layer_metadata(session.volume.grid, self.frame), "medmaskrcnn_review": True},
+            "metadata": layer_metadata(session.volume.grid, self.frame, volume=session.volume),
             **world_settings(self.frame, self.keep),
         }
         self.boxes = BoxesLayer(viewer, session, self.frame, self.keep, self._common)

@@ -1,4 +1,4 @@
-"""The panel: segment, review, save, in three tabs; a sentence below says what happened."""
+"""The panel: segment, review, save, compare, each a tab; a sentence below says what happened."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QTabWidget, QVBoxLayout, QWidget
 
 from medmaskrcnn.structures.case_result import CaseResult
+from napari_medmaskrcnn.compare_panel import ComparePanel
 from napari_medmaskrcnn.controls import Message, button, line, named
 from napari_medmaskrcnn.correct_panel import CorrectPanel
 from napari_medmaskrcnn.engine import Engine
@@ -45,6 +46,7 @@ class MedMaskPanel(QWidget):
         self.table = InstanceTable(self.host)
         self.correct = CorrectPanel(self.host, self.worker)
         self.save = SavePanel(self.host)
+        self.compare = ComparePanel(self.host)
         self.message = Message()
         self.tabs = named(QTabWidget(), "steps", "Segment, review, save")
         self._lay_out()
@@ -71,6 +73,7 @@ class MedMaskPanel(QWidget):
         self.tabs.addTab(self.segment, "&Segment")
         self.tabs.addTab(review, "&Review")
         self.tabs.addTab(self.save, "Sa&ve")
+        self.tabs.addTab(self.compare, "&Compare")
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         self.hint, self.hint_button = self._hint()

@@ -19,7 +19,8 @@ from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.items import Item, Start, Verdict, divided, tight_box, to_instances, united
 
-_NO_SIZE = Measurement("mm", 0.0, None, None, None, None, None, None)
+NO_SIZE = Measurement("mm", 0.0, None, None, None, None, None, None)
+"""Stands for the measurement of what is not measured yet."""
 
 
 class Session:
@@ -161,7 +162,7 @@ class Session:
             raise ValueError("There is nothing in this place to add.")
         key = self._next_key
         self._next_key += 1
-        empty = Item(key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, _NO_SIZE, "accepted")
+        empty = Item(key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, NO_SIZE, "accepted")
         item = self._reshaped(empty, start, mask)
         self._apply("add", {key: item if box is None else replace(item, box=box)})
         return key
@@ -178,7 +179,7 @@ class Session:
                 gone |= {key} & set(self.items)
                 continue
             base = self.items.get(key) or Item(
-                key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, _NO_SIZE, "accepted"
+                key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, NO_SIZE, "accepted"
             )
             new[key] = self._reshaped(base, start, mask)
             self._next_key = max(self._next_key, key + 1)
