@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.training.labels import values_in
 from medmaskrcnn.training.manifest import ManifestInstance
 from medmaskrcnn_datasets.assemble import Labels
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
@@ -37,11 +36,11 @@ def class_map_converter(
         ValueError: if the rules speak of a class that there is not.
     """
     named = rules.named(classes)
-    known = {0, *(background or ()), *(value for group in classes.values() for value in group)}
+    known = {*(background or ()), *(value for group in classes.values() for value in group)}
 
     def convert(folder: Path) -> Labels:
         values, grid = read_label_map(case, image, label)
-        present = np.flatnonzero(np.bincount(values.ravel())).tolist()
+        present = values_in(values)
         unknown = sorted(set(present) - known)
         if unknown and background is not None:
             raise ReadError(f"case {case!r}: label values {unknown} mean nothing, known are {sorted(known)}: {label}")

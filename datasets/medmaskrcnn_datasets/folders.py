@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.label_set import LabelledMask
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import tight_crop
-from medmaskrcnn.training.labels import same_grid
+from medmaskrcnn.training.labels import same_grid, values_in
 from medmaskrcnn.training.manifest import ManifestInstance
 from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Labels, Progress, assemble, stem_of
 from medmaskrcnn_datasets.class_maps import class_map_converter
@@ -190,8 +188,7 @@ def _files(folder: Path) -> list[Path]:
 def _instance_converter(case: str, image: Path, label: Path, class_name: str) -> Callable[[Path], Labels]:
     def convert(_: Path) -> Labels:
         values, _grid = read_label_map(case, image, label)
-        present = np.flatnonzero(np.bincount(values.ravel())).tolist()
-        return (label,), tuple(ManifestInstance(value=v, class_name=class_name) for v in present if v)
+        return (label,), tuple(ManifestInstance(value=v, class_name=class_name) for v in values_in(values))
 
     return convert
 

@@ -16,7 +16,7 @@ from medmaskrcnn.io.label_set import LabelledMask
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.training.labels import LARGEST_VALUE, whole_numbers
+from medmaskrcnn.training.labels import LARGEST_VALUE, values_in, whole_numbers
 from medmaskrcnn.training.manifest import ManifestInstance
 from medmaskrcnn_datasets.files import write_bytes
 from medmaskrcnn_datasets.nifti import write_nifti
@@ -106,5 +106,5 @@ def classes_that_occur(folder: Path) -> list[int]:
             values = whole_numbers(read_volume(path).array[0])
             if values is None:
                 raise ReadError(f"{path} must hold whole numbers from 0 to {LARGEST_VALUE:,}")
-            found |= set(np.flatnonzero(np.bincount(values.ravel())).tolist())
-    return sorted(found - {0})
+            found |= set(values_in(values))
+    return sorted(found)
