@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from medmaskrcnn.structures.store import load_case as load_case
     from medmaskrcnn.structures.store import save_case as save_case
     from medmaskrcnn.structures.volume import Volume as Volume
+    from medmaskrcnn.training.evaluate import evaluate as evaluate
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Volume": "structures.volume",
     "batch": "batch.run",
     "describe": "io.discover",
+    "evaluate": "training.evaluate",
     "load_case": "structures.store",
     "load_model": "pipeline",
     "read_volume": "io.read",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,7 +82,13 @@ def panel_size(grid: Grid, plane: Plane, longest: int) -> tuple[int, int]:
 
 
 def draw_panel(
-    volume: Volume, instances: Instances, plane: Plane, size: tuple[int, int], greys: tuple[float, float]
+    volume: Volume,
+    instances: Instances,
+    plane: Plane,
+    size: tuple[int, int],
+    greys: tuple[float, float],
+    *,
+    texts: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draw one slice.
 
@@ -91,16 +98,25 @@ def draw_panel(
         plane: The slice.
         size: Width and height in pixels, see :func:`panel_size`.
         greys: Values shown black and white, see :func:`grey_range`.
+        texts: What is written beside each instance ("" for nothing), which then has no box drawn; by default its id,
+            class and score.
     """
     picture = _picture(volume, plane, greys)
     across, down = size[0] / picture.width, size[1] / picture.height
     sections = [s for i in range(len(instances)) if (s := _section(instances, i, plane)) is not None]
+    if texts is not None:
+        sections = [replace(s, text=texts[s.number - 1], box=s.bounds) for s in sections]
     large = picture.resize((size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), Image.Resampling.BICUBIC)
     for section in sections:
         _paint(large, section, across * _OVERSAMPLING, down * _OVERSAMPLING)
     image = large.resize(size, Image.Resampling.BOX)
-    if len(sections) <= _TOO_MANY:
-        _annotate(image, sections, across, down)
+    if texts is not None:
+        _annotate(image, [s for s in sections if s.text], across, down, boxes=False)
+    elif len(sections) <= _MANY:
+        _annotate(image, sections, across, down, boxes=True)
+    elif len(sections) <= _TOO_MANY:
+        numbers = [replace(s, text=str(s.number), box=s.bounds) for s in sections]
+        _annotate(image, numbers, across, down, boxes=False)
     if volume.grid.spacing_known:
         _directions(image, plane)
         _scale_bar(image, volume.grid.voxel_size[plane.view.column_axis] / across)
@@ -179,17 +195,16 @@ def _pixels(low: float, high: float, scale: float, n: int) -> tuple[int, int]:
     return max(0, math.ceil(low * scale)), min(n, math.floor(high * scale))
 
 
-def _annotate(image: Image.Image, sections: list[Section], across: float, down: float) -> None:
+def _annotate(image: Image.Image, sections: list[Section], across: float, down: float, *, boxes: bool) -> None:
     """Draw boxes and names, names where they hide least of each other."""
     draw = ImageDraw.Draw(image, "RGBA")
     taken: list[Rectangle] = []
-    few = len(sections) <= _MANY
-    scaled = [(s, _scaled(s.box if few else s.bounds, across, down)) for s in sections]
-    if few:
+    scaled = [(s, _scaled(s.box, across, down)) for s in sections]
+    if boxes:
         for section, box in scaled:
             draw.rectangle(box, outline=(*section.colour, 150))
     for section, box in sorted(scaled, key=lambda pair: pair[0].mask.sum(), reverse=True):
-        text = shortened(section.text, _LABEL_SIZE, image.width - 6) if few else str(section.number)
+        text = shortened(section.text, _LABEL_SIZE, image.width - 6)
         place = _free_place(box, text, taken, image.size)
         taken.append(place)
         draw.rectangle((place[0] - 2, place[1], place[2] + 1, place[3]), fill=(0, 0, 0, 130))

@@ -24,7 +24,7 @@ from medmaskrcnn.structures.volume import Volume
 NOT_CLINICAL = "Not for clinical use. Research software, not a medical device; no person has checked this result."
 _DASH = "\N{EN DASH}"
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #57606a; --paper: #ffffff; --line: #d8dee4; --soft: #f3f5f7 }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e9ec; --faint: #9aa4ae; --paper: #14171a; --line: #343a41; --soft: #1d2126 }
@@ -53,6 +53,7 @@ figure img { width: 100%; display: block; margin: auto 0 } figcaption { backgrou
 code { font-size: .88em }
 @media print { .stamp { position: static } body { max-width: none } figure, tr { break-inside: avoid } }
 """
+"""Of every report that we write."""
 
 
 def write_report(result: CaseResult, volume: Volume, stream: IO[bytes]) -> None:
@@ -79,7 +80,7 @@ def report_html(result: CaseResult, volume: Volume) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
 <title>{title}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <p class="stamp">{NOT_CLINICAL}</p>
@@ -162,14 +163,15 @@ def _dot(label: int) -> str:
 
 def _pictures(result: CaseResult, volume: Volume) -> str:
     figures = (
-        f'<figure><img src="{_embedded(panel)}" width="{panel.width}" height="{panel.height}" '
+        f'<figure><img src="{embedded(panel)}" width="{panel.width}" height="{panel.height}" '
         f'alt="{escape(words)}, with the outlines of what was found"><figcaption>{escape(words)}</figcaption></figure>'
         for panel, words in ((p, caption(volume, plane)) for p, plane in draw_montage_panels(result, volume))
     )
     return f'<div class="pictures">{"".join(figures)}</div>'
 
 
-def _embedded(picture: Image.Image) -> str:
+def embedded(picture: Image.Image) -> str:
+    """A picture as the address of an ``img`` element that needs no file."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

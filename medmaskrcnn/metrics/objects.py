@@ -131,11 +131,11 @@ def class_dice(predicted: Instances, reference: Instances, class_name: str) -> f
         return None
     low = np.min([start for start, _ in ends], axis=0)
     high = np.max([stop for _, stop in ends], axis=0)
-    return dice(_painted(predicted, found, low, high), _painted(reference, true, low, high))
+    return dice(painted(predicted, found, low, high), painted(reference, true, low, high))
 
 
-def _painted(instances: Instances, chosen: Sequence[int], low: FloatArray, high: FloatArray) -> BoolArray:
-    """The union of some masks between two corners."""
+def painted(instances: Instances, chosen: Sequence[int], low: FloatArray, high: FloatArray) -> BoolArray:
+    """The union of some masks between two corners (voxel indices D, H, W): a boolean array of that size."""
     union = np.zeros((high - low).astype(int).tolist(), np.bool_)
     for i in chosen:
         start = instances.mask_starts[i] - low

@@ -1,0 +1,105 @@
+"""An evaluation as tables for people: the classes' detection, their outlines, and the worst cases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from medmaskrcnn.metrics.bootstrap import Estimate
+    from medmaskrcnn.metrics.summary import ClassFigures
+    from medmaskrcnn.training.evaluate import Evaluation
+
+DETECTION = (
+    ("AP", "mask", "ap"),
+    ("AP50", "mask", "ap50"),
+    ("AP75", "mask", "ap75"),
+    ("AP10", "mask", "ap10"),
+    ("box AP", "box", "ap"),
+    ("box AP50", "box", "ap50"),
+    ("CPM", "mask", "cpm"),
+    ("found", "mask", "recall"),
+    ("precision", "mask", "precision"),
+    ("false/case", "mask", "false_positives_per_case"),
+    ("DSB50", "mask", "dsb50"),
+    ("DSB75", "mask", "dsb75"),
+    ("DSB90", "mask", "dsb90"),
+)
+OUTLINES = (
+    ("Dice", "outline", "dice"),
+    ("Dice, missed 0", "outline", "dice_with_missed"),
+    ("class Dice", "outline", "class_dice"),
+    ("HD95", "outline", "hd95"),
+    ("NSD", "outline", "nsd"),
+    ("volume error", "outline", "median_volume_error"),
+    ("|volume error|", "outline", "median_absolute_volume_error"),
+    ("PQ", "mask", "pq"),
+    ("SQ", "mask", "sq"),
+    ("RQ", "mask", "rq"),
+)
+_WORST = 10
+
+Columns = tuple[tuple[str, str, str], ...]
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Print all tables; what is undefined is a dash."""
+    from medmaskrcnn.metrics.summary import length_unit
+
+    settings, unit = evaluation.settings, length_unit(evaluation.cases) or "mixed units"
+    level = f"{100 * settings.level:g} %"
+    name = evaluation.model[0] if evaluation.model else "results"
+    data = f" of {evaluation.dataset[0]}, {evaluation.dataset[1]}" if evaluation.dataset else ""
+    _print_classes(
+        f"{name} on {len(evaluation.cases)} cases{data}: what is found "
+        f"(score >= {evaluation.score:.3g}, IoU >= {settings.match_iou:g}; FROC at IoU {settings.froc_iou:g})",
+        evaluation,
+        DETECTION,
+        level,
+    )
+    _print_classes(
+        f"how well it is outlined (HD95 in {unit}, NSD within {settings.tolerance:g} {unit})",
+        evaluation,
+        OUTLINES,
+        level,
+    )
+    if evaluation.not_judged:
+        say(f"not judged, since only the model or only the manifest knows them: {', '.join(evaluation.not_judged)}")
+    _print_cases(evaluation)
+
+
+def _print_classes(title: str, evaluation: Evaluation, columns: Columns, level: str) -> None:
+    """A row for each class, then all classes with their interval."""
+    heads = [head for head, _, _ in columns]
+    rows = [_row(name, table, columns, "value") for name, table in evaluation.classes.items()]
+    if len(rows) > 1:
+        rows.append(_row("all classes", evaluation.overall, columns, "value"))
+    for bound, words in (("low", f"{level} from"), ("high", f"{level} to")):
+        row = _row(words, evaluation.overall, columns, bound)
+        rows.append([words, "", *row[2:]])
+    print_table(title, ["class", "objects", *heads], rows, numbers=("objects", *heads))
+
+
+def _row(name: str, table: ClassFigures, columns: Columns, which: str) -> list[str]:
+    parts = {"mask": table.mask, "box": table.box, "outline": table.outline}
+    return [name, str(table.references), *(_figure(parts[part][figure], which) for _, part, figure in columns)]
+
+
+def _figure(estimate: Estimate, which: str) -> str:
+    value = {"value": estimate.value, "low": estimate.low, "high": estimate.high}[which]
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _print_cases(evaluation: Evaluation) -> None:
+    rows = []
+    for case in evaluation.worst_first[:_WORST]:
+        outcomes = [one.outcome for one in case.objects]
+        dice = [one.dice for one in case.objects if one.outcome != "false positive"]
+        mean = f"{sum(dice) / len(dice):.3f}" if dice else "-"
+        counts = [outcomes.count(kind) for kind in ("found", "missed", "false positive")]
+        seconds = "-" if case.seconds is None else f"{case.seconds:.1f}"
+        rows.append([case.id, *map(str, counts), mean, seconds])
+    heads = ["found", "missed", "false", "Dice, missed 0", "seconds"]
+    print_table("the worst cases first", ["case", *heads], rows, numbers=heads)
