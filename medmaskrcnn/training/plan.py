@@ -7,6 +7,7 @@ models that ship have theirs in ``training/plans``.
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -207,7 +208,7 @@ def _emit(values: Mapping[str, Any], reasons: Mapping[str, str], path: str, dept
         if depth == 0:
             lines.append("")
         if where in reasons:
-            lines += [f"{indent}# {line}" for line in reasons[where].splitlines()]
+            lines += [f"{indent}# {line}" for line in textwrap.wrap(reasons[where], _LINE)]
         if isinstance(value, dict) and value:
             lines.append(f"{indent}{key}:")
             _emit(value, reasons, f"{where}.", depth + 1, lines)
