@@ -25,7 +25,7 @@ from medmaskrcnn_datasets.objects import packed_maps
 _SAME_SPACING = 1e-3  # relative: headers of different programs round differently
 
 
-def read_label_map(case: str, image: Path, label: Path) -> tuple[NDArray[np.int32], Grid]:
+def read_label_map(case: str, image: Path, label: Path) -> tuple[NDArray[np.integer], Grid]:
     """A label map ``(D, H, W)`` and its grid, after a look at the image's header.
 
     Raises:

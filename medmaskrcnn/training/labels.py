@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,14 +117,14 @@ def same_grid(one: Grid, other: Grid) -> bool:
     return bool(apart.max() <= _OFF_VOXELS)
 
 
-def whole_numbers(array: NDArray[np.generic]) -> NDArray[np.int32] | None:
-    """A label map's values as int32; ``None`` if they are not all whole numbers from 0 to 1,000,000."""
+def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:
+    """A label map's values as integers of at most 32 bits; ``None`` unless all are whole and from 0 to 1,000,000."""
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         return None
     if array.size == 0 or not (array.min() >= -_OFF_WHOLE and array.max() <= LARGEST_VALUE):
         return None  # NaN fails here too
     if np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.int32, copy=False)
+        return array if array.dtype.itemsize <= 4 else array.astype(np.int32)
     whole = np.rint(array)
     return whole.astype(np.int32) if np.abs(array - whole).max() <= _OFF_WHOLE else None
 
@@ -141,7 +142,7 @@ def _read(manifest: Manifest, case: ManifestCase, name: str) -> Volume:
         raise ReadError(f"case {case.id}: {error}") from error
 
 
-def _label_map(manifest: Manifest, case: ManifestCase, name: str, grid: Grid) -> NDArray[np.int32]:
+def _label_map(manifest: Manifest, case: ManifestCase, name: str, grid: Grid) -> NDArray[np.integer]:
     label = _read(manifest, case, name)
     if label.array.shape[0] != 1:
         raise ReadError(f"case {case.id}: {name} has {label.array.shape[0]} channels; a label map has one")
@@ -159,7 +160,7 @@ def _label_map(manifest: Manifest, case: ManifestCase, name: str, grid: Grid) ->
 
 
 def _objects(
-    case: ManifestCase, values: NDArray[np.int32], named: tuple[int, ...], part_of: dict[int, int]
+    case: ManifestCase, values: NDArray[np.integer], named: tuple[int, ...], part_of: dict[int, int]
 ) -> dict[int, tuple[tuple[int, int, int], NDArray[np.bool_]]]:
     wrong = [value for value in named if value > LARGEST_VALUE]
     if wrong:

@@ -164,7 +164,7 @@ def test_report_for_people(folder: Folder, capsys: pytest.CaptureFixture[str]) -
     for number in range(25):
         folder.add(f"bad {number}", image="nowhere.nii")
         folder.add(f"odd {number}", values={1: 2})
-    print_report(folder.check())
+    print_report(folder.check(workers=1))
     out, err = capsys.readouterr()
     assert "set: 51 cases, 26 of them readable" in out
     assert re.search(r"organ +26 +26 +2.5 mm +2.5 mm +8 mm", out) and re.search(r"train +1 +1 +1 +0", out)
@@ -174,8 +174,9 @@ def test_report_for_people(folder: Folder, capsys: pytest.CaptureFixture[str]) -
 def test_real_data_are_fine(medmaskrcnn_data: Path, tmp_path: Path) -> None:
     from medmaskrcnn_datasets.msd import msd_dataset
 
-    report = check_manifest(read_manifest(msd_dataset(medmaskrcnn_data / "AbdomenMR", tmp_path)), workers=1)
+    manifest = read_manifest(msd_dataset(medmaskrcnn_data / "AbdomenMR", tmp_path))
+    report = check_manifest(manifest.model_copy(update={"cases": manifest.cases[:4]}), workers=1)
     report.raise_if_bad()
     liver = report.class_rows()[0]
-    assert (liver.objects, liver.unit) == (14, "mm") and liver.sizes[0] > 150
+    assert (liver.objects, liver.unit) == (4, "mm") and liver.sizes[0] > 150
     assert {fact.modality for fact in report.facts} == {"MR"}

@@ -144,7 +144,10 @@ class TestFilesThatDoNotBelongTogether:
 
 def test_whole_numbers() -> None:
     assert whole_numbers(np.array([0.99999, 3.00001])).tolist() == [1, 3]  # a scaled float
-    assert whole_numbers(np.array([LARGEST_VALUE], np.uint64)).dtype == np.int32
+    for kind in (np.uint8, np.int16, np.uint32, np.uint64, np.int64):
+        values = whole_numbers(np.array([0, 7], kind))
+        assert values.tolist() == [0, 7] and values.dtype.itemsize <= 4
+    assert whole_numbers(np.array([LARGEST_VALUE], np.uint64)).tolist() == [LARGEST_VALUE]
     for wrong in ([1.001], [-1], [2**40], [np.nan], [True], []):
         assert whole_numbers(np.array(wrong)) is None
 
