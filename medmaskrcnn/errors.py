@@ -33,3 +33,7 @@ class OutputError(MedMaskRCNNError):
 
 class MissingExtraError(MedMaskRCNNError):
     """An optional dependency is missing; the message carries the ``pip install`` line."""
+
+
+class ArchiveError(MedMaskRCNNError):
+    """An archive (PACS) does not answer, refuses, or sends what cannot be used."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.cli import batch, convert, demo, env, evaluate, info, models, segment, trace, train
+from medmaskrcnn.cli import batch, convert, demo, env, evaluate, info, models, pacs, segment, trace, train, tune
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import EXIT_CODES_HELP
 
@@ -40,6 +40,7 @@ _COMMANDS = (
     ("info", info.info_command, "What is in a file or folder, and what fits.", info.EXAMPLES),
     ("models", models.models_command, "The models that ship, with their cards.", models.EXAMPLES),
     ("train", train.train_command, "Labelled scans in, a model out.", train.EXAMPLES),
+    ("tune", tune.tune_command, "Many short trainings, to find a better plan.", tune.EXAMPLES),
     ("evaluate", evaluate.evaluate_command, "What a model is worth on labelled scans.", evaluate.EXAMPLES),
     ("trace", trace.trace_command, "What a network does, step by step, as a page.", trace.EXAMPLES),
     ("demo", demo.demo_command, "The whole way on a phantom CT.", demo.EXAMPLES),
@@ -47,6 +48,9 @@ _COMMANDS = (
 )
 for _name, _command, _in_short, _examples in _COMMANDS:
     app.command(_name, short_help=_in_short, epilog=_epilog(_examples))(_command)
+app.add_typer(
+    pacs.app, name="pacs", short_help="Scans out of an archive, results into it.", epilog=_epilog(pacs.EXAMPLES)
+)
 
 
 def _print_version(wanted: bool) -> None:

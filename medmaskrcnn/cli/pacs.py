@@ -1,0 +1,258 @@
+"""``medmaskrcnn pacs pull | push | watch``: scans out of an archive, results into it, and both by themselves."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medmaskrcnn.batch.one_case import CaseOptions
+from medmaskrcnn.batch.run import BatchPlan, BatchRun
+from medmaskrcnn.batch.settings import Work
+from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
+from medmaskrcnn.cli.options import Device, chosen, model_file
+from medmaskrcnn.export.write import ALL_FORMATS
+from medmaskrcnn.models.model_file import model_sha256
+from medmaskrcnn.pacs.archive import open_archive, patiently
+from medmaskrcnn.pacs.pull import Pulled, pull
+from medmaskrcnn.pacs.push import Pushed, push, results_below
+from medmaskrcnn.pacs.receive import Inbox
+from medmaskrcnn.pacs.server import PASSWORD, TOKEN, USER, Credentials, Query, Server
+from medmaskrcnn.pacs.watch import Arrivals, Asked, Received, watch
+
+EXAMPLES = (
+    "medmaskrcnn pacs pull https://pacs.example/dicom-web --patient 4711 -o scans",
+    "medmaskrcnn pacs push https://pacs.example/dicom-web results/ --confirm",
+    "medmaskrcnn pacs watch --listen 11112 -o night --model abdomen-mr",
+)
+
+app = typer.Typer(
+    help=f"Scans out of an archive, results into it. Credentials come from {USER}, {PASSWORD} or {TOKEN}.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Address = Annotated[
+    str, typer.Argument(metavar="ADDRESS", help="https://host/dicom-web, dicom://host:port or dicoms://host:port.")
+]
+_Called = Annotated[str, typer.Option(metavar="TITLE", help="Application entity title of the archive (DIMSE).")]
+_Calling = Annotated[str, typer.Option(metavar="TITLE", help="Our application entity title (DIMSE).")]
+_Ca = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust, beside the system's.")]
+_Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds to wait for each answer.")]
+_Patience = Annotated[float, typer.Option(metavar="S", help="Seconds to go on trying an archive that is away.")]
+_Patient = Annotated[str | None, typer.Option(metavar="ID", help="Patient ID.")]
+_Study = Annotated[str | None, typer.Option(metavar="UID", help="Study Instance UID.")]
+_Series = Annotated[str | None, typer.Option(metavar="UID", help="Series Instance UID.")]
+_Modality = Annotated[str | None, typer.Option(metavar="CT", help="Modality of the series.")]
+_Date = Annotated[str | None, typer.Option(metavar="YYYYMMDD[-YYYYMMDD]", help="Study date, or a range.")]
+_Log = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")]
+
+
+@app.command("pull", epilog="Exit codes: 0 all came, 1 something did not, 2 wrong use.")
+def pull_command(
+    address: _Address,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the scans.")],
+    patient: _Patient = None,
+    study: _Study = None,
+    series: _Series = None,
+    modality: _Modality = None,
+    date: _Date = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that the archive holds.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the series and fetch nothing.")] = False,
+    called: _Called = "ANY-SCP",
+    calling: _Calling = "MEDMASKRCNN",
+    ca: _Ca = None,
+    timeout: _Timeout = 60.0,
+    patience: _Patience = 120.0,
+    log: _Log = None,
+) -> None:
+    """Fetch the series that fit into OUT/STUDY/SERIES; run again, it fetches what is missing.
+
+    OUT is for its owner alone: the files are the patient's, as the archive has them.
+    """
+    with logging_to(log):
+        query = _query(patient, study, series, modality, date)
+        if query.is_open and not everything:
+            raise typer.BadParameter("say which series (--patient, --study, --modality, --date ...), or --all")
+        server = _server(address, called, calling, ca, timeout, patience)
+        with failing_as_one(server.name):
+            archive = open_archive(server)
+            wanted = patiently(lambda: archive.find(query), server)
+            if dry_run:
+                for one in wanted:
+                    say(f"{one.study} {one.series} {one.modality}")
+                say(f"{len(wanted)} series")
+                return
+            pulled = pull(archive, wanted, out, _tell_pulled)
+            archive.close()
+        failed = sum(one.error is not None for one in pulled)
+        new, old = sum(one.fetched for one in pulled), sum(one.were_there for one in pulled)
+        say(f"{len(pulled) - failed} of {len(pulled)} series complete: {new} files fetched, {old} were there")
+        raise typer.Exit(EXIT_FAILED if failed or not pulled else 0)
+
+
+@app.command("push", epilog="Exit codes: 0 all stored, 1 something is not, 2 wrong use.")
+def push_command(
+    address: _Address,
+    places: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="Result folders, or DICOM files.")],
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Really store them; without it they are only listed.")
+    ] = False,
+    called: _Called = "ANY-SCP",
+    calling: _Calling = "MEDMASKRCNN",
+    ca: _Ca = None,
+    timeout: _Timeout = 60.0,
+    patience: _Patience = 120.0,
+    log: _Log = None,
+) -> None:
+    """Store SEG, SR and RTSTRUCT results in the study of their scan; what is there already is left alone.
+
+    No person has checked these results: an archive shows them to whoever looks at the study.
+    """
+    with logging_to(log, hidden=places):
+        server = _server(address, called, calling, ca, timeout, patience)
+        with failing_as_one(server.name):
+            files = results_below(places)
+            if not confirm:
+                for file in files:
+                    say(f"would store {file}")
+                say(f"{len(files)} files for {server.name}; nothing was stored. Add --confirm to store them")
+                return
+            pushed = push(open_archive(server), files, _tell_pushed)
+        failed, there = sum(one.error is not None for one in pushed), sum(one.was_there for one in pushed)
+        say(f"{len(pushed) - failed - there} of {len(pushed)} stored, {there} were there, {failed} failed")
+        raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command("watch", epilog="Ends with Ctrl-C. Exit codes: 0 ended as asked, 1 some case went wrong, 2 wrong use.")
+def watch_command(
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="OUT/incoming and OUT/results.")],
+    model: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="A model that ships, or a .safetensors file.")],
+    listen: Annotated[int | None, typer.Option(metavar="PORT", help="Let scans be sent here (C-STORE).")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
+    allow: Annotated[
+        str | None, typer.Option(metavar="TITLE,...", help="Who may send.", show_default="everybody who reaches us")
+    ] = None,
+    ask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ask this archive for new series instead.")] = None,
+    every: Annotated[float, typer.Option(metavar="S", help="How often to ask.")] = 60.0,
+    patient: _Patient = None,
+    modality: _Modality = None,
+    date: _Date = None,
+    quiet_for: Annotated[
+        float, typer.Option(metavar="S", help="A series is complete when nothing has come for so long.")
+    ] = 20.0,
+    push_to: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Store SEG and SR there.")] = None,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Really store them.")] = False,
+    discard: Annotated[bool, typer.Option("--discard", help="Remove a scan once its result is written.")] = False,
+    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="What to write.")] = "seg,sr,json,csv,png",
+    allow_out_of_domain: Annotated[
+        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
+    ] = False,
+    called: _Called = "ANY-SCP",
+    calling: _Calling = "MEDMASKRCNN",
+    ca: _Ca = None,
+    timeout: _Timeout = 60.0,
+    patience: _Patience = 120.0,
+    log: _Log = None,
+) -> None:
+    """Segment whatever arrives: sent to a port of ours, or found by asking an archive."""
+    if (listen is None) == (ask is None):
+        raise typer.BadParameter("give either --listen or --ask")
+    if push_to is not None and not confirm:
+        raise typer.BadParameter(
+            "--push-to stores results that nobody has checked: add --confirm", param_hint="--push-to"
+        )
+    with logging_to(log), failing_as_one(str(out)):
+        file = model_file(model)
+        options = CaseOptions(
+            formats=chosen(formats, ALL_FORMATS, "--format"),
+            allow_out_of_domain=allow_out_of_domain,
+            paths_in_run=False,
+        )
+        plan = BatchPlan(Work(str(file.resolve()), model_sha256(file), options), device=device.value)
+        back_to = None if push_to is None else open_archive(_server(push_to, called, calling, ca, timeout, patience))
+        incoming = out / "incoming"
+        with BatchRun(out / "results", plan) as run:
+            arrivals: Arrivals
+            if listen is not None:
+                titles = [title.strip() for title in (allow or "").split(",") if title.strip()]
+                inbox = Inbox(incoming, port=listen, title=calling, host=host, callers=titles, timeout_s=timeout)
+                arrivals = Received(inbox, quiet_for)
+                tell("note", f"listening on {host}:{inbox.port} as {calling}")
+            else:
+                archive = open_archive(_server(ask or "", called, calling, ca, timeout, patience))
+                query = _query(patient, None, None, modality, date)
+                arrivals = Asked(archive, query, incoming, every)
+            with _until_told(run) as stopped:
+                run.enter([], quiet=True)
+                for seen in watch(arrivals, run, back_to=back_to, discard=discard, is_over=lambda: bool(stopped)):
+                    case = seen.case
+                    words = case.reason or f"{sum(case.counts.values())} instances"
+                    tell("done" if case.status == "done" else "error", f"{case.folder.name}: {case.status}: {words}")
+                    for pushed in seen.pushed:
+                        _tell_pushed(pushed)
+                arrivals.close()
+            progress = run.progress()
+        say(f"{progress.done} done, {progress.failed} failed, {progress.refused} refused, {progress.left} left")
+        raise typer.Exit(EXIT_FAILED if progress.failed else 0)
+
+
+@contextmanager
+def _until_told(run: BatchRun) -> Iterator[list[int]]:
+    """Ctrl-C or SIGTERM ends the watch after the case in hand."""
+    signals: list[int] = []
+
+    def heard(number: int, _: object) -> None:
+        signals.append(number)
+        run.stop()
+
+    earlier = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _server(address: str, called: str, calling: str, ca: Path | None, timeout: float, patience: float) -> Server:
+    with failing_as_one("credentials"):
+        who = Credentials.from_environment()
+    try:
+        server = Server(address, called, calling, who, ca, timeout, patience)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if server.is_open_text:
+        tell(
+            "warning",
+            f"{server.name}: scans and credentials cross the network unencrypted; https:// or dicoms:// do not",
+        )
+    return server
+
+
+def _query(patient: str | None, study: str | None, series: str | None, modality: str | None, date: str | None) -> Query:
+    try:
+        return Query(patient, study, series, modality, date)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _tell_pulled(one: Pulled) -> None:
+    if one.error:
+        tell("error", f"{one.series.series}: {one.error}")
+    else:
+        tell("done", f"{one.series.series}: {one.fetched} files fetched, {one.were_there} were there")
+
+
+def _tell_pushed(one: Pushed) -> None:
+    if one.error:
+        tell("error", one.error)
+    else:
+        tell("done", f"{one.modality} {'was there' if one.was_there else 'stored'}: {one.file}")
