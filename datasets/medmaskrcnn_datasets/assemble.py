@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +73,13 @@ def assemble(
         progress: Called with the number of cases done and their total.
 
     Raises:
-        ReadError: if cases cannot be read; the message lists them all.
+        ReadError: if cases cannot be read or two have one id; the message lists them all.
         ValueError: if ``splits`` names patients that are not there.
         OutputError: if ``out_dir`` cannot be written.
     """
+    twice = sorted(name for name, n in Counter(case.id for case in found.cases).items() if n > 1)
+    if twice:
+        raise ReadError(f"{found.name}: several cases have one name: {', '.join(twice)}. Give each its own")
     patients = {case.id: case.patient or (patient_of or str)(case.id) for case in found.cases}
     split_of = splits.assign(patients.values()) if splits else {}
     fold_of = splits.fold_of(patients.values()) if splits else {}

@@ -163,7 +163,9 @@ def _format_of_file(path: Path) -> Format | None:
     image = str(first.get("image", "")) if isinstance(first, dict) else ""
     if image and "channel_names" not in content and (path.parent / image).is_file():
         return "msd"
-    return "nnunet" if (path.parent / "imagesTr").is_dir() else None
+    if "channel_names" in content or any((path.parent / "imagesTr").glob("*_0000.*")):
+        return "nnunet"
+    return "msd" if image else None
 
 
 def _coco_file(source: Path) -> Path | None:

@@ -181,7 +181,10 @@ def _of_modality(
     there = ", ".join(f"{kind or 'unknown'} ({n})" for kind, n in counts.most_common())
     if modality is None:
         if len(counts) > 1:
-            raise ReadError(f"{root} holds labelled series of several kinds: {there}. Choose one (--modality)")
+            raise ReadError(
+                f"{root} holds labelled series of several kinds: {there}. Choose one: "
+                f"python -m medmaskrcnn_datasets dicom {root} -o OUT --modality {counts.most_common(1)[0][0]}"
+            )
         return series, next(iter(counts))
     chosen = [one for one in series if one.scan.info.modality == modality]
     if not chosen:

@@ -285,6 +285,8 @@ def _about_classes(manifest: Manifest, facts: Sequence[CaseFacts]) -> list[Findi
     learnt = [fact for fact in facts if fact.split in ("train", None)]
     if facts and not learnt:
         findings.append(Finding("error", None, "no case is for training: none has the split train or an open one"))
+    if learnt and not any(fact.split == "val" or fact.fold is not None for fact in facts):
+        findings.append(Finding("note", None, "no case is for validation: none has the split val, none a fold"))
     for name in manifest.class_names:
         if not any(o.class_name == name for fact in learnt for o in fact.objects):
             findings.append(Finding("warning", None, f"no case for training holds an object of the class {name}"))

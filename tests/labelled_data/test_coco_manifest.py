@@ -35,11 +35,11 @@ def annotation(number: int, segmentation, *, image: int = 5, category: int = 1, 
     return {"id": number, "image_id": image, "category_id": category, "segmentation": segmentation, **more}
 
 
-def make(folder: Path, annotations: list[dict], *, images: str = "images", name: str = "cells.json", **content) -> Path:
+def make(folder: Path, annotations: list[dict], *, place: str = "images", name: str = "cells.json", **content) -> Path:
     pictures = [{"id": 5, "file_name": "day 1/a.png"}, {"id": 9, "file_name": "day 1/b.png"}]
     for number, picture in enumerate(pictures):
         picture |= {"height": HEIGHT, "width": WIDTH}
-        path = folder / images / picture["file_name"]
+        path = folder / place / picture["file_name"]
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((HEIGHT, WIDTH, 3), number, np.uint8)).save(path)
     categories = [{"id": 1, "name": "cell"}, {"id": 7, "name": "nucleus"}]
@@ -118,7 +118,7 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     ],
 )
 def test_where_pictures_are_looked_for(tmp_path: Path, images: str, name: str, options: dict) -> None:
-    path = make(tmp_path, [annotation(1, code(square(0, 0, 3), text=True))], images=images, name=name)
+    path = make(tmp_path, [annotation(1, code(square(0, 0, 3), text=True))], place=images, name=name)
     options = {key: tmp_path / value for key, value in options.items()}
     manifest, _ = converted(path, **options)
     assert manifest.path(manifest.cases[0].images[0]) == (tmp_path / images / "day 1/a.png").resolve()
@@ -169,6 +169,11 @@ class TestErrors:
             self.refused(path, said)
         path.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
         self.refused(path, "names no image")
+
+    def test_two_pictures_of_one_name(self, tmp_path: Path) -> None:
+        sizes = {"height": HEIGHT, "width": WIDTH}
+        pictures = [{"id": n, "file_name": name, **sizes} for n, name in enumerate(("a.png", "a.jpg"))]
+        self.refused(make(tmp_path, [], images=pictures), "several cases have one name: a")
 
     def test_unknown_names(self, tmp_path: Path) -> None:
         self.refused(make(tmp_path, []), r"unknown categories \['dog'\]", ValueError, rename={"dog": "cell"})

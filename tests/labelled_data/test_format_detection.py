@@ -109,6 +109,14 @@ def test_a_folder_per_image_and_files_by_themselves(tmp_path: Path) -> None:
     assert read_manifest(to_manifest(source / "dataset.json", tmp_path / "out")).class_names == ("liver",)
 
 
+def test_missing_files_are_named_by_the_right_adapter(tmp_path: Path) -> None:
+    source = msd(tmp_path / "msd")
+    (source / "imagesTr/a.nii.gz").unlink()
+    assert detect_format(source) == "msd"
+    with pytest.raises(ReadError, match=r"1 of 1 cases cannot be read\n.*imagesTr/a\.nii\.gz"):
+        to_manifest(source, tmp_path / "out")
+
+
 def test_a_manifest_is_given_back(tmp_path: Path) -> None:
     made = to_manifest(msd(tmp_path / "set"), tmp_path / "out")
     assert detect_format(made) == detect_format(made.parent) == "manifest"

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.training.labels import read_case
+from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn_datasets.msd import msd_dataset, read_description
 from medmaskrcnn_datasets.objects import ClassRules
 from medmaskrcnn_datasets.splits import SplitRule
@@ -81,6 +83,16 @@ def test_components_get_values_of_their_own(dataset, tmp_path):
     values, counts = np.unique(np.asanyarray(separate.dataobj), return_counts=True)
     assert dict(zip(values.tolist(), counts.tolist(), strict=True)) == {0: 698, 1: 2, 2: 12, 3: 8}
     assert np.array_equal(separate.affine, AFFINE)
+
+
+def test_a_fourth_axis_is_channels(dataset, tmp_path):
+    sequences = np.stack([np.full((10, 9, 8), value, np.int16) for value in (3, 5)], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(sequences, AFFINE), dataset / "imagesTr/p1_a.nii.gz")
+    edit(dataset, modality={"0": "FLAIR", "1": "t1gd"})
+    manifest = read_manifest(msd_dataset(dataset, tmp_path / "out"))
+    scan = read_case(manifest, manifest.cases[0])
+    assert manifest.modality == "MR" and scan.volume.array[:, 0, 0, 0].tolist() == [3, 5]
+    assert [(o.class_name, int(o.mask.sum())) for o in scan.objects] == [("liver", 2), ("Right Kidney", 20)]
 
 
 def test_small_components_are_left_out(dataset, tmp_path):

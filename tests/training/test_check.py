@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def told(report: ManifestReport, level: str) -> list[str]:
-    return [f.text for f in report.findings if f.level == level and "no case for training" not in f.text]
+    return [f.text for f in report.findings if f.level == level and "no case" not in f.text]
 
 
 def test_nothing_wrong(folder: Folder) -> None:
@@ -69,7 +69,12 @@ def test_nothing_wrong(folder: Folder) -> None:
     organ, tumour = report.class_rows()
     assert organ == ClassRow("organ", 2, 2, (8.0, 8.0, 8.0), "mm") and tumour.objects == 0 and tumour.sizes is None
     assert report.split_rows() == (SplitRow("train", 1, 1, 1, 0), SplitRow("test", 1, 1, 1, 0))
-    assert [f.text for f in report.findings] == ["no case for training holds an object of the class tumour"]
+    assert [f.text for f in report.findings] == [
+        "no case for training holds an object of the class tumour",
+        "no case is for validation: none has the split val, none a fold",
+    ]
+    folder.add("c", split="val")
+    assert all("validation" not in f.text for f in folder.check().findings)
 
 
 def test_every_bad_case_is_listed_in_one_error(folder: Folder) -> None:
@@ -168,7 +173,7 @@ def test_report_for_people(folder: Folder, capsys: pytest.CaptureFixture[str]) -
     out, err = capsys.readouterr()
     assert "set: 51 cases, 26 of them readable" in out
     assert re.search(r"organ +26 +26 +2.5 mm +2.5 mm +8 mm", out) and re.search(r"train +1 +1 +1 +0", out)
-    assert err.count("error:") == 25 and "6 further warnings and notes are not shown" in err
+    assert err.count("error:") == 25 and "7 further warnings and notes are not shown" in err
 
 
 def test_real_data_are_fine(medmaskrcnn_data: Path, tmp_path: Path) -> None:
