@@ -8,8 +8,9 @@ Objects may overlap (a tumour in a liver), which a resampled label map could not
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -33,6 +34,7 @@ from medmaskrcnn.training.manifest import Manifest, ManifestCase
 
 _STRAY_SHARE = 0.05  # of the largest island's voxels
 _FORMAT = 1  # of the prepared files
+_CASES_PER_PROCESS = 8  # at least; starting one costs seconds
 _FULL = 255  # occupancy is kept as 0..255 in one byte
 
 
@@ -135,7 +137,7 @@ def prepare_cases(
         settings: Preprocessing and classes.
         folder: Where the files go; those that are there and still true are used again.
         workers: Processes.
-        progress: Called with the number of cases done and of all.
+        progress: Called with the number of cases done and of those that were to be prepared.
 
     Returns:
         One file per case, in their order.
@@ -145,13 +147,18 @@ def prepare_cases(
         OutputError: if a file cannot be written.
     """
     make_folder(folder)
-    work = partial(_prepare, manifest, settings, folder)
-    files = []
-    with ProcessPoolExecutor(max(1, workers), mp_context=get_context("spawn")) as pool:
-        for done, path in enumerate(pool.map(work, cases) if workers > 1 else map(work, cases)):
-            files.append(path)
+    files = [folder / f"{_fingerprint(manifest, settings, case)}.safetensors" for case in cases]
+    missing = [(case, path) for case, path in zip(cases, files, strict=True) if not path.exists()]
+    if not missing:
+        return files
+    workers = min(workers, len(missing) // _CASES_PER_PROCESS)
+    with ExitStack() as stack:
+        run: Callable[..., Iterable[None]] = map
+        if workers > 1:
+            run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn"))).map
+        for done, _ in enumerate(run(partial(_prepare, manifest, settings), *zip(*missing, strict=True)), start=1):
             if progress:
-                progress(done + 1, len(cases))
+                progress(done, len(missing))
     return files
 
 
@@ -166,21 +173,16 @@ def open_prepared(path: Path) -> LabelledCase:
         return LabelledCase(about["id"], file.get_tensor("image"), objects)
 
 
-def _prepare(manifest: Manifest, settings: ModelFileSettings, folder: Path, case: ManifestCase) -> Path:
-    torch.set_num_threads(1)
-    path = folder / f"{sha256(_fingerprint(manifest, settings, case).encode()).hexdigest()[:32]}.safetensors"
-    if path.exists():
-        return path
+def _prepare(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase, path: Path) -> None:
     prepared = load_case_for_training(manifest, case, settings.preprocess, class_names=settings.model.class_names)
     about = {"id": case.id, "objects": [[item.label, item.start] for item in prepared.objects]}
     tensors = {"image": prepared.image, **{f"object.{i}": item.crop for i, item in enumerate(prepared.objects)}}
     write_bytes(path, save(tensors, {"case": json.dumps(about)}))
-    return path
 
 
 def _fingerprint(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase) -> str:
-    """Changes with whatever a prepared case depends on."""
+    """Changes with whatever a prepared case depends on: the files by size and time, the settings."""
     files = [manifest.path(name) for name in (*case.images, *case.label_maps)]
     seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else str(f) for f in files]
     made_by = settings.preprocess.model_dump_json(), settings.model.class_names, case.model_dump_json()
-    return json.dumps([_FORMAT, seen, made_by])
+    return sha256(json.dumps([_FORMAT, seen, made_by]).encode()).hexdigest()[:32]

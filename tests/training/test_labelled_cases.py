@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from medmaskrcnn.config import PreprocessSettings
+from medmaskrcnn.config import ModelCard, ModelFileSettings, ModelSettings, PreprocessSettings
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.preprocess.resize import resize
-from medmaskrcnn.training.cases import LabelledCase, Occupancy, dense_occupancy, load_case_for_training
+from medmaskrcnn.training.cases import LabelledCase, Occupancy, load_case_for_training, open_prepared, prepare_cases
 from medmaskrcnn.training.manifest import read_manifest
+from medmaskrcnn.training.windows import dense_occupancy
 
 Labelled = Callable[..., Path]
 SHAPE, VOXEL_MM3 = (16, 44, 36), 3.0 * 1.2 * 1.5
@@ -154,3 +155,22 @@ def test_windows_of_dense_occupancy(labelled: Labelled, start: tuple[int, ...], 
     assert set(kept) <= set(labels.tolist())
     for label, mask in zip(labels.tolist(), dense, strict=True):
         assert torch.equal(mask, window[label])
+
+
+def test_a_prepared_case_comes_back_from_its_file(labelled: Labelled, tmp_path: Path) -> None:
+    path = labelled()
+    manifest, case = read_manifest(path), load(path)
+    settings = ModelFileSettings(
+        card=ModelCard(name="x"), model=ModelSettings(class_names=("liver", "tumour")), preprocess=AS_IT_IS
+    )
+    (file,) = prepare_cases(manifest, manifest.cases, settings, tmp_path / "cache")
+    back = open_prepared(file)
+    assert back.id == case.id and torch.equal(back.image, case.image)
+    for one, other in zip(back.objects, case.objects, strict=True):
+        assert (one.label, one.start) == (other.label, other.start) and torch.equal(one.crop, other.crop)
+    written = file.stat().st_mtime_ns
+    assert prepare_cases(manifest, manifest.cases, settings, tmp_path / "cache") == [file]
+    assert file.stat().st_mtime_ns == written  # used again
+    (path.parent / "scan.nii.gz").touch()
+    (changed,) = prepare_cases(manifest, manifest.cases, settings, tmp_path / "cache")
+    assert changed != file  # the scan may be another one now

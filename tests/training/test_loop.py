@@ -1,34 +1,49 @@
-"""The training loop: it learns, it can be interrupted, and it says where it broke."""
+"""Training from a manifest to a model: it learns, can be killed, can be shared out, and says where it broke."""
 
 from __future__ import annotations
 
-import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
+from PIL import Image
 from safetensors.torch import load_file
 
 from medmaskrcnn.config import (
     AnchorSettings,
     BackboneSettings,
+    LossSettings,
     ModelCard,
-    ModelFileSettings,
     ModelSettings,
     PreprocessSettings,
     RoISettings,
     RPNSettings,
 )
+from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.model_file import read_model
-from medmaskrcnn.training import loop as loop_module
-from medmaskrcnn.training.augment import AugmentSettings
-from medmaskrcnn.training.cases import LabelledCase, Occupancy
-from medmaskrcnn.training.loop import LoopSettings, train
+from medmaskrcnn.training.checkpoint import Progress
+from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, make_fabric, schedule
+from medmaskrcnn.training.manifest import read_manifest
+from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
+from medmaskrcnn.training.records import read_table
+from medmaskrcnn.training.run import CHECKPOINT, LAST, TrainingRecord, train
+from medmaskrcnn.training.samples import Sample, Samples
+from medmaskrcnn.training.validate import Validation
 
-AUGMENT = AugmentSettings(patch=(1, 64, 64), rotate_degrees=10, zoom=0.1, noise=0.05)
+SIDE = 64
 
 
-def tiny_settings() -> ModelFileSettings:
+def make_plan(**loop: object) -> Plan:
     model = ModelSettings(
         class_names=("liver", "tumour"),
         backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), fpn_channels=8),
@@ -36,125 +51,308 @@ def tiny_settings() -> ModelFileSettings:
         rpn=RPNSettings(pre_nms_top_n=50, post_nms_top_n=20, batch_per_image=32),
         roi=RoISettings(box_size=3, mask_size=4, box_hidden=16, mask_channels=8, mask_convs=1, batch_per_image=16),
     )
-    return ModelFileSettings(card=ModelCard(name="tiny"), model=model, preprocess=PreprocessSettings(mean=(0.5,)))
-
-
-def make_case(seed: int) -> LabelledCase:
-    random = torch.Generator().manual_seed(seed)
-    image = 0.1 * torch.randn((1, 4, 64, 64), generator=random)
-    image[:, :, 10:34, 12:40] += 1
-    image[:, :, 40:52, 30:44] -= 1
-    objects = tuple(
-        Occupancy(label, (0, h, w), torch.full((4, height, width), 255, dtype=torch.uint8))
-        for label, (h, w, height, width) in enumerate(((10, 12, 24, 28), (40, 30, 12, 14)))
+    settings = {"steps": 6, "batch": 2, "warmup": 2, "precision": "fp32", "learning_rate": 5e-3, "validate_every": 50}
+    return Plan(
+        card=ModelCard(name="tiny"),
+        model=model,
+        preprocess=PreprocessSettings(orientation="as_stored", value_range=(0, 255)),
+        augment=AugmentSettings(patch=(1, SIDE, SIDE), flip=("H",), rotate_degrees=10, zoom=0.1, gamma=0.1, noise=0.05),
+        train=LoopSettings(**{**settings, **loop}),
     )
-    return LabelledCase(f"case {seed}", image.half(), objects)
 
 
-CASES = [make_case(1), make_case(2)]
+def changed(plan: Plan, **loop: object) -> Plan:
+    return plan.model_copy(update={"train": plan.train.model_copy(update=loop)})
 
 
-def run(folder: Path, name: str, **loop: object) -> dict[str, torch.Tensor]:
-    wanted = LoopSettings(**{"steps": 6, "batch": 2, "warmup": 2, "bf16": False, "learning_rate": 5e-3, **loop})
-    out = folder / f"{name}.safetensors"
-    assert train(CASES, tiny_settings(), AUGMENT, wanted, out, checkpoint_folder=folder / name) == out
-    return load_file(str(out))
+def of_a_heart(plan: Plan) -> Plan:
+    return plan.model_copy(update={"model": plan.model.model_copy(update={"class_names": ("heart",)})})
 
 
-def losses(folder: Path) -> list[dict[str, float]]:
-    with (folder / "losses.csv").open(newline="") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of a bright liver with a dark tumour beside it: four to learn, two to validate; one has no object."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    cases = []
+    for number in range(6):
+        picture = random.normal(90, 8, (SIDE + 8, SIDE + 4))
+        label = np.zeros(picture.shape, np.uint8)
+        h, w = random.integers(4, 20, 2)
+        if number != 3:
+            label[h : h + 24, w : w + 28], label[h + 30 : h + 42, w + 10 : w + 24] = 1, 2
+        picture[label == 1] += 90
+        picture[label == 2] -= 70
+        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+        Image.fromarray(label).save(folder / f"{number}_label.png")
+        instances = [{"value": 1, "class": "liver"}, {"value": 2, "class": "tumour"}] if number != 3 else []
+        case = {
+            "id": f"case {number}",
+            "patient": f"p{number}",
+            "image": f"{number}.png",
+            "label": f"{number}_label.png",
+        }
+        cases.append({**case, "split": "train" if number < 4 else "val", "instances": instances})
+    manifest = {"version": 1, "name": "pictures", "class_names": ["liver", "tumour"], "cases": cases}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder / "manifest.json"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(str(folder / LAST))
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-def test_a_tiny_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
-    monkeypatch.setattr(loop_module, "_LOG_EVERY", 1)
-    run(tmp_path, "a", steps=24, bf16=bf16, warmup=3)
-    table = losses(tmp_path / "a")
-    assert [row["step"] for row in table] == list(range(1, 25))
-    terms = ("objectness", "rpn_box", "classification", "box", "mask")
-    totals = [sum(row[term] for term in terms) for row in table]
-    assert all(total < 1e4 for total in totals)  # finite
-    assert sum(totals[-4:]) < 0.8 * sum(totals[:4])
-    model, settings = read_model(tmp_path / "a.safetensors")
-    assert not model.training and settings.training["steps"] == 24 and settings.training["cases"] == 2
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_tiny_model_learns(data: Path, tmp_path: Path, precision: str) -> None:
+    events: list[object] = []
+    plan = make_plan(steps=40, warmup=3, precision=precision, validate_every=20, ema=0.9)
+    record = train(data, plan, tmp_path / "run", workers=0, tell=events.append)
+    steps = [event for event in events if isinstance(event, StepReport)]
+    assert [s.step for s in steps] == list(range(1, 41))
+    assert sum(s.total for s in steps[-5:]) < 0.7 * sum(s.total for s in steps[:5])
+    scores = [event for event in events if isinstance(event, Validation)]
+    assert [v.step for v in scores] == [20, 40] and all(picture.exists() for v in scores for picture in v.pictures)
+    table = read_table(record.folder / "losses.csv")
+    assert [row["step"] for row in table] == list(range(1, 41)) and table[7]["total"] == pytest.approx(
+        steps[7].total, 1e-4
+    )
+    assert (record.folder / "losses.png").stat().st_size > 5000 and not (record.folder / "cache").exists()
+    assert list((record.folder / "tensorboard").glob("events*"))
+    model, settings = read_model(record.model)
+    assert not model.training and settings.training["step"] in (20, 40) and settings.model == plan.model
 
 
-def test_the_same_run_twice_gives_the_same_weights_and_another_seed_others(tmp_path: Path) -> None:
-    first = run(tmp_path, "a")
-    torch.manual_seed(99)  # what went before has no say
-    assert equal(first, run(tmp_path, "b"))
-    assert not equal(first, run(tmp_path, "c", seed=1))
+def test_the_same_run_twice_gives_the_same_weights_and_another_seed_others(data: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.manual_seed(hash(name) % 1000)  # what went before has no say
+        train(data, make_plan(seed=seed), tmp_path / name, workers=0)
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-class Interrupted(Exception):
-    """Somebody pulled the plug."""
+_KILLED = """
+import sys, torch
+from pathlib import Path
+from medmaskrcnn.training import run
+from medmaskrcnn.training.plan import read_plan
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run._SAVE_SECONDS = 0.0
+    data, plan, folder, resume = sys.argv[1:]
+    run.train(data, read_plan(plan), folder, workers=2, resume=resume == "resume")
+"""
 
 
-@pytest.mark.parametrize("broken_at", [2, 5])
-def test_an_interrupted_run_ends_where_the_unbroken_one_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_at: int
-) -> None:
-    monkeypatch.setattr(loop_module, "_SAVE_EVERY", 2)
-    unbroken = run(tmp_path, "unbroken")
-    update = loop_module._update
-
-    def unplugged(model, optimizer, batch, step, settings):
-        if step == broken_at:
-            raise Interrupted
-        return update(model, optimizer, batch, step, settings)
-
-    with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(loop_module, "_update", unplugged)
-        run(tmp_path, "broken")
-    assert not (tmp_path / "broken.safetensors").exists()
-    checkpoint = torch.load(tmp_path / "broken" / "last.pt", weights_only=True)
-    assert checkpoint["step"] == broken_at // 2 * 2
-    torch.manual_seed(1234)
-    assert equal(run(tmp_path, "broken"), unbroken)
+def run_program(data: Path, folder: Path, *, kill_at: int | None = None, resume: bool = False) -> None:
+    """A training in a process of its own; it is killed when its table of losses shows the step ``kill_at``."""
+    program = folder.parent / "train_it.py"
+    program.write_text(_KILLED)
+    plan = folder.parent / "plan.yaml"
+    plan.write_text(plan_text(make_plan(steps=16)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(program), str(data), str(plan), str(folder), "resume" if resume else "new"]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    if kill_at is None:
+        assert process.wait(timeout=200) == 0
+        return
+    while process.poll() is None:
+        table = folder / "losses.csv"
+        if table.exists() and (folder / CHECKPOINT).exists() and len(table.read_text().splitlines()) > kill_at:
+            os.killpg(process.pid, signal.SIGKILL)
+            break
+        time.sleep(0.02)
+    assert process.wait(timeout=200) == -signal.SIGKILL
 
 
-def test_a_finished_run_is_only_saved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = run(tmp_path, "a")
-    monkeypatch.setattr(loop_module, "_update", None)  # would fail if called
-    assert equal(run(tmp_path, "a"), first)
+@pytest.mark.slow
+def test_killed_at_three_steps_and_resumed_it_ends_where_the_unbroken_run_does(data: Path, tmp_path: Path) -> None:
+    run_program(data, tmp_path / "unbroken")
+    kills = sorted(np.random.default_rng().choice(np.arange(1, 14), 3, replace=False).tolist())
+    for number, step in enumerate(kills):
+        run_program(data, tmp_path / "broken", kill_at=step, resume=number > 0)
+        assert not (tmp_path / "broken" / LAST).exists()
+    run_program(data, tmp_path / "broken", resume=True)
+    assert equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken")), f"killed after steps {kills}"
+    tables = [read_table(tmp_path / name / "losses.csv") for name in ("broken", "unbroken")]
+    curves = [[(row["step"], row["total"]) for row in table] for table in tables]
+    assert curves[0] == curves[1] and len(curves[0]) == 16
 
 
-def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draw = loop_module.draw_sample
-    drawn = []
-
-    def poisoned(*args, **kwargs):
-        image, targets = draw(*args, **kwargs)
-        drawn.append(1)
-        return (image * float("nan") if len(drawn) > 4 else image), targets  # two samples a step
-
-    monkeypatch.setattr(loop_module, "draw_sample", poisoned)
-    with pytest.raises(FloatingPointError, match=r"the loss became nan at step 2: .*objectness"):
-        run(tmp_path, "a")
-    assert not (tmp_path / "a.safetensors").exists()
-
-
-def test_no_cases(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there are no cases to train on"):
-        train([], tiny_settings(), AUGMENT, LoopSettings(steps=1), tmp_path / "x", checkpoint_folder=tmp_path)
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_with_the_whole_batch(data: Path, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(plan_text(make_plan(steps=4)))
+    program = tmp_path / "train_it.py"
+    program.write_text(_KILLED)
+    for name, processes in (("one", 1), ("two", 2)):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command = [*launcher, str(program), str(data), str(plan), str(tmp_path / name), "new"]
+        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250, check=False)
+        assert done.returncode == 0
+    one, two = (read_table(tmp_path / name / "losses.csv") for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        for term in ("objectness", "rpn_box", "classification", "box", "mask", "total"):
+            assert b[term] == pytest.approx(a[term], abs=1e-4)
 
 
-def test_the_average_of_the_weights_is_what_is_saved(tmp_path: Path) -> None:
-    run(tmp_path, "a")
-    state = torch.load(tmp_path / "a" / "last.pt", weights_only=True)
-    saved = load_file(str(tmp_path / "a.safetensors"))
-    name = "box_head.classes.weight"
-    assert torch.equal(saved[name], state["average"][name].half())
-    assert not torch.equal(saved[name], state["model"][name].half())
+def test_accumulated_passes_are_resumed_at_the_right_sample(data: Path, tmp_path: Path) -> None:
+    plan = make_plan(steps=4, batch=1, accumulate=2)
+    train(data, plan, tmp_path / "whole", workers=0)
+
+    def stop(event: object) -> None:
+        if isinstance(event, StepReport) and event.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, plan, tmp_path / "halves", workers=0, tell=stop)
+    train(data, plan, tmp_path / "halves", workers=0, resume=True)
+    assert equal(weights(tmp_path / "halves"), weights(tmp_path / "whole"))
+
+
+def test_a_folder_belongs_to_one_run_and_a_checkpoint_to_one_plan(data: Path, tmp_path: Path) -> None:
+    train(data, make_plan(steps=2), tmp_path / "run", workers=0)
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(data, make_plan(steps=2), tmp_path / "run", workers=0)
+    with pytest.raises(ReadError, match="begun with another plan"):
+        train(data, make_plan(steps=9), tmp_path / "run", workers=0, resume=True)
+    with pytest.raises(ReadError, match="no checkpoint to resume"):
+        train(data, make_plan(), tmp_path / "elsewhere", workers=0, resume=True)
+
+
+def learner(plan: Plan) -> Learner:
+    torch.manual_seed(0)
+    return Learner(build_model(plan.model), plan, Fabric(accelerator="cpu", devices=1))
+
+
+def samples_of(data: Path, plan: Plan, folder: Path) -> Samples:
+    from medmaskrcnn.training.cases import prepare_cases
+
+    manifest = read_manifest(data)
+    return Samples(prepare_cases(manifest, manifest.cases[:4], plan.settings, folder), plan)
+
+
+def test_a_loss_that_is_not_finite_names_its_case(data: Path, tmp_path: Path) -> None:
+    plan = make_plan()
+    samples = samples_of(data, plan, tmp_path)
+    good, bad = samples[0], samples[1]
+    bad = Sample(bad.case_id, bad.image * float("nan"), bad.targets, bad.seed)
+    assert good.case_id != bad.case_id
+    with pytest.raises(FloatingPointError, match=rf"not finite at step 1 .*, in case {bad.case_id}\. "):
+        learner(plan).learn(iter([[good, bad]]))
+
+
+def odd_sample(kind: str) -> Sample:
+    from medmaskrcnn.models.objective import Targets
+
+    boxes = {
+        "empty": [],
+        "one voxel": [[10, 10, 11, 11]],
+        "at the border": [[0, 0, 20, SIDE]],
+        "five hundred": [[2 * (i // 25), 2 * (i % 25), 2 * (i // 25) + 2, 2 * (i % 25) + 2] for i in range(500)],
+    }[kind]
+    masks = torch.zeros((len(boxes), SIDE, SIDE), dtype=torch.uint8)
+    for mask, (a, b, c, d) in zip(masks, boxes, strict=True):
+        mask[a:c, b:d] = 255
+    labels = torch.zeros(len(boxes), dtype=torch.int64)  # the tumour never occurs
+    image = torch.randn((1, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    return Sample(kind, image, Targets(torch.tensor(boxes).reshape(-1, 4).float(), labels, masks), 7)
+
+
+@pytest.mark.parametrize("form", [{}, {"focal": 2.0, "mask_dice": 1.0}])
+def test_odd_samples_do_not_stop_it(form: dict[str, float]) -> None:
+    plan = make_plan()
+    plan = plan.model_copy(update={"model": plan.model.model_copy(update={"loss": LossSettings(**form)})})
+    pupil = learner(plan)
+    for kind in ("empty", "one voxel", "at the border", "five hundred"):
+        report = pupil.learn(iter([[odd_sample(kind), odd_sample("empty")]]))
+        assert all(np.isfinite(value) for value in report.terms.values()), kind
+    assert all(bool(torch.isfinite(p).all()) for p in pupil.network.parameters())
+
+
+def test_frozen_parts_stay(data: Path, tmp_path: Path) -> None:
+    plan = make_plan(freeze=("stem", "stage1"))
+    record = train(data, plan, tmp_path / "run", workers=0)
+    torch.manual_seed(plan.train.seed)
+    first = build_model(plan.model).state_dict()
+    now = weights(record.folder)
+    assert torch.equal(
+        now["pyramid.backbone.resnet.conv1.weight"], first["pyramid.backbone.resnet.conv1.weight"].half()
+    )
+    assert not torch.equal(now["box_head.classes.weight"], first["box_head.classes.weight"].half())
+
+
+def test_a_run_may_begin_with_another_models_weights(data: Path, tmp_path: Path) -> None:
+    first = train(data, make_plan(steps=1), tmp_path / "first", workers=0)
+    plan = make_plan(steps=1, learning_rate=1e-9, weight_decay=0.0)
+    second = train(data, plan, tmp_path / "second", workers=0, start_from=first.model)
+    for name, value in weights(first.folder).items():
+        torch.testing.assert_close(weights(second.folder)[name], value, atol=1e-3, rtol=1e-3)
+
+
+def test_hours_decide_in_place_of_steps(data: Path, tmp_path: Path) -> None:
+    record: TrainingRecord = train(data, make_plan(steps=1, hours=4 / 3600), tmp_path / "run", workers=0)
+    assert record.steps > 2
+    rates = [row["learning_rate"] for row in read_table(record.folder / "losses.csv")]
+    assert rates[-1] < 0.2 * max(rates)
+
+
+def test_folds(data: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(data)
+    dealt = [case.model_copy(update={"fold": i % 3, "split": None}) for i, case in enumerate(manifest.cases)]
+    manifest = manifest.model_copy(update={"cases": tuple(dealt)})
+    seen: list[object] = []
+    record = train(manifest, make_plan(steps=1), tmp_path / "run", workers=0, fold=1, tell=seen.append)
+    assert record.best is not None and record.best[1] == 1
+    with pytest.raises(ReadError, match=r"no case in fold 7; its folds: \[0, 1, 2\]"):
+        train(manifest, make_plan(), tmp_path / "other", workers=0, fold=7)
+
+
+def test_it_stops_early_when_nothing_gets_better(data: Path, tmp_path: Path) -> None:
+    plan = make_plan(steps=60, validate_every=1, patience=2, learning_rate=1e-9, weight_decay=0.0)
+    assert train(data, plan, tmp_path / "run", workers=0).steps == 3  # the first is the best of all
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plan: changed(plan, precision="fp16"), "fp16 needs a GPU"),
+        (of_a_heart, "no class heart"),
+    ],
+)
+def test_what_cannot_be_done_is_told(data: Path, tmp_path: Path, change: Callable[[Plan], Plan], message: str) -> None:
+    with pytest.raises((ValueError, ReadError), match=message):
+        train(data, change(make_plan()), tmp_path / "run", workers=0, device="cpu")
+
+
+def test_a_pass_must_be_shared_out_equally(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="batch 3 cannot be shared out equally among 2"):
+        make_fabric(LoopSettings(batch=3), torch.device("cpu"))
+
+
+def test_a_patch_that_makes_maps_of_two_slices_is_refused() -> None:
+    plan = make_plan(precision="bf16")
+    deep = plan.model.model_copy(
+        update={
+            "spatial_dims": 3,
+            "backbone": BackboneSettings(strides=((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))),
+        }
+    )
+    plan = plan.model_copy(update={"model": deep, "augment": AugmentSettings(patch=(16, 64, 64))})
+    with pytest.raises(ValueError, match=r"maps of .*avoid 2"):
+        check_depths(plan, torch.device("cpu"))
+    check_depths(plan, torch.device("cuda"))
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
     settings = LoopSettings(steps=100, warmup=10)
-    rates = [loop_module._schedule(step, settings) for step in range(100)]
+    rates = [schedule(Progress(step=step), settings) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0.01 <= rates[-1] < 0.02
+    by_time = LoopSettings(hours=1.0, warmup=0)
+    assert schedule(Progress(step=5, seconds=1800), by_time) == pytest.approx(0.505)
+    assert is_over(Progress(seconds=3601), by_time) and not is_over(Progress(step=9999, seconds=10), by_time)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 
+from medmaskrcnn.config import AnchorSettings, BackboneSettings, ModelCard, ModelSettings, PreprocessSettings
 from medmaskrcnn.models.objective import Targets
-from medmaskrcnn.training.augment import AugmentSettings, draw_sample
+from medmaskrcnn.training.augment import Augmenter, Transform
 from medmaskrcnn.training.cases import LabelledCase, Occupancy
+from medmaskrcnn.training.plan import AugmentSettings, Plan
+from medmaskrcnn.training.samples import Turns, draw_sample
 
 SHAPE = (12, 48, 40)
 
@@ -30,12 +34,31 @@ MOVED = {"rotate_degrees": 25.0, "zoom": 0.2, "shift": 0.05, "elastic": 0.03}
 HALF = 128  # of 255
 
 
+def make_plan(dims: int, context: int, **augment: object) -> Plan:
+    strides = ((1, 4, 4), (1, 8, 8), (1, 16, 16), (1, 32, 32)) if dims == 3 else BackboneSettings().strides
+    model = ModelSettings(
+        spatial_dims=dims,
+        context_slices=context,
+        class_names=("a", "b", "c", "d"),
+        backbone=BackboneSettings(name="light", strides=strides),
+        anchors=AnchorSettings(sizes=((8,) * dims,) * 5),
+    )
+    settings = AugmentSettings(**{"patch": (12, 40, 32) if dims == 3 else (1, 40, 32), **augment})
+    preprocess = PreprocessSettings(pad_multiple=(1, 32, 32)[3 - dims :])
+    return Plan(card=ModelCard(name="test"), model=model, preprocess=preprocess, augment=settings)
+
+
 def draw(
-    case: LabelledCase, seed: int, dims: int = 3, context: int = 0, **settings: object
+    case: LabelledCase,
+    seed: int,
+    dims: int = 3,
+    context: int = 0,
+    transform: Transform | None = None,
+    **augment: object,
 ) -> tuple[torch.Tensor, Targets]:
-    wanted = AugmentSettings(**{"patch": (12, 40, 32) if dims == 3 else (1, 40, 32), **settings})
-    generator = torch.Generator().manual_seed(seed)
-    return draw_sample(case, wanted, context_slices=context, spatial_dims=dims, random=generator)
+    plan = make_plan(dims, context, **augment)
+    sample = draw_sample(case, plan, Augmenter(plan.augment, spatial_dims=dims, transform=transform), (seed,))
+    return sample.image, sample.targets
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -71,7 +94,7 @@ def test_rotation_keeps_areas_and_zoom_changes_them() -> None:
     assert float(turned.sum()) == pytest.approx(float(plain.sum()), rel=0.02)
     areas = [float(draw(case, s, foreground=0.0, patch=SHAPE, zoom=0.2)[0].sum() / plain.sum()) for s in range(12)]
     assert min(areas) < 0.95 and max(areas) > 1.05
-    assert math.exp(-0.4) - 0.03 < min(areas) and max(areas) < math.exp(0.4) + 0.03
+    assert min(areas) > 1 / 1.2**3 - 0.03 and max(areas) < 1 / 0.8**3 + 0.03
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -143,3 +166,70 @@ def test_windows_larger_than_the_scan_are_padded() -> None:
     image, targets = draw(ONE, 0, patch=(20, 64, 64))
     assert image.shape == (1, 20, 64, 64) and image.sum() == 6 * 20 * 16
     assert targets.boxes.tolist() == [[7, 22, 22, 13, 42, 38]]  # the scan sits in the middle
+
+
+def test_what_rotates_into_the_window_is_there() -> None:
+    """The window is cut with a margin, so its corners hold the scan, not padding."""
+    case = blocks((0, (5, 22, 18), (7, 26, 22)))
+    case = LabelledCase("bright", torch.ones_like(case.image), case.objects)
+    for seed in range(8):
+        image, _ = draw(case, seed, foreground=1.0, patch=(4, 16, 16), rotate_degrees=45.0, zoom=0.2)
+        assert image[:, 1:3].min() > 0.99  # off centre and zoomed out, the outer slices lie beyond the scan
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_flips_mirror_image_and_masks(dims: int) -> None:
+    case = blocks((0, (2, 4, 4), (5, 12, 20)))
+    still = {"foreground": 0.0, "patch": SHAPE if dims == 3 else (1, *SHAPE[1:])}
+    left = set()
+    for seed in range(12):
+        image, targets = draw(case, seed, dims, flip=("W",), **still)
+        if len(targets.boxes):
+            assert torch.equal(targets.masks[0] > 0, image[0] > 0)
+            left.add(float(targets.boxes[0][dims - 1]))
+    assert left == {4.0, 40.0 - 20.0}
+
+
+def test_sides_forbid_a_left_right_flip() -> None:
+    values = make_plan(3, 0).model_dump()
+    values["model"]["class_names"] = ("left kidney", "right kidney", "c", "d")
+    values["augment"]["flip"] = ("H",)
+    Plan.model_validate(values)
+    values["augment"]["flip"] = ("H", "W")
+    with pytest.raises(ValueError, match="swaps left and right"):
+        Plan.model_validate(values)
+
+
+def test_colours_change_apart() -> None:
+    case = blocks((0, (0, 0, 0), SHAPE))
+    case = LabelledCase("colour", case.image.expand(3, *SHAPE).contiguous(), case.objects)
+    plan = make_plan(2, 0, colour=0.3)
+    sample = draw_sample(case, plan, Augmenter(plan.augment, spatial_dims=2), (4,))
+    means = sample.image.mean(dim=(1, 2)).tolist()
+    assert len({round(m, 4) for m in means}) == 3 and all(0.6 < m < 1.4 for m in means)
+
+
+def test_a_transform_of_ones_own_comes_last() -> None:
+    def shifted(sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        noise = torch.rand(()) + float(np.random.rand())
+        return {name: value.roll(4, -1) + (noise if name == "image" else 0) for name, value in sample.items()}
+
+    plain, before = draw(ONE, 3, foreground=0.0, patch=SHAPE)
+    changed, after = draw(ONE, 3, foreground=0.0, patch=SHAPE, transform=shifted)
+    again, _ = draw(ONE, 3, foreground=0.0, patch=SHAPE, transform=shifted)
+    assert torch.equal(after.masks, before.masks.roll(4, -1))
+    assert torch.equal(changed, again) and not torch.allclose(changed, plain.roll(4, -1))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_processes_share_the_samples_of_a_pass(world: int) -> None:
+    parts = [list(Turns(5, 4, first=2, rank=rank, world=world)) for rank in range(world)]
+    assert all(len(part) == 3 for part in parts)
+    passes = [sorted(chain.from_iterable(p)) for p in zip(*parts, strict=True)]
+    assert passes == [[8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19]]
+
+
+def test_five_hundred_objects() -> None:
+    spots = [(0, (0, 2 * h, 2 * w), (12, 2 * h + 2, 2 * w + 2)) for h in range(24) for w in range(20)]
+    _, targets = draw(blocks(*spots), 0, 2, foreground=0.0, patch=(1, 48, 40), rotate_degrees=5.0)
+    assert len(targets.boxes) > 100 and targets.masks.shape[1:] == (48, 40)
