@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from medmaskrcnn.metrics.average_precision import coco_table, size_table
+from medmaskrcnn.metrics.average_precision import average_precision, coco_table, size_table
 from medmaskrcnn.metrics.judging import Judged, judge
 from medmaskrcnn.metrics.pairing import Kind, pair_case
-from medmaskrcnn.metrics.sizes import COCO_AREAS
-from medmaskrcnn.structures.grid import pixel_grid
+from medmaskrcnn.metrics.sizes import BALL_DIAMETERS_MM, COCO_AREAS, size_ranges_for
+from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
 
 AGREEMENT = 1e-6  # both sides sum float64 in their own order
@@ -179,3 +179,121 @@ def test_equals_pycocotools_where_detections_are_many(kind: Kind) -> None:
     few = of_pycocotools(made, kind, (1, 3, 6))
     np.testing.assert_allclose(ours(made, kind, (1, 3, 6)), few, atol=AGREEMENT, rtol=0)
     assert abs(of_pycocotools(made, kind, (1, 10, 100))[0] - few[0]) > 0.01
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_3d_boxes_equal_monai(seed: int) -> None:
+    """AP of boxes in volumes, at IoU 0.1, 0.5 and 0.75, against MONAI's COCO metric."""
+    from monai.apps.detection.metrics.coco import COCOMetric
+    from monai.apps.detection.metrics.matching import matching_batch
+    from monai.data.box_utils import box_iou
+
+    rng = np.random.default_rng(seed)
+    grid, cases, found, truth = Grid((30, 60, 60), np.diag([2.0, 2, 3, 1])), [], [], []
+    for _ in range(10):
+        m = int(rng.integers(1, 6))
+        low = np.stack([rng.uniform(0, n - 12, m) for n in grid.shape], 1).round()
+        true_boxes = np.concatenate([low, low + rng.integers(3, 12, (m, 3))], 1)
+        boxes = np.concatenate([true_boxes + rng.normal(0, s, true_boxes.shape) for s in (0.4, 2.0)])
+        boxes = np.concatenate([boxes, true_boxes[:1] + 20])
+        boxes = np.concatenate([np.minimum(boxes[:, :3], boxes[:, 3:]), np.maximum(boxes[:, :3], boxes[:, 3:])], 1)
+        labels, true_labels = rng.integers(0, 2, len(boxes)), rng.integers(0, 2, m)
+        labels[:m] = true_labels
+        scores = rng.permutation(len(boxes)) / len(boxes)
+        found.append((boxes.astype(np.float32), labels, scores))
+        truth.append((true_boxes.astype(np.float32), true_labels))
+        sides = [
+            Instances(
+                grid,
+                NAMES,
+                kinds,
+                worth.astype(np.float32),
+                corners.astype(np.float32),
+                np.zeros((len(kinds), 3), np.int64),
+                tuple(np.ones((1, 1, 1), bool) for _ in kinds),
+            )
+            for corners, kinds, worth in ((boxes, labels, scores), (true_boxes, true_labels, np.ones(m)))
+        ]
+        cases.append(pair_case(*sides, class_names=NAMES, kind="box"))
+    metric = COCOMetric(NAMES, iou_list=(0.1, 0.5, 0.75), max_detection=(100,))
+    matched = matching_batch(
+        iou_fn=lambda a, b: np.asarray(box_iou(a.astype(np.float64), b.astype(np.float64))),
+        iou_thresholds=metric.iou_thresholds,
+        pred_boxes=[f[0] for f in found],
+        pred_classes=[f[1] for f in found],
+        pred_scores=[f[2] for f in found],
+        gt_boxes=[t[0] for t in truth],
+        gt_classes=[t[1] for t in truth],
+    )
+    expected = metric(matched)[0]
+    verdict = judge(cases, NAMES, ranges=BALL_DIAMETERS_MM, thresholds=(0.1, 0.5, 0.75))
+    got = average_precision(verdict, np.ones((1, 10)), threshold_indices=[0, 1, 2])[:2, :, 0]
+    for k, name in enumerate(NAMES[:2]):
+        for t, iou in enumerate(("0.10", "0.50", "0.75")):
+            assert got[k, t] == pytest.approx(expected[f"{name}_AP_IoU_{iou}_MaxDet_100"], abs=AGREEMENT)
+    assert 0.05 < got[:, 2].mean() < got[:, 0].mean()
+
+
+def test_weights_are_repeated_cases() -> None:
+    """A case of weight 2 counts as if it were there twice, one of weight 0 as if it were not."""
+    made = pictures(3, 6, like_a_detector=True)
+    weights = np.array([[1.0, 1, 1, 1, 1, 1], [2, 0, 1, 3, 0, 0]])
+    repeated = [made[k] for k in (0, 0, 2, 3, 3, 3)]
+    for kind in ("box", "mask"):
+        weighted = coco_table(judged(made, kind), weights) | size_table(judged(made, kind), weights)
+        plain = coco_table(judged(repeated, kind), np.ones((1, 6)))
+        plain |= size_table(judged(repeated, kind), np.ones((1, 6)))
+        for name, values in plain.items():
+            np.testing.assert_allclose(weighted[name][:, 1], values[:, 0], err_msg=name, atol=1e-12)
+
+
+def test_a_volume_of_one_object_per_size() -> None:
+    """In mm: balls of 6, 20 and 40 mm; without mm they are of no size."""
+    shape = (24, 48, 48)
+    at = np.stack(np.meshgrid(*[np.arange(n) - n // 2 for n in shape], indexing="ij"), -1) * (2.0, 1, 1)
+    masks = [(at**2).sum(-1) <= (d / 2) ** 2 for d in (6, 20, 40)]
+    for known, expected in ((True, [1.0, 1.0, 1.0]), (False, [np.nan] * 3)):
+        grid = Grid(shape, np.diag([2.0, 1, 1, 1]), spacing_known=known)
+        crops = [tight_crop(m, (0, 0, 0)) for m in masks]
+        truth = Instances(
+            grid,
+            NAMES,
+            np.array([0, 0, 0]),
+            np.ones(3, np.float32),
+            np.zeros((3, 6), np.float32),
+            np.array([start for start, _ in crops]),
+            tuple(crop for _, crop in crops),
+        )
+        verdict = judge([pair_case(truth, truth, class_names=NAMES)], NAMES, ranges=size_ranges_for([grid]))
+        table = size_table(verdict, np.ones((1, 1)))
+        got = [table[f"ap_{size}"][0, 0] for size in ("small", "medium", "large")]
+        np.testing.assert_allclose(got, expected)
+        assert verdict.n_references[0, 0].tolist() == ([3, 1, 1, 1] if known else [3, 0, 0, 0])
+        assert coco_table(verdict, np.ones((1, 1)))["ap"][0, 0] == pytest.approx(1.0)
+
+
+def test_pairing_goes_by_name_and_leaves_out_what_is_not_asked_for() -> None:
+    (picture,) = pictures(5, 1, like_a_detector=True)
+    turned = Instances(
+        picture.predicted.grid,
+        ("never there", "long", "other", "round"),
+        np.array([3, 1, 0])[picture.predicted.labels],
+        picture.predicted.scores,
+        picture.predicted.boxes,
+        picture.predicted.mask_starts,
+        picture.predicted.masks,
+    )
+    a = pair_case(picture.predicted, picture.reference, class_names=NAMES)
+    b = pair_case(turned, picture.reference, class_names=NAMES)
+    assert np.array_equal(a.labels, b.labels) and np.array_equal(a.iou, b.iou)
+    only = pair_case(turned, picture.reference, class_names=("long",))
+    assert len(only.labels) == (picture.predicted.labels == 1).sum()
+    assert len(only.true_labels) == (picture.reference.labels == 1).sum()
+    with pytest.raises(ValueError, match="one entry"):
+        pair_case(turned, picture.reference, class_names=NAMES, crowd=np.zeros(1 + len(picture.reference), bool))
+    with pytest.raises(ValueError, match="one grid"):
+        other = picture.reference.select([])
+        pair_case(turned, Instances(pixel_grid((1, 3, 3)), *[getattr(other, f) for f in FIELDS]), class_names=NAMES)
+
+
+FIELDS = ("class_names", "labels", "scores", "boxes", "mask_starts", "masks")
