@@ -47,7 +47,7 @@ format: $(TEST_VENV)/ready-lint
 phantom-ct: $(DEMO_VENV)/ready
 	@sh .ci/install-wheel $(DEMO_VENV)
 	$(DEMO_VENV)/bin/python -m medmaskrcnn_datasets phantoms --count 104 --first-seed 1000 -o runs/phantoms
-	$(DEMO_VENV)/bin/python -m medmaskrcnn.training phantom-ct runs/phantoms/manifest.json -o runs/phantom-ct.safetensors
+	$(DEMO_VENV)/bin/medmaskrcnn train runs/phantoms/manifest.json --plan phantom-ct -o runs/phantom-ct
 
 clean:
 	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist demo-result .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
