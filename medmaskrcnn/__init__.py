@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from medmaskrcnn.structures.store import save_case as save_case
     from medmaskrcnn.structures.volume import Volume as Volume
     from medmaskrcnn.training.evaluate import evaluate as evaluate
+    from medmaskrcnn.training.plan import read_plan as read_plan
+    from medmaskrcnn.training.run import train as train
 
 __version__ = "0.1.0"
 
@@ -40,11 +42,13 @@ _HOMES = {
     "evaluate": "training.evaluate",
     "load_case": "structures.store",
     "load_model": "pipeline",
+    "read_plan": "training.plan",
     "read_volume": "io.read",
     "save_case": "structures.store",
     "segment": "pipeline",
     "shipped_models": "models.model_file",
     "trace": "explain.trace",
+    "train": "training.run",
     "write_result": "export.write",
 }
 

@@ -36,7 +36,7 @@ class PreprocessSettings(Settings):
             unless the longer would pass the second. Excludes ``spacing_mm``.
         antialias: Low-pass filter when shrinking.
         windows: Raw value ranges; each becomes one channel in which the range is mapped to [0, 1] and clipped.
-        percentiles: Without ``windows``: this range of the scan's own percentiles is mapped to [0, 1].
+        percentiles: Without ``windows``: this range of each channel's own percentiles is mapped to [0, 1].
         ceiling: After ``percentiles``: values are clipped to [0, ceiling]. With a low upper percentile and a high
             ceiling the brightness of organs does not depend on how much bright fluid lies in the scan.
         value_range: Without either: this raw range is mapped to [0, 1] without clipping.

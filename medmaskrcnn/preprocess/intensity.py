@@ -18,8 +18,7 @@ def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
     if settings.windows:
         mapped = torch.cat([((image - low) / (high - low)).clamp(0, 1) for low, high in settings.windows])
     elif settings.percentiles:
-        low, high = _percentiles(image, settings.percentiles)
-        mapped = ((image - low) / max(high - low, 1e-6)).clamp(0, settings.ceiling)
+        mapped = torch.stack([_by_percentiles(channel, settings) for channel in image])
     else:
         low, high = settings.value_range
         mapped = (image - low) / (high - low)
@@ -40,8 +39,10 @@ def fill_not_finite(image: Tensor) -> Tensor:
     return torch.where(finite, image, lowest)
 
 
-def _percentiles(image: Tensor, wanted: tuple[float, float]) -> tuple[float, float]:
-    values = image.flatten()
+def _by_percentiles(channel: Tensor, settings: PreprocessSettings) -> Tensor:
+    """One channel by its own percentiles: sequences of one scan have scales of their own."""
+    assert settings.percentiles is not None
+    values = channel.flatten()
     values = torch.sort(values[:: -(-len(values) // _MOST_SAMPLES)]).values
-    low, high = (float(values[round(p / 100 * (len(values) - 1))]) for p in wanted)
-    return low, high
+    low, high = (float(values[round(p / 100 * (len(values) - 1))]) for p in settings.percentiles)
+    return ((channel - low) / max(high - low, 1e-6)).clamp(0, settings.ceiling)

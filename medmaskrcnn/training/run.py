@@ -29,10 +29,12 @@ from medmaskrcnn.runtime.device import choose_device
 from medmaskrcnn.structures.files import make_folder, write_bytes
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.cases import prepare_cases
+from medmaskrcnn.training.check import check_manifest
 from medmaskrcnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, make_fabric
 from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.training.plan import Plan, plan_text
+from medmaskrcnn.training.planner import make_plan
 from medmaskrcnn.training.records import Records
 from medmaskrcnn.training.samples import Sample, Samples, Turns
 from medmaskrcnn.training.validate import Validation, validate
@@ -74,9 +76,10 @@ class TrainingRecord:
 
 def train(
     manifest: str | os.PathLike[str] | Manifest,
-    plan: Plan,
+    plan: Plan | None,
     folder: str | os.PathLike[str],
     *,
+    check: bool = True,
     splits: Sequence[str] = ("train",),
     fold: int | None = None,
     device: str = "auto",
@@ -90,10 +93,15 @@ def train(
 ) -> TrainingRecord:
     """Train a model.
 
+    Example:
+        >>> record = medmaskrcnn.train("data/manifest.json", None, "run")  # doctest: +SKIP
+        >>> medmaskrcnn.segment("scan.nii.gz", record.model)  # doctest: +SKIP
+
     Args:
         manifest: Labelled cases.
-        plan: Every decision; see :func:`medmaskrcnn.training.planner.make_plan` for one that fits the cases.
+        plan: Every decision (:func:`medmaskrcnn.read_plan`); ``None`` for one that is made from the cases.
         folder: The run's folder; it must be new or empty unless ``resume``.
+        check: Look through all cases first.
         splits: Splits of the manifest to learn from; cases without a split count as ``train``. Cases of ``val`` that
             are not among them are segmented after each epoch and decide which model is the best.
         fold: Cross-validation in place of ``splits``: this fold validates, the other cases that have one are learnt.
@@ -110,13 +118,19 @@ def train(
         How it ended.
 
     Raises:
-        ReadError: if a case cannot be read, there are no cases, or the checkpoint does not fit.
+        ReadError: if cases are bad (all are listed), there are none, or the checkpoint does not fit.
         OutputError: if ``folder`` holds another run, or cannot be written to.
         ModelFileError: if ``start_from`` cannot be used.
         FloatingPointError: if the loss is not finite; the message names the cases.
         ValueError: if plan, device and number of processes do not fit each other.
     """
     labelled = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+    if check or plan is None:
+        report = check_manifest(labelled, workers=workers)
+        report.raise_if_bad()
+        if plan is None:
+            plan, reasons = make_plan(labelled, report.facts)
+            plan_yaml = plan_text(plan, reasons)
     run, where = Path(folder), choose_device(device)
     learnt, held_out = choose_cases(labelled, plan.model.class_names, splits, fold)
     check_depths(plan, where)

@@ -117,3 +117,9 @@ def test_what_is_not_finite_becomes_the_lowest_value() -> None:
     assert fill_not_finite(torch.full((3,), float("nan"))).tolist() == [0.0, 0.0, 0.0]
     clean = torch.tensor([1.0, 2.0])
     assert fill_not_finite(clean) is clean
+
+
+def test_every_channel_has_percentiles_of_its_own() -> None:
+    one = torch.rand((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    both = normalise(torch.cat([one, 1000 * one + 7]), PreprocessSettings(percentiles=(1, 99)))
+    torch.testing.assert_close(both[0], both[1], atol=1e-4, rtol=0)

@@ -143,7 +143,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     run._SAVE_SECONDS = 0.0
     data, plan, folder, resume = sys.argv[1:]
-    run.train(data, read_plan(plan), folder, workers=2, resume=resume == "resume")
+    run.train(data, read_plan(plan), folder, check=False, workers=2, resume=resume == "resume")
 """
 
 
