@@ -1,6 +1,7 @@
 # make demo   segments a phantom CT study with a model that ships, start to finish
 # make test   runs the whole suite against the installed wheel
 # make lint   ruff, mypy, import-linter
+# make docs   builds the documentation site into build/site
 # make phantom-ct   makes the model of that name anew, from phantoms that it draws first: some three hours on two cores
 #
 # Each does its own set-up in a virtual environment of its own; Python 3.11 or newer, pip and make are all that is needed.
@@ -21,7 +22,7 @@ ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
   XVFB := $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1600x1000x24",)
 endif
 
-.PHONY: demo test lint format phantom-ct clean
+.PHONY: demo test lint format docs phantom-ct clean
 
 demo: $(DEMO_VENV)/ready
 	@sh .ci/install-wheel $(DEMO_VENV)
@@ -43,6 +44,10 @@ lint: $(TEST_VENV)/ready-lint
 format: $(TEST_VENV)/ready-lint
 	$(TEST_VENV)/bin/ruff check --fix .
 	$(TEST_VENV)/bin/ruff format .
+
+docs: $(TEST_VENV)/ready
+	@sh .ci/install-wheel $(TEST_VENV)
+	NO_MKDOCS_2_WARNING=1 $(TEST_VENV)/bin/python -m mkdocs build --strict
 
 phantom-ct: $(DEMO_VENV)/ready
 	@sh .ci/install-wheel $(DEMO_VENV)
