@@ -194,9 +194,10 @@ def watch_command(
             with _until_told(run) as stopped:
                 run.enter([], quiet=True)
                 for seen in watch(arrivals, run, back_to=back_to, discard=discard, is_over=lambda: bool(stopped)):
-                    case = seen.case
-                    words = case.reason or f"{sum(case.counts.values())} instances"
-                    tell("done" if case.status == "done" else "error", f"{case.folder.name}: {case.status}: {words}")
+                    if (case := seen.case) is not None:
+                        words = case.reason or f"{sum(case.counts.values())} instances"
+                        kind = "done" if case.status == "done" else "error"
+                        tell(kind, f"{case.folder.name}: {case.status}: {words}")
                     for pushed in seen.pushed:
                         _tell_pushed(pushed)
                 arrivals.close()

@@ -11,16 +11,18 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from medmaskrcnn.batch.ledger import now
 from medmaskrcnn.batch.run import BatchCase, BatchRun
 from medmaskrcnn.errors import ArchiveError
 from medmaskrcnn.pacs.archive import Archive, patiently
 from medmaskrcnn.pacs.pull import pull_series
 from medmaskrcnn.pacs.push import Pushed, push, results_below
 from medmaskrcnn.pacs.receive import Inbox
-from medmaskrcnn.pacs.server import Query
+from medmaskrcnn.pacs.server import Query, RemoteSeries
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ class Asked:
         self._next = time.monotonic() + self._every_s
         complete = []
         for series in self._ask(known):
-            count = len(patiently(lambda s=series: self._archive.instances(s), self._archive.server))
+            count = len(patiently(partial(self._archive.instances, series), self._archive.server))
             if self._seen.get(series.series) != count:
                 self._seen[series.series] = count
                 continue
@@ -88,7 +90,7 @@ class Asked:
                 logger.error("%s", pulled.error)
         return complete
 
-    def _ask(self, known: set[str]) -> list:
+    def _ask(self, known: set[str]) -> list[RemoteSeries]:
         found = patiently(lambda: self._archive.find(self._query), self._archive.server)
         return [series for series in found if series.series not in known]
 
@@ -99,9 +101,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Watched:
-    """One series that was segmented, and what went back."""
+    """One series that was segmented, or whose results went back, which may be later."""
 
-    case: BatchCase
+    case: BatchCase | None = None
     pushed: tuple[Pushed, ...] = ()
 
 
@@ -125,6 +127,7 @@ def watch(
         pause_s: Rest when nothing has come.
     """
     yield from _done(run, back_to)  # what an earlier watch was killed with
+    yield from _sent_back(run, back_to)
     while not is_over():
         try:
             folders = arrivals.next({entry.found.series_uid for entry in run.ledger.entries()})
@@ -142,5 +145,17 @@ def watch(
 
 def _done(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
     for case in run.work():
-        files = results_below([case.folder]) if back_to is not None and case.status == "done" else []
-        yield Watched(case, tuple(push(back_to, files)) if back_to is not None and files else ())
+        yield Watched(case)
+        yield from _sent_back(run, back_to)
+
+
+def _sent_back(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
+    """Push what has not gone back yet; the ledger remembers what has."""
+    for entry in run.ledger.entries("done") if back_to is not None else ():
+        mark = f"sent back {entry.folder}"
+        files = results_below([run.out / entry.folder]) if run.ledger.told(mark) is None else []
+        if files and back_to is not None:
+            pushed = push(back_to, files)
+            if all(one.error is None for one in pushed):
+                run.ledger.tell(mark, now())
+            yield Watched(pushed=tuple(pushed))
