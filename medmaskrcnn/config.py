@@ -72,7 +72,8 @@ class BackboneSettings(Settings):
     """The bottom-up network and its pyramid.
 
     Attributes:
-        name: A MONAI ResNet, or ``"light"``: the same network with one block a stage and few channels.
+        name: A MONAI ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block a
+            stage and few channels), or what :func:`medmaskrcnn.models.backbone.register_backbone` was given.
         light_channels: Channels of the four stages of ``"light"``.
         norm: ``"group"`` or ``"frozen_batch"`` (affine constants from pretrained weights). Neither uses the batch.
         norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights want 0.0.
@@ -83,7 +84,7 @@ class BackboneSettings(Settings):
             on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN, figure 4, left).
     """
 
-    name: Literal["light", "resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    name: str = "resnet50"
     light_channels: tuple[Count, Count, Count, Count] = (24, 48, 96, 128)
     norm: Literal["group", "frozen_batch"] = "group"
     norm_eps: NotNegative = 1e-5

@@ -55,18 +55,32 @@ class FrozenBatchNorm(nn.Module):
 
 
 class Backbone(nn.Module):
-    """A ResNet that hands out the maps of its four stages, or of three if the last is to run on regions.
+    """What makes the maps that the pyramid is built on; a network of one's own subclasses it.
 
-    Attributes:
+    ``forward`` takes an image batch ``(B, C, *spatial)`` and gives ``[C2, C3, C4, C5]``, each smaller than the image by
+    the strides of the settings. It uses no statistics over the batch.
+
+    Args:
         out_channels: Channels of C2..C5.
-        last_on_regions: Whether the last stage is left to :meth:`of_regions`.
+        last_on_regions: Whether the last stage is left to :meth:`of_regions` (``pyramid: c4``).
     """
 
-    def __init__(self, resnet: ResNet, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
+    def __init__(self, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
         super().__init__()
-        self.resnet = resnet
         self.out_channels = out_channels
         self.last_on_regions = last_on_regions
+
+    def of_regions(self, regions: Tensor) -> Tensor:
+        """Regions of C4 ``(R, C4, *bins)`` through the last stage: ``(R, C5, *bins / 2)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no last stage for regions: pyramid c4 needs a ResNet")
+
+
+class ResNetBackbone(Backbone):
+    """A ResNet that hands out the maps of its four stages, or of three if the last is to run on regions."""
+
+    def __init__(self, resnet: ResNet, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
+        super().__init__(out_channels, last_on_regions=last_on_regions)
+        self.resnet = resnet
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Image batch ``(B, C, *spatial)`` to ``[C2, C3, C4, C5]``, or without C5."""
@@ -84,8 +98,42 @@ class Backbone(nn.Module):
         return last
 
 
+BackboneBuilder = Callable[[BackboneSettings, int, int], Backbone]
+"""Makes a backbone from settings, spatial dims and input channels."""
+
+_REGISTERED: dict[str, BackboneBuilder] = {}
+
+
+def register_backbone(name: str, build: BackboneBuilder) -> None:
+    """Make a backbone of one's own known by a name, for ``model.backbone.name`` of plans and model files.
+
+    Register it before a plan is trained or a model file read that has this name; the file holds weights, not code.
+
+    Args:
+        name: Its name; not one of the ResNets'.
+        build: Called with the settings, the spatial dims and the number of input channels.
+
+    Raises:
+        ValueError: if the name is that of a network of ours.
+    """
+    if name in _STAGES:
+        raise ValueError(f"{name!r} is one of our own backbones; choose another name")
+    _REGISTERED[name] = build
+
+
 def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels: int) -> Backbone:
-    """Make the network that ``settings`` describe, with random weights."""
+    """Make the network that ``settings`` describe, with random weights.
+
+    Raises:
+        ValueError: if nothing is known by its name.
+    """
+    if settings.name in _REGISTERED:
+        return _REGISTERED[settings.name](settings, spatial_dims, in_channels)
+    if settings.name not in _STAGES:
+        known = ", ".join((*_STAGES, *_REGISTERED))
+        raise ValueError(
+            f"unknown backbone {settings.name!r}; known: {known}. Register your own with register_backbone"
+        )
     block, layers = _STAGES[settings.name]
     light = settings.name == "light"
     planes = settings.light_channels if light else (64, 128, 256, 512)
@@ -116,7 +164,7 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
     else:
         _replace_norms(resnet, lambda n: FrozenBatchNorm(n, settings.norm_eps))
     expansion = 4 if block == "bottleneck" else 1
-    return Backbone(resnet, tuple(n * expansion for n in planes), last_on_regions=last_on_regions)
+    return ResNetBackbone(resnet, tuple(n * expansion for n in planes), last_on_regions=last_on_regions)
 
 
 def _set_stride(block: nn.Module, stride: tuple[int, ...]) -> None:

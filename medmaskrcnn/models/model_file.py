@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.errors import ModelFileError, OutputError
+from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.torchvision_files import PREFIX, SUFFIXES, torchvision_file
+from medmaskrcnn.structures.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,15 +127,8 @@ def save_model(model: MaskRCNN, settings: ModelFileSettings, path: str | os.Path
     text = settings.model_dump_json()
     ModelFileSettings.model_validate_json(text)  # what cannot be read back (a loss that is NaN) must not be written
     data = _serialise(_stored_weights(model), text)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write model {path}: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stored_weights(model: MaskRCNN) -> dict[str, Tensor]:
