@@ -126,7 +126,7 @@ def train(
     """
     labelled = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     if check or plan is None:
-        report = check_manifest(labelled, workers=workers)
+        report = check_manifest(labelled)
         report.raise_if_bad()
         if plan is None:
             plan, reasons = make_plan(labelled, report.facts)
