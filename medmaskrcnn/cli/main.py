@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.cli import batch, convert, demo, env, evaluate, info, models, pacs, segment, trace, train, tune
+from medmaskrcnn.cli import (
+    batch,
+    convert,
+    demo,
+    env,
+    evaluate,
+    followup,
+    info,
+    models,
+    pacs,
+    segment,
+    trace,
+    train,
+    tune,
+)
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import EXIT_CODES_HELP
 
@@ -36,6 +50,7 @@ app = typer.Typer(
 _COMMANDS = (
     ("segment", segment.segment_command, "Scans in, counted and measured instances out.", segment.EXAMPLES),
     ("batch", batch.batch_command, "Every series of a folder, a night long, nothing lost.", batch.EXAMPLES),
+    ("followup", followup.followup_command, "One patient over time: what has changed.", followup.EXAMPLES),
     ("convert", convert.convert_command, "Labels from one form into another.", convert.EXAMPLES),
     ("info", info.info_command, "What is in a file or folder, and what fits.", info.EXAMPLES),
     ("models", models.models_command, "The models that ship, with their cards.", models.EXAMPLES),
