@@ -115,12 +115,16 @@ def _use_threads(threads: int) -> None:
 
 
 def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
+    from medmaskrcnn.training.check import check_manifest
     from medmaskrcnn.training.manifest import read_manifest
     from medmaskrcnn_datasets.convert import to_manifest
 
     converted = out.with_name(f"{out.name}-data")
     with count_bar("convert", shown=shown) as progress:
-        return read_manifest(to_manifest(data, converted, tell=partial(tell, "note"), progress=progress))
+        manifest = read_manifest(to_manifest(data, converted, tell=partial(tell, "note"), progress=progress))
+    with count_bar("check", shown=shown) as progress:
+        check_manifest(manifest, progress=progress).raise_if_bad()
+    return manifest
 
 
 def _search(

@@ -31,7 +31,7 @@ def make_plan(
     facts: Sequence[CaseFacts],
     *,
     memory_gb: float | None = None,
-    dims: float | None = None,
+    dims: str | float | None = None,
     name: str | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     """Plan a training.
@@ -48,16 +48,16 @@ def make_plan(
         writes both as YAML.
 
     Raises:
-        ReadError: if no training case holds an object, or the cases do not go together.
+        ReadError: if no training case holds an object, or the cases do not go together, or with ``dims``.
         MedMaskRCNNError: if the memory is too little for any network.
-        ValueError: if ``dims`` does not suit the data, or ``memory_gb`` is not positive.
+        ValueError: if ``dims`` is none of these, or ``memory_gb`` is not positive.
     """
     if memory_gb is not None and memory_gb <= 0:
         raise ValueError(f"memory_gb must be positive, got {memory_gb}")
     memory = memory_of_machine() if memory_gb is None else memory_gb * GIB
     reasons: dict[str, str] = {}
     survey = make_survey(manifest, facts)
-    grid = plan_grid(survey, dims, reasons)
+    grid = plan_grid(survey, None if dims is None else float(dims), reasons)
     intensity = asdict(plan_intensity(survey, reasons))
     networks = plan_network(survey, grid, intensity.pop("image_channels"), reasons)
     window = plan_patch(survey, grid, networks, memory, reasons)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medmaskrcnn.errors import ReadError
 from medmaskrcnn.training.planner_survey import Array, SeenCase, Survey, in_plane
 
 FIRST_STRIDE = 4
@@ -70,7 +71,8 @@ def plan_grid(survey: Survey, dims: float | None, reasons: dict[str, str]) -> Gr
     """Decide on dimensions, spacing and strides; the reasons are added to ``reasons``.
 
     Raises:
-        ValueError: if ``dims`` is not 2, 2.5 or 3, or 2.5 or 3 is asked of single images.
+        ValueError: if ``dims`` is not 2, 2.5 or 3.
+        ReadError: if 2.5 or 3 is asked of single images.
     """
     chosen = _dims(survey, dims, reasons)
     spatial = 3 if chosen == 3 else 2
@@ -88,7 +90,7 @@ def _dims(survey: Survey, asked: float | None, reasons: dict[str, str]) -> float
     if asked is not None and asked not in (2, 2.5, 3):
         raise ValueError(f"dims must be 2, 2.5 or 3, got {asked}")
     if survey.planar and asked not in (None, 2):
-        raise ValueError(f"dims must be 2: {survey.facts[0].id} and its like are single images, got {asked}")
+        raise ReadError(f"{survey.facts[0].id} and its like are single images: only a 2D network can learn from them")
     thickness = float(survey.spacing[0] / np.sqrt(survey.spacing[1] * survey.spacing[2]))
     name, size = min(survey.class_sizes().items(), key=lambda pair: float(pair[1][0]))
     slices, depth = float(size[0] / survey.spacing[0]), float(survey.shape[0])

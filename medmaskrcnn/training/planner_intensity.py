@@ -23,6 +23,7 @@ _LOW = 0.5  # percentile that becomes 0
 _HIGH = (99.5, 99.0, 95.0, 75.0)  # those that may become 1
 _STEADIER = 0.9  # a lower percentile must bring the spread down to this share of the best before
 _HIGHEST_CEILING = 10.0
+_MEDIAN = PERCENTILES.index(50.0)
 _RANKS = np.linspace(PERCENTILES[0], PERCENTILES[-1], 200)  # at which a channel's values are read off its percentiles
 
 
@@ -87,8 +88,8 @@ def _windows(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
     return IntensityPlan(survey.channels * len(windows), windows=windows, mean=mean, std=std)
 
 
-def _window_map(low: float, high: float) -> Callable[[CaseFacts, Array], Array]:
-    return lambda fact, x: np.clip((x - low) / (high - low), 0, 1)
+def _window_map(low: float, high: float) -> Callable[[Intensities, Array], Array]:
+    return lambda whole, x: np.clip((x - low) / (high - low), 0, 1)
 
 
 def _round_outwards(low: float, high: float) -> tuple[float, float]:
@@ -98,7 +99,7 @@ def _round_outwards(low: float, high: float) -> tuple[float, float]:
 
 
 def _percentiles(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
-    spreads = {high: _spread(survey.facts, high) for high in _HIGH}
+    spreads = {high: _spread(survey, high) for high in _HIGH}
     best = _HIGH[0]
     for high in _HIGH[1:]:
         if spreads[high] < _STEADIER * spreads[best]:
@@ -106,8 +107,8 @@ def _percentiles(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
     reach = [
         (one.percentiles[-1] - low) / (top - low)
         for fact in survey.facts
-        for low, top in [_range(fact, best)]
-        for one in (fact.foreground or fact.intensities)
+        for whole, one in zip(fact.intensities, fact.foreground or fact.intensities, strict=False)
+        for low, top in [_range(whole, best)]
         if top > low
     ]
     highest = float(np.percentile(reach, 95)) if reach else 1.0
@@ -121,8 +122,8 @@ def _percentiles(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
     reasons["preprocess.ceiling"] = f"The brightest objects reach {highest:.2g} times that range."
     reasons["model.image_channels"] = f"{survey.channels} of the image."
 
-    def mapped(fact: CaseFacts, x: Array) -> Array:
-        low, top = _range(fact, best)
+    def mapped(whole: Intensities, x: Array) -> Array:
+        low, top = _range(whole, best)
         return np.clip((x - low) / max(top - low, 1e-6), 0, ceiling)
 
     mean, std = _moments(survey, [mapped], reasons)
@@ -133,29 +134,25 @@ def _times(spread: float) -> str:
     return "a factor of " + f"{np.exp(spread):.2f}" if np.isfinite(spread) else "any factor"
 
 
-def _spread(facts: Iterable[CaseFacts], high: float) -> float:
+def _spread(survey: Survey, high: float) -> float:
     """Deviation over the scans of the logarithm of the objects' median, in units of a percentile range."""
-    logs = []
-    for fact in facts:
-        low, top = _range(fact, high)
-        if fact.foreground:
-            middle = float(np.median(np.concatenate([values(one) for one in fact.foreground])))
-            if top <= low or middle <= low:
-                return float("inf")
-            logs.append(np.log((middle - low) / (top - low)))
-    return float(np.std(logs)) if logs else float("inf")
+    spreads = []
+    for channel in range(survey.channels):
+        logs = []
+        for fact in survey.facts:
+            if len(fact.foreground) > channel:
+                low, top = _range(fact.intensities[channel], high)
+                middle = fact.foreground[channel].percentiles[_MEDIAN]
+                if top <= low or middle <= low:
+                    return float("inf")
+                logs.append(np.log((middle - low) / (top - low)))
+        spreads.append(float(np.std(logs)) if logs else float("inf"))
+    return float(np.mean(spreads))
 
 
-def _range(fact: CaseFacts, high: float) -> tuple[float, float]:
-    """Percentiles of all channels of a scan together, as ``preprocess.intensity`` takes them."""
-    if not fact.intensities:
-        return 0.0, 0.0
-    if len(fact.intensities) == 1:
-        own = dict(zip(PERCENTILES, fact.intensities[0].percentiles, strict=True))
-        return own[_LOW], own[high]
-    everything = np.concatenate([values(one) for one in fact.intensities])
-    low, top = np.percentile(everything, (_LOW, high))
-    return float(low), float(top)
+def _range(one: Intensities, high: float) -> tuple[float, float]:
+    own = dict(zip(PERCENTILES, one.percentiles, strict=True))
+    return own[_LOW], own[high]
 
 
 def _foreground(facts: Iterable[CaseFacts]) -> list[Intensities]:
@@ -163,14 +160,14 @@ def _foreground(facts: Iterable[CaseFacts]) -> list[Intensities]:
 
 
 def _moments(
-    survey: Survey, maps: list[Callable[[CaseFacts, Array], Array]], reasons: dict[str, str]
+    survey: Survey, maps: list[Callable[[Intensities, Array], Array]], reasons: dict[str, str]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel after mapping, objects and the whole scan counting alike."""
     means, stds = [], []
     for mapping in maps:
         for channel in range(survey.channels):
             parts = [
-                mapping(fact, values(group[channel]))
+                mapping(fact.intensities[channel], values(group[channel]))
                 for fact in survey.facts
                 for group in (fact.intensities, fact.foreground)
                 if len(group) > channel

@@ -17,7 +17,7 @@ Axis = Literal["D", "H", "W"]
 _AXES: tuple[Axis, Axis, Axis] = ("D", "H", "W")
 _LESION = re.compile(
     r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|nodule|cyst|polyp|aneurysm|hemorrhage|haemorrhage|abscess|plaque|"
-    r"stone|fracture|neoplas|malignan|(?:glio|adeno|lympho|melano|hepato|neuro|angio|myo|meningi)\w*oma\b|\boedema|\bedema"
+    r"stone|fracture|neoplas|malignan|o?edema|\b(?!stroma|soma)\w+oma\b"
 )
 _SIDED = {"left", "right", "l", "r"}
 _ON_ONE_SIDE = re.compile(

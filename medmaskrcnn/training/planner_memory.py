@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ def memory_of_machine() -> float:
     return _SHARE_OF_MACHINE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+@lru_cache(maxsize=64)
 def count_parameters(model: ModelSettings) -> int:
     """Parameters of a network, without making it."""
     with torch.device("meta"):

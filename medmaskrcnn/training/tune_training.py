@@ -31,7 +31,7 @@ def training_objective(
     start_from: str | os.PathLike[str] | None = None,
     tell: Callable[[Event], None] | None = None,
 ) -> Objective:
-    """An objective that trains.
+    """An objective that trains. The manifest is taken to have been checked.
 
     Args:
         manifest: Labelled cases.
@@ -64,6 +64,7 @@ def training_objective(
             manifest,
             candidate.model_copy(update={"train": once}),
             run,
+            check=False,
             splits=splits,
             fold=fold,
             device=device,
