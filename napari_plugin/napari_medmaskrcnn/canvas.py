@@ -25,7 +25,7 @@ from napari_medmaskrcnn.colours import class_rgb, instance_rgba, rgba
 from napari_medmaskrcnn.display_frame import DisplayFrame, display_frame
 from napari_medmaskrcnn.image_layers import layer_metadata, shown_axes, world_settings
 from napari_medmaskrcnn.items import Item
-from napari_medmaskrcnn.painted import changed_window, windows_meet
+from napari_medmaskrcnn.painted import apply_changes, changed_window, windows_meet
 from napari_medmaskrcnn.session import Session
 
 Window = tuple[slice, ...]
@@ -274,6 +274,7 @@ class ResultCanvas:
 
     def _on_paint(self, one: ClassLayer, event: Any) -> None:
         """Take over what the brush did: masks of the instances that it touched."""
+        apply_changes(event.value, one.data)
         window, old_values = changed_window(event.value, one.data.shape)
         strangers = {int(k) for k in np.unique(one.data[window])} - one.windows.keys() - {0}
         for key in strangers & self.session.items.keys():  # a value that an instance elsewhere has: this one is new

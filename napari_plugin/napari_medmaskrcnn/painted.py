@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Window = tuple[slice, ...]
 
@@ -32,6 +33,23 @@ def changed_window(atoms: Sequence[Any], shape: Sequence[int]) -> tuple[Window, 
     low = [min(w[axis].start for w in windows) for axis in range(len(shape))]
     high = [max(w[axis].stop for w in windows) for axis in range(len(shape))]
     return tuple(slice(a, b) for a, b in zip(low, high, strict=True)), old
+
+
+def apply_changes(atoms: Sequence[Any], data: NDArray[Any]) -> None:
+    """Write a stroke's changes into an array, in their order.
+
+    napari tells of some of its tools' changes (polygon, single dabs) before it writes them: done twice is done once.
+    """
+    for atom in atoms:
+        key = getattr(atom, "slice_key", None)
+        if key is None:
+            data[atom[0]] = atom[2]
+        elif atom.mask is None:
+            data[key] = atom.new_value
+        else:
+            region = data[key]
+            region[atom.mask] = atom.new_value
+            data[key] = region
 
 
 def windows_meet(one: Window, other: Window) -> bool:
