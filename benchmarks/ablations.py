@@ -30,10 +30,12 @@ import torch
 from medmaskrcnn.metrics.bootstrap import Estimate
 from medmaskrcnn.metrics.summary import MetricSettings
 from medmaskrcnn.training.evaluate import choose_cases, evaluate
+from medmaskrcnn.training.loop import StepReport
 from medmaskrcnn.training.manifest import Manifest, read_manifest
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.records import LOSSES, read_table
-from medmaskrcnn.training.run import CHECKPOINT, LAST, StepReport, train
+from medmaskrcnn.training.run import train
+from medmaskrcnn.training.session import CHECKPOINT, LAST
 from medmaskrcnn_datasets.folders import instances_dataset
 from medmaskrcnn_datasets.msd import msd_dataset
 from medmaskrcnn_datasets.splits import read_splits
@@ -45,6 +47,8 @@ _RESULT = "result.json"
 _C4 = {"model.backbone.pyramid": "c4", "model.roi.box_size": 14}
 _C5 = {"model.backbone.pyramid": "c5"}
 _POOL = {"model.roi.pooler": "pool"}
+_PARTS = ("Anterior", "Posterior")
+_HIPPOCAMPUS = {"model.class_names": _PARTS, "inference.single": _PARTS}  # as the data set names them
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ ROWS = (
     Row("c5-pool", "C5 (stride 32), RoIPool", changes=_C5 | _POOL),
     Row("fpn-no-masks", "FPN without masks", changes={"model.with_masks": False}),
     Row("fpn-balanced", "FPN, balanced weights", balance_like="fpn"),
-    Row("sigmoid", "hippocampus, sigmoid per class", "hippocampus-mr"),
-    Row("softmax", "hippocampus, softmax", "hippocampus-mr", {"model.roi.mask_activation": "softmax"}),
+    Row("sigmoid", "hippocampus, sigmoid per class", "hippocampus-mr", _HIPPOCAMPUS),
+    Row("softmax", "hippocampus, softmax", "hippocampus-mr", _HIPPOCAMPUS | {"model.roi.mask_activation": "softmax"}),
 )
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,56 +20,22 @@ from torch.utils.data import DataLoader
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.model_file import save_model
-from medmaskrcnn.models.transfer import TransferReport, freeze, transfer
-from medmaskrcnn.pipeline import LoadedModel
+from medmaskrcnn.models.transfer import freeze, transfer
 from medmaskrcnn.runtime.device import choose_device
 from medmaskrcnn.structures.files import make_folder, write_bytes
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.cases import prepare_cases
 from medmaskrcnn.training.check import check_manifest
-from medmaskrcnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, make_fabric
+from medmaskrcnn.training.checkpoint import load_checkpoint
+from medmaskrcnn.training.loop import Learner, check_depths, make_fabric
 from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.planner import make_plan
-from medmaskrcnn.training.records import Records
 from medmaskrcnn.training.samples import Sample, Samples, Turns
-from medmaskrcnn.training.validate import Validation, validate
+from medmaskrcnn.training.session import CHECKPOINT, Event, Preparing, Session, TrainingRecord
 
-CHECKPOINT, PLAN, LAST, BEST = "checkpoint.pt", "plan.yaml", "last.safetensors", "best.safetensors"
-
-_SAVE_SECONDS = 60.0  # between checkpoints
+_PLAN = "plan.yaml"
 _ENDLESS = 10**9  # passes, where time decides
-
-
-@dataclass(frozen=True)
-class Preparing:
-    """So many cases of all have been brought to the network's grid."""
-
-    done: int
-    total: int
-
-
-Event = Preparing | TransferReport | StepReport | Validation
-"""What a run tells while it works."""
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """How a run ended.
-
-    Attributes:
-        model: The model file: the best by validation, the last where nothing was validated.
-        folder: The run's folder.
-        steps: Updates made.
-        best: The best validation's score and step; ``None`` without validation.
-    """
-
-    model: Path
-    folder: Path
-    steps: int
-    best: tuple[float, int] | None
 
 
 def train(
@@ -146,16 +110,16 @@ def train(
     learner = Learner(_first_network(plan, start_from, listen), plan, fabric)
     if resume:
         learner.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
-    job = _Run(run, plan, labelled, held_out, learner, listen)
+    session = Session(run, plan, labelled, held_out, learner, listen)
     batches = _batches(files, plan, learner, workers=workers, transform=transform)
     try:
-        job.work(batches)
+        session.work(batches)
     finally:
-        job.close()
+        session.close()
     fabric.barrier()
     if fabric.is_global_zero and not cache:
         shutil.rmtree(prepared, ignore_errors=True)
-    return job.ended(len(learnt))
+    return session.ended(len(learnt))
 
 
 def choose_cases(
@@ -184,104 +148,16 @@ def choose_cases(
     return learnt, held_out
 
 
-class _Run:
-    """The loop with everything around it: checkpoints, validation, records."""
-
-    def __init__(
-        self,
-        folder: Path,
-        plan: Plan,
-        manifest: Manifest,
-        held_out: Sequence[ManifestCase],
-        learner: Learner,
-        tell: Callable[[Event], None],
-    ) -> None:
-        self.folder, self.plan, self.manifest, self.held_out = folder, plan, manifest, held_out
-        self.learner, self.tell, self.leads = learner, tell, learner.fabric.is_global_zero
-        self.records = Records(folder, learner.progress.step) if self.leads else None
-        self.saved_at = time.monotonic()
-
-    def work(self, batches: Iterator[list[Sample]]) -> None:
-        settings, progress = self.plan.train, self.learner.progress
-        try:
-            while not is_over(progress, settings):
-                report = self.learner.learn(batches)
-                if self.records:
-                    self.records.step(report)
-                self.tell(report)
-                last = is_over(progress, settings)
-                if progress.step % settings.validate_every == 0 or last:
-                    self._validate()
-                if last or time.monotonic() - self.saved_at > _SAVE_SECONDS:
-                    self._save()
-        except KeyboardInterrupt:
-            self._save()
-            raise
-
-    def close(self) -> None:
-        if self.records:
-            self.records.plot()
-            self.records.close()
-
-    def ended(self, cases: int) -> TrainingRecord:
-        progress = self.learner.progress
-        if self.leads:
-            self._write_model(LAST, cases=cases)
-        best = self.folder / BEST
-        score = progress.best_score
-        return TrainingRecord(
-            best if best.exists() else self.folder / LAST,
-            self.folder,
-            progress.step,
-            None if score is None else (score, progress.best_step),
-        )
-
-    def _validate(self) -> None:
-        progress = self.learner.progress
-        if self.held_out and self.leads:
-            loaded = LoadedModel(self.learner.average, self.plan.settings, "", self.learner.fabric.device)
-            pictures = make_folder(self.folder / "pictures")
-            found = validate(loaded, self.manifest, self.held_out, step=progress.step, pictures=pictures)
-            if self.records:
-                self.records.validated(found)
-            self.tell(found)
-            better = found.score is not None and (progress.best_score is None or found.score > progress.best_score)
-            progress.epochs_since_best = 0 if better else progress.epochs_since_best + 1
-            if better:
-                progress.best_score, progress.best_step = found.score, progress.step
-                self._write_model(BEST)
-        shared: Progress = self.learner.fabric.broadcast(progress)
-        progress.epochs_since_best = shared.epochs_since_best  # every process must stop at the same step
-        progress.best_score, progress.best_step = shared.best_score, shared.best_step
-
-    def _save(self) -> None:
-        if self.leads:
-            learner = self.learner
-            save_checkpoint(self.folder / CHECKPOINT, learner.progress, plan_text(self.plan), **learner.states())
-        self.saved_at = time.monotonic()
-
-    def _write_model(self, name: str, **record: int) -> None:
-        progress = self.learner.progress
-        about: dict[str, str | int | float] = {
-            "data": self.manifest.name,
-            "step": progress.step,
-            **record,
-            **({"validation_score": progress.best_score} if name == BEST and progress.best_score is not None else {}),
-            **{k: v for k, v in self.plan.train.model_dump().items() if isinstance(v, str | int | float)},
-        }
-        save_model(self.learner.average, self.plan.settings.model_copy(update={"training": about}), self.folder / name)
-
-
 def _claim(run: Path, plan: str, *, resume: bool) -> None:
     """Make the run's folder, or see that it holds what is to be resumed."""
     if resume:
         if not (run / CHECKPOINT).exists():
             raise ReadError(f"{run} holds no checkpoint to resume from ({CHECKPOINT}); start without --resume")
         return
-    if (run / CHECKPOINT).exists() or (run / PLAN).exists():
+    if (run / CHECKPOINT).exists() or (run / _PLAN).exists():
         raise OutputError(f"{run} holds a run already: go on with it (--resume), or train into another folder")
     make_folder(run)
-    write_bytes(run / PLAN, plan.encode())
+    write_bytes(run / _PLAN, plan.encode())
 
 
 def _first_network(plan: Plan, start_from: str | os.PathLike[str] | None, tell: Callable[[Event], None]) -> MaskRCNN:

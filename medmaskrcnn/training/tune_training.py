@@ -10,7 +10,8 @@ from pathlib import Path
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.training.manifest import Manifest
 from medmaskrcnn.training.plan import Plan
-from medmaskrcnn.training.run import CHECKPOINT, Event, choose_cases, train
+from medmaskrcnn.training.run import choose_cases, train
+from medmaskrcnn.training.session import CHECKPOINT, Event
 from medmaskrcnn.training.tune import Objective
 from medmaskrcnn.training.tune_space import SearchSpace
 

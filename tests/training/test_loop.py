@@ -36,8 +36,9 @@ from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over
 from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
 from medmaskrcnn.training.records import read_table
-from medmaskrcnn.training.run import CHECKPOINT, LAST, TrainingRecord, train
+from medmaskrcnn.training.run import train
 from medmaskrcnn.training.samples import Sample, Samples
+from medmaskrcnn.training.session import CHECKPOINT, LAST, TrainingRecord
 from medmaskrcnn.training.validate import Validation
 
 SIDE = 64
@@ -137,11 +138,11 @@ def test_the_same_run_twice_gives_the_same_weights_and_another_seed_others(data:
 _KILLED = """
 import sys, torch
 from pathlib import Path
-from medmaskrcnn.training import run
+from medmaskrcnn.training import run, session
 from medmaskrcnn.training.plan import read_plan
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run._SAVE_SECONDS = 0.0
+    session._SAVE_SECONDS = 0.0
     data, plan, folder, resume = sys.argv[1:]
     run.train(data, read_plan(plan), folder, check=False, workers=2, resume=resume == "resume")
 """
