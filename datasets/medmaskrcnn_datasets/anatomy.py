@@ -299,6 +299,6 @@ def _walls(chance: _Chance, frame: _Frame) -> list[Structure]:
 
 
 def scale_to(body_width_mm: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Millimetres per anatomical millimetre along R, A, S for a person of this width."""
+    """Millimetres per anatomical millimetre along R, A, S, ``(3,)``, for a person of this width."""
     size = body_width_mm / 330
     return np.array([size, size * rng.uniform(0.95, 1.05), (0.5 + 0.5 * size) * rng.uniform(0.95, 1.04)])

@@ -157,7 +157,7 @@ def check_scores(scores: Tensor, boxes: Tensor) -> None:
 
 
 def check_score_values(scores: Tensor) -> None:
-    """Make sure that ``scores`` can be ordered.
+    """Make sure that ``scores`` ``(N,)`` can be ordered.
 
     Raises:
         ValueError: naming the first row that is NaN.

@@ -105,7 +105,7 @@ def axis_grid(
 
 
 def onto_map(position: Tensor, size: Tensor) -> Tensor:
-    """Positions clamped to the first and last cell."""
+    """Positions, of any shape, clamped to the first and last cell."""
     return torch.minimum(position.clamp(min=0), (size - 1).to(position.dtype))
 
 

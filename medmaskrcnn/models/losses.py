@@ -32,7 +32,7 @@ class Term(NamedTuple):
 
     @property
     def mean(self) -> Tensor:
-        """The term as one process trains on it; 0 where nothing was sampled."""
+        """The term as one process trains on it, a scalar; 0 where nothing was sampled."""
         return self.total / max(1, self.count)
 
 

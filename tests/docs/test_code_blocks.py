@@ -1,7 +1,7 @@
 """Every block of Python or shell in the documentation runs, or says why it is not run.
 
-The blocks of a page run one after the other in one folder, in which ``study`` is the CT series of a small phantom; the
-model ``phantom-ct`` is the one that ships, made to look at coarser voxels, so that it takes no time. Before a block that
+The blocks of a page run one after the other in one folder, in which ``study`` is the CT series of a small phantom;
+the model ``phantom-ct`` is the one that ships, made to look at coarser voxels. Before a block that
 cannot run stands ``<!-- not run: REASON -->``.
 """
 
