@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.structures.files import make_folder
 from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance
-from medmaskrcnn_datasets.files import make_folder
 from medmaskrcnn_datasets.manifest import located, write_manifest
 from medmaskrcnn_datasets.splits import SplitRule
 

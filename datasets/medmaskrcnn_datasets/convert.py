@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.formats import sniff
+from medmaskrcnn.structures.files import make_folder, write_bytes
 from medmaskrcnn_datasets.assemble import Progress
 from medmaskrcnn_datasets.coco import coco_dataset, is_coco
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
-from medmaskrcnn_datasets.files import make_folder, write_bytes
 from medmaskrcnn_datasets.folders import (
     image_and_mask_folders,
     instances_dataset,

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medmaskrcnn.structures.files import write_bytes
 from medmaskrcnn.training.manifest import Manifest
-from medmaskrcnn_datasets.files import write_bytes
 
 
 def write_manifest(manifest: Manifest, path: Path | str) -> Path:

@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
+from medmaskrcnn.structures.files import write_bytes
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn_datasets.files import write_bytes
 
 GZIP_LEVEL = 4
 _SHEAR_TOLERANCE = 1e-6
