@@ -117,9 +117,9 @@ def _area(hit: BoolArray, error: BoolArray, weights: FloatArray, n_references: F
         return np.zeros(len(weights))
     weights, hit, error = weights[:, counted], hit[counted], error[counted]
     hits, errors = np.cumsum(weights * hit, axis=1), np.cumsum(weights * error, axis=1)
-    precision = hits / (hits + errors + np.spacing(1))
+    precision = np.zeros((len(hits), hits.shape[1] + 1))  # the last: 0 at recalls that are never reached
+    np.divide(hits, hits + errors + np.spacing(1), out=precision[:, :-1])
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = hits / n_references[:, None]
-    padded = np.pad(precision, ((0, 0), (0, 1)))  # 0 at recalls that are never reached
     places = np.stack([np.searchsorted(row, _RECALLS, side="left") for row in recall])
-    return np.asarray(np.take_along_axis(padded, places, axis=1).mean(axis=1))
+    return np.asarray(np.take_along_axis(precision, places, axis=1).mean(axis=1))

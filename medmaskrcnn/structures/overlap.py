@@ -36,16 +36,8 @@ def meeting_pairs(first: Instances, second: Instances) -> Iterator[tuple[int, in
     Raises:
         ValueError: if the two do not lie on grids of one shape.
     """
-    if first.grid.shape != second.grid.shape:
-        raise ValueError(f"instances must lie on one grid, got {first.grid.shape} and {second.grid.shape}")
-    starts, others = first.mask_starts, second.mask_starts
-    ends, other_ends = starts + first.mask_shapes, others + second.mask_shapes
-    step = max(1, _PAIRS_AT_ONCE // max(1, len(second)))
-    for a in range(0, len(first), step):
-        low = np.maximum(starts[a : a + step, None], others)
-        high = np.minimum(ends[a : a + step, None], other_ends)
-        for i, j in np.argwhere((high > low).all(axis=2)).tolist():
-            yield a + i, j
+    for i, j in _meeting(first, second).tolist():
+        yield i, j
 
 
 def shared_voxel_counts(
@@ -64,7 +56,7 @@ def shared_voxel_counts(
         ValueError: if the two do not lie on grids of one shape.
     """
     shared = np.zeros((len(first), len(second)), np.int64)
-    pairs = np.array(list(meeting_pairs(first, second)), np.int64).reshape(-1, 2)
+    pairs = _meeting(first, second)
     if wanted is not None:
         pairs = pairs[wanted[pairs[:, 0], pairs[:, 1]]]
     start_a, start_b = first.mask_starts[pairs[:, 0]], second.mask_starts[pairs[:, 1]]
@@ -75,3 +67,18 @@ def shared_voxel_counts(
         part_a, part_b = first.masks[i][d:d2, h:h2, w:w2], second.masks[j][e:e2, k:k2, x:x2]
         shared[i, j] = np.count_nonzero(part_a & part_b)
     return shared
+
+
+def _meeting(first: Instances, second: Instances) -> NDArray[np.int64]:
+    """``(P, 2)`` pairs whose crops meet; worked out for so many at once that memory stays small."""
+    if first.grid.shape != second.grid.shape:
+        raise ValueError(f"instances must lie on one grid, got {first.grid.shape} and {second.grid.shape}")
+    starts, others = first.mask_starts, second.mask_starts
+    ends, other_ends = starts + first.mask_shapes, others + second.mask_shapes
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(second)))
+    found = [np.zeros((0, 2), np.int64)]
+    for a in range(0, len(first), step):
+        low = np.maximum(starts[a : a + step, None], others)
+        high = np.minimum(ends[a : a + step, None], other_ends)
+        found.append(np.argwhere((high > low).all(axis=2)) + (a, 0))
+    return np.concatenate(found)
