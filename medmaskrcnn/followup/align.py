@@ -21,6 +21,7 @@ _SPACING_MM = 3.0  # finer than this adds time and no accuracy that matching nee
 _BINS = 48
 _SAMPLES = 0.25
 _SEED = 1
+_OUTSIDE = -1.0
 POOR_CORRELATION = 0.5
 """Correlation of the two scans' values, once aligned, from which down the alignment is doubted."""
 
@@ -86,7 +87,8 @@ def _image(volume: Volume) -> sitk.Image:
     steps = [max(1, int(_SPACING_MM / size)) for size in volume.grid.voxel_size]
     array = volume.array[0][:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
     affine = LPS_FROM_RAS @ volume.grid.affine_vox_to_ras @ np.diag([*steps, 1.0])
-    image = sitk.GetImageFromArray(np.nan_to_num(array))
+    array = np.nan_to_num(array)
+    image = sitk.GetImageFromArray(array - array.min())  # its centre of mass needs values from 0 up
     columns = affine[:3, [2, 1, 0]]  # ITK counts W, H, D
     spacing = np.linalg.norm(columns, axis=0)
     # A gantry's tilt makes a shear, which ITK's images cannot hold: the nearest rotation serves for registration.
@@ -119,10 +121,9 @@ def _registered(fixed: sitk.Image, moving: sitk.Image) -> sitk.Euler3DTransform:
 
 
 def _correlation(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform) -> float:
-    outside = float(sitk.GetArrayViewFromImage(moving).min()) - 1e6
-    laid_over = sitk.Resample(moving, fixed, transform, sitk.sitkLinear, outside)
+    laid_over = sitk.Resample(moving, fixed, transform, sitk.sitkLinear, _OUTSIDE)
     a, b = sitk.GetArrayViewFromImage(fixed).ravel(), sitk.GetArrayViewFromImage(laid_over).ravel()
-    inside = b > outside + 1
+    inside = b >= 0
     if np.count_nonzero(inside) < 2 or a[inside].std() == 0 or b[inside].std() == 0:
         return 0.0
     return float(np.corrcoef(a[inside], b[inside])[0, 1])
