@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.explain.focus import choose_focus
 from medmaskrcnn.explain.page import page, paragraph, table
 from medmaskrcnn.explain.pictures import Bytes, grey
@@ -86,13 +87,14 @@ def trace(
         ReadError: if the scan cannot be read.
         ModelFileError: if the model cannot.
         UnsuitableScanError: if they do not fit each other.
-        ValueError: if there is no such slice or device.
+        ValueError: if there is no such slice or device, or the network has no feature pyramid.
 
     Example:
         >>> medmaskrcnn.trace("study/", model="abdomen-mr").save("trace.html")  # doctest: +SKIP
     """
     loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
     volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
+    _check_kind(loaded.settings.model)
     warnings = check_suitable(volume, loaded.settings, allow_out_of_domain=allow_out_of_domain)
     prepared = prepare(volume, loaded.settings.preprocess)
     window = choose_window(prepared, loaded.settings, slice_index)
@@ -105,6 +107,15 @@ def trace(
     compared = differences(walk, loaded.settings.model)
     title = f"How {loaded.settings.card.name} read slice {shown}"
     return Trace(walk, lines, compared, title, _html(scene, title, lines, compared, window, warnings))
+
+
+def _check_kind(model: ModelSettings) -> None:
+    """The page explains networks as everyone runs them, not the variants that they are compared with."""
+    if model.backbone.pyramid != "fpn" or model.roi.pooler != "align" or model.roi.mask_activation != "sigmoid":
+        raise ValueError(
+            "the trace explains networks with a feature pyramid, RoIAlign and a sigmoid for each mask; this model has "
+            f"pyramid {model.backbone.pyramid!r}, {model.roi.pooler!r} and {model.roi.mask_activation!r}"
+        )
 
 
 def _html(

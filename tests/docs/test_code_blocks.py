@@ -18,8 +18,6 @@ import torch
 from typer.testing import CliRunner
 
 from medmaskrcnn.cli.main import app
-from medmaskrcnn.models import model_file
-from medmaskrcnn.models.model_file import read_model, resolve_model, save_model, shipped_models
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(
@@ -68,32 +66,10 @@ def test_blocks_have_a_language_and_those_not_run_a_reason(page):
         assert block.reason is None or len(block.reason) > 3
 
 
-@pytest.fixture(scope="session")
-def study(tmp_path_factory) -> Path:
-    """A CT series of a small phantom."""
-    from medmaskrcnn_datasets.dicom_series import write_dicom_series
-    from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
-
-    folder = tmp_path_factory.mktemp("user") / "study"
-    write_dicom_series(make_phantom(PhantomSettings(seed=1, shape=(24, 96, 96), spacing_mm=(8.0, 4.0, 4.0))), folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def quick_model(tmp_path_factory) -> Path:
-    """``phantom-ct`` for voxels of 8 mm."""
-    network, settings = read_model(resolve_model("phantom-ct"))
-    preprocess = settings.preprocess.model_copy(update={"spacing_mm": (8.0, 8.0, 8.0)})
-    path = tmp_path_factory.mktemp("model") / "phantom-ct.safetensors"
-    save_model(network, settings.model_copy(update={"preprocess": preprocess}), path)
-    return path
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNING, ids=name_of)
-def test_blocks_run(page, study, quick_model, tmp_path, monkeypatch):
-    shipped = shipped_models() | {"phantom-ct": quick_model}
-    monkeypatch.setattr(model_file, "shipped_models", lambda: shipped)
+@pytest.mark.usefixtures("quick_phantom_ct")
+def test_blocks_run(page, study, tmp_path, monkeypatch):
     shutil.copytree(study, tmp_path / "study")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

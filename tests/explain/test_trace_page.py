@@ -84,6 +84,14 @@ def test_unsuitable_scans_are_refused_or_stamped(tiny_model, blobs):
     assert 'role="alert"' in medmaskrcnn.trace(blobs, model, allow_out_of_domain=True).html
 
 
+def test_networks_without_a_pyramid_are_refused(blobs):
+    backbone = BackboneSettings(name="light", light_channels=(8, 8, 8, 8), pyramid="c5")
+    settings = ModelSettings(class_names=("a",), backbone=backbone)
+    file = ModelFileSettings(card=ModelCard(name="c5"), model=settings)
+    with pytest.raises(ValueError, match="feature pyramid.*'c5'"):
+        medmaskrcnn.trace(blobs, LoadedModel(build_model(settings), file, "", torch.device("cpu")))
+
+
 def articles_like_model() -> LoadedModel:
     """A network with the sizes of the articles' one behind a small backbone."""
     torch.manual_seed(0)
