@@ -127,6 +127,8 @@ class Host(QObject):
         """Remove the layer that was drawn on."""
         for layer in [one for one in self.viewer.layers if one.name == name and isinstance(one, Shapes)]:
             self.viewer.layers.remove(layer)
+        if self.canvas is not None and self.canvas.boxes.layer in self.viewer.layers:
+            self.viewer.layers.selection.active = self.canvas.boxes.layer
 
     def current_slice(self, volume: Volume) -> Region:
         """The slice that the slider shows, as a region of the scan; the whole scan if it is a single image."""

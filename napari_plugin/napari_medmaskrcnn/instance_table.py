@@ -24,6 +24,7 @@ from napari_medmaskrcnn.items import Item
 from napari_medmaskrcnn.session import Session
 
 SORT_ROLE = Qt.ItemDataRole.UserRole
+_CLASS_WIDTH = 126
 _MEANINGS = (
     "class; tick to show or hide",
     "score, 0 to 1",
@@ -170,7 +171,8 @@ class InstanceTable(QWidget):
         view.verticalHeader().hide()
         view.verticalHeader().setDefaultSectionSize(22)
         view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        view.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        view.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
+        view.setColumnWidth(0, _CLASS_WIDTH)
         self.filter.setPlaceholderText("filter by class")
         self.filter.setClearButtonEnabled(True)
         top = QHBoxLayout()

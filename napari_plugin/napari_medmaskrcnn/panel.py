@@ -1,7 +1,8 @@
-"""The panel: segment, review, save, compare, each a tab; a sentence below says what happened."""
+"""The panel: segment, review, save, compare, train, each a tab; a sentence below says what happened."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from napari.viewer import Viewer
@@ -19,6 +20,7 @@ from napari_medmaskrcnn.instance_table import InstanceTable
 from napari_medmaskrcnn.save_panel import SavePanel
 from napari_medmaskrcnn.segment_panel import SegmentPanel
 from napari_medmaskrcnn.threshold_sliders import ThresholdSliders
+from napari_medmaskrcnn.train_panel import TrainPanel
 from napari_medmaskrcnn.worker import Worker
 
 HINT = (
@@ -47,6 +49,7 @@ class MedMaskPanel(QWidget):
         self.correct = CorrectPanel(self.host, self.worker)
         self.save = SavePanel(self.host)
         self.compare = ComparePanel(self.host)
+        self.train = TrainPanel(self.host, self._use_model)
         self.message = Message()
         self.tabs = named(QTabWidget(), "steps", "Segment, review, save")
         self._lay_out()
@@ -74,6 +77,7 @@ class MedMaskPanel(QWidget):
         self.tabs.addTab(review, "&Review")
         self.tabs.addTab(self.save, "Sa&ve")
         self.tabs.addTab(self.compare, "&Compare")
+        self.tabs.addTab(self.train, "&Train")
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         self.hint, self.hint_button = self._hint()
@@ -81,7 +85,7 @@ class MedMaskPanel(QWidget):
             whole.addWidget(widget)
         whole.addWidget(self.tabs, 1)
         whole.addWidget(self.message)
-        self.setMinimumWidth(330)
+        self.setMinimumWidth(400)
 
     def _hint(self) -> tuple[QLabel, QPushButton]:
         """What to do, until the user has seen it once."""
@@ -100,6 +104,11 @@ class MedMaskPanel(QWidget):
         label.setVisible(fresh)
         close.setVisible(fresh)
         return label, close
+
+    def _use_model(self, path: Path) -> None:
+        """Choose a trained model for the next run."""
+        self.segment.add_model(path)
+        self.tabs.setCurrentIndex(0)
 
     def _on_session(self) -> None:
         if self.host.session is not None:

@@ -44,7 +44,7 @@ def names(viewer) -> list[str]:
 
 
 def test_each_class_has_a_layer_and_nothing_that_overlaps_is_lost(drawn):
-    viewer, session, canvas = drawn
+    viewer, _, canvas = drawn
     assert names(viewer) == ["liver", "tumour", "tumour (overlapping 2)", "boxes"]
     liver, first, second, _ = viewer.layers
     assert np.count_nonzero(stored(canvas, liver) == 1) == 400
@@ -95,7 +95,7 @@ def test_edits_and_undo_are_painted(drawn):
 
 
 def test_a_brush_stroke_changes_the_instance_and_is_undone_by_one_key(drawn):
-    viewer, session, canvas = drawn
+    _, session, canvas = drawn
     layer = canvas.labels_layer(2)
     before = session.items[2].mask.sum()
     layer.selected_label = 2
@@ -112,7 +112,7 @@ def test_a_brush_stroke_changes_the_instance_and_is_undone_by_one_key(drawn):
 
 
 def test_painting_over_another_instance_takes_its_voxels(drawn):
-    viewer, session, canvas = drawn
+    _, session, canvas = drawn
     session.set_threshold(0.2)
     layer = canvas.labels_layer(4)
     assert layer is canvas.labels_layer(2)
@@ -143,7 +143,7 @@ def test_a_layer_that_the_user_removes_hides_its_instances(drawn):
 
 
 def test_flying_to_an_instance_moves_slider_and_camera(drawn):
-    viewer, session, canvas = drawn
+    viewer, _, canvas = drawn
     canvas.fly_to(1)
     # Stored slices 0..3 of 8 count up, 2 mm apart, the first at S = 0: I from -6 to 0 mm.
     assert -6 <= viewer.dims.point[0] <= 0
@@ -151,7 +151,7 @@ def test_flying_to_an_instance_moves_slider_and_camera(drawn):
 
 
 def test_boxes_follow_the_slider_and_name_what_they_hold(drawn):
-    viewer, session, canvas = drawn
+    viewer, _, canvas = drawn
     boxes = viewer.layers["boxes"]
     viewer.dims.set_point(0, -2.0)  # stored slice 1: all three
     assert sorted(boxes.features["label"]) == ["liver 0.90", "tumour 0.70", "tumour 0.80"]

@@ -8,8 +8,16 @@ import pytest
 from napari_medmaskrcnn.compare import compare, comparison_layers
 
 SHAPE = (4, 12, 12)
-FOUND = [("tumour", 0.9, (0, 0, 0), (2, 4, 4)), ("tumour", 0.8, (0, 8, 8), (1, 2, 2)), ("liver", 0.9, (2, 6, 0), (2, 4, 4))]
-TRUTH = [("tumour", 1.0, (0, 0, 1), (2, 4, 4)), ("tumour", 1.0, (3, 0, 8), (1, 3, 3)), ("GTV", 1.0, (2, 6, 0), (2, 4, 4))]
+FOUND = [
+    ("tumour", 0.9, (0, 0, 0), (2, 4, 4)),
+    ("tumour", 0.8, (0, 8, 8), (1, 2, 2)),
+    ("liver", 0.9, (2, 6, 0), (2, 4, 4)),
+]
+TRUTH = [
+    ("tumour", 1.0, (0, 0, 1), (2, 4, 4)),
+    ("tumour", 1.0, (3, 0, 8), (1, 3, 3)),
+    ("GTV", 1.0, (2, 6, 0), (2, 4, 4)),
+]
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_colour_is_kept_as_colour():
 
 
 def test_what_is_no_scan_is_told_with_what_to_do():
-    with pytest.raises(NoScan, match="There is no image layer. Open a scan first"):
+    with pytest.raises(NoScan, match=r"There is no image layer\. Open a scan first"):
         scan_of_layer(None)
     with pytest.raises(NoScan, match=r"time has 4 axes \(7 volumes.*Split Stack"):
         scan_of_layer(layers.Image(np.zeros((7, 4, 5, 6)), name="time"))

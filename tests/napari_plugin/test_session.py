@@ -66,7 +66,9 @@ def test_every_edit_is_undone_and_done_again(session):
     session.split(1)
     session.delete([2])
     session.add("tumour", (0, 15, 0), np.ones((2, 2, 2), bool))
-    session.repaint({3: ("tumour", (5, 12, 12), np.ones((1, 2, 2), bool)), 40: ("tumour", (7, 0, 0), np.ones((1, 1, 1), bool))})
+    session.repaint(
+        {3: ("tumour", (5, 12, 12), np.ones((1, 2, 2), bool)), 40: ("tumour", (7, 0, 0), np.ones((1, 1, 1), bool))}
+    )
     end = kept_classes(session)
     assert session.undo_text == "paint" and session.unused_key() == 41
     for _ in range(6):

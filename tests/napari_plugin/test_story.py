@@ -1,4 +1,4 @@
-"""The whole of the plugin as a user goes through it, with a mouse and the model that ships; each step leaves a picture."""
+"""The plugin as a user goes through it, with a mouse and a model that ships; each step leaves a picture."""
 
 from __future__ import annotations
 
