@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import yaml
-from pydantic import Field, RootModel, ValidationError, model_validator
+from pydantic import Discriminator, Field, RootModel, Tag, ValidationError, model_validator
 
 from medmaskrcnn.config import Settings
 from medmaskrcnn.errors import ReadError
@@ -88,7 +88,14 @@ class Range(Settings):
         return list(dict.fromkeys(cleaned))
 
 
-class SearchSpace(RootModel[dict[str, Choices | Range]]):
+def _kind(value: Any) -> str:
+    return "choices" if isinstance(value, Choices) or (isinstance(value, Mapping) and "choices" in value) else "range"
+
+
+Dimension = Annotated[Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")], Discriminator(_kind)]
+
+
+class SearchSpace(RootModel[dict[str, Dimension]]):
     """Dotted paths of a plan and what they may become."""
 
     @model_validator(mode="before")
