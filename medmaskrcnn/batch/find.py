@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydicom import dcmread
 
+from medmaskrcnn.batch.cine import CINE, is_cine
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.source_series import keeping_quiet
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
@@ -63,12 +64,13 @@ class FoundSeries:
     slices: int = 0
 
 
-def find_series(sources: Sequence[Path], *, resample_irregular: bool = False) -> list[FoundSeries]:
+def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, track: bool = False) -> list[FoundSeries]:
     """Every series, and every file that is none, below some sources; each once, in a fixed order.
 
     Args:
         sources: Files, folders, DICOMDIRs and zip archives. What cannot be opened is refused, the rest goes on.
         resample_irregular: Queue series with irregular slices too.
+        track: Take a series of one slice at several times as one.
     """
     found: list[FoundSeries] = []
     files: dict[Path, None] = {}
@@ -90,7 +92,28 @@ def find_series(sources: Sequence[Path], *, resample_irregular: bool = False) ->
     for scan in scans:
         takes_picture = only_pictures or scan.files[0] in named
         found.append(_described(scan, resample_irregular=resample_irregular, takes_picture=takes_picture))
+    if track:
+        found = _films(found, scans)
     return _distinct(found)
+
+
+def _films(found: list[FoundSeries], scans: Sequence[FoundScan]) -> list[FoundSeries]:
+    """The time points of a cine series become one."""
+    by_series: dict[str, list[FoundScan]] = defaultdict(list)
+    for scan in scans:
+        if scan.info.series_uid and scan.role in ("scan", "aside"):
+            by_series[scan.info.series_uid].append(scan)
+    films = {uid: members for uid, members in by_series.items() if is_cine(members)}
+    kept = [one for one in found if one.series_uid not in films]
+    for uid, members in films.items():
+        files = tuple(str(file) for scan in members for file in scan.files)
+        first = next(one for one in found if one.series_uid == uid)
+        fingerprint = _fingerprint([Path(file) for file in files])
+        kept.append(
+            replace(first, identity=f"{uid} {CINE}", verdict="queued", reason=None, files=files, part=CINE,
+                    fingerprint=fingerprint, slices=len(members))
+        )  # fmt: skip
+    return kept
 
 
 def _in_archive(archive: Path, resample_irregular: bool) -> list[FoundSeries]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from medmaskrcnn.batch.cine import CINE, TRACKS, check_model, read_cine, tracks_csv
 from medmaskrcnn.batch.one_case import refuse_unwritable, segment_volume, write_case
 from medmaskrcnn.batch.reasons import without_paths
 from medmaskrcnn.batch.task import PARTIAL, Task
@@ -20,6 +21,14 @@ from medmaskrcnn.io.options import ReadingOptions
 from medmaskrcnn.pipeline import load_model
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan, and for a cine series the size of its pixels (row, column) in mm where that is known."""
+
+    volume: Volume
+    pixel_mm: tuple[float, float] | None = None
 
 
 class Steps:
@@ -39,25 +48,32 @@ class Steps:
         if self.model.sha256 != sha256:
             raise ModelFileError(f"{model} has changed since the batch began; start it again")
 
-    def read(self, task: Task, _: None = None) -> Volume:
+    def read(self, task: Task, _: None = None) -> Scan:
         """Read the scan, and refuse early what cannot be written."""
+        if task.part == CINE:
+            check_model(self.model.settings)
+            scan = Scan(*read_cine(scans_among(map(Path, task.files))))
+            refuse_unwritable(scan.volume, task.options)
+            return scan
         volume = _scan_of(task).read(ReadingOptions(resample_irregular=task.options.resample_irregular))
         refuse_unwritable(volume, task.options)
-        return volume
+        return Scan(volume)
 
-    def segment(self, task: Task, volume: Volume) -> tuple[CaseResult, Volume]:
+    def segment(self, task: Task, scan: Scan) -> tuple[CaseResult, Scan]:
         """Find, outline and measure."""
-        result = segment_volume(volume, self.model, task.options)
-        return _without_sources(result, task), volume
+        result = segment_volume(scan.volume, self.model, task.options)
+        return _without_sources(result, task), scan
 
-    def write(self, task: Task, made: tuple[CaseResult, Volume]) -> dict[str, Any]:
+    def write(self, task: Task, made: tuple[CaseResult, Scan]) -> dict[str, Any]:
         """Write the result into its folder, whole or not at all; what the summary says of it."""
-        result, volume = made
+        result, volume = made[0], made[1].volume
         out = Path(task.out)
         staging = out / PARTIAL / f"{task.id}-{uuid4().hex}"
         try:
             write_case(result, volume, staging, task.options)
             write_thumbnail(result, volume, staging)
+            if task.track and volume.grid.shape[0] > 1 and not volume.grid.spacing_known:
+                (staging / TRACKS).write_text(tracks_csv(result, made[1].pixel_mm), encoding="utf-8", newline="\n")
             onto_disk(staging)
             put_in_place(staging, out / task.folder)
         finally:

@@ -44,7 +44,7 @@ _Address = Annotated[
 ]
 _Called = Annotated[str, typer.Option(metavar="TITLE", help="Application entity title of the archive (DIMSE).")]
 _Calling = Annotated[str, typer.Option(metavar="TITLE", help="Our application entity title (DIMSE).")]
-_Ca = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust, beside the system's.")]
+_Ca = Annotated[Path | None, typer.Option(metavar="FILE", help="Certificates to trust, in place of the system's.")]
 _Timeout = Annotated[float, typer.Option(metavar="S", help="Seconds to wait for each answer.")]
 _Patience = Annotated[float, typer.Option(metavar="S", help="Seconds to go on trying an archive that is away.")]
 _Patient = Annotated[str | None, typer.Option(metavar="ID", help="Patient ID.")]

@@ -79,7 +79,8 @@ def align_rigidly(moving: Volume, fixed: Volume) -> Alignment:
     centre, shift = np.array(transform.GetCenter()), np.array(transform.GetTranslation())
     matrix_lps[:3, 3] = shift + centre - matrix_lps[:3, :3] @ centre
     to_moving = LPS_FROM_RAS @ matrix_lps @ LPS_FROM_RAS
-    return Alignment(np.linalg.inv(to_moving), "rigid registration", _correlation(still, moves, transform))
+    to_fixed = np.asarray(np.linalg.inv(to_moving), dtype=np.float64)
+    return Alignment(to_fixed, "rigid registration", _correlation(still, moves, transform))
 
 
 def _image(volume: Volume) -> sitk.Image:

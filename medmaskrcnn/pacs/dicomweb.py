@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from medmaskrcnn.errors import ArchiveError, MissingExtraError
 from medmaskrcnn.pacs.archive import TransientError
 from medmaskrcnn.pacs.server import PASSWORD, TOKEN, Query, RemoteSeries, Server
 
+_PAGE = 500
 _AS_STORED = (("application/dicom", "*"),)
 _REFUSED = {401: "the credentials are wrong or missing", 403: "these credentials may not do that"}
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
@@ -64,14 +66,11 @@ class DicomWebArchive:
         within = {"SeriesInstanceUID": query.series, "Modality": query.modality}
         found = []
         with self._asking():
-            studies = self._client.search_for_studies(search_filters=_given(wanted), get_remaining=True)
-            for study in {_value(s, "StudyInstanceUID") for s in studies}:
-                members = self._client.search_for_series(study, search_filters=_given(within), get_remaining=True)
-                found += [
-                    RemoteSeries(study, _value(s, "SeriesInstanceUID"), _value(s, "Modality"))
-                    for s in members
-                    if _value(s, "SeriesInstanceUID")
-                ]
+            search = partial(self._client.search_for_studies, search_filters=_given(wanted))
+            for study in _all(search, "StudyInstanceUID"):
+                search = partial(self._client.search_for_series, study, search_filters=_given(within))
+                members = _all(search, "SeriesInstanceUID")
+                found += [RemoteSeries(study, uid, _value(one, "Modality")) for uid, one in members.items()]
         # Archives that know no such filter leave it out.
         return sorted(
             s for s in set(found)
@@ -81,8 +80,8 @@ class DicomWebArchive:
     def instances(self, series: RemoteSeries) -> list[str]:
         """See :class:`~medmaskrcnn.pacs.archive.Archive`."""
         with self._asking():
-            found = self._client.search_for_instances(series.study, series.series, get_remaining=True)
-        return sorted({uid for one in found if (uid := _value(one, "SOPInstanceUID"))})
+            search = partial(self._client.search_for_instances, series.study, series.series)
+            return sorted(_all(search, "SOPInstanceUID"))
 
     def fetch(self, series: RemoteSeries, instances: Iterable[str] | None) -> Iterator[Dataset]:
         """See :class:`~medmaskrcnn.pacs.archive.Archive`."""
@@ -148,6 +147,17 @@ class _Bearer:
         """The request with the token."""
         request.headers["Authorization"] = f"Bearer {self._token}"
         return request
+
+
+def _all(search: Callable[..., list[dict[str, Any]]], keyword: str) -> dict[str, dict[str, Any]]:
+    """Answers of every page, by their UID: until a page brings nothing new, as archives that ignore the offset do."""
+    found: dict[str, dict[str, Any]] = {}
+    while True:
+        page = {_value(one, keyword): one for one in search(limit=_PAGE, offset=len(found))}
+        new = {uid: one for uid, one in page.items() if uid and uid not in found}
+        if not new:
+            return found
+        found |= new
 
 
 def _given(filters: dict[str, str | None]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Against a real archive. Run by test_pacs_orthanc.py as a pytest of its own, without any network but this machine's."""
+"""Against a real archive. test_pacs_orthanc.py runs it as a pytest of its own, with no network but this machine's."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SEG and SR of every study, as a batch lays them down; the instances are the phantom's truth."""
-    from medmaskrcnn.io.read import read_volume
     from medmaskrcnn.export.write import write_result
+    from medmaskrcnn.io.read import read_volume
     from medmaskrcnn.metrics.reference import reference_instances
     from medmaskrcnn.results.measure import measure_instances
     from medmaskrcnn.structures.case_result import CaseResult, RunRecord
