@@ -59,7 +59,7 @@ def errors_per_slice(
 ) -> FloatArray:
     """``(slices,)`` voxels in error along an array axis: of found objects those in one mask alone, of others all.
 
-    Where there is no error at all: voxels of the objects.
+    Where there is no error at all: voxels of the objects; where there is no object either: 1 in the middle slice.
     """
     errors, present = np.zeros(predicted.grid.shape[axis]), np.zeros(predicted.grid.shape[axis])
     others = tuple(a for a in range(3) if a != axis)
@@ -70,6 +70,8 @@ def errors_per_slice(
         first, second = (painted(side, [] if i is None else [i], low, high) for side, i in sides)
         errors[low[axis] : high[axis]] += (first ^ second).sum(axis=others)
         present[low[axis] : high[axis]] += (first | second).sum(axis=others)
+    if not objects:
+        present[len(present) // 2] = 1
     return errors if errors.any() else present
 
 

@@ -175,6 +175,20 @@ def test_the_picture_shows_the_slice_with_the_largest_error() -> None:
     assert errors_per_slice(TRUTH, TRUTH, perfect.cases[0].objects, 0).argmax() == 4  # most of the objects
 
 
+def test_a_case_without_objects_is_all_right() -> None:
+    nothing = boxes_of_voxels([])
+    pairs = [CasePair("empty", "a", nothing, nothing, volume=volume()), CasePair("full", "b", TRUTH, TRUTH)]
+    settings = MetricSettings(replicates=0)
+    got = evaluate_results(pairs, class_names=NAMES, score=0.5, settings=settings, pictures=5)
+    assert set(got.pictures) == {"empty"}  # the other has no volume
+    assert errors_per_slice(nothing, nothing, (), 0).argmax() == 5
+    assert got.cases[0].class_dice == (None, None) and got.cases[0].badness == 0
+    assert got.overall.mask["dsb50"].value == 1.0
+    alone = evaluate_results(pairs[:1], class_names=NAMES, score=0.5, settings=settings)
+    assert alone.overall.mask["ap"].value is None and alone.overall.froc_curve is None
+    assert evaluation_document(alone)["overall"]["froc_curve"] is None
+
+
 def test_pictures_have_no_millimetres() -> None:
     grid = pixel_grid((1, 40, 48))
     found = boxes_of_voxels([("liver", np.s_[0:1, 5:25, 7:27], 0.9)], grid)
