@@ -1,8 +1,8 @@
 """Every block of Python or shell in the documentation runs, or says why it is not run.
 
-The blocks of a page run one after the other in one folder, in which ``study`` is the CT series of a small phantom;
-the model ``phantom-ct`` is the one that ships, made to look at coarser voxels. Before a block that
-cannot run stands ``<!-- not run: REASON -->``.
+The blocks of a page run one after the other in one folder, in which ``study`` (or ``archive``) is the CT series of a
+small phantom; the model ``phantom-ct`` is the one that ships, made to look at coarser voxels. Before a block that cannot
+run stands ``<!-- not run: REASON -->``.
 """
 
 from __future__ import annotations
@@ -69,8 +69,12 @@ def test_blocks_have_a_language_and_those_not_run_a_reason(page):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUNNING, ids=name_of)
 @pytest.mark.usefixtures("quick_phantom_ct")
-def test_blocks_run(page, study, tmp_path, monkeypatch):
-    shutil.copytree(study, tmp_path / "study")
+def test_blocks_run(page, request, study, tmp_path, monkeypatch):
+    text = page.read_text(encoding="utf-8")
+    shutil.copytree(study, tmp_path / ("archive" if "archive/" in text else "study"))
+    for name in ("Task04_Hippocampus", "patients"):
+        if f"{name}/" in text:
+            shutil.copytree(request.getfixturevalue("labelled") / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     names: dict[str, object] = {"__name__": "__main__"}
