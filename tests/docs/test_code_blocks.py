@@ -1,8 +1,8 @@
 """Every block of Python or shell in the documentation runs, or says why it is not run.
 
 The blocks of a page run one after the other in one folder, in which ``study`` (or ``archive``) is the CT series of a
-small phantom; the model ``phantom-ct`` is the one that ships, made to look at coarser voxels. Before a block that cannot
-run stands ``<!-- not run: REASON -->``.
+small phantom; the model ``phantom-ct`` is the one that ships, made to look at coarser voxels. Before a block that
+cannot run stands ``<!-- not run: REASON -->``.
 """
 
 from __future__ import annotations

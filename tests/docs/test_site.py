@@ -97,3 +97,11 @@ def test_figures_are_drawn(site):
     for name in ("anchors", "levels", "roi-align", "coordinates"):
         assert (site / f"images/concepts/{name}.svg").stat().st_size > 5000
     assert "pipeline" in (site / "images/imports.svg").read_text(encoding="utf-8")
+
+
+def test_every_public_name_is_in_the_reference(site):
+    import medmaskrcnn
+
+    ids = set().union(*(Page(page).ids for page in (site / "reference").glob("*.html")))
+    homes = medmaskrcnn._HOMES
+    assert [name for name, home in homes.items() if f"medmaskrcnn.{home}.{name}" not in ids] == []
