@@ -22,7 +22,7 @@ EXIT_FAILED = 1
 
 EXIT_CODES_HELP = "Exit codes: 0 all right, 1 some case failed or was refused, 2 wrong use."
 
-_QUOTING = ("pydicom", "highdicom", "pynetdicom", "dicomweb_client", "urllib3", "requests")
+_QUOTING = ("pydicom", "highdicom", "pynetdicom", "dicomweb_client", "urllib3", "requests", "retrying")
 """Libraries whose messages quote values of headers, or addresses with a patient's ID in them."""
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
