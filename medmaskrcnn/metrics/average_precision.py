@@ -22,7 +22,7 @@ MAX_DETECTIONS = (1, 10, 100)
 """COCO's limits on detections per case and class."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_AT_ONCE = 4_000_000  # numbers of one array
+_AT_ONCE = 100_000  # numbers of one array: few enough for the cache of a processor
 
 
 def coco_table(
@@ -79,7 +79,7 @@ def average_precision(
         chosen = _chosen(judged, k, max_detections)
         hit = judged.hit[chosen, size_range][:, threshold_indices].T
         error = ~hit & ~judged.ignored[chosen, size_range][:, threshold_indices].T
-        step = max(1, _AT_ONCE // max(1, hit.size))
+        step = max(1, _AT_ONCE // max(1, hit.shape[1]))
         for first in range(0, len(weights), step):
             rows = np.arange(first, min(first + step, len(weights)))
             rows = rows[n_references[rows, k] > 0]
