@@ -20,7 +20,7 @@ _FINEST_BINS = 2.0  # voxels a mask bin beyond which nothing is gained: scans ar
 _MOST_ENLARGED = 2.0  # interpolation adds no detail
 _WHOLE_SCAN = {2: 800_000, 3: 800_000}  # voxels in which a whole slice or scan is liked to fit
 _ISOTROPIC = 1.2  # spacings within this factor count as equal
-_SAME = 0.07  # a target so close to the scans' own spacing is replaced by it: nothing is interpolated
+_SAME = (0.8, 1.07)  # of the scans' own spacing: a target within is replaced by it, and nothing is interpolated
 _ANISOTROPIC = 3.0  # thickness over width of voxels from which slices may be taken one by one
 _FEW_SLICES = 12.0  # of a scan
 _SLICES_OF_AN_OBJECT = 5.0  # fewer give three dimensions nothing to learn
@@ -141,7 +141,7 @@ def _plane_spacing(survey: Survey, dims: int, own: float) -> float:
     steps = np.geomspace(finest, coarsest, 60)
     fitting = [s for s in steps if _scan_voxels(survey, dims, own, float(s)) <= _WHOLE_SCAN[dims]]
     target = float(fitting[0]) if fitting else coarsest
-    return float(f"{own:.4g}") if abs(target / own - 1) < _SAME else float(f"{target:.2g}")
+    return float(f"{own:.4g}") if _SAME[0] < target / own < _SAME[1] else float(f"{target:.2g}")
 
 
 def _scan_voxels(survey: Survey, dims: int, own: float, target: float) -> float:

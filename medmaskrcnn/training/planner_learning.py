@@ -84,9 +84,17 @@ def _favoured(
     sizes, (large, most) = survey.class_sizes(), survey.largest
     name = min(sizes, key=lambda n: float(np.prod(sizes[n])))
     seen = f"a median {name} is {sizes[name].max():.3g} long, a {large} {most.max():.3g}"
-    reasons["augment.favoured"] = f"None: {seen}; or windows hold whole scans, or several make an update."
     reasons["augment.favoured_patch"] = "As the other windows."
-    if grid.dims == 2 or window.batch > 1 or window.whole or sizes[name].max() >= _SMALL * most.max():
+    if window.whole:
+        why = "Windows hold whole scans."
+    elif grid.dims == 2 or window.batch > 1:
+        why = "Several windows make an update and must be of one size."
+    elif sizes[name].max() >= _SMALL * most.max():
+        why = f"Classes are of like size: {seen}."
+    else:
+        why = ""
+    reasons["augment.favoured"] = f"None. {why}"
+    if why:
         return None, None
     reasons["augment.favoured"] = f"Small objects among large ones ({seen}) are shown in half of the windows with one."
     wanted = np.maximum(_AROUND_SMALL * grid_size(grid, survey, name), _LEAST_SMALL)

@@ -19,7 +19,7 @@ Patch = tuple[int, int, int]
 _WHOLE = 1_000_000  # voxels of a scan that is taken whole
 _MOST = 2_000_000  # voxels of a window: larger ones mean fewer updates an hour
 _AROUND = 1.25  # of the largest class's median object
-_PLANE = (192, 512)  # least and most pixels of a window's side in 2D
+_PLANE = (256, 512)  # least and most pixels of a window's side in 2D
 _OBJECTS_ACROSS = 6  # of the largest class, in 2D
 _UPDATE = {2: 262_144, 3: 400_000}  # voxels an update: smaller windows come several at a time
 _MOST_WINDOWS = 16
@@ -31,7 +31,15 @@ _GARBLED_DEPTH = 2  # slices of a map: bf16 gradients on the CPU are garbage the
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """Window, windows an update, and largest tile; D, H, W in voxels of the network."""
+    """What training draws and inference walks with; D, H, W in voxels of the network.
+
+    Attributes:
+        model: The network that was chosen.
+        patch: Window of training.
+        batch: Windows an update.
+        tile: Largest tile of inference.
+        whole: Whether the window holds a median scan.
+    """
 
     model: ModelSettings
     patch: Patch
