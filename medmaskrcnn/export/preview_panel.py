@@ -172,11 +172,11 @@ def _paint(image: Image.Image, section: Section, across: float, down: float) -> 
     padded = Image.fromarray(np.pad(section.mask, _PAD).astype(np.uint8) * 255)
     left, right = _pixels(section.column - _PAD, section.column + section.mask.shape[1] + _PAD, across, image.width)
     top, bottom = _pixels(section.row - _PAD, section.row + section.mask.shape[0] + _PAD, down, image.height)
-    source = (
-        left / across - section.column + _PAD,
-        top / down - section.row + _PAD,
-        right / across - section.column + _PAD,
-        bottom / down - section.row + _PAD,
+    source = (  # within the mask: rounding may put an edge beyond it, which Pillow refuses
+        max(0.0, left / across - section.column + _PAD),
+        max(0.0, top / down - section.row + _PAD),
+        min(float(padded.width), right / across - section.column + _PAD),
+        min(float(padded.height), bottom / down - section.row + _PAD),
     )
     soft = padded.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source)
     level = min(127, int(np.asarray(soft).max()) // 2)  # a voxel smaller than a pixel must not vanish

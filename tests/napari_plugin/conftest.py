@@ -57,12 +57,12 @@ def make_result() -> Callable[..., tuple[Volume, CaseResult]]:
 
 @pytest.fixture(scope="session")
 def small_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole trunk of 5 mm slices as DICOM, one file a slice."""
+    """The upper belly in slices of 5 mm, as DICOM, one file a slice."""
     from medmaskrcnn_datasets.dicom_series import write_dicom_series
     from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
     folder = tmp_path_factory.mktemp("study") / "ct"
-    settings = PhantomSettings(seed=1, shape=(36, 110, 110), spacing_mm=(5.0, 2.9, 2.9))
+    settings = PhantomSettings(seed=1, shape=(22, 110, 110), spacing_mm=(5.0, 2.9, 2.9), offset_mm=(0.0, 0.0, -45.0))
     write_dicom_series(make_phantom(settings), folder)
     return folder
 

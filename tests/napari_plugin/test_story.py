@@ -214,7 +214,7 @@ def outline(panel, key: int) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def overlap(one, other) -> float:
     """Intersection over union of two items."""
-    whole = np.zeros((2, 36, 110, 110), bool)
+    whole = np.zeros((2, 22, 110, 110), bool)
     for place, item in zip(whole, (one, other), strict=True):
         place[item.window] = item.mask
     return float((whole[0] & whole[1]).sum() / (whole[0] | whole[1]).sum())
