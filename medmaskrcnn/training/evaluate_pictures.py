@@ -92,13 +92,18 @@ def _outlines(
         masks=(*sides[0].masks, *sides[1].masks),
     )
     few = len(objects) <= _FEW
-    missed = [f"missed: {one.class_name}" if one.outcome == "missed" else "" for _, one in true]
-    return together, missed + [_words(one, few) for _, one in found]
+    named = few or len({one.class_name for one in objects}) > 1
+    missed = [_words(one, few, named) if one.outcome == "missed" else "" for _, one in true]
+    return together, missed + [_words(one, few, named) for _, one in found]
 
 
-def _words(one: ObjectFigures, few: bool) -> str:
+def _words(one: ObjectFigures, few: bool, named: bool) -> str:
+    """What is written beside an object: nothing beside one of many that were found; its class where that tells more."""
+    name = f" {one.class_name}" if named else ""
+    if one.outcome == "missed":
+        return f"missed{name}"
     if one.outcome == "false positive":
-        return f"false: {one.class_name} {one.score:.2f}"
+        return f"false{name} {one.score:.2f}"
     return f"{one.class_name}, Dice {one.dice:.2f}" if few else ""
 
 
