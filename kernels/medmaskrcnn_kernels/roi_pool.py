@@ -97,7 +97,8 @@ def _largest(values: Tensor, source: Tensor, low: Tensor, high: Tensor) -> Tenso
 
 def bin_edges(low: float, high: float, bins: int, size: int) -> list[tuple[int, int]]:
     """Half-open cell range of each bin along one axis, clipped to the map."""
-    begin, end = _edges(*torch.tensor([[low], [high]], dtype=torch.float64), bins, size)
+    ends = torch.tensor([[low], [high]], dtype=torch.float64)
+    begin, end = _edges(ends[0], ends[1], bins, size)
     return list(zip(begin[0].tolist(), end[0].tolist(), strict=True))
 
 

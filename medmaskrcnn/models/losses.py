@@ -7,7 +7,7 @@ terms.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ _FULL_BYTE = 255.0
 _SMOOTH_L1_BETA = 1.0 / 9  # where the loss turns from square to linear (Detectron's constant)
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True)
+class Term:
     """One term of the loss.
 
     Attributes:
