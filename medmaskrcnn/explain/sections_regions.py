@@ -55,7 +55,7 @@ def align_section(scene: Scene, stage: Stage) -> Section:
         "value. RoIAlign (Mask R-CNN) rounds nothing: it interpolates between cells at regular points and takes "
         "their mean. For a class that hardly matters; for the outline of a small tumour it does."
     )
-    return Section("align", "What is read of a region", text + figures(*parts, each="18rem"), chips(stage))
+    return Section("align", "What is read of a region", text + figures(*parts, each="26rem"), chips(stage))
 
 
 def mask_section(scene: Scene, stage: Stage) -> Section:

@@ -102,6 +102,7 @@ def differences(walk: Walk, settings: ModelSettings) -> tuple[Difference, ...]:
     """The shapes that articles teach for 800 x 800, beside this network's, and the reason for each difference."""
     roi, rpn, channels = settings.roi, settings.rpn, settings.backbone.fpn_channels
     cells = [len(level) for level in walk.anchors]
+    added = " + ".join(f"{n:,}" for n in cells)
     per_cell = len(settings.anchors.ratios)
     third = "" if walk.dims == 2 else " The third axis has a stride of its own, since slices are thick."
     return (
@@ -116,7 +117,7 @@ def differences(walk: Walk, settings: ModelSettings) -> tuple[Difference, ...]:
         Difference(
             "Anchors",
             "9 a cell (3 sizes, 3 shapes): 22,500",
-            f"{per_cell} a cell (1 size a level, {per_cell} shapes): {' + '.join(map(str, cells))} = {sum(cells):,}",
+            f"{per_cell} a cell (1 size a level, {per_cell} shapes): {added} = {sum(cells):,}",
             "The sizes are spread over the levels: each level has one, so a cell needs the shapes only.",
         ),
         Difference(

@@ -159,7 +159,7 @@ def _lead(scene: Scene, window: Window) -> str:
         score = float(found.scores[scene.focus.detection])
         followed = f" The pictures follow the {escape(scene.class_name(label))} with a score of {score:.2f}."
     walk = f"This page follows one {what} through the network, step by step, as it was recorded."
-    return f"{walk} Found: {result}.{followed}"
+    return f"{walk} Found in it, before anything is joined or counted: {result}.{followed}"
 
 
 def _glance(lines: tuple[Stage, ...]) -> str:
