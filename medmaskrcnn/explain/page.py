@@ -22,8 +22,8 @@ _STYLE = """
 html { scroll-padding-top: 3.5rem }
 body { margin: 0 auto; padding: 0 1.25rem 4rem; max-width: 74rem; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, sans-serif; overflow-wrap: break-word }
-.stamp { max-width: none; margin: 0 -1.25rem; padding: .5rem 1.25rem; background: #7a4b00; color: #fff; font-weight: 600;
-  font-size: .9rem; position: sticky; top: 0; z-index: 1 }
+.stamp { max-width: none; margin: 0 -1.25rem; padding: .5rem 1.25rem; background: #7a4b00; color: #fff;
+  font-weight: 600; font-size: .9rem; position: sticky; top: 0; z-index: 1 }
 .alarm { background: #b3151b; position: static }
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 1.5rem 0 .3rem }
 h2 { font-size: 1.3rem; margin: 3.2rem 0 .5rem; padding-top: .6rem; border-top: 1px solid var(--line) }
