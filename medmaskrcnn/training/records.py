@@ -60,11 +60,11 @@ class Records:
             axes[0].plot(steps, values, label=name, linewidth=2 if name == "total" else 1)
         axes[0].set(yscale="log", ylabel=f"loss (mean of {_SMOOTHED} steps)")
         for name in scores[0] if scores else ():
-            if name.startswith(("mask", "box")):
+            if name.startswith(("mask", "box", "dice")):
                 points = [(row["step"], row[name]) for row in scores if name in row]
                 axes[1].plot(*zip(*points, strict=True), marker="o", label=name)
         if scores:
-            axes[1].set(ylim=(0, 1), ylabel="validation, average precision")
+            axes[1].set(ylim=(0, 1), ylabel="validation")
         for axis in axes:
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small", ncols=2)

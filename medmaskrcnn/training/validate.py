@@ -1,4 +1,4 @@
-"""Validation during training: segment the validation cases with the network as it is, and score what comes out."""
+"""Validation during training: the network as it is, evaluated on the validation cases."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from medmaskrcnn.export.preview import draw_preview
-from medmaskrcnn.metrics.average_precision import average_precision
-from medmaskrcnn.metrics.judging import judge
-from medmaskrcnn.metrics.pairing import Kind, PairedCase, pair_case
-from medmaskrcnn.metrics.sizes import size_ranges_for
-from medmaskrcnn.pipeline import LoadedModel, segment
-from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.training.labels import read_case, to_instances
+from medmaskrcnn.metrics.bootstrap import Estimate
+from medmaskrcnn.metrics.summary import MetricSettings
+from medmaskrcnn.pipeline import LoadedModel
+from medmaskrcnn.training.evaluate import evaluate
 from medmaskrcnn.training.manifest import Manifest, ManifestCase
 
-_IOUS = (0.1, 0.5, 0.75)
+_QUICK = MetricSettings(surfaces=False, replicates=0)
+_PICTURES = 4  # of the worst cases
 
 
 @dataclass(frozen=True)
@@ -27,10 +22,10 @@ class Validation:
 
     Attributes:
         step: Updates done.
-        scores: ``mask_ap10``, ``mask_ap50``, ``mask_ap75`` and ``box_ap50``: COCO's average precision at one IoU, mean
-            over classes; what is undefined (no object) is left out.
+        scores: ``mask_ap10``, ``mask_ap50``, ``mask_ap75``, ``box_ap50`` (COCO's average precision at one IoU) and
+            ``dice`` of what was found, mean over classes; what is undefined is left out.
         per_class: Mask AP at IoU 0.5 by class name.
-        pictures: Files with results drawn on the scans.
+        pictures: Files with the worst cases drawn, prediction and reference.
     """
 
     step: int
@@ -40,13 +35,13 @@ class Validation:
 
     @property
     def score(self) -> float | None:
-        """By which the best model is chosen: mask AP, mean of IoU 0.5 and 0.75; boxes where there are no masks."""
+        """By which the best model is chosen: mask AP, mean of IoU 0.5 and 0.75."""
         found = [self.scores[name] for name in ("mask_ap50", "mask_ap75") if name in self.scores]
-        return sum(found) / len(found) if found else self.scores.get("box_ap50")
+        return sum(found) / len(found) if found else None
 
 
 def validate(
-    loaded: LoadedModel, manifest: Manifest, cases: Sequence[ManifestCase], *, step: int, pictures: Path, most: int = 4
+    loaded: LoadedModel, manifest: Manifest, cases: Sequence[ManifestCase], *, step: int, pictures: Path
 ) -> Validation:
     """Segment and score cases.
 
@@ -55,38 +50,29 @@ def validate(
         manifest: The manifest.
         cases: The validation cases.
         step: Updates done.
-        pictures: Folder, which must exist, for pictures of the first ``most`` cases.
-        most: See there.
+        pictures: Folder, which must exist, for pictures of the worst cases.
+
+    Raises:
+        MedMaskRCNNError: if none of the cases could be evaluated.
     """
-    names = loaded.settings.model.class_names
-    pairs: dict[Kind, list[PairedCase]] = {"mask": [], "box": []}
+    found = evaluate(
+        loaded,
+        manifest,
+        cases=[case.id for case in cases],
+        settings=_QUICK,
+        pictures=_PICTURES,
+        allow_out_of_domain=True,
+    )
     drawn = []
-    for number, case in enumerate(cases):
-        scan = read_case(manifest, case)
-        result = segment(scan.volume, loaded, allow_out_of_domain=True)
-        reference = to_instances(scan, names)
-        for kind, judged in pairs.items():
-            judged.append(pair_case(result.candidates, reference, class_names=names, kind=kind, patient=case.patient))
-        if number < most:
-            drawn.append(pictures / f"{case.id}_{step:06d}.png")
-            draw_preview(result, scan.volume).save(drawn[-1])
-    by_mask, by_box = _precision(pairs["mask"], names), _precision(pairs["box"], names)
-    scores = {f"mask_ap{round(100 * iou)}": value for iou, value in zip(_IOUS, _means(by_mask), strict=True)}
-    scores["box_ap50"] = _means(by_box)[_IOUS.index(0.5)]
-    per_class = {name: float(value) for name, value in zip(names, by_mask[:, _IOUS.index(0.5)], strict=True)}
+    for name, picture in found.pictures.items():
+        drawn.append(pictures / f"{step:06d}_{name}.png")
+        picture.save(drawn[-1])
+    table = found.overall
+    scores = {f"mask_{name}": table.mask[name] for name in ("ap10", "ap50", "ap75")}
+    scores |= {"box_ap50": table.box["ap50"], "dice": table.outline["dice"]}
+    per_class = {name: figures.mask["ap50"] for name, figures in found.classes.items()}
     return Validation(step, _defined(scores), _defined(per_class), tuple(drawn))
 
 
-def _precision(pairs: Sequence[PairedCase], names: Sequence[str]) -> FloatArray:
-    """``(K, T)`` average precision, NaN where a class has no object."""
-    judged = judge(pairs, names, ranges=size_ranges_for([pair.grid for pair in pairs]), thresholds=_IOUS)
-    return average_precision(judged, np.ones((1, len(pairs))), threshold_indices=range(len(_IOUS)))[:, :, 0]
-
-
-def _means(table: FloatArray) -> list[float]:
-    known = [column[~np.isnan(column)] for column in table.T]
-    return [float(np.mean(column)) if len(column) else float("nan") for column in known]
-
-
-def _defined(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if not np.isnan(value)}
+def _defined(estimates: dict[str, Estimate]) -> dict[str, float]:
+    return {name: one.value for name, one in estimates.items() if one.value is not None}
