@@ -153,6 +153,8 @@ def _search(
 
         def starting(number: int, candidate: Plan) -> None:
             display.settings = candidate.train if steps is None else candidate.train.model_copy(update={"steps": steps})
+            display.losses.clear()  # of the training before
+            display.seconds = 0.0
             tell("note", f"trial {number} begins")
 
         def ended(trial: Trial) -> None:
@@ -166,7 +168,11 @@ def _search(
             searched,
             objective,
             out,
-            conditions={"data": manifest.name, "steps": str(steps), **{k: str(v) for k, v in options.items()}},
+            conditions={
+                "data": manifest.name,
+                "steps": str(steps),
+                **{k: str(options[k]) for k in ("splits", "fold", "start_from")},
+            },
             starting=starting if shown else lambda number, candidate: None,
             tell=ended if shown else lambda trial: None,
             **how,

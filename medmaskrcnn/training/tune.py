@@ -34,6 +34,7 @@ STUDY, TABLE, PLOT, BEST, TRIALS = "study.db", "trials.csv", "trials.png", "best
 
 _NAME = "plan"  # of the one study in the file
 _ENDED, _FOLDER, _BROKEN = "ended", "folder", "broken"  # what is kept with a trial
+_QUEUED = "queued"  # kept with the study: its grid is
 _DRAW_SECONDS = 60.0  # between plots
 _MOST_INTERRUPTIONS = 3  # of one trial: a fourth start would likely end the same way (memory)
 
@@ -142,9 +143,11 @@ def _open(optuna: Any, folder: Path, known: Mapping[str, str], method: Method, s
 def _take_up(optuna: Any, study: Any, method: Method, space: SearchSpace) -> None:
     """Queue again what was under way when the search was broken off, and at first all points of a grid."""
     states = optuna.trial.TrialState
-    if method == "grid" and not study.trials:
+    if method == "grid" and not study.user_attrs.get(_QUEUED, False):
+        begun = bool(study.trials)
         for values in space.grid():
-            study.enqueue_trial(_encoded(space, values))
+            study.enqueue_trial(_encoded(space, values), skip_if_exists=begun)
+        study.set_user_attr(_QUEUED, True)
     for one in study.get_trials(states=(states.RUNNING,)):
         about = one.user_attrs
         if _ENDED not in about:
@@ -171,9 +174,9 @@ def _one_trial(
     values = _suggested(trial, space)
     name = trial.user_attrs.get(_FOLDER, f"{TRIALS}/{trial.number:04d}")
     trial.set_user_attr(_FOLDER, name)
+    broken = trial.user_attrs.get(_BROKEN, 0)
     started, score, error = time.monotonic(), None, ""
     try:
-        broken = trial.user_attrs.get(_BROKEN, 0)
         if broken >= _MOST_INTERRUPTIONS:
             raise MedMaskRCNNError(f"broken off {broken} times; was memory short?")
         candidate = changed_plan(plan, values)
@@ -181,6 +184,9 @@ def _one_trial(
         score = float(objective(candidate, make_folder(folder / name)))
         if not isfinite(score):
             raise MedMaskRCNNError(f"the score is {score}")
+    except KeyboardInterrupt:
+        trial.set_user_attr(_BROKEN, broken - 1)  # the user may stop and go on as often as they like
+        raise
     except Exception as failure:  # whatever it is: it is told, and the other trials are not lost
         log.warning("trial %d failed", trial.number, exc_info=failure)
         score, error = None, " ".join(f"{type(failure).__name__}: {failure}".split())

@@ -25,7 +25,7 @@ from medmaskrcnn.config import Settings
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.training.plan import Plan
 
-_LARGEST_GRID = 10_000
+_LARGEST_GRID = 1_000
 
 
 class Choices(Settings):
@@ -114,7 +114,7 @@ class SearchSpace(RootModel[dict[str, Dimension]]):
         """Every combination of every path's values.
 
         Raises:
-            ReadError: if there are more than 10,000.
+            ReadError: if there are more than 1,000.
         """
         axes = {path: dimension.grid() for path, dimension in self.root.items()}
         size = int(np.prod([len(axis) for axis in axes.values()], dtype=object))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -174,20 +175,43 @@ def test_killed_and_taken_up_again(tmp_path: Path, method: str) -> None:
         assert sorted(float(row["score"]) for row in rows) == [10.0 * k for k in range(9)]
 
 
-def test_a_trial_that_is_always_broken_off_is_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ending", "starts_again"), [(SystemExit, 3), (KeyboardInterrupt, 6)])
+def test_a_trial_that_always_ends_the_process_is_given_up(
+    tmp_path: Path, ending: type[BaseException], starts_again: int
+) -> None:
+    """Unless it was the user who stopped it."""
     starts: list[Path] = []
 
-    def killed(plan: Plan, folder: Path) -> float:
+    def ended(plan: Plan, folder: Path) -> float:
         starts.append(folder)
-        raise KeyboardInterrupt  # passes through, as a kill would end the process
+        raise ending  # passes through, as a kill would end the process
 
     space = SearchSpace.model_validate({ROTATE: [0]})
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            search(PLAN, space, killed, tmp_path, trials=1, method="grid")
-    result = search(PLAN, space, killed, tmp_path, trials=1, method="grid")
-    assert len(starts) == 3 and len(set(starts)) == 1
-    assert [trial.error for trial in result.trials] == ["MedMaskRCNNError: broken off 3 times; was memory short?"]
+    for _ in range(starts_again):
+        with pytest.raises(ending):
+            search(PLAN, space, ended, tmp_path, trials=1, method="grid")
+    assert len(starts) == starts_again and len(set(starts)) == 1
+    result = search(PLAN, space, ended if ending is SystemExit else hill, tmp_path, trials=1, method="grid")
+    assert len(starts) == starts_again and len(result.trials) == 1
+    given_up = "MedMaskRCNNError: broken off 3 times; was memory short?"
+    assert result.trials[0].error == (given_up if ending is SystemExit else "")
+
+
+def test_a_grid_that_was_half_queued_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna = pytest.importorskip("optuna")
+    queue = optuna.Study.enqueue_trial
+
+    def dies_at_the_third(study: Any, *arguments: Any, **options: Any) -> None:
+        if len(study.trials) == 2:
+            raise SystemExit
+        queue(study, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "enqueue_trial", dies_at_the_third)
+        with pytest.raises(SystemExit):
+            search(PLAN, WITH_LISTS, hill, tmp_path, trials=9, method="grid")
+    result = search(PLAN, WITH_LISTS, hill, tmp_path, trials=9, method="grid")
+    assert len({str(trial.values) for trial in result.trials}) == len(result.trials) == 4
 
 
 def test_without_optuna_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
