@@ -63,8 +63,8 @@ class ResultCanvas:
 
     clicked = Signal(int, bool)
     """Emitted with the key of an instance that was clicked, and whether it is to be added to the selection."""
-    crowded = Signal()
-    """Emitted when instances wait for :meth:`make_room`."""
+    unsettled = Signal()
+    """Emitted when there is something for :meth:`settle` to do."""
 
     def __init__(self, viewer: ViewerModel, session: Session) -> None:
         self.viewer, self.session = viewer, session
@@ -84,7 +84,7 @@ class ResultCanvas:
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.mouse_drag_callbacks.append(self._on_press)
         self.draw()
-        self.make_room()
+        self.settle()
 
     def close(self, *, remove_layers: bool = True) -> None:
         """Let go of session and viewer; the layers go too unless they are to stay as they are."""
@@ -103,7 +103,7 @@ class ResultCanvas:
     def draw(self) -> None:
         """Paint what came, erase what went.
 
-        What has no room on the layers there are waits for :meth:`make_room`: napari needs a tenth of a second and more
+        What has no room on the layers there are waits for :meth:`settle`: napari needs a tenth of a second and more
         for a new layer, and a slider must not wait for that.
         """
         wanted = self.session.keys_shown()
@@ -126,11 +126,13 @@ class ResultCanvas:
         for one in {id(one): one for one in touched}.values():
             one.layer.refresh(extent=False)
         self.boxes.draw()
-        if self.waiting:
-            self.crowded.emit()
+        if self.waiting or self._spare():
+            self.unsettled.emit()
 
-    def make_room(self) -> None:
-        """Add the layers that waiting instances need, and paint them."""
+    def settle(self) -> None:
+        """Add the layers that waiting instances need, paint them, and remove further layers that became empty."""
+        for one in self._spare():
+            self.viewer.layers.remove(one.layer)
         fresh: list[ClassLayer] = []
         for item in self.waiting:
             if self.session.items.get(item.key) is not item or item.key in self._drawn:
@@ -145,6 +147,11 @@ class ResultCanvas:
         self.waiting = []
         order = list(self.session.class_names)
         self._insert(sorted(fresh, key=lambda one: order.index(one.class_name)))
+
+    def _spare(self) -> list[ClassLayer]:
+        """Further layers of a class with nothing on them."""
+        first = {one.class_name: one for one in reversed(self._layers)}
+        return [one for one in self._layers if not one.windows and one is not first[one.class_name]]
 
     def select(self, keys: Sequence[int]) -> None:
         """Mark instances as selected; napari's brush then paints the last one, on its layer."""
@@ -185,7 +192,7 @@ class ResultCanvas:
 
     def _on_edited(self, keys: set[int]) -> None:
         self.draw()
-        self.make_room()
+        self.settle()
         for one in self._layers:
             self._describe(one)
 

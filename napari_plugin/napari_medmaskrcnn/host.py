@@ -46,10 +46,10 @@ class Host(QObject):
         """The model that boxes are outlined with: the one that was run last."""
         self.device = "auto"
         self.allow_out_of_domain = False
-        self._room = QTimer(self)
-        self._room.setSingleShot(True)
-        self._room.setInterval(_REST_MS)
-        self._room.timeout.connect(self._make_room)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_REST_MS)
+        self._rest.timeout.connect(self._settle)
 
     def say(self, text: str, kind: str = "") -> None:
         """Tell the user something."""
@@ -61,7 +61,7 @@ class Host(QObject):
         self.session = Session(volume, result)
         self.canvas = ResultCanvas(self.viewer, self.session)
         self.canvas.clicked.connect(self._on_clicked)
-        self.canvas.crowded.connect(self._room.start)
+        self.canvas.unsettled.connect(self._rest.start)
         self.session.edited.connect(self._forget_gone)
         self.session_changed.emit()
 
@@ -146,10 +146,10 @@ class Host(QObject):
                 high[stored] = low[stored] + 1
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
-    def _make_room(self) -> None:
-        """Once the slider rests: layers for what had no room."""
+    def _settle(self) -> None:
+        """Once the slider rests: layers come and go."""
         if self.canvas is not None:
-            self.canvas.make_room()
+            self.canvas.settle()
 
     def _on_clicked(self, key: int, more: bool) -> None:
         if not more:

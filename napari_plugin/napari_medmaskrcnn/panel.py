@@ -89,7 +89,7 @@ class MedMaskPanel(QWidget):
 
     def _hint(self) -> tuple[QLabel, QPushButton]:
         """What to do, until the user has seen it once."""
-        settings = QSettings("medmaskrcnn", "napari")
+        settings = QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "medmaskrcnn", "napari")
         label = named(QLabel(HINT), "first steps", "How to begin")
         label.setWordWrap(True)
         label.setContentsMargins(8, 8, 8, 0)

@@ -100,7 +100,6 @@ def open_panel(make_napari_viewer: Any, tmp_path: Path, qtbot: Any) -> Iterator[
 
     from napari_medmaskrcnn.panel import MedMaskPanel
 
-    QSettings.setDefaultFormat(QSettings.Format.IniFormat)
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
     panels = []
 

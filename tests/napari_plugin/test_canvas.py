@@ -70,12 +70,12 @@ def test_a_layer_for_what_has_no_room_waits_until_it_is_asked_for(make_napari_vi
     viewer = make_napari_viewer()
     session = Session(*make_result(BLOCKS, SHAPE, 0.75))
     canvas = ResultCanvas(viewer, session)
-    crowded = []
-    canvas.crowded.connect(lambda: crowded.append(1))
+    unsettled = []
+    canvas.unsettled.connect(lambda: unsettled.append(1))
     assert names(viewer) == ["liver", "tumour", "boxes"]
     session.set_threshold(0.5)
-    assert names(viewer) == ["liver", "tumour", "boxes"] and crowded == [1]
-    canvas.make_room()
+    assert names(viewer) == ["liver", "tumour", "boxes"] and unsettled == [1]
+    canvas.settle()
     assert names(viewer) == ["liver", "tumour", "tumour (overlapping 2)", "boxes"]
     assert np.count_nonzero(viewer.layers["tumour (overlapping 2)"].data) == 32
     canvas.close()
@@ -138,7 +138,7 @@ def test_a_layer_that_the_user_removes_hides_its_instances(drawn):
     viewer.layers.remove(viewer.layers["liver"])
     assert session.hidden == {1} and session.keys_in() == [1, 2, 3]
     session.set_hidden([1], hidden=False)
-    canvas.make_room()
+    canvas.settle()
     assert "liver" in names(viewer)
 
 
@@ -200,3 +200,16 @@ def test_a_picture_is_drawn_flat(make_napari_viewer, make_result):
     assert len(viewer.layers["boxes"].data) == 1
     canvas.fly_to(1)
     canvas.close()
+
+
+def test_further_layers_go_when_nothing_is_left_on_them(drawn):
+    viewer, session, canvas = drawn
+    session.set_threshold(0.75)
+    canvas.settle()
+    assert names(viewer) == ["liver", "tumour", "boxes"] and session.hidden == set()
+    session.set_threshold(0.5)
+    canvas.settle()
+    assert names(viewer) == ["liver", "tumour", "tumour (overlapping 2)", "boxes"]
+    session.set_threshold(1.0)
+    canvas.settle()
+    assert names(viewer) == ["liver", "tumour", "boxes"]  # a class keeps its first layer

@@ -116,7 +116,7 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     for _ in range(40):
         qtbot.keyClick(slider, Qt.Key.Key_Left)
     assert session.threshold == pytest.approx(0.1) and len(session.keys_in()) > found
-    panel.host.canvas.make_room()
+    panel.host.canvas.settle()
     artifact(viewer, "4-threshold")
     slider.setValue(50)
     assert len(session.keys_in()) == found
