@@ -54,12 +54,9 @@ def box_intersections(first: NDArray[np.floating], second: NDArray[np.floating])
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or first.shape[1] % 2:
         raise ValueError(f"boxes must have shapes (N, 2S) and (M, 2S), got {first.shape} and {second.shape}")
     a, b, dims = first.astype(np.float64), second.astype(np.float64), first.shape[1] // 2
-    shared = np.ones((len(a), len(b)))
-    for axis in range(dims):
-        low = np.maximum.outer(a[:, axis], b[:, axis])
-        high = np.minimum.outer(a[:, dims + axis], b[:, dims + axis])
-        shared *= np.maximum(high - low, 0)
-    return shared
+    low = np.maximum(a[:, None, :dims], b[:, :dims])
+    high = np.minimum(a[:, None, dims:], b[:, dims:])
+    return np.asarray(np.maximum(high - low, 0).prod(axis=2))
 
 
 def box_volumes(boxes: NDArray[np.floating]) -> FloatArray:

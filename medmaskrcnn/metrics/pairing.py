@@ -83,13 +83,16 @@ def pair_case(
         raise ValueError(f"crowd and ignored need one entry for each of {len(reference)} references")
     labels, true_labels = _labels(predicted, class_names), _labels(reference, class_names)
     one_class = (labels[:, None] == true_labels) & (labels[:, None] >= 0)
-    sizes, true_voxels = voxel_counts(predicted), voxel_counts(reference).astype(np.float64)
+    true_voxels = voxel_counts(reference).astype(np.float64)
     order = np.argsort(-predicted.scores.astype(np.float64), kind="stable")
-    mine, true = order[(labels[order] >= 0) & (sizes[order] > 0)], np.flatnonzero(true_labels >= 0)
+    mine, true = (
+        order[(labels >= 0)[order] & predicted.mask_shapes[order, 0].astype(np.bool_)],
+        np.flatnonzero(true_labels >= 0),
+    )
     if predicted.grid.shape != reference.grid.shape:
         raise ValueError(f"instances must lie on one grid, got {predicted.grid.shape} and {reference.grid.shape}")
     if kind == "mask":
-        n_voxels, true_sizes = sizes.astype(np.float64), true_voxels
+        n_voxels, true_sizes = voxel_counts(predicted).astype(np.float64), true_voxels
         shared = shared_voxel_counts(predicted, reference, wanted=one_class).astype(np.float64)
     else:
         n_voxels, true_sizes = box_volumes(predicted.boxes), box_volumes(reference.boxes)
