@@ -3,8 +3,7 @@
     python benchmarks/ablations.py DATA runs/ablations --steps 1500
 
 DATA holds ``nuclei/`` and ``Task04_Hippocampus/``. Each row is the plan that ships for its data with a few values
-changed, trained on the other cases for the same number of steps
-from the same seed, and scored on the test cases:
+changed, trained for the same number of steps from the same seed on all but the test cases, and scored on those:
 
 - RoIAlign or RoIPool on a map of stride 16 (``c4``) and of stride 32 (``c5``): mask AP75;
 - one stride-16 map (``c4``, masks of 14 x 14) or a pyramid;
