@@ -259,7 +259,7 @@ class LocalCrew:
         active = [case for case in worker.in_hand.values() if case.stage != "waits"]
         for case in active:
             if limits.seconds is not None and case.active_s() > limits.seconds:
-                return case.task.id, f"took longer than the {limits.seconds:g} s allowed (while it was: {case.stage})"
+                return case.task.id, f"took longer than the {limits.seconds:g} s allowed, at the step: {case.stage}"
         if limits.memory_mb is None or not active:
             return None
         used = resident_mb(worker.process.pid) or 0.0
