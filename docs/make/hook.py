@@ -14,6 +14,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # the folder holds scripts, it is no package
 
+import ablations
 import commands
 import figures
 import imports
@@ -22,7 +23,9 @@ import model_cards
 
 def generated() -> dict[str, str | bytes]:
     """Everything that is made from the code, by its path on the site."""
-    made: dict[str, str | bytes] = {module.TARGET: module.text() for module in (model_cards, commands, imports)}
+    made: dict[str, str | bytes] = {
+        module.TARGET: module.text() for module in (model_cards, commands, imports, ablations)
+    }
     made[imports.PICTURE] = imports.picture()
     return made | figures.drawings()
 
