@@ -187,6 +187,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("numpy", "faster-coco-eval")},
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[1], 1),
     }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

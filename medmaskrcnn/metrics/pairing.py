@@ -85,10 +85,8 @@ def pair_case(
     one_class = (labels[:, None] == true_labels) & (labels[:, None] >= 0)
     true_voxels = voxel_counts(reference).astype(np.float64)
     order = np.argsort(-predicted.scores.astype(np.float64), kind="stable")
-    mine, true = (
-        order[(labels >= 0)[order] & predicted.mask_shapes[order, 0].astype(np.bool_)],
-        np.flatnonzero(true_labels >= 0),
-    )
+    reported = (labels >= 0) & (predicted.mask_shapes[:, 0] > 0)
+    mine, true = order[reported[order]], np.flatnonzero(true_labels >= 0)
     if predicted.grid.shape != reference.grid.shape:
         raise ValueError(f"instances must lie on one grid, got {predicted.grid.shape} and {reference.grid.shape}")
     if kind == "mask":
