@@ -45,7 +45,7 @@ print(memory("VmHWM") - before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc to measure memory")
-@pytest.mark.parametrize(("name", "side", "count"), [("sarcoma-mr", 64, 2), ("nuclei", 192, 12)])
+@pytest.mark.parametrize(("name", "side", "count"), [("sarcoma-mr", 48, 2), ("nuclei", 192, 12)])
 def test_the_estimate_is_near_the_peak_of_a_step(name: str, side: int, count: int) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _STEP, name, str(side), str(count)], capture_output=True, text=True, timeout=240
@@ -73,8 +73,9 @@ def test_more_of_anything_takes_more_memory() -> None:
 
     assert takes(patch=(64, 96, 112)) > takes() < takes(objects=2)
     assert takes(batch=2) - takes() == pytest.approx(takes(batch=3) - takes(batch=2)), "each window costs as much"
-    slowest = model.model_copy(update={"backbone": model.backbone.model_copy(update={"name": "resnet50"})})
-    assert step_memory(slowest, (64, 96, 96), batch=1, objects=1, parameters=parameters) > 2 * takes()
+    deep = model.model_copy(update={"backbone": model.backbone.model_copy(update={"name": "resnet50"})})
+    of_deep = step_memory(deep, (64, 96, 96), batch=1, objects=1, parameters=parameters)
+    assert of_deep - PROGRAM > 3 * (takes() - PROGRAM)
 
 
 def test_the_machines_memory_is_a_share_of_what_there_is() -> None:
