@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,15 +33,28 @@ _STEM_MAPS = 4  # convolution, normalisation, activation, pooling
 _BLOCK_MAPS = 8  # of a residual block with its shortcut
 _FPN_MAPS = 6  # lateral, sum, output; the RPN's hidden map, its activation, both in fp32
 _BYTES_DENSE, _BYTES_REGIONS = 3.0, 4.0  # between bf16 and fp32 of the norms; fp32
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _SHARE_OF_MACHINE = 0.5  # the rest is for prepared scans, workers and whatever else runs
 _SHARE_OF_DEVICE = 0.8
+_WHERE_UNKNOWN = 8 * GIB  # Windows does not tell
 
 
 def memory_of_machine() -> float:
     """Bytes a training may use by default: of the GPU where there is one, else half of the machine's."""
     if torch.cuda.is_available():
         return _SHARE_OF_DEVICE * torch.cuda.get_device_properties(0).total_memory
-    return _SHARE_OF_MACHINE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not hasattr(os, "sysconf"):
+        return _WHERE_UNKNOWN
+    machine = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return _SHARE_OF_MACHINE * min(machine, _container_limit())
+
+
+def _container_limit() -> float:
+    """Bytes that the container or job may take, which may be less than the machine has."""
+    try:
+        return float(_CGROUP_LIMIT.read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return float("inf")
 
 
 @lru_cache(maxsize=64)

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from medmaskrcnn.models.build import build_model
+from medmaskrcnn.training import planner_memory
 from medmaskrcnn.training.plan import read_plan
 from medmaskrcnn.training.planner_memory import GIB, PROGRAM, count_parameters, memory_of_machine, step_memory
 
@@ -19,6 +21,7 @@ import re, sys, torch
 from pathlib import Path
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import Targets
+from medmaskrcnn.training import planner_memory
 from medmaskrcnn.training.plan import read_plan
 
 def memory(key):
@@ -78,5 +81,13 @@ def test_more_of_anything_takes_more_memory() -> None:
     assert of_deep - PROGRAM > 3 * (takes() - PROGRAM)
 
 
-def test_the_machines_memory_is_a_share_of_what_there_is() -> None:
-    assert 0.25 * GIB < memory_of_machine() < 10_000 * GIB
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU's memory counts where there is one")
+def test_half_of_the_memory_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(planner_memory, "_CGROUP_LIMIT", limit)
+    machine = memory_of_machine()
+    assert 0.25 * GIB < machine < 10_000 * GIB
+    limit.write_text("max\n")
+    assert memory_of_machine() == machine
+    limit.write_text("200000000\n")
+    assert memory_of_machine() == 1e8
