@@ -188,7 +188,8 @@ class ResultCanvas:
         for axis, at in enumerate(world):
             dims.set_point(axis + offset, at)
         shown = [world[axis - offset] for axis in dims.displayed if axis >= offset]
-        self.viewer.camera.center = (0.0, *shown) if len(shown) == 2 else tuple(shown)
+        camera = getattr(self.viewer, "scene", self.viewer).camera  # napari moved it in 0.9
+        camera.center = (0.0, *shown) if len(shown) == 2 else tuple(shown)
 
     def _on_edited(self, keys: set[int]) -> None:
         self.draw()

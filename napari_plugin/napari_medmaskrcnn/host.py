@@ -61,7 +61,7 @@ class Host(QObject):
         self.session = Session(volume, result)
         self.canvas = ResultCanvas(self.viewer, self.session)
         self.canvas.clicked.connect(self._on_clicked)
-        self.canvas.unsettled.connect(self._rest.start)
+        self.canvas.unsettled.connect(self._wait_for_rest)
         self.session.edited.connect(self._forget_gone)
         self.session_changed.emit()
 
@@ -145,6 +145,9 @@ class Host(QObject):
                 low[stored] = shape[stored] - 1 - index if frame.flipped[axis] else index
                 high[stored] = low[stored] + 1
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+
+    def _wait_for_rest(self) -> None:
+        self._rest.start()
 
     def _settle(self) -> None:
         """Once the slider rests: layers come and go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +138,9 @@ class SavePanel(QWidget):
         layout.addWidget(self.open)
         layout.addStretch(1)
 
-    def _chooser(self, field: QLineEdit, text: str, ask: object) -> QHBoxLayout:
+    def _chooser(self, field: QLineEdit, text: str, ask: Callable[[], None]) -> QHBoxLayout:
         field.setPlaceholderText(text)
-        browse = button("...", f"Choose {text}", ask)  # type: ignore[arg-type]
-        browse.setAccessibleName(f"choose {text}")
+        browse = named(button("...", "", ask), f"choose {text}")
         browse.setMaximumWidth(36)
         row = QHBoxLayout()
         row.addWidget(field, 1)

@@ -154,8 +154,8 @@ class TrainPanel(QWidget):
 
     def _lay_out(self) -> None:
         rows = (
-            ("Data", _with(self.manifest, button("...", "Choose a manifest", self._ask_manifest))),
-            ("Run", _with(self.folder, button(" ... ", "Choose a run folder", self._ask_folder))),
+            ("Data", _with(self.manifest, _browse("choose the data", self._ask_manifest))),
+            ("Run", _with(self.folder, _browse("choose the run folder", self._ask_folder))),
             ("Learn for", self.hours),
             ("Start", self.start_from),
         )
@@ -171,6 +171,10 @@ class TrainPanel(QWidget):
         folder = QFileDialog.getExistingDirectory(self, "Folder of the run", self.folder.text())
         if folder:
             self.folder.setText(folder)
+
+
+def _browse(name: str, ask: Callable[[], None]) -> QWidget:
+    return named(button("...", name, ask), name)
 
 
 def _with(first: QWidget, second: QWidget) -> QWidget:

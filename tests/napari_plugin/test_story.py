@@ -40,7 +40,8 @@ def canvas_position(viewer, world: tuple[float, float]):
     from qtpy.QtCore import QPoint
 
     native = viewer.window._qt_viewer.canvas.native
-    centre, zoom = np.array(viewer.camera.center[-2:]), viewer.camera.zoom
+    camera = getattr(viewer, "scene", viewer).camera  # napari moved it in 0.9
+    centre, zoom = np.array(camera.center[-2:]), camera.zoom
     row, column = (np.array(world) - centre) * zoom + np.array([native.height(), native.width()]) / 2
     return QPoint(round(column), round(row))
 
