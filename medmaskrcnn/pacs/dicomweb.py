@@ -50,7 +50,7 @@ class DicomWebArchive:
         if self.server.authorities:
             if not self.server.authorities.is_file():
                 raise ArchiveError(f"there is no file of certificates {self.server.authorities}")
-            session.verify = str(self.server.authorities)
+            _trust_alone(session, str(self.server.authorities))
         if who.certificate:
             session.cert = (str(who.certificate), str(who.key)) if who.key else str(who.certificate)
         if who.token:
@@ -135,6 +135,16 @@ class DicomWebArchive:
             raise kind(f"{name} answers with HTTP status {code}{hint}") from None
         except (ValueError, KeyError, TypeError) as error:
             raise ArchiveError(f"{name} answers what is no DICOMweb ({type(error).__name__})") from None
+
+
+def _trust_alone(session: Any, authorities: str) -> None:
+    """Trust these certificates: what the environment says (REQUESTS_CA_BUNDLE) goes before ``session.verify``."""
+    usual = session.merge_environment_settings
+
+    def merged(*arguments: Any) -> dict[str, Any]:
+        return {**usual(*arguments), "verify": authorities}
+
+    session.merge_environment_settings = merged
 
 
 class _Bearer:
