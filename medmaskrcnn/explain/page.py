@@ -45,6 +45,10 @@ td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; white-sp
 figure { margin: 0 }
 figure > .canvas, figure > .frame { display: block; width: 100%; height: auto; background: #000; border-radius: 4px }
 figcaption { font-size: .88rem; line-height: 1.4; padding: .35rem 0 }
+.chart { display: block; width: 100%; height: 9rem; background: var(--soft); border-radius: 4px }
+.chart line { stroke: var(--line); vector-effect: non-scaling-stroke }
+.chart polyline { fill: none; stroke: var(--accent); stroke-width: 2; vector-effect: non-scaling-stroke }
+.chart .raw { stroke-width: 1; opacity: .3 }
 .canvas { overflow: hidden } .canvas rect, .canvas line, .canvas path { fill: none; vector-effect: non-scaling-stroke }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em;
   border: 1px solid #0004; vertical-align: -.05em }

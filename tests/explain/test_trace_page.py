@@ -88,7 +88,7 @@ def test_networks_without_a_pyramid_are_refused(blobs):
     backbone = BackboneSettings(name="light", light_channels=(8, 8, 8, 8), pyramid="c5")
     settings = ModelSettings(class_names=("a",), backbone=backbone)
     file = ModelFileSettings(card=ModelCard(name="c5"), model=settings)
-    with pytest.raises(ValueError, match="feature pyramid.*'c5'"):
+    with pytest.raises(ValueError, match=r"feature pyramid.*'c5'"):
         medmaskrcnn.trace(blobs, LoadedModel(build_model(settings), file, "", torch.device("cpu")))
 
 
