@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_epochs_are_means_since_the_one_before(run):
 def test_page_tells_and_escapes(run, tmp_path):
     html = trace_training(run).save(tmp_path / "t.html").read_text(encoding="utf-8")
     assert "4 steps, 2 validations, 2 minutes of learning" in html
-    assert MEANINGS["objectness"] in html and MEANINGS["mask_ap50"] in html
+    assert escape(MEANINGS["objectness"]) in html and escape(MEANINGS["mask_ap50"]) in html
     assert "ap50 &lt;b&gt;" in html and "<b>" not in re.sub(r"<b>[\d.]+</b>", "", html)
     assert "best 0.75 at step 4" in html
     assert not re.search(r"(src|href)=\"(?!#)", html)
