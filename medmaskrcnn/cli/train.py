@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +31,14 @@ EXAMPLES = (
 )
 
 _SELDOM = "Less often needed"
+
+
+class Dims(StrEnum):
+    """Dimensions of a network."""
+
+    TWO = "2"
+    TWO_AND_A_HALF = "2.5"
+    THREE = "3"
 
 
 def train_command(
@@ -62,10 +72,7 @@ def train_command(
     fold: Annotated[int | None, typer.Option(min=0, help="Validate on this fold, learn from the others.")] = None,
     device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
     dims: Annotated[
-        str | None,
-        typer.Option(
-            metavar="2|2.5|3", help="The planned network's.", show_default="by the data", rich_help_panel=_SELDOM
-        ),
+        Dims | None, typer.Option(help="Of the planned network.", show_default="by the data", rich_help_panel=_SELDOM)
     ] = None,
     memory: Annotated[
         float | None,
@@ -129,11 +136,11 @@ def _plan_text(
     given: str | None,
     changes: dict[str, Any],
     *,
-    dims: str | None,
+    dims: Dims | None,
     memory: float | None,
 ) -> str:
     """The plan as YAML: the one given, or one made from the data, with what the command line changes in it."""
-    from medmaskrcnn.training.plan import Plan, plan_text, read_plan
+    from medmaskrcnn.training.plan import parse_plan, plan_text, read_plan
 
     reasons: dict[str, str] = {}
     if given is not None:
@@ -145,10 +152,11 @@ def _plan_text(
         plan, reasons = make_plan(manifest, report.facts, memory_gb=memory, dims=dims)
     changed = {key: value for key, value in changes.items() if value is not None}
     reasons |= {f"train.{key}": "from the command line" for key in changed}
-    values = plan.model_dump()
+    values = plan.model_dump(mode="json")
     values["train"] |= changed
+    plan = parse_plan(json.dumps(values), "the plan with what the command line changes")
     head = f"Plan for {manifest.name}. Change any value and pass it back with --plan."
-    return plan_text(Plan.model_validate(values), reasons, head=head)
+    return plan_text(plan, reasons, head=head)
 
 
 def _write(path: Path, text: str) -> None:

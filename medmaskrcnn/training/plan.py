@@ -184,8 +184,8 @@ def parse_plan(text: str, source: str = "the text") -> Plan:
     except yaml.YAMLError as error:
         raise ReadError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ReadError(f"{source} is no plan: {problems}") from error
+        problems = [": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors()]
+        raise ReadError(f"{source} cannot be: {'; '.join(problems).replace('Value error, ', '')}") from error
 
 
 def plan_text(plan: Plan, reasons: Mapping[str, str] | None = None, *, head: str = "") -> str:
