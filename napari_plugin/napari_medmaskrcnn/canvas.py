@@ -346,9 +346,7 @@ def _looks_same(one: Item, other: Item) -> bool:
 
 def _has_room(one: ClassLayer, window: Window, mask: BoolArray) -> bool:
     """Whether a mask overlaps nothing that is painted on a layer."""
-    if not any(windows_meet(window, other) for other in one.windows.values()):
-        return True
-    return not (one.data[window].astype(np.bool_) & mask).any()
+    return not one.windows or not (one.data[window].astype(np.bool_) & mask).any()
 
 
 def _hull(one: Window, other: Window) -> Window:
