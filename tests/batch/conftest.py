@@ -33,7 +33,7 @@ from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
 N_SERIES = 5
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 
 
 def save_tiny(path: Path, seed: int = 0) -> Path:

@@ -111,7 +111,7 @@ def cluster() -> Iterator[str]:
 def dask_worker(address: str) -> subprocess.Popen[bytes]:
     code = "from distributed.cli.dask_worker import main; main()"
     command = [sys.executable, "-c", code, address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
-               "--listen-address", "tcp://127.0.0.1:0"]  # fmt: skip
+               "--host", "127.0.0.1"]  # fmt: skip
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
