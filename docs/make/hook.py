@@ -1,4 +1,4 @@
-"""Adds to the site what comes from the code: model cards, commands, imports and the figures of the concept pages.
+"""Adds to the site what comes from the code: model cards, commands, imports, a trace, figures of the concept pages.
 
 MkDocs calls :func:`on_files` at every build, so that nothing of it can be out of date, and nothing of it is committed.
 """
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # the folder holds scr
 
 import ablations
 import commands
+import example_trace
 import figures
 import imports
 import model_cards
@@ -24,7 +25,7 @@ import model_cards
 def generated() -> dict[str, str | bytes]:
     """Everything that is made from the code, by its path on the site."""
     made: dict[str, str | bytes] = {
-        module.TARGET: module.text() for module in (model_cards, commands, imports, ablations)
+        module.TARGET: module.text() for module in (model_cards, commands, imports, ablations, example_trace)
     }
     made[imports.PICTURE] = imports.picture()
     return made | figures.drawings()

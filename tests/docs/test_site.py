@@ -93,6 +93,11 @@ def test_every_command_and_model_has_its_section(site):
     assert set(shipped_models()) <= Page(site / "models.html").ids
 
 
+def test_example_trace_is_a_trace(site):
+    text = (site / "example-trace.html").read_text(encoding="utf-8")
+    assert "How phantom-ct read slice" in text and 'id="articles"' in text
+
+
 def test_figures_are_drawn(site):
     for name in ("anchors", "levels", "roi-align", "coordinates"):
         assert (site / f"images/concepts/{name}.svg").stat().st_size > 5000
