@@ -44,6 +44,7 @@ class End:
             one, which trying each alone will tell; ``"innocent"``: a worker died, and not of this one.
         again: Whether another try, alone, may go better.
         no_room: Whether the disk was full.
+        details: The traceback of what is no fault of the scan's.
     """
 
     id: int
@@ -53,6 +54,7 @@ class End:
     outcome: dict[str, Any] = field(default_factory=dict)
     again: bool = False
     no_room: bool = False
+    details: str | None = None
 
 
 class Crew(Protocol):

@@ -7,6 +7,7 @@ The ledger decides what is left, so the same call again does only that, however 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -31,6 +32,8 @@ from medmaskrcnn.export.write import FORMATS
 from medmaskrcnn.models.model_file import model_sha256, read_model_settings, resolve_model
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
+
+logger = logging.getLogger(__name__)
 
 _TURN_S = 0.5
 _TRIES = 2
@@ -354,6 +357,8 @@ class BatchRun:
     def _remember(self, end: End) -> BatchCase | None:
         """Write an end into the ledger; ``None`` if the series is to be tried again."""
         entry = self._in_hand.pop(end.id)
+        if end.details is not None:
+            logger.error("%s: %s", entry.folder, without_paths(end.details, hidden_paths(entry.found)))
         if end.no_room:
             self.ledger.put_back(end.id)
             raise OutputError(

@@ -25,6 +25,7 @@ from medmaskrcnn.export.result_json import to_json
 
 SCHEMA_VERSION = 1
 _ORDER = ("failed", "refused", "running", "queued", "done", "skipped")
+_SHORT = 3  # a file's name so short is a word of our own sentences rather than a patient's
 _COLUMNS = ("case", "status", "reason", "modality", "slices", "instances", "out_of_domain", "warnings")
 
 
@@ -98,7 +99,7 @@ def hidden_paths(found: FoundSeries) -> Sequence[str]:
     """Paths that what others may read must not quote: the series' files and every folder that they lie in."""
     files = [*found.files, *([found.archive[0]] if found.archive else [])]
     folders = {str(parent) for file in files for parent in Path(file).parents}
-    names = {Path(file).name for file in files}
+    names = {name for file in files if len(name := Path(file).name) > _SHORT and not name.isdigit()}
     return [*files, *(folder for folder in folders if folder != os.sep), *names]
 
 

@@ -16,11 +16,11 @@ result's name holds a whole result, whenever power goes.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import BoundedSemaphore, Lock, Thread
@@ -28,8 +28,6 @@ from typing import IO, Any
 
 from medmaskrcnn.batch.reasons import explain, is_memory, is_no_room, is_refusal
 from medmaskrcnn.batch.task import Task
-
-logger = logging.getLogger(__name__)
 
 
 class Speaker:
@@ -124,7 +122,6 @@ class _Line:
             try:
                 made = self._steps[number](task, made)
             except BaseException as error:
-                logger.exception("case %s", task.folder)
                 self._end(task, **_failure(error, task))
                 made = None
             if number == 1:
@@ -153,6 +150,7 @@ def _failure(error: BaseException, task: Task) -> dict[str, Any]:
         "reason": explain(error, task.about),
         "again": is_memory(error),
         "no_room": is_no_room(error),
+        "details": None if is_refusal(error) else traceback.format_exc(),
     }
 
 

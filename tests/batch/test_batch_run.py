@@ -53,7 +53,8 @@ def test_results_are_whole_and_can_be_loaded(finished: Batch):
     _, out, cases = finished
     for case in (one for one in cases if one.status == "done"):
         assert {p.name for p in case.folder.iterdir()} == {
-            "instances.npz", "instances.csv", "labels.nii.gz", "preview.png", "result.json", "run.json", "thumbnail.jpg",
+            "instances.npz", "instances.csv", "labels.nii.gz", "preview.png", "result.json", "run.json",
+            "thumbnail.jpg",
         }  # fmt: skip
         assert len(case.result().instances) == sum(case.counts.values()) > 0
     assert cases[-1].progress.left == 0

@@ -11,6 +11,7 @@ import pytest
 from medmaskrcnn.batch.find import FoundSeries
 from medmaskrcnn.batch.names import case_folder, plain_folder, pseudonym, read_key
 from medmaskrcnn.batch.reasons import is_no_room, without_paths
+from medmaskrcnn.batch.summary import hidden_paths
 from medmaskrcnn.errors import OutputError, ReadError
 
 SERIES = FoundSeries(
@@ -56,11 +57,18 @@ def test_keys_must_be_secrets(tmp_path: Path):
         ("/data/Miller/IM 1 is cut", "<source> 1 is cut"),
         ("'/data/Miller/a.dcm', which lies in /data/Miller", "'<source>', which lies in <source>"),
         ("/data/Miller-Smith stays", "/data/Miller-Smith stays"),
-        ("3 of 4 slices", "3 of 4 slices"),
+        ("3 of 4 slices of Anna.dcm", "3 of 4 slices of <source>"),
+        ("JoAnna.dcm, Anna.dcm.gz", "JoAnna.dcm, <source>.gz"),
     ],
 )
 def test_paths_are_taken_out(text: str, expected: str):
-    assert without_paths(text, ["/data/Miller", "/", ""]) == expected
+    assert without_paths(text, ["/data/Miller", "/", "", "Anna.dcm"]) == expected
+
+
+def test_files_with_names_like_words_do_not_hollow_out_reasons():
+    found = replace(SERIES, files=("/data/Miller/1", "/data/Miller/0002", "/data/Miller/IM0003"))
+    reason = "1 slice is missing between /data/Miller/1 and 0002 (IM0003)"
+    assert without_paths(reason, hidden_paths(found)) == "1 slice is missing between <source> and 0002 (<source>)"
 
 
 def test_a_full_disk_is_known_through_the_errors_it_causes():
