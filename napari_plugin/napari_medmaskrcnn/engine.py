@@ -4,22 +4,22 @@ A thread would share one interpreter with the viewer, and a network cannot be st
 process can be ended at any moment, and takes its memory along. It is started as a module of its own, not by
 ``multiprocessing``: that would run a user's script again that has no ``if __name__ == "__main__"``.
 
-Jobs and answers are pickled through the process's own pipes; nobody else can write there. A scan is sent once and kept
-by the process until another one comes.
+Jobs and answers go through the process's own pipes (:mod:`.wire`). A scan is sent once and kept by the process until
+another one comes.
 """
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 
 from medmaskrcnn.structures.volume import Volume
+from napari_medmaskrcnn import wire
 from napari_medmaskrcnn.jobs import Done, Failed, Job, Progress, Ready
 
 COMMAND = (sys.executable, "-m", "napari_medmaskrcnn.engine_process")
@@ -79,27 +79,26 @@ class Engine:
         assert process is not None and process.stdin is not None and process.stdout is not None
         known = job.volume is self._sent
         try:
-            pickle.dump(replace(job, volume=None) if known else job, process.stdin, protocol=5)
-            process.stdin.flush()
+            wire.send(process.stdin, replace(job, volume=None) if known else job)
             self._sent = job.volume
-            return self._answer(process, report)
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            return self._answer(process.stdout, report)
+        except (EOFError, OSError, ValueError) as error:
             if process is not self._process:
                 raise Cancelled from None
             code = process.wait(_SHUTDOWN_S)
             self.stop()
             raise JobFailed(Failed(_death_message(code))) from error
 
-    def _answer(self, process: subprocess.Popen[bytes], report: Callable[[Progress], None]) -> Any:
+    def _answer(self, stream: IO[bytes], report: Callable[[Progress], None]) -> Any:
         while True:
-            message = pickle.load(process.stdout)  # type: ignore[arg-type]
+            message = wire.receive(stream)
             if isinstance(message, Done):
                 return message.answer
             if isinstance(message, Failed):
                 raise JobFailed(message)
             if isinstance(message, Ready):
                 self.devices = message.devices
-            else:
+            elif isinstance(message, Progress):
                 report(message)
 
     def stop(self) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import IO
 
 import torch
 
@@ -18,7 +16,8 @@ from medmaskrcnn.outline import outline_box
 from medmaskrcnn.pipeline import LoadedModel, load_model, segment
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.jobs import Done, Failed, Job, Progress, Ready, SegmentJob
+from napari_medmaskrcnn import wire
+from napari_medmaskrcnn.jobs import Done, Failed, Job, OutlineJob, Progress, Ready, SegmentJob
 
 NICENESS = 5
 """The viewer comes first where both want the same core."""
@@ -41,14 +40,15 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not get between the answers
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    _send(answers, Ready(_devices()))
+    wire.send(answers, Ready(_devices()))
     memory = Memory()
     while True:
         try:
-            job = pickle.load(sys.stdin.buffer)
+            job = wire.receive(sys.stdin.buffer)
         except EOFError:
             return
-        _send(answers, answer(job, memory, lambda stage, share: _send(answers, Progress(stage, share))))
+        if isinstance(job, (SegmentJob, OutlineJob)):
+            wire.send(answers, answer(job, memory, lambda stage, share: wire.send(answers, Progress(stage, share))))
 
 
 def answer(job: Job, memory: Memory, tell: Callable[[str, float], None]) -> Done | Failed:
@@ -141,11 +141,6 @@ def _model(job: Job, memory: Memory) -> LoadedModel:
 def _devices() -> tuple[str, ...]:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     return tuple(name for name, there in present.items() if there)
-
-
-def _send(stream: IO[bytes], message: Ready | Progress | Done | Failed) -> None:
-    pickle.dump(message, stream, protocol=5)
-    stream.flush()
 
 
 if __name__ == "__main__":

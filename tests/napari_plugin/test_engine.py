@@ -15,6 +15,7 @@ from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
 from napari_medmaskrcnn import engine as engine_module
+from napari_medmaskrcnn import wire
 from napari_medmaskrcnn.engine import Cancelled, Engine, JobFailed
 from napari_medmaskrcnn.jobs import Failed, OutlineJob, Progress, SegmentJob
 from napari_medmaskrcnn.worker import time_left, whole_share
@@ -61,10 +62,13 @@ def test_its_answers_are_the_library_s(engine: Engine, block: Volume, tmp_path: 
 def test_a_scan_is_sent_once_and_a_box_outlined(engine: Engine, block: Volume, monkeypatch):
     engine.run(SegmentJob(block, "phantom-ct"), ignore)
     sent: list[object] = []
-    dump = engine_module.pickle.dump
-    monkeypatch.setattr(
-        engine_module.pickle, "dump", lambda job, *a, **k: (sent.append(job.volume), dump(job, *a, **k))
-    )
+    send = wire.send
+
+    def watched(stream, job):
+        sent.append(job.volume)
+        send(stream, job)
+
+    monkeypatch.setattr(wire, "send", watched)
     found = engine.run(OutlineJob(block, "phantom-ct", (5, 5, 5, 20, 24, 24), "tumour"), ignore)
     engine.run(OutlineJob(replace(block), "phantom-ct", (5, 5, 5, 20, 24, 24), "tumour"), ignore)
     assert sent[0] is None and sent[1] is not None

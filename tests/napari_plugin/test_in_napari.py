@@ -137,4 +137,4 @@ def test_napari_opens_a_file_through_the_plugin(make_napari_viewer, tmp_path):
     assert layer.name == "brain"
     np.testing.assert_allclose(layer.scale, (3, 2, 2))
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
-    assert tuple(viewer.dims.axis_labels) == ("inferior", "posterior", "left")
+    assert tuple(layer.axis_labels) == ("inferior", "posterior", "left")

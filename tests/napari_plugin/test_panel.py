@@ -255,11 +255,13 @@ def test_it_fits_a_screen_of_1366_by_768(open_panel, quiet_engine, make_result):
 
 
 def test_the_first_steps_are_shown_once(open_panel, quiet_engine):
-    _, panel = open_panel(show=False)
+    from napari_medmaskrcnn.panel import MedMaskPanel
+
+    viewer, panel = open_panel(show=False)
     assert not panel.hint.isHidden()
     panel.hint_button.click()
     assert panel.hint.isHidden()
-    _, again = open_panel(show=False)
+    again = MedMaskPanel(viewer)
     assert again.hint.isHidden() and again.hint_button.isHidden()
 
 
