@@ -70,9 +70,10 @@ def test_the_viewer_answers_while_it_segments_and_memory_comes_back(open_panel, 
         print(f"run {run + 1}: viewer {memory[-1][0]:.0f} MB, engine {memory[-1][1]:.0f} MB")
     median, worst, load = statistics.median(gaps), max(gaps), allowance()
     print(
-        f"the event loop answers within {1000 * median:.0f} ms (median), {1000 * worst:.0f} ms (worst), load {load:.1f}"
+        f"the event loop answers within {1000 * median:.0f} ms (median), {1000 * worst:.0f} ms (worst), "
+        f"work of its own in between at most {1000 * max(own):.0f} ms, load {load:.1f}"
     )
-    assert median < MEDIAN_S * load and worst < WORST_S * load
+    assert median < MEDIAN_S * load and worst < WORST_S * load and max(own) < WORST_S
     assert sum(memory[-1]) < MEMORY * sum(memory[0])
 
     with qtbot.waitSignal(panel.worker.progressed, timeout=LONG_MS):
