@@ -21,7 +21,7 @@ another. `lint-imports` keeps it so, with the contracts in `pyproject.toml`.
 
 ![Rooms by layer](images/imports.svg)
 
-| room | files | lines | imports |
+| room | imports | files | lines |
 |---|---|---|---|
 """
 
@@ -69,8 +69,8 @@ def text() -> str:
     for room in rooms:
         files = sorted(folder(room).rglob("*.py")) if folder(room).is_dir() else [folder(room)]
         lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
-        others = ", ".join(f"`{short(other)}`" for other in imports_of(room, rooms, found))
-        rows.append(f"| `{short(room)}` | {len(files)} | {lines:,} | {others} |")
+        others = ", ".join(short(other) for other in imports_of(room, rooms, found))
+        rows.append(f"| `{short(room)}` | {others} | {len(files)} | {lines:,} |")
     return HEAD + "\n".join(rows) + "\n"
 
 
