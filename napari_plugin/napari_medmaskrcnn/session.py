@@ -200,11 +200,6 @@ class Session:
         """What redo would do again, ``""`` if nothing."""
         return self._undone[-1][0] if self._undone else ""
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether there is anything that undo would take back."""
-        return bool(self._done)
-
     def undo(self) -> None:
         """Take back the last change; nothing happens if there is none."""
         self._travel(self._done, self._undone)
