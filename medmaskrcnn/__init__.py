@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medmaskrcnn.batch.run import batch as batch
+    from medmaskrcnn.batch.api import batch as batch
     from medmaskrcnn.errors import MedMaskRCNNError as MedMaskRCNNError
     from medmaskrcnn.explain.trace import trace as trace
     from medmaskrcnn.export.write import write_result as write_result
@@ -37,7 +37,7 @@ _HOMES = {
     "Instances": "structures.instances",
     "MedMaskRCNNError": "errors",
     "Volume": "structures.volume",
-    "batch": "batch.run",
+    "batch": "batch.api",
     "describe": "io.discover",
     "evaluate": "training.evaluate",
     "load_case": "structures.store",

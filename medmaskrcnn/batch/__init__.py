@@ -11,8 +11,8 @@ from typing import Any
 
 class _CallableRoom(ModuleType):
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """:func:`medmaskrcnn.batch.run.batch`."""
-        from medmaskrcnn.batch.run import batch  # here, because every part of the room imports this file first
+        """:func:`medmaskrcnn.batch.api.batch`."""
+        from medmaskrcnn.batch.api import batch  # here, because every part of the room imports this file first
 
         return batch(*arguments, **named)
 

@@ -8,192 +8,32 @@ The ledger decides what is left, so the same call again does only that, however 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medmaskrcnn.batch.crew import Crew, End, LocalCrew, Setup, threads_of
 from medmaskrcnn.batch.enter import Entered, enter_series
 from medmaskrcnn.batch.ledger import Entry, Ledger, Status
-from medmaskrcnn.batch.names import new_key, read_key
-from medmaskrcnn.batch.one_case import CaseOptions, check_output_folder
+from medmaskrcnn.batch.names import new_key
+from medmaskrcnn.batch.one_case import check_output_folder
+from medmaskrcnn.batch.plan import BatchCase, BatchPlan, Progress
 from medmaskrcnn.batch.reasons import without_paths
-from medmaskrcnn.batch.rules import Rules, read_rules
-from medmaskrcnn.batch.settings import Limits, Work
+from medmaskrcnn.batch.settings import Work
 from medmaskrcnn.batch.summary import hidden_paths, write_summary
 from medmaskrcnn.batch.task import PARTIAL, Task
 from medmaskrcnn.errors import OutputError, ReadError
-from medmaskrcnn.export.write import FORMATS
-from medmaskrcnn.models.model_file import model_sha256, read_model_settings, resolve_model
-from medmaskrcnn.structures.case_result import CaseResult
-from medmaskrcnn.structures.store import load_case
+from medmaskrcnn.models.model_file import read_model_settings
 
 logger = logging.getLogger(__name__)
 
 _TURN_S = 0.5
 _TRIES = 2
 _SUMMARY_EVERY_S = 60.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a batch is.
-
-    Attributes:
-        done, failed, refused, skipped: Series so far, of all runs.
-        left: Still to do.
-        per_hour: Rate of this run.
-        seconds_left: What is left at that rate; ``None`` before the first.
-    """
-
-    done: int
-    failed: int
-    refused: int
-    skipped: int
-    left: int
-    per_hour: float
-    seconds_left: float | None
-
-
-@dataclass(frozen=True)
-class BatchCase:
-    """One series that has come to its end.
-
-    Attributes:
-        status: ``"done"``, ``"refused"`` (the scan cannot be read or does not fit the model) or ``"failed"``.
-        reason: Why it is not done, without paths.
-        folder: Folder of its result; there for what is done.
-        counts: Instances by class.
-        warnings: Sentences for the user.
-        seconds: What it took.
-        progress: Of the batch, after this one.
-    """
-
-    status: Status
-    reason: str | None
-    folder: Path
-    counts: dict[str, int]
-    warnings: tuple[str, ...]
-    seconds: float | None
-    progress: Progress
-
-    def result(self) -> CaseResult:
-        """The result, read from its folder.
-
-        Raises:
-            ReadError: if there is none.
-        """
-        return load_case(self.folder / "instances.npz")
-
-
-def batch(
-    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str],
-    device: str = "auto",
-    workers: int = 1,
-    scheduler: str | None = None,
-    rules: Rules | str | os.PathLike[str] | None = None,
-    formats: Sequence[str] = FORMATS,
-    score: float | None = None,
-    classes: Sequence[str] | None = None,
-    resample_irregular: bool = False,
-    allow_out_of_domain: bool = False,
-    deidentify: bool = False,
-    track: bool = False,
-    key_file: str | os.PathLike[str] | None = None,
-    redo: bool = False,
-    retry_failed: bool = False,
-    fail_fast: bool = False,
-    max_seconds: float | None = None,
-    max_memory_mb: float | None = None,
-) -> Iterator[BatchCase]:
-    """Segment every series below some folders; yields each as it ends, and does only what an earlier call left.
-
-    Args:
-        sources: Files, folders, DICOMDIRs or zip archives.
-        out: Folder for results, ledger and summary; not inside a source.
-        model: Name of a shipped model, or a model file.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; with several GPUs, one worker each.
-        workers: Processes of this machine.
-        scheduler: Address of a Dask scheduler; then its workers do the work.
-        rules: Which series; see :mod:`medmaskrcnn.batch.rules`.
-        formats: As :func:`medmaskrcnn.write_result`.
-        score: Score threshold; the model's own by default.
-        classes: Classes to report.
-        resample_irregular: Interpolate even slices where a series has irregular ones.
-        allow_out_of_domain: Run a model on scans that it was not made for.
-        deidentify: No name, ID or date in DICOM files, hashed UIDs.
-        track: Link instances along time in cine series.
-        key_file: Key of the pseudonyms; a random one, kept in the ledger, by default.
-        redo: Do all over, also what is done or was made with other settings.
-        retry_failed: Try again what failed in an earlier call; what was refused stays so.
-        fail_fast: End with the first series that fails or is refused.
-        max_seconds: Time for one series.
-        max_memory_mb: Resident memory of a worker.
-
-    Raises:
-        ReadError: if nothing among the sources can be segmented, or rules or key cannot be read.
-        ModelFileError: if the model cannot be used.
-        OutputError: if ``out`` is unfit, is in use by another run, holds results of other settings, or is full.
-        ValueError: if a setting is impossible.
-
-    Example:
-        >>> for case in medmaskrcnn.batch("archive/", "results", model="abdomen-mr"):  # doctest: +SKIP
-        ...     print(case.status, case.folder.name, case.counts, case.progress.left)
-    """
-    many = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    file = resolve_model(model)
-    names = read_model_settings(file).model.class_names
-    if unknown := sorted(set(classes or ()) - set(names)):
-        raise ValueError(f"the model has no class {', '.join(unknown)}; its classes are: {', '.join(names)}")
-    options = CaseOptions(
-        formats=tuple(formats),
-        score=score,
-        classes=None if classes is None else tuple(classes),
-        resample_irregular=resample_irregular,
-        allow_out_of_domain=allow_out_of_domain,
-        deidentify=deidentify,
-        paths_in_run=False,
-    )
-    plan = BatchPlan(
-        work=Work(str(file.resolve()), model_sha256(file), options, track),
-        rules=rules if isinstance(rules, Rules) else read_rules(Path(rules)) if rules is not None else Rules(),
-        limits=Limits(max_seconds, max_memory_mb),
-        device=device,
-        workers=workers,
-        scheduler=scheduler,
-        key=None if key_file is None else read_key(Path(key_file)),
-        fail_fast=fail_fast,
-    )
-    with BatchRun(Path(out), plan) as run:
-        run.enter([Path(source) for source in many], redo=redo, retry_failed=retry_failed)
-        yield from run.work()
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """All that a run needs to know beside its sources; see :func:`batch`."""
-
-    work: Work
-    rules: Rules = field(default_factory=Rules)
-    limits: Limits = field(default_factory=Limits)
-    device: str = "auto"
-    workers: int = 1
-    scheduler: str | None = None
-    key: bytes | None = None
-    plain_names: bool = False
-    fail_fast: bool = False
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
 
 
 class BatchRun:
@@ -204,7 +44,7 @@ class BatchRun:
         plan: What to do.
 
     Raises:
-        OutputError: as :func:`batch`.
+        OutputError: as :func:`medmaskrcnn.batch.api.batch`.
     """
 
     def __init__(self, out: Path, plan: BatchPlan) -> None:

@@ -17,8 +17,9 @@ from rich.progress import Progress as Bars
 from medmaskrcnn.batch.enter import Entered
 from medmaskrcnn.batch.names import read_key
 from medmaskrcnn.batch.one_case import CaseOptions
+from medmaskrcnn.batch.plan import BatchCase, BatchPlan, Progress
 from medmaskrcnn.batch.rules import Rules, read_rules
-from medmaskrcnn.batch.run import BatchCase, BatchPlan, BatchRun, Progress
+from medmaskrcnn.batch.run import BatchRun
 from medmaskrcnn.batch.settings import Limits, Work
 from medmaskrcnn.cli.console import ERR, plain, say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from medmaskrcnn.batch.one_case import CaseOptions
-from medmaskrcnn.batch.run import BatchPlan, BatchRun
+from medmaskrcnn.batch.plan import BatchPlan
+from medmaskrcnn.batch.run import BatchRun
 from medmaskrcnn.batch.settings import Work
 from medmaskrcnn.cli.console import say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from medmaskrcnn.batch.ledger import now
-from medmaskrcnn.batch.run import BatchCase, BatchRun
+from medmaskrcnn.batch.plan import BatchCase
+from medmaskrcnn.batch.run import BatchRun
 from medmaskrcnn.errors import ArchiveError
 from medmaskrcnn.pacs.archive import Archive, patiently
 from medmaskrcnn.pacs.pull import pull_series

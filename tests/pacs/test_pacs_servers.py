@@ -315,7 +315,8 @@ def test_a_push_must_be_confirmed(scan: Path, tmp_path: Path):
 def test_a_watch_segments_what_arrives_and_remembers(scan: Path, tmp_path: Path):
     """With a model that ships; the phantom is what it knows."""
     from medmaskrcnn.batch.one_case import CaseOptions
-    from medmaskrcnn.batch.run import BatchPlan, BatchRun
+    from medmaskrcnn.batch.plan import BatchPlan
+    from medmaskrcnn.batch.run import BatchRun
     from medmaskrcnn.batch.settings import Work
     from medmaskrcnn.models.model_file import model_sha256, resolve_model
     from medmaskrcnn.pacs.watch import watch
