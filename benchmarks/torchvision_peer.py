@@ -16,7 +16,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from medmaskrcnn.config import AnchorSettings, BackboneSettings, ModelSettings
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.models.transfer import transfer
 from medmaskrcnn.models.weights import convert_torchvision, torchvision_settings
@@ -31,6 +31,8 @@ class TorchvisionPeer(nn.Module):
         class_names: Without background.
         per_image: Detections kept per image: torchvision's 100 are too few for fields of cells.
     """
+
+    precision, compiled = "fp32", None
 
     def __init__(self, class_names: Sequence[str], *, per_image: int) -> None:
         super().__init__()
@@ -52,8 +54,17 @@ class TorchvisionPeer(nn.Module):
         return losses
 
     @torch.no_grad()
-    def detect(self, images: Tensor, image_shapes: Sequence[tuple[int, ...]] | None = None) -> list[Detections]:
+    def detect(
+        self,
+        images: Tensor,
+        image_shapes: Sequence[tuple[int, ...]] | None = None,
+        *,
+        proposals: int | None = None,
+        watch: Watch = unwatched,
+    ) -> list[Detections]:
         """What it finds, as :meth:`medmaskrcnn.models.mask_rcnn.MaskRCNN.detect` gives it."""
+        if proposals is not None:
+            raise ValueError("torchvision's number of proposals is set where it is built")
         net, shapes = self.network.eval(), image_shapes or [tuple(images.shape[2:])] * len(images)
         cut = [image[:, : shape[0], : shape[1]] for image, shape in zip(_colour(images), shapes, strict=True)]
         batch, _ = net.transform(cut)

@@ -291,6 +291,7 @@ class InferenceSettings(Settings):
         tile_overlap: Share of a tile that it shares with its neighbour.
         merge_iou: Two detections of neighbouring tiles are one object if their masks agree so well where both saw.
         slices_per_batch: Slices a forward pass (2D and 2.5D models).
+        proposals: Proposals a tile or slice, at most: fewer is faster; ``None`` leaves it at ``rpn.post_nms_top_n``.
         link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
         link_gap: Slices in between that may lack the object.
         score: Default score threshold of the result.
@@ -301,6 +302,7 @@ class InferenceSettings(Settings):
     tile_overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
     merge_iou: Fraction = 0.3
     slices_per_batch: Count = 8
+    proposals: Count | None = None
     link_iou: Fraction = 0.2
     link_gap: Annotated[int, Field(ge=0)] = 1
     score: Fraction = 0.5

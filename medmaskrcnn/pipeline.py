@@ -23,9 +23,11 @@ from torch import Tensor
 
 import medmaskrcnn
 from medmaskrcnn.config import InferenceSettings, ModelFileSettings
+from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.models.box_head import Detections
-from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.models.dense_part import DensePart
+from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.model_file import model_sha256, read_model, resolve_model
 from medmaskrcnn.postprocess.found import Found, paste, to_instances
 from medmaskrcnn.postprocess.link_slices import link_slices
@@ -34,6 +36,8 @@ from medmaskrcnn.preprocess.prepare import Preprocessed, Window, pad_to_multiple
 from medmaskrcnn.preprocess.suitable import check_suitable, is_out_of_domain
 from medmaskrcnn.results.measure import measure_instances
 from medmaskrcnn.runtime.device import choose_device
+from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram, check_engine, quantised_form
+from medmaskrcnn.runtime.precision import choose_precision, processor_features
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
@@ -58,29 +62,67 @@ class LoadedModel:
         settings: Settings and card of the file.
         sha256: Hash of the file.
         device: Where it runs.
+        watch: Is shown what the network makes at each step, as :meth:`MaskRCNN.detect` says, and before and after it
+            ``"input"`` (the padded images) and ``"masks"`` (the detections).
     """
 
     network: MaskRCNN
     settings: ModelFileSettings
     sha256: str
     device: torch.device
+    watch: Watch = unwatched
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``bf16``, or ``int8`` where the dense part is quantised."""
+        program = self.network.compiled
+        return "int8" if program is not None and program.quantised is not None else self.network.precision
+
+    @property
+    def engine(self) -> str:
+        """What runs the dense part, with its version."""
+        program = self.network.compiled
+        return f"torch {torch.__version__}" if program is None else f"openvino {program.version}"
 
 
-def load_model(name_or_path: str | os.PathLike[str] = DEFAULT_MODEL, *, device: str = "auto") -> LoadedModel:
+def load_model(
+    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "torch",
+) -> LoadedModel:
     """Load a shipped model by name, or any model file by path.
 
     Args:
         name_or_path: See ``medmaskrcnn models`` for the names.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto`` (see :mod:`medmaskrcnn.runtime.precision`), ``fp32`` or ``bf16``; ``int8`` with
+            engine ``openvino``, of a model with its 8-bit form beside it.
+        engine: What runs backbone, FPN and RPN head: ``torch``, or ``openvino`` on a CPU.
 
     Raises:
         ModelFileError: if the model is unknown or its file damaged.
-        ValueError: if the device is not there.
+        ValueError: if the device or engine is not there, or the precision unknown.
     """
     path = resolve_model(name_or_path)
     where = choose_device(device)
+    check_engine(engine)
     network, settings = read_model(path)
-    return LoadedModel(network.to(where), settings, model_sha256(path), where)
+    sha256 = model_sha256(path)
+    eight_bits = engine == "openvino" and precision == "int8"
+    chosen = choose_precision("auto" if eight_bits else precision, where, spatial_dims=settings.model.spatial_dims)
+    if engine == "openvino":
+        if where.type != "cpu":
+            raise ValueError(f"engine openvino runs on the CPU, not on {where.type}; use --device cpu")
+        part = DensePart(network.pyramid, network.rpn_head).eval()
+        quantised = quantised_form(path, sha256) if eight_bits else None
+        if quantised is not None and not quantised.is_file():
+            raise ModelFileError(
+                f"model {path} has no 8-bit form beside it ({quantised.name}); make one with medmaskrcnn export"
+            )
+        network.compiled = OpenVINOProgram(part, precision=chosen, name=sha256, quantised=quantised)
+    return LoadedModel(network.run_in(chosen).to(where), settings, sha256, where)
 
 
 def segment(
@@ -88,6 +130,8 @@ def segment(
     model: str | os.PathLike[str] | LoadedModel = DEFAULT_MODEL,
     *,
     device: str = "auto",
+    precision: str = "auto",
+    engine: str = "torch",
     score: float | None = None,
     classes: Sequence[str] | None = None,
     series: str | None = None,
@@ -101,6 +145,8 @@ def segment(
         source: A file, a DICOM folder, or a volume already read.
         model: Name of a shipped model, a model file, or a loaded model (for many scans).
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays where it is.
+        precision: As for :func:`load_model`; a loaded model stays as it was loaded.
+        engine: As for :func:`load_model`; likewise.
         score: Score threshold 0..1; the model's own by default. Candidates below it are kept in the result.
         classes: Names of the classes to report; all by default.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
@@ -116,7 +162,7 @@ def segment(
         ReadError: if the scan cannot be read.
         ModelFileError: if the model cannot.
         UnsuitableScanError: if they do not fit each other.
-        ValueError: if a class, score or device is unknown, or the region lies outside of the scan.
+        ValueError: if a class, score, device, precision or engine is unknown, or the region lies outside of the scan.
 
     Example:
         >>> result = medmaskrcnn.segment("study/", model="phantom-ct")  # doctest: +SKIP
@@ -125,7 +171,11 @@ def segment(
     """
     tell = progress or (lambda stage, done: None)
     clock = _Clock()
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
+    loaded = (
+        model
+        if isinstance(model, LoadedModel)
+        else load_model(model, device=device, precision=precision, engine=engine)
+    )
     settings = loaded.settings
     threshold = settings.inference.score if score is None else score
     wanted = _wanted_classes(settings, classes)
@@ -166,7 +216,7 @@ def segment(
     record = _record(loaded, volume, threshold, classes, warnings)
     if region is not None:
         record.settings["region"] = [list(corner) for corner in region]
-    return CaseResult(candidates, threshold, measurements, record, _run(clock, volume))
+    return CaseResult(candidates, threshold, measurements, record, _run(clock, volume, loaded))
 
 
 def _window(prepared: Preprocessed, region: Region, volume: Volume) -> Window:
@@ -248,7 +298,11 @@ def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
 
 def _detect(loaded: LoadedModel, images: Tensor, shapes: list[tuple[int, ...]]) -> list[Detections]:
     padded = pad_to_multiple(images, loaded.settings.preprocess.pad_multiple)
-    return loaded.network.detect(padded.to(loaded.device), shapes)
+    loaded.watch("input", padded)
+    most = loaded.settings.inference.proposals
+    found = loaded.network.detect(padded.to(loaded.device), shapes, proposals=most, watch=loaded.watch)
+    loaded.watch("masks", found)
+    return found
 
 
 def _paste(
@@ -311,11 +365,12 @@ def _record(
         model_sha256=loaded.sha256,
         model_licence=card.licence,
         device=loaded.device.type,
-        precision="fp32",
+        precision=loaded.precision,
         settings={
             "score": threshold,
             "classes": list(classes) if classes is not None else list(loaded.settings.model.class_names),
             "inference": loaded.settings.inference.model_dump(mode="json"),
+            **({} if loaded.network.compiled is None else {"engine": loaded.engine}),
             **({"codes": {n: c.model_dump(mode="json") for n, c in card.codes.items()}} if card.codes else {}),
         },
         source={
@@ -347,9 +402,12 @@ class _Clock:
         self.last = now
 
 
-def _run(clock: _Clock, volume: Volume) -> dict[str, Any]:
+def _run(clock: _Clock, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
     return {
         "seconds": clock.seconds,
+        "precision": loaded.precision,
+        "engine": loaded.engine,
+        "processor": processor_features().get("cpu_name", platform.machine()),
         "host": platform.node(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medmaskrcnn.cli.console import ProgressCall, say, stage_bars
 from medmaskrcnn.batch.one_case import check_output_folder
+from medmaskrcnn.cli.console import ProgressCall, say, stage_bars
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
+from medmaskrcnn.cli.options import Device, Runtime
 from medmaskrcnn.cli.run_cases import Case, SegmentOptions
-from medmaskrcnn.cli.segment import FORMATS, Device, print_outcomes, segment_cases
+from medmaskrcnn.cli.segment import FORMATS, print_outcomes, segment_cases
 from medmaskrcnn.cli.tables import print_table, volume_text
 from medmaskrcnn.metrics.matching import match_case
 from medmaskrcnn.metrics.reference import reference_instances
@@ -52,7 +53,7 @@ def demo_command(
                 phantom = write_study(seed, folder, progress)
         say(f"a phantom CT study: {folder / 'ct'} (DICOM), its truth: {folder / 'truth.nii.gz'}")
         case = Case(f"phantom-{seed}", folder / "ct", folder / "result")
-        outcomes = segment_cases([case], case.folder, MODEL, device, SegmentOptions(FORMATS, quiet=quiet))
+        outcomes = segment_cases([case], case.folder, MODEL, Runtime(device), SegmentOptions(FORMATS, quiet=quiet))
         print_outcomes(outcomes)
         if outcomes[0].result is None:
             raise typer.Exit(EXIT_FAILED)

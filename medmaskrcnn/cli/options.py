@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,6 +21,31 @@ class Device(StrEnum):
     CPU = "cpu"
     CUDA = "cuda"
     MPS = "mps"
+
+
+class Precision(StrEnum):
+    """In what the network computes."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
+class Engine(StrEnum):
+    """What runs the dense part of the network."""
+
+    TORCH = "torch"
+    OPENVINO = "openvino"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a model is to run."""
+
+    device: Device = Device.AUTO
+    precision: Precision = Precision.AUTO
+    engine: Engine = Engine.TORCH
 
 
 def model_file(model: str) -> Path:

@@ -27,7 +27,7 @@ from medmaskrcnn.export.result_json import result_document
 from medmaskrcnn.structures.case_result import CaseResult
 
 if TYPE_CHECKING:
-    from medmaskrcnn.pipeline import LoadedModel
+    from medmaskrcnn.pipeline import LoadedModel, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -73,15 +73,20 @@ class Outcome:
     error: str | None = None
 
 
-def run_cases(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions) -> list[Outcome]:
-    """Segment one case after the other; errors are told on stderr and stand in the outcome."""
-    return [_run_case(case, model, options) for case in cases]
+def run_cases(
+    cases: Sequence[Case], model: LoadedModel, options: SegmentOptions, listener: Progress | None = None
+) -> list[Outcome]:
+    """Segment one case after the other; errors are told on stderr and stand in the outcome.
+
+    ``listener`` is told of the progress too.
+    """
+    return [_run_case(case, model, options, listener) for case in cases]
 
 
-def _run_case(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcome:
+def _run_case(case: Case, model: LoadedModel, options: SegmentOptions, listener: Progress | None) -> Outcome:
     logger.info("case: %s", case.source)  # its name is made from the path, which the log leaves out
     try:
-        outcome = _segment_and_write(case, model, options)
+        outcome = _segment_and_write(case, model, options, listener)
     except Exception as error:  # whatever it is, the other cases go on
         return Outcome(case, error=report_failure(error, str(case.source)))
     _tell_remarks(case, outcome.result, options)
@@ -98,11 +103,17 @@ def _tell_remarks(case: Case, result: CaseResult | None, options: SegmentOptions
             tell(kind, sentence if str(case.source) in sentence else f"{case.source}: {sentence}")
 
 
-def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions) -> Outcome:
+def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions, listener: Progress | None) -> Outcome:
     if not case.source.exists():
         raise ReadError(f"there is no file or folder {case.source}")
     check_output_folder(case.folder)
-    with stage_bars(case.name, shown=not options.quiet) as progress:
+    with stage_bars(case.name, shown=not options.quiet) as show:
+
+        def progress(stage: str, done: float) -> None:
+            show(stage, done)
+            if listener is not None:
+                listener(stage, done)
+
         progress("read", 0.0)
         volume = medmaskrcnn.read_volume(
             case.source, series=options.series, resample_irregular=options.resample_irregular

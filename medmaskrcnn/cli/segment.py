@@ -13,7 +13,8 @@ from medmaskrcnn.batch.case_names import name_cases
 from medmaskrcnn.batch.one_case import check_output_folder
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, chosen, classes_of, model_file
+from medmaskrcnn.cli.options import Device, Engine, Precision, Runtime, chosen, classes_of, model_file
+from medmaskrcnn.cli.profiling import profiled
 from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_instances
 from medmaskrcnn.export.write import ALL_FORMATS, FORMATS
@@ -37,6 +38,12 @@ def segment_command(
         typer.Option(metavar="NAME_OR_FILE", help="A model that ships (medmaskrcnn models), or a .safetensors file."),
     ],
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    precision: Annotated[
+        Precision, typer.Option(help="In what it computes; auto takes bf16 where processor and model gain from it.")
+    ] = Precision.AUTO,
+    engine: Annotated[
+        Engine, typer.Option(help="What runs backbone, FPN and RPN head on a CPU; openvino is an extra.")
+    ] = Engine.TORCH,
     score: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Report instances from this score on.", show_default="the model's own"),
@@ -74,6 +81,9 @@ def segment_command(
         bool,
         typer.Option("--deidentify", help="No name, ID or date in DICOM files, hashed UIDs, no path in run.json."),
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Tell time and memory of each stage, and how near the limit they are.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no table; errors and warnings remain.")
@@ -89,6 +99,8 @@ def segment_command(
     With --json one input gives what stands in result.json; several give a list of objects with "case", "input"
     and either "result" or "error".
     """
+    if profile and as_json:
+        raise typer.BadParameter("prints a table; --json is to print nothing but JSON", param_hint="--profile")
     with logging_to(log, hidden=inputs):
         options = SegmentOptions(
             formats=chosen(formats, ALL_FORMATS, "--format"),
@@ -102,7 +114,8 @@ def segment_command(
             deidentify=deidentify,
         )
         cases = plan_cases(inputs, out)
-        outcomes = segment_cases(cases, out, model, device, options)
+        how = Runtime(device, precision, engine)
+        outcomes = segment_cases(cases, out, model, how, options, profile=profile)
         if as_json:
             _print_outcomes_as_json(outcomes)
         elif not quiet:
@@ -121,7 +134,13 @@ def plan_cases(inputs: Sequence[Path], out: Path) -> list[Case]:
 
 
 def segment_cases(
-    cases: Sequence[Case], out: Path, model: str, device: Device, options: SegmentOptions
+    cases: Sequence[Case],
+    out: Path,
+    model: str,
+    how: Runtime,
+    options: SegmentOptions,
+    *,
+    profile: bool = False,
 ) -> list[Outcome]:
     """Check what can be checked beforehand, load the model and run every case.
 
@@ -135,10 +154,12 @@ def segment_cases(
     with failing_as_one(model):
         read_model_settings(file)
         try:
-            loaded = medmaskrcnn.load_model(file, device=device.value)
-        except ValueError as error:  # a device that is not there
-            raise typer.BadParameter(str(error), param_hint="--device") from error
-    return run_cases(cases, loaded, options)
+            loaded = medmaskrcnn.load_model(
+                file, device=how.device.value, precision=how.precision.value, engine=how.engine.value
+            )
+        except ValueError as error:  # a device or engine that is not there
+            raise typer.BadParameter(str(error), param_hint="--device, --precision, --engine") from error
+    return profiled(cases, loaded, options) if profile else run_cases(cases, loaded, options)
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:

@@ -48,10 +48,20 @@ class FrozenBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``(B, C, *spatial)``; same shape and dtype."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
+        scale, shift = self._scale_and_shift()
         shape = (1, -1, *(1,) * (x.ndim - 2))
         return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
+
+    def fold_into(self, conv: nn.Conv2d | nn.Conv3d) -> None:
+        """Give the convolution before this its work, in place."""
+        scale, shift = self._scale_and_shift()
+        with torch.no_grad():
+            conv.weight.mul_(scale.view(-1, *(1,) * (conv.weight.ndim - 1)))
+            conv.bias = nn.Parameter(shift if conv.bias is None else conv.bias * scale + shift)
+
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
 
 
 class Backbone(nn.Module):
@@ -73,6 +83,9 @@ class Backbone(nn.Module):
     def of_regions(self, regions: Tensor) -> Tensor:
         """Regions of C4 ``(R, C4, *bins)`` through the last stage: ``(R, C5, *bins / 2)``."""
         raise NotImplementedError(f"{type(self).__name__} has no last stage for regions: pyramid c4 needs a ResNet")
+
+    def fold_norms(self) -> None:
+        """Make frozen normalisations part of the convolutions before them, in place; by default there are none."""
 
 
 class ResNetBackbone(Backbone):
@@ -96,6 +109,18 @@ class ResNetBackbone(Backbone):
         """Regions of C4 ``(R, C4, *bins)`` through the last stage: ``(R, C5, *bins / 2)``."""
         last: Tensor = self.resnet.layer4(regions)
         return last
+
+    def fold_norms(self) -> None:
+        """Make frozen normalisations part of the convolutions before them, in place."""
+        for module in list(self.resnet.modules()):
+            children = dict(module.named_children())
+            numbered = isinstance(module, nn.Sequential)  # a shortcut: convolution, normalisation
+            pairs = [("0", "1")] if numbered else [(f"conv{i}", f"bn{i}") for i in (1, 2, 3)]
+            for conv_name, norm_name in pairs:
+                conv, norm = children.get(conv_name), children.get(norm_name)
+                if isinstance(conv, nn.Conv2d | nn.Conv3d) and isinstance(norm, FrozenBatchNorm):
+                    norm.fold_into(conv)
+                    setattr(module, norm_name, nn.Identity())
 
 
 BackboneBuilder = Callable[[BackboneSettings, int, int], Backbone]

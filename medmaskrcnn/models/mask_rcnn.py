@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import torch
@@ -17,17 +18,25 @@ from torch import Tensor, nn
 from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, select_detections
+from medmaskrcnn.models.dense_part import Dense, unflatten
 from medmaskrcnn.models.fpn import Pyramid
 from medmaskrcnn.models.losses import Term
 from medmaskrcnn.models.mask_head import MaskHead, own_log_odds
 from medmaskrcnn.models.objective import Targets, box_terms, draw_regions, mask_terms, rpn_terms
 from medmaskrcnn.models.regions import read_regions
 from medmaskrcnn.models.rpn import RPNHead, propose
+from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram
+from medmaskrcnn.runtime.precision import Precision, channels_last, lay_out, running
 
 Watch = Callable[[str, Any], None]
 """Called after a step of :meth:`MaskRCNN.detect` with its name and what it made."""
 
-_MASKS_PER_PASS = 32  # regions a pass of the mask head at inference: bounds memory, changes nothing
+
+def unwatched(step: str, made: Any) -> None:
+    """Nobody watches."""
+
+
+_MASK_NUMBERS_PER_PASS = 1 << 25  # of the mask head's largest map at inference: bounds memory, changes nothing
 
 
 class MaskRCNN(nn.Module):
@@ -35,7 +44,11 @@ class MaskRCNN(nn.Module):
 
     Attributes:
         settings: What it was built from.
+        precision: What :meth:`detect` and :meth:`outline` run in; see :meth:`run_in`.
+        compiled: What does the work of :class:`~medmaskrcnn.models.dense_part.DensePart` for them, if not torch.
     """
+
+    compiled: OpenVINOProgram | None = None
 
     def __init__(
         self,
@@ -51,6 +64,25 @@ class MaskRCNN(nn.Module):
         self.box_head = box_head
         self.mask_head = mask_head
         self.settings = settings
+        self.precision: Precision = "fp32"
+
+    def run_in(self, precision: Precision) -> MaskRCNN:
+        """Make :meth:`detect` and :meth:`outline` run in a precision from now on; returns the network itself.
+
+        bfloat16 changes the weights in place (rounded, frozen normalisation folded in): such a network is not for
+        training or saving any more.
+
+        Raises:
+            ValueError: if float32 is asked of a network whose weights are rounded already.
+        """
+        if precision == "fp32" and self.precision != "fp32":
+            raise ValueError("the weights of this network are rounded to bf16 already; load the model again for fp32")
+        if precision == "bf16" and self.precision != "bf16":
+            self.pyramid.backbone.fold_norms()
+            heads = (self.rpn_head.objectness, self.rpn_head.deltas, self.box_head.classes, self.box_head.deltas)
+            lay_out(self, exact=[*heads, *([self.mask_head.logits] if self.mask_head is not None else [])])
+        self.precision = precision
+        return self
 
     @torch.no_grad()
     def detect(
@@ -58,13 +90,15 @@ class MaskRCNN(nn.Module):
         images: Tensor,
         image_shapes: Sequence[tuple[int, ...]] | None = None,
         *,
-        watch: Watch = lambda step, made: None,
+        proposals: int | None = None,
+        watch: Watch = unwatched,
     ) -> list[Detections]:
         """Find the objects of a batch.
 
         Args:
             images: ``(B, C, *spatial)``, every axis a multiple of the coarsest backbone stride.
             image_shapes: Spatial shape of each image without its padding; by default nothing is padding.
+            proposals: Proposals an image, at most; the settings' ``rpn.post_nms_top_n`` by default.
             watch: Is shown what each step hands to the next, and must not change it: ``"pyramid"`` (list of levels),
                 ``"rpn"`` (objectness, deltas, anchors; a list of levels each), ``"proposals"`` (boxes of each image),
                 ``"regions"`` (``(P, C, *bins)``), ``"scores"`` (class logits and box deltas), ``"found"`` (detections
@@ -77,20 +111,20 @@ class MaskRCNN(nn.Module):
             ValueError: if the images have other dimensions or channels than the model.
         """
         shapes = self._shapes(images, image_shapes)
-        pyramid = self.pyramid(images)
-        watch("pyramid", pyramid)
-        objectness, offsets, anchors = self._rpn(pyramid, images)
-        watch("rpn", (objectness, offsets, anchors))
-        proposals = self._propose(objectness, offsets, anchors, shapes)
-        watch("proposals", proposals)
-        logits, deltas = self._classify(pyramid, proposals, watch)
-        counts = [len(p) for p in proposals]
-        found = [
-            select_detections(lo, de, boxes, shape, self.settings.detection)
-            for lo, de, boxes, shape in zip(logits.split(counts), deltas.split(counts), proposals, shapes, strict=True)
-        ]
-        watch("found", found)
-        return self._add_masks(pyramid, found)
+        with running(self.precision, images.device):
+            pyramid, objectness, offsets = self._dense(images, watch)
+            anchors = self._anchors(pyramid, images)
+            watch("rpn", (objectness, offsets, anchors))
+            boxes = self._propose(objectness, offsets, anchors, shapes, most=proposals)
+            watch("proposals", boxes)
+            logits, deltas = self._classify(pyramid, boxes, watch)
+            counts = [len(b) for b in boxes]
+            found = [
+                select_detections(lo, de, own, shape, self.settings.detection)
+                for lo, de, own, shape in zip(logits.split(counts), deltas.split(counts), boxes, shapes, strict=True)
+            ]
+            watch("found", found)
+            return self._add_masks(pyramid, found)
 
     @torch.no_grad()
     def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
@@ -110,7 +144,8 @@ class MaskRCNN(nn.Module):
         if self.mask_head is None:
             raise ValueError("outline needs a model with a mask head, this one finds boxes only")
         self._shapes(images, None)
-        return self._mask_probabilities(self.pyramid(images), boxes, labels)
+        with running(self.precision, images.device):
+            return self._mask_probabilities(self._dense(images, unwatched)[0], boxes, labels)
 
     def losses(
         self,
@@ -145,7 +180,8 @@ class MaskRCNN(nn.Module):
         randoms = [torch.Generator().manual_seed(s) for s in seeds] if seeds is not None else [None] * len(images)
         rpn, roi, loss = self.settings.rpn, self.settings.roi, self.settings.loss
         pyramid = self.pyramid(images)
-        objectness, deltas, anchors = self._rpn(pyramid, images)
+        objectness, deltas = self.rpn_head(pyramid)
+        anchors = self._anchors(pyramid, images)
         per_cell = self.settings.anchors_per_cell
         terms = rpn_terms(objectness, deltas, anchors, targets, randoms, per_cell=per_cell, settings=rpn, loss=loss)
         with torch.no_grad():
@@ -173,22 +209,39 @@ class MaskRCNN(nn.Module):
             raise ValueError(f"images must have shape {expected}, got {tuple(images.shape)}")
         return [tuple(s) for s in given] if given is not None else [tuple(images.shape[2:])] * len(images)
 
-    def _rpn(self, pyramid: Sequence[Tensor], images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _dense(self, images: Tensor, watch: Watch) -> Dense:
+        """Backbone, FPN and RPN head at inference, by whichever runtime was chosen."""
+        if self.compiled is not None:
+            pyramid, objectness, deltas = unflatten(self.compiled(images))
+            watch("pyramid", pyramid)
+            return pyramid, objectness, deltas
+        pyramid = self.pyramid(channels_last(images) if self.precision == "bf16" else images)
+        watch("pyramid", pyramid)
         objectness, deltas = self.rpn_head(pyramid)
-        anchors = grid_anchors(
+        return pyramid, objectness, deltas
+
+    def _anchors(self, pyramid: Sequence[Tensor], images: Tensor) -> list[Tensor]:
+        return grid_anchors(
             self.settings.anchors,
             image=images.shape[2:],
             maps=[level.shape[2:] for level in pyramid],
             strides=self.pyramid.strides,
             device=images.device,
         )
-        return objectness, deltas, anchors
 
     def _propose(
-        self, objectness: list[Tensor], deltas: list[Tensor], anchors: list[Tensor], shapes: list[tuple[int, ...]]
+        self,
+        objectness: list[Tensor],
+        deltas: list[Tensor],
+        anchors: list[Tensor],
+        shapes: list[tuple[int, ...]],
+        *,
+        most: int | None = None,
     ) -> list[Tensor]:
+        rpn = self.settings.rpn
+        rpn = rpn if most is None else rpn.model_copy(update={"post_nms_top_n": most})
         return [
-            propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
+            propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, rpn)
             for i, shape in enumerate(shapes)
         ]
 
@@ -217,15 +270,17 @@ class MaskRCNN(nn.Module):
     def _mask_probabilities(
         self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> list[Tensor]:
+        """The mask head on the boxes of all images, so many a pass that its maps stay small."""
         assert self.mask_head is not None
         roi, side = self.settings.roi, (self.settings.mask_bins,) * self.settings.spatial_dims
-        masks = []
-        for i, own in enumerate(boxes):
-            parts = [torch.zeros((0, *side), device=own.device)]
-            for start in range(0, len(own), _MASKS_PER_PASS):
-                chunk = slice(start, start + _MASKS_PER_PASS)
-                regions = [b[chunk] if j == i else b[:0] for j, b in enumerate(boxes)]
-                logits = self.mask_head(self._align(pyramid, regions, roi.mask_size))
-                parts.append(own_log_odds(logits, labels[i][chunk], roi.mask_activation).sigmoid())
-            masks.append(torch.cat(parts))
-        return masks
+        per_pass = max(1, _MASK_NUMBERS_PER_PASS // (roi.mask_channels * prod(side)))
+        counts = [len(own) for own in boxes]
+        firsts = [sum(counts[:i]) for i in range(len(counts))]
+        every = torch.cat(list(labels))
+        parts = [torch.zeros((0, *side), device=every.device)]
+        for start in range(0, len(every), per_pass):
+            stop = start + per_pass
+            own = [b[max(0, start - n) : max(0, stop - n)] for b, n in zip(boxes, firsts, strict=True)]
+            logits = self.mask_head(self._align(pyramid, own, roi.mask_size))
+            parts.append(own_log_odds(logits, every[start:stop], roi.mask_activation).sigmoid())
+        return list(torch.cat(parts).split(counts))

@@ -50,12 +50,12 @@ class RPNHead(nn.Module):
 
 @contextmanager
 def _full_precision_if_tiny(level: Tensor) -> Iterator[Tensor]:
-    """Leave autocast for a map of a few slices, which costs nothing in float32.
+    """In training leave autocast for a map of a few slices, which costs nothing in float32.
 
     The gradient of a bf16 convolution's weights is garbage on the CPU where the map is two slices deep (oneDNN in
-    torch 2.15 reads memory that was never written).
+    torch 2.15 reads memory that was never written). Forward it is right.
     """
-    if level.ndim == 5 and level.shape[2] <= _TINY_DEPTH:
+    if torch.is_grad_enabled() and level.ndim == 5 and level.shape[2] <= _TINY_DEPTH:
         with torch.autocast(level.device.type, enabled=False):
             yield level.float()
     else:

@@ -39,7 +39,7 @@ class RunRecord:
         model_sha256: Hash of the model file.
         model_licence: Licence of the model's weights.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        precision: ``"fp32"`` or ``"bf16"``.
+        precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
         settings: Everything else that decides the result, JSON-able (score threshold, classes, tile, ...).
         source: What the result says of its scan, JSON-able: format, modality, UIDs, notes. No paths, no patient.
         warnings: Sentences for the user, e.g. that an MR model was given a CT.

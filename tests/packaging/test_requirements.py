@@ -20,6 +20,7 @@ PLUGIN = ["napari_plugin/napari_medmaskrcnn"]
 # pydicom finds these by itself: they are decoders.
 NOT_IMPORTED_BY_NAME = {"pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"}
 COMES_WITH_TORCH = {"triton"}
+EXTRAS_OF_CORE = ("cluster", "pacs", "tune", "openvino", "onnx")
 COMES_WITH_NAPARI = {"qtpy", "magicgui", "npe2", "superqt", "vispy", "app-model", "psygnal"}
 
 
@@ -29,6 +30,11 @@ def declared(extra: str = "") -> frozenset[str]:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
     return frozenset(canonicalize_name(Requirement(line).name) for line in lines)
+
+
+def of_extras() -> frozenset[str]:
+    """What the extras bring that the core has use for."""
+    return frozenset().union(*map(declared, EXTRAS_OF_CORE))
 
 
 def imported(folders: list[str]) -> dict[str, set[str]]:
@@ -56,9 +62,13 @@ def modules_of(path: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("folders", "allowed"),
     [
-        pytest.param(CORE, declared() | COMES_WITH_TORCH, id="core"),
+        pytest.param(CORE, declared() | of_extras() | COMES_WITH_TORCH, id="core"),
         pytest.param(PLUGIN, declared() | declared("napari") | COMES_WITH_NAPARI, id="plugin"),
-        pytest.param(["tests"], declared() | declared("napari") | declared("test") | COMES_WITH_NAPARI, id="tests"),
+        pytest.param(
+            ["tests"],
+            declared() | of_extras() | declared("napari") | declared("test") | COMES_WITH_NAPARI,
+            id="tests",
+        ),
     ],
 )
 def test_everything_imported_is_declared(folders, allowed):

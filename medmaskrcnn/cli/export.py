@@ -1,0 +1,97 @@
+"""``medmaskrcnn export``: a model's dense part for other runtimes, or in 8 bits beside the model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.failures import failing_as_one, logging_to
+from medmaskrcnn.cli.options import model_file
+from medmaskrcnn.errors import MedMaskRCNNError
+
+EXAMPLES = (
+    "medmaskrcnn export my.safetensors --to onnx -o dense.onnx --shape 512,512",
+    "medmaskrcnn export my.safetensors --to torch-export -o dense.pt2",
+    "medmaskrcnn export my.safetensors --to openvino-int8 --data data/manifest.json",
+)
+
+
+class Form(StrEnum):
+    """What can be written."""
+
+    ONNX = "onnx"
+    TORCH_EXPORT = "torch-export"
+    OPENVINO_INT8 = "openvino-int8"
+
+
+def export_command(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model that ships (medmaskrcnn models), or a .safetensors file.")
+    ],
+    to: Annotated[Form, typer.Option("--to", help="What to write.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="The file to write; of onnx and torch-export.")
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="H,W|D,H,W", help="Size of the images.", show_default="512,512, or the model's tile"),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MANIFEST", help="Scans to take ranges from (openvino-int8): those of its training split."
+        ),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Slices or tiles to take ranges from.")] = 64,
+    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+) -> None:
+    """Write backbone, FPN and RPN head of a model in another form.
+
+    onnx and torch-export: a file for other runtimes, for images of one size, compared with torch when it is written.
+    openvino-int8: the 8-bit form that "segment --engine openvino --precision int8" runs; it is put beside the model.
+    """
+    with logging_to(log, hidden=[data] if data else []), failing_as_one(model):
+        file = model_file(model)
+        if to is Form.OPENVINO_INT8:
+            if data is None:
+                raise typer.BadParameter(
+                    "openvino-int8 takes ranges from your scans: name a manifest", param_hint="--data"
+                )
+            say(f"written to {_quantised(file, data, images)}")
+            return
+        if out is None:
+            raise typer.BadParameter("name the file to write", param_hint="--out")
+        from medmaskrcnn.deploy.export import export_dense  # here: help needs no torch
+
+        error = export_dense(file, to.value, out, shape=_sizes(shape))
+        say(f"written to {out}; differs from torch by at most {error:.1e} of its values")
+
+
+def _quantised(file: Path, data: Path, images: int) -> Path:
+    from medmaskrcnn.deploy.dense import images_of
+    from medmaskrcnn.deploy.quantise import quantise
+    from medmaskrcnn.models.model_file import read_model_settings
+    from medmaskrcnn.training.labels import read_image
+    from medmaskrcnn.training.manifest import read_manifest
+
+    manifest = read_manifest(data)
+    cases = [case for case in manifest.cases if case.split in ("train", None)]
+    if not cases:
+        raise MedMaskRCNNError(f"{data} has no case for training, from which ranges may be taken")
+    each = -(-images // len(cases))
+    step = max(1, len(cases) * each // images)
+    volumes = (read_image(manifest, case) for case in cases[::step])
+    return quantise(file, images_of(volumes, read_model_settings(file), per_volume=each))
+
+
+def _sizes(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"whole numbers with commas, got {text!r}", param_hint="--shape") from error

@@ -1,0 +1,1 @@
+"""What makes another form of a model out of a model: quantised, exported, slimmer."""

@@ -1,0 +1,77 @@
+"""In which precision the network runs: one rule by processor and dimensions, which anyone may overrule.
+
+The rule (``auto``): bfloat16 for 2D and 2.5D networks on a CPU that multiplies it natively (AMX or AVX512-BF16), where
+it halves the time; float32 everywhere else, the reference. What decides is the processor's kind and the model alone,
+so that machines of one kind give one result; the result records what was taken.
+
+In bfloat16 the convolutions and linear layers run in half precision; logits, deltas, decoded boxes, overlaps and
+suppression stay float32 whatever is chosen, and so do the weights of the last layer of each head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS = ("auto", *get_args(Precision))
+
+_NATIVE = ("amx_bf16", "avx512_bf16")
+_LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+
+
+def processor_features() -> dict[str, Any]:
+    """What torch knows of the CPU; empty where it does not tell."""
+    ask = getattr(torch.cpu, "get_capabilities", None)  # torch 2.10 and later
+    return dict(ask()) if ask else {}
+
+
+def choose_precision(asked: str, device: torch.device, *, spatial_dims: int) -> Precision:
+    """The precision to run in.
+
+    Args:
+        asked: ``auto`` (the rule above), ``fp32`` or ``bf16``.
+        device: Where the network runs.
+        spatial_dims: Of the network, 2 or 3.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    if asked not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {asked!r}")
+    if asked == "bf16":
+        return "bf16"
+    if asked == "fp32" or device.type != "cpu" or spatial_dims != 2:
+        return "fp32"
+    features = processor_features()
+    return "bf16" if any(features.get(name) for name in _NATIVE) else "fp32"
+
+
+def lay_out(network: nn.Module, *, exact: Collection[nn.Module]) -> None:
+    """Make a network ready for :func:`running` in bfloat16, in place: weights rounded once, channels last in memory.
+
+    Args:
+        network: In evaluation mode.
+        exact: Layers whose weights stay float32.
+    """
+    kept = {id(layer) for layer in exact}
+    for layer in network.modules():
+        if isinstance(layer, _LAYERS) and id(layer) not in kept:
+            layer.to(torch.bfloat16)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """2D images ``(B, C, H, W)`` with their channels last in memory; others as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def running(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which the network's layers take ``precision``; for float32 whatever is in force."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,0 +1,194 @@
+"""Where the time and the memory of a segmentation go, stage by stage, and how close its dense part is to the machine.
+
+A :class:`Profile` is told when a stage ends and books the time since the one before. It listens to what the pipeline
+and the network report of themselves anyway (progress, and the products of each step), plus two forward hooks.
+
+How close: the dense part is convolutions, matrix products in the end. Their floating-point operations over their
+seconds, divided by the rate of a large square product on the same machine in the same precision.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+STAGES = (
+    "read", "preprocess", "backbone", "FPN", "RPN", "proposals", "RoIAlign", "box head", "selection", "mask head",
+    "postprocess", "measure", "export",
+)  # fmt: skip
+"""In their order. ``proposals`` and ``selection`` decode boxes and suppress; ``postprocess`` pastes and links."""
+
+DENSE = ("backbone", "FPN", "RPN")
+_OF_STEP = {
+    "input": "postprocess",  # what came before the first layer: slices were cut, the last ones' masks pasted
+    "pyramid": "FPN",
+    "rpn": "RPN",
+    "proposals": "proposals",
+    "regions": "RoIAlign",
+    "scores": "box head",
+    "found": "selection",
+    "masks": "mask head",
+}
+_OF_PROGRESS = {"prepare": "preprocess", "find": "postprocess", "write": "export"}
+_GEMM_SIZE = 2048
+_GEMM_RUNS = 5
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage took in all.
+
+    Attributes:
+        name: One of :data:`STAGES`.
+        seconds: Wall time.
+        share: Of all stages' time, 0..1.
+        peak_bytes: The most memory the process (on a GPU: torch) held while the stage ran; ``None`` if unknown.
+    """
+
+    name: str
+    seconds: float
+    share: float
+    peak_bytes: int | None
+
+
+@dataclass(eq=False)
+class Profile:
+    """Takes down the stages of one or more segmentations.
+
+    Attributes:
+        device: Where the network runs.
+    """
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, int] = field(default_factory=dict)
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    _stage: str | None = None
+    _last: float = 0.0
+
+    def progress(self, stage: str, done: float) -> None:
+        """Take what the pipeline tells of its progress: a new stage ends the one before."""
+        stage = _OF_PROGRESS.get(stage, stage)
+        if stage != self._stage:
+            self.end()
+            self._stage = stage
+
+    def end(self) -> None:
+        """The last stage is over."""
+        if self._stage is not None:
+            self.mark(self._stage)
+        self._stage = None
+        self._start()
+
+    def watch(self, step: str, made: Any) -> None:
+        """Take what the network shows of a step; ``"input"`` and ``"masks"`` frame a forward pass."""
+        self.mark(_OF_STEP[step])
+        if step == "input":
+            self.shapes[tuple(made.shape)] += 1
+
+    def mark(self, stage: str) -> None:
+        """Book the time since the last mark."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - self._last
+        peak = _peak_bytes(self.device)
+        if peak is not None:
+            self.peaks[stage] = max(self.peaks.get(stage, 0), peak)
+        self._start()
+
+    @contextmanager
+    def listening(self, network: nn.Module) -> Iterator[None]:
+        """While this lasts, ``network`` tells when its backbone and its mask head begin or end."""
+        backbone = network.get_submodule("pyramid.backbone")
+        hooks = [backbone.register_forward_hook(lambda *_: self.mark("backbone"))]
+        if (mask_head := getattr(network, "mask_head", None)) is not None:
+            hooks.append(mask_head.register_forward_pre_hook(lambda *_: self.mark("RoIAlign")))
+            hooks.append(mask_head.register_forward_hook(lambda *_: self.mark("mask head")))
+        self._start()
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @property
+    def costs(self) -> list[StageCost]:
+        """Every stage that took place, in order."""
+        total = sum(self.seconds.values()) or 1.0
+        return [
+            StageCost(name, self.seconds[name], self.seconds[name] / total, self.peaks.get(name))
+            for name in STAGES
+            if name in self.seconds
+        ]
+
+    def dense_flops(self, network: nn.Module) -> int:
+        """Floating-point operations (two a multiply-add) of backbone, FPN and RPN in all passes that were seen."""
+        return sum(count * dense_flops(network, shape) for shape, count in self.shapes.items())
+
+    @property
+    def dense_seconds(self) -> float:
+        """That backbone, FPN and RPN took."""
+        return sum(self.seconds.get(name, 0.0) for name in DENSE)
+
+    def _start(self) -> None:
+        _forget_peak(self.device)
+        self._last = time.perf_counter()
+
+
+def dense_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Floating-point operations of one pass of backbone, FPN and RPN over images of a shape; nothing is computed."""
+    parts = copy.deepcopy(nn.ModuleList([network.get_submodule("pyramid"), network.get_submodule("rpn_head")]))
+    parts = parts.to("cpu").float()
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter:
+        parts[1](parts[0](torch.empty(shape)))
+    return int(counter.get_total_flops())
+
+
+def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large square matrix product, the best of a few."""
+    a, b = (torch.randn(_GEMM_SIZE, _GEMM_SIZE, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(_GEMM_RUNS + 1):
+        started = time.perf_counter()
+        product = a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    del product
+    return 2 * _GEMM_SIZE**3 / best
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:  # not Linux
+        return None
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: the peak begins anew
+    except OSError:
+        return
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """The type that a precision multiplies in."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32

@@ -1,0 +1,154 @@
+"""The dense part by OpenVINO: what it computes, where its programs are kept, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import medmaskrcnn
+from medmaskrcnn.config import (
+    AnchorSettings,
+    BackboneSettings,
+    DetectionSettings,
+    InferenceSettings,
+    ModelCard,
+    ModelFileSettings,
+    ModelSettings,
+    PreprocessSettings,
+    RoISettings,
+    RPNSettings,
+)
+from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.models.build import build_model
+from medmaskrcnn.models.dense_part import DensePart, unflatten
+from medmaskrcnn.models.model_file import save_model
+from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.volume import Volume
+
+STRIDES = {2: ((4, 4), (8, 8), (16, 16), (32, 32)), 3: ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))}
+
+# What docs/fast.md promises, as a share of a map's largest value.
+ERROR = {"fp32": 1e-4, "bf16": 0.03}
+
+UPRIGHT = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
+"""D up, H to the back, W to the left: nothing is turned."""
+
+
+def settings_of(dims: int, norm: str = "group") -> ModelFileSettings:
+    model = ModelSettings(
+        spatial_dims=dims,
+        class_names=("liver", "kidney"),
+        backbone=BackboneSettings(
+            name="light", light_channels=(16, 16, 16, 16), strides=STRIDES[dims], fpn_channels=16, norm=norm
+        ),
+        anchors=AnchorSettings(sizes=tuple((s,) * dims for s in (6, 10, 16, 24, 32))),
+        rpn=RPNSettings(pre_nms_top_n=60, post_nms_top_n=30),
+        roi=RoISettings(box_size=4, mask_size=4, box_hidden=32, mask_channels=16, mask_convs=1, canonical_size=24.0),
+        detection=DetectionSettings(candidate_score=0.0, per_image=9),
+    )
+    return ModelFileSettings(
+        card=ModelCard(name="tiny", licence="CC0-1.0"),
+        model=model,
+        preprocess=PreprocessSettings(percentiles=(1, 99), pad_multiple=STRIDES[dims][-1]),
+        inference=InferenceSettings(score=0.0),
+    )
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    torch.manual_seed(0)
+    settings = settings_of(2)
+    save_model(build_model(settings.model), settings, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def scan() -> Volume:
+    values = np.random.default_rng(0).normal(100, 30, (1, 3, 70, 90)).astype(np.float32)
+    values[0, :, 20:50, 30:60] += 200
+    return Volume(values, Grid((3, 70, 90), UPRIGHT))
+
+
+@pytest.mark.parametrize(("dims", "norm"), [(2, "group"), (2, "frozen_batch"), (3, "group")])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_dense_part_is_that_of_torch(dims: int, norm: str, precision: str) -> None:
+    torch.manual_seed(0)
+    network = build_model(settings_of(dims, norm).model).eval()
+    part = DensePart(network.pyramid, network.rpn_head).eval()
+    program = OpenVINOProgram(part, precision=precision, name="tiny")
+    for shape in ((1, 1, 64, 96), (2, 1, 96, 64)) if dims == 2 else ((1, 1, 16, 64, 32), (1, 1, 8, 32, 64)):
+        images = torch.randn(shape)
+        with torch.no_grad():
+            levels = network.pyramid(images)
+            objectness, deltas = network.rpn_head(levels)
+        for theirs, ours in zip(unflatten(program(images)), (levels, objectness, deltas), strict=True):
+            for a, b in zip(theirs, ours, strict=True):
+                assert a.shape == b.shape and a.dtype == torch.float32
+                assert (a - b).abs().max() <= ERROR[precision] * max(b.abs().max(), 0.1)
+
+
+def test_a_program_is_found_again_by_what_it_depends_on(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_model(settings_of(2).model).eval()
+    images = torch.randn(1, 1, 64, 64)
+    first = OpenVINOProgram(DensePart(network.pyramid, network.rpn_head).eval(), precision="fp32", name="a")
+    made = [m.clone() for m in first(images)]
+    files = list(first.folder.iterdir())
+    assert files == [first.file((1, 1, 64, 64))]
+    monkeypatch.setattr("medmaskrcnn.runtime.openvino_engine.converted", None)  # would be called without the file
+    again = OpenVINOProgram(first.module, precision="fp32", name="a")
+    for a, b in zip(made, again(images), strict=True):
+        assert torch.equal(a, b)
+    others = [
+        OpenVINOProgram(first.module, precision="fp32", name="b").file((1, 1, 64, 64)),
+        OpenVINOProgram(first.module, precision="bf16", name="a").file((1, 1, 64, 64)),
+        first.file((1, 1, 64, 96)),
+    ]
+    assert len({*files, *others}) == 4
+
+
+def test_a_damaged_program_is_made_again() -> None:
+    network = build_model(settings_of(2).model).eval()
+    images = torch.randn(1, 1, 32, 32)
+    program = OpenVINOProgram(DensePart(network.pyramid, network.rpn_head).eval(), precision="fp32", name="a")
+    made = [m.clone() for m in program(images)]
+    program.file((1, 1, 32, 32)).write_bytes(b"not a program")
+    for a, b in zip(made, OpenVINOProgram(program.module, precision="fp32", name="a")(images), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_segmenting_with_openvino_finds_the_same(model_path: Path) -> None:
+    loaded = {
+        e: medmaskrcnn.load_model(model_path, device="cpu", precision="fp32", engine=e) for e in ("torch", "openvino")
+    }
+    found = {e: medmaskrcnn.segment(scan(), model) for e, model in loaded.items()}
+    ours, theirs = found["torch"].candidates, found["openvino"].candidates
+    assert len(ours) > 3 and np.array_equal(ours.labels, theirs.labels)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-4)
+    np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.05)
+    assert found["openvino"].record.settings["engine"].startswith("openvino 2")
+    assert "engine" not in found["torch"].record.settings
+    assert found["torch"].run["engine"].startswith("torch ")
+
+
+def test_what_cannot_run_is_refused(model_path: Path) -> None:
+    with pytest.raises(ValueError, match="torch, openvino, got 'tensorrt'"):
+        medmaskrcnn.load_model(model_path, engine="tensorrt")
+    with pytest.raises(ModelFileError, match="no 8-bit form beside it"):
+        medmaskrcnn.load_model(model_path, device="cpu", engine="openvino", precision="int8")
+    with pytest.raises(ValueError, match="auto, fp32, bf16, got 'int8'"):
+        medmaskrcnn.load_model(model_path, device="cpu", precision="int8")
+
+
+def test_without_the_extra_the_message_names_it(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medmaskrcnn.runtime.openvino_engine.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install "medmaskrcnn\[openvino\]"'):
+        medmaskrcnn.load_model(model_path, engine="openvino")
