@@ -87,7 +87,8 @@ def trace(
         ReadError: if the scan cannot be read.
         ModelFileError: if the model cannot.
         UnsuitableScanError: if they do not fit each other.
-        ValueError: if there is no such slice or device, or the network has no feature pyramid.
+        ValueError: if there is no such slice or device, the network has no feature pyramid, or
+            another engine than torch runs it.
 
     Example:
         >>> medmaskrcnn.trace("study/", model="abdomen-mr").save("trace.html")  # doctest: +SKIP
@@ -95,10 +96,12 @@ def trace(
     loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
     volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
     _check_kind(loaded.settings.model)
+    if loaded.network.compiled is not None:
+        raise ValueError(f"{loaded.engine} does not show the backbone's maps; load the model with engine 'torch'")
     warnings = check_suitable(volume, loaded.settings, allow_out_of_domain=allow_out_of_domain)
     prepared = prepare(volume, loaded.settings.preprocess)
     window = choose_window(prepared, loaded.settings, slice_index)
-    walk = record_walk(loaded.network, window, loaded.device)
+    walk = record_walk(loaded.network, window, loaded.device, proposals=loaded.settings.inference.proposals)
     focus = choose_focus(walk, loaded.settings.model.roi, None if slice_index is None else window.plane)
     seen = window.low[0] + focus.plane  # in voxels of the network
     shown = min(int((seen + 0.5) * prepared.scale[0]), prepared.turned_shape[0] - 1)
