@@ -66,7 +66,7 @@ class Exam:
 
 
 def examine(t: int) -> Exam:
-    """The patient at one time: a body with organs, drawn where it lies, and its lesions as a perfect model finds them."""
+    """The patient at one time: a body with organs, drawn where it lies, its lesions as a perfect model finds them."""
     spacing, shape = np.array([2.5, 2.0, 2.0]), (60, 80, 90)
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0, 0, -spacing[2]], [0, -spacing[1], 0], [spacing[0], 0, 0]])
