@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.models.detection.image_list import ImageList
 
 from medmaskrcnn.config import AnchorSettings, BackboneSettings, ModelSettings
 from medmaskrcnn.models.box_head import Detections
@@ -67,10 +68,12 @@ class TorchvisionPeer(nn.Module):
             raise ValueError("torchvision's number of proposals is set where it is built")
         net, shapes = self.network.eval(), image_shapes or [tuple(images.shape[2:])] * len(images)
         cut = [image[:, : shape[0], : shape[1]] for image, shape in zip(_colour(images), shapes, strict=True)]
-        batch, _ = net.transform(cut)
+        # Not net.transform: it skips resizing in training alone, and would enlarge to 800 pixels here.
+        sizes = [(image.shape[-2], image.shape[-1]) for image in cut]
+        batch = ImageList(net.transform.batch_images(cut), sizes)
         features = net.backbone(batch.tensors)
         proposals, _ = net.rpn(batch, features)
-        found, _ = net.roi_heads(features, proposals, batch.image_sizes)
+        found, _ = net.roi_heads(features, proposals, sizes)
         return [
             Detections(
                 f["boxes"].float()[:, [1, 0, 3, 2]], f["labels"] - 1, f["scores"].float(), f["masks"][:, 0].float()
