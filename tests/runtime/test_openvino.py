@@ -48,7 +48,7 @@ def settings_of(dims: int, norm: str = "group") -> ModelFileSettings:
         anchors=AnchorSettings(sizes=tuple((s,) * dims for s in (6, 10, 16, 24, 32))),
         rpn=RPNSettings(pre_nms_top_n=60, post_nms_top_n=30),
         roi=RoISettings(box_size=4, mask_size=4, box_hidden=32, mask_channels=16, mask_convs=1, canonical_size=24.0),
-        detection=DetectionSettings(candidate_score=0.0, per_image=9),
+        detection=DetectionSettings(candidate_score=0.0, per_image=9, mask_threshold=0.0),
     )
     return ModelFileSettings(
         card=ModelCard(name="tiny", licence="CC0-1.0"),
