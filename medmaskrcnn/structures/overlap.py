@@ -36,8 +36,8 @@ def meeting_pairs(first: Instances, second: Instances) -> Iterator[tuple[int, in
     Raises:
         ValueError: if the two do not lie on grids of one shape.
     """
-    for i, j in _meeting(first, second).tolist():
-        yield i, j
+    for pair in _meeting(first, second).tolist():
+        yield pair[0], pair[1]
 
 
 def shared_voxel_counts(
@@ -80,5 +80,5 @@ def _meeting(first: Instances, second: Instances) -> NDArray[np.int64]:
     for a in range(0, len(first), step):
         low = np.maximum(starts[a : a + step, None], others)
         high = np.minimum(ends[a : a + step, None], other_ends)
-        found.append(np.argwhere((high > low).all(axis=2)) + (a, 0))
+        found.append(np.argwhere((high > low).all(axis=2)) + np.array([a, 0]))
     return np.concatenate(found)
