@@ -11,11 +11,9 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, Literal, Protocol
@@ -24,6 +22,7 @@ from medmaskrcnn.batch.memory import resident_mb
 from medmaskrcnn.batch.settings import Limits
 from medmaskrcnn.batch.task import Task
 from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.runtime.module_process import start_module
 
 logger = logging.getLogger(__name__)
 
@@ -99,18 +98,7 @@ class _Worker:
     """One process and what it has in hand."""
 
     def __init__(self, setup: Setup, index: int, heard: Callable[[_Worker, dict[str, Any] | None], None]) -> None:
-        # -P: the current folder holds the user's files, none of which is to be imported.
-        command = [sys.executable, "-P", "-m", "medmaskrcnn.batch.worker"]
-        paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths},
-            text=True,
-            encoding="utf-8",
-        )
+        self.process = start_module("medmaskrcnn.batch.worker", stderr=subprocess.DEVNULL, text=True, encoding="utf-8")
         self.in_hand: dict[int, _InHand] = {}
         self.alone = False
         self.ready = False

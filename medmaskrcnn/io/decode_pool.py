@@ -34,6 +34,7 @@ from pydicom.uid import (
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom_header import DicomFile
+from medmaskrcnn.runtime.module_process import start_module
 
 _LOG = logging.getLogger(__name__)
 
@@ -90,16 +91,7 @@ class _Worker:
     """One process that decodes what it is given, one file at a time."""
 
     def __init__(self) -> None:
-        # -P: the current folder holds the user's files, none of which is to be imported.
-        command = [sys.executable, "-P", "-m", "medmaskrcnn.io.decode_worker"]
-        paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths},
-        )
+        self.process = start_module("medmaskrcnn.io.decode_worker", stderr=subprocess.DEVNULL)
 
     def decode(self, path: Path) -> NDArray[Any]:
         request, answer = self.process.stdin, self.process.stdout
