@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFormLayout, QFrame, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QFrame, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 Control = TypeVar("Control", bound=QWidget)
 
@@ -49,6 +49,16 @@ def column(widgets: Iterable[QWidget], parent: QWidget | None = None, *, stretch
         layout.addWidget(widget)
     if stretch:
         layout.addStretch(1)
+    return holder
+
+
+def beside(first: QWidget, second: QWidget, *, stretch: bool) -> QWidget:
+    """Two controls in a row; the second is as wide as the first where it may stretch."""
+    holder = QWidget()
+    layout = QHBoxLayout(holder)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.addWidget(first, 1)
+    layout.addWidget(second, int(stretch))
     return holder
 
 

@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -24,7 +23,7 @@ from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.model_file import SUFFIX, read_model_settings, resolve_model, shipped_models
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.controls import button, column, form, named, note
+from napari_medmaskrcnn.controls import beside, button, column, form, named, note
 from napari_medmaskrcnn.drawn_boxes import one_slice_axis, to_region
 from napari_medmaskrcnn.host import Host
 from napari_medmaskrcnn.jobs import Region, SegmentJob
@@ -180,12 +179,15 @@ class SegmentPanel(QWidget):
         self.bar.setRange(0, 100)
         rows = (
             ("Scan", self.scan),
-            ("Model", _beside(self.model, from_disk)),
+            ("Model", beside(self.model, from_disk, stretch=False)),
             ("Classes", self.classes),
             ("Where", self.where),
             ("Device", self.device),
         )
-        column([form(rows), self.card, self.domain, _beside(self.run, self.cancel), self.bar, self.doing], self)
+        column(
+            [form(rows), self.card, self.domain, beside(self.run, self.cancel, stretch=True), self.bar, self.doing],
+            self,
+        )
         self._show_busy(False)
 
     def _connect(self) -> None:
@@ -311,12 +313,3 @@ class SegmentPanel(QWidget):
             self.add_model(path)
         if not paths:
             self._host.say(f"{folder} holds no model file (*{SUFFIX}).", "Warning")
-
-
-def _beside(first: QWidget, second: QWidget) -> QWidget:
-    holder = QWidget()
-    layout = QHBoxLayout(holder)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(first, 1)
-    layout.addWidget(second, 1 if isinstance(second, QPushButton) else 0)
-    return holder

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QProcess, QTimer
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QLineEdit, QPlainTextEdit, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QLineEdit, QPlainTextEdit, QWidget
 
 from medmaskrcnn.models.model_file import shipped_models
-from napari_medmaskrcnn.controls import button, column, form, named
+from napari_medmaskrcnn.controls import beside, button, column, form, named
 from napari_medmaskrcnn.host import Host
 from napari_medmaskrcnn.loss_plot import LossPlot
 from napari_medmaskrcnn.train_run import losses_of, model_of
@@ -154,12 +154,12 @@ class TrainPanel(QWidget):
 
     def _lay_out(self) -> None:
         rows = (
-            ("Data", _with(self.manifest, _browse("choose the data", self._ask_manifest))),
-            ("Run", _with(self.folder, _browse("choose the run folder", self._ask_folder))),
+            ("Data", beside(self.manifest, _browse("choose the data", self._ask_manifest), stretch=False)),
+            ("Run", beside(self.folder, _browse("choose the run folder", self._ask_folder), stretch=False)),
             ("Learn for", self.hours),
             ("Start", self.start_from),
         )
-        buttons = (_with(self.check, self.plan), _with(self.train, self.stop))
+        buttons = (beside(self.check, self.plan, stretch=True), beside(self.train, self.stop, stretch=True))
         column([form(rows), *buttons, self.plot, self.use, self.output], self, stretch=False)
 
     def _ask_manifest(self) -> None:
@@ -175,12 +175,3 @@ class TrainPanel(QWidget):
 
 def _browse(name: str, ask: Callable[[], None]) -> QWidget:
     return named(button("...", name, ask), name)
-
-
-def _with(first: QWidget, second: QWidget) -> QWidget:
-    holder = QWidget()
-    layout = QHBoxLayout(holder)
-    layout.setContentsMargins(0, 0, 0, 0)
-    layout.addWidget(first, 1)
-    layout.addWidget(second, 0 if isinstance(first, QLineEdit) else 1)
-    return holder
