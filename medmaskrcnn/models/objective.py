@@ -31,7 +31,7 @@ from medmaskrcnn.models.sampling import sample
 Randoms = Sequence[torch.Generator | None]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning refuses to hand frozen ones to the processes' wrapper of the network
 class Targets:
     """The objects of one training image.
 
