@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from medmaskrcnn.training.check import ManifestReport
     from medmaskrcnn.training.manifest import Manifest
     from medmaskrcnn.training.plan import Plan
+    from medmaskrcnn.training.session import TrainingRecord
 
 EXAMPLES = (
     "medmaskrcnn train data/manifest.json -o run",
@@ -93,19 +95,27 @@ def train_command(
     RUN then holds plan.yaml, losses and scores (losses.csv, validation.csv, losses.png, TensorBoard's events), pictures
     of the validation cases, a checkpoint, and the models best.safetensors and last.safetensors.
     """
+    leads = os.environ.get("RANK", "0") == "0"  # torchrun starts this once for each process: one of them speaks
+    quiet = quiet or not leads
     with logging_to(log), failing_as_one(str(data)):
         manifest = _manifest(data, out, shown=not quiet)
-        report = None if resume else _checked(manifest, table=check or not quiet, shown=not quiet)
+        looked_through = resume or (plan is not None and not leads)
+        report = None if looked_through else _checked(manifest, table=check or not quiet, shown=not quiet)
         if check:
             return
         given = str(out / "plan.yaml") if resume and plan is None else plan
         changes = {"hours": hours, "steps": steps, "batch": batch, "seed": seed}
-        text = _plan_text(manifest, report, given, changes, dims=dims, memory=memory)
+        chosen, text = _plan(manifest, report, given, changes, dims=dims, memory=memory)
         if plan_only is not None:
             _write(plan_only, text)
             return
-        options = {"splits": splits.split(","), "fold": fold, "device": device.value, "start_from": start_from}
-        _train(manifest, text, out, threads, shown=not quiet, resume=resume, workers=workers, cache=cache, **options)
+        options: dict[str, Any] = {"splits": splits.split(","), "fold": fold, "device": device.value}
+        options |= {"start_from": start_from, "resume": resume, "workers": workers, "cache": cache, "plan_yaml": text}
+        record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
+        if leads:
+            if record.best is not None:
+                say(f"best: {record.best[0]:.3f} (mask AP, mean of IoU 0.5 and 0.75) at step {record.best[1]}")
+            say(f"wrote {record.model}")
 
 
 def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
@@ -130,7 +140,7 @@ def _checked(manifest: Manifest, *, table: bool, shown: bool) -> ManifestReport:
     return report
 
 
-def _plan_text(
+def _plan(
     manifest: Manifest,
     report: ManifestReport | None,
     given: str | None,
@@ -138,8 +148,8 @@ def _plan_text(
     *,
     dims: Dims | None,
     memory: float | None,
-) -> str:
-    """The plan as YAML: the one given, or one made from the data, with what the command line changes in it."""
+) -> tuple[Plan, str]:
+    """The plan given, or one made from the data, with what the command line changes in it; and as YAML."""
     from medmaskrcnn.training.plan import parse_plan, plan_text, read_plan
 
     reasons: dict[str, str] = {}
@@ -156,7 +166,7 @@ def _plan_text(
     values["train"] |= changed
     plan = parse_plan(json.dumps(values), "the plan with what the command line changes")
     head = f"Plan for {manifest.name}. Change any value and pass it back with --plan."
-    return plan_text(plan, reasons, head=head)
+    return plan, plan_text(plan, reasons, head=head)
 
 
 def _write(path: Path, text: str) -> None:
@@ -166,17 +176,14 @@ def _write(path: Path, text: str) -> None:
     say(f"wrote {path}")
 
 
-def _train(manifest: Manifest, plan: str, out: Path, threads: int | None, *, shown: bool, **options: Any) -> None:
+def _train(
+    manifest: Manifest, plan: Plan, out: Path, threads: int | None, *, shown: bool, **options: Any
+) -> TrainingRecord:
     import torch
 
-    from medmaskrcnn.training.plan import parse_plan
     from medmaskrcnn.training.run import train
 
     if threads is not None:
         torch.set_num_threads(threads)
-    parsed: Plan = parse_plan(plan, "the plan")
-    with TrainDisplay(parsed.train, shown=shown) as display:
-        record = train(manifest, parsed, out, check=False, tell=display, plan_yaml=plan, **options)
-    if record.best is not None:
-        say(f"best: {record.best[0]:.3f} (mask AP, mean of IoU 0.5 and 0.75) at step {record.best[1]}")
-    say(f"wrote {record.model}")
+    with TrainDisplay(plan.train, shown=shown) as display:
+        return train(manifest, plan, out, check=False, tell=display, **options)
