@@ -31,11 +31,11 @@ from torch.utils.data import DataLoader
 from torchvision_peer import TorchvisionPeer, same_start
 
 from medmaskrcnn.config import BackboneSettings
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.metrics.counts import data_science_bowl_table
 from medmaskrcnn.metrics.judging import judge
 from medmaskrcnn.metrics.sizes import COCO_AREAS
 from medmaskrcnn.metrics.summary import MetricSettings
-from medmaskrcnn.pipeline import LoadedModel
 from medmaskrcnn.training.cases import prepare_cases
 from medmaskrcnn.training.checkpoint import Progress
 from medmaskrcnn.training.evaluate import Evaluation, choose_cases, evaluate

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from medmaskrcnn.batch.api import batch as batch
+    from medmaskrcnn.detect.loaded_model import load_model as load_model
     from medmaskrcnn.errors import MedMaskRCNNError as MedMaskRCNNError
     from medmaskrcnn.explain.trace import trace as trace
     from medmaskrcnn.export.write import write_result as write_result
     from medmaskrcnn.io.discover import describe as describe
     from medmaskrcnn.io.read import read_volume as read_volume
     from medmaskrcnn.models.model_file import shipped_models as shipped_models
-    from medmaskrcnn.pipeline import load_model as load_model
     from medmaskrcnn.pipeline import segment as segment
     from medmaskrcnn.structures.case_result import CaseResult as CaseResult
     from medmaskrcnn.structures.grid import Grid as Grid
@@ -41,7 +41,7 @@ _HOMES = {
     "describe": "io.discover",
     "evaluate": "training.evaluate",
     "load_case": "structures.store",
-    "load_model": "pipeline",
+    "load_model": "detect.loaded_model",
     "read_plan": "training.plan",
     "read_volume": "io.read",
     "save_case": "structures.store",

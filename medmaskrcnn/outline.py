@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medmaskrcnn.pipeline import REGION_MARGIN, LoadedModel
+from medmaskrcnn.detect.loaded_model import LoadedModel
+from medmaskrcnn.detect.region import REGION_MARGIN
 from medmaskrcnn.postprocess.found import Found, paste, to_instances, union
 from medmaskrcnn.preprocess.prepare import Preprocessed, pad_to_multiple, prepare
 from medmaskrcnn.preprocess.suitable import check_suitable

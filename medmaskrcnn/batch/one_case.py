@@ -19,7 +19,8 @@ from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 
 if TYPE_CHECKING:
-    from medmaskrcnn.pipeline import LoadedModel, Progress
+    from medmaskrcnn.detect.find import Progress
+    from medmaskrcnn.detect.loaded_model import LoadedModel
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from medmaskrcnn.batch.one_case import refuse_unwritable, segment_volume, write_
 from medmaskrcnn.batch.reasons import without_paths
 from medmaskrcnn.batch.task import PARTIAL, Task
 from medmaskrcnn.batch.thumbnail import write_thumbnail
+from medmaskrcnn.detect.loaded_model import load_model
 from medmaskrcnn.errors import ModelFileError, ReadError
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
 from medmaskrcnn.io.options import ReadingOptions
-from medmaskrcnn.pipeline import load_model
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 

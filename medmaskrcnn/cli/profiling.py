@@ -11,7 +11,7 @@ from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from medmaskrcnn.pipeline import LoadedModel
+    from medmaskrcnn.detect.loaded_model import LoadedModel
     from medmaskrcnn.runtime.profile import Profile
 
 _MB = 1e6

@@ -27,7 +27,8 @@ from medmaskrcnn.export.result_json import result_document
 from medmaskrcnn.structures.case_result import CaseResult
 
 if TYPE_CHECKING:
-    from medmaskrcnn.pipeline import LoadedModel, Progress
+    from medmaskrcnn.detect.find import Progress
+    from medmaskrcnn.detect.loaded_model import LoadedModel
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.detect.find import slice_images, tile_windows
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.dense_part import DensePart
 from medmaskrcnn.models.model_file import read_model
-from medmaskrcnn.pipeline import slice_images, tile_windows
 from medmaskrcnn.preprocess.prepare import pad_to_multiple, prepare
 from medmaskrcnn.structures.volume import Volume
 

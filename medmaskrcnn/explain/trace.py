@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.config import ModelSettings
+from medmaskrcnn.detect.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
 from medmaskrcnn.explain.focus import choose_focus
 from medmaskrcnn.explain.page import page, paragraph, table
 from medmaskrcnn.explain.pictures import Bytes, grey
@@ -28,7 +29,6 @@ from medmaskrcnn.explain.sections_regions import align_section, mask_section, pa
 from medmaskrcnn.explain.shapes import Difference, Stage, differences, stages
 from medmaskrcnn.explain.window import Window, choose_window
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.pipeline import DEFAULT_MODEL, LoadedModel, load_model
 from medmaskrcnn.preprocess.prepare import Preprocessed, prepare
 from medmaskrcnn.preprocess.suitable import check_suitable
 from medmaskrcnn.structures.volume import Volume
@@ -93,7 +93,7 @@ def trace(
     Example:
         >>> medmaskrcnn.trace("study/", model="abdomen-mr").save("trace.html")  # doctest: +SKIP
     """
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
+    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, engine="torch")
     volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
     _check_kind(loaded.settings.model)
     if loaded.network.compiled is not None:

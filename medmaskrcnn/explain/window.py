@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.pipeline import slice_images, tile_windows
+from medmaskrcnn.detect.find import slice_images, tile_windows
 from medmaskrcnn.preprocess.prepare import Preprocessed, pad_to_multiple
 
 

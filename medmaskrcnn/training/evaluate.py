@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
+from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.metrics.summary import CaseFigures, ClassFigures, MetricSettings, figures_of_case, summarise
-from medmaskrcnn.pipeline import LoadedModel, load_model, segment
+from medmaskrcnn.pipeline import segment
 from medmaskrcnn.structures.instances import BoolArray, Instances
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.training.evaluate_pictures import draw_errors
@@ -106,6 +107,8 @@ def evaluate(
     split: str = "test",
     cases: Sequence[str] | None = None,
     device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
     score: float | None = None,
     settings: MetricSettings | None = None,
     pictures: int = 0,
@@ -120,6 +123,7 @@ def evaluate(
         split: ``"train"``, ``"val"``, ``"test"``, or ``"all"``.
         cases: Ids of the cases to evaluate, whatever their split; by default those of ``split``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays where it is.
+        precision, engine: As for :func:`medmaskrcnn.load_model`; a loaded model stays as it was loaded.
         score: Score from which on candidates are the result; the model's own by default.
         settings: What decides the figures; see :class:`~medmaskrcnn.metrics.summary.MetricSettings`.
         pictures: How many of the worst cases to draw.
@@ -133,7 +137,7 @@ def evaluate(
         ReadError: if the manifest cannot be read.
         ModelFileError: if the model cannot.
         MedMaskRCNNError: if not a single case could be evaluated.
-        ValueError: if there is no such case or split, or model and manifest share no class.
+        ValueError: if there is no such case, split, precision or engine, or model and manifest share no class.
 
     Example:
         >>> evaluation = medmaskrcnn.evaluate("abdomen-mr", "data/manifest.json")  # doctest: +SKIP
@@ -142,7 +146,11 @@ def evaluate(
     """
     manifest = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     chosen = choose_cases(manifest, split, cases)
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device)
+    loaded = (
+        model
+        if isinstance(model, LoadedModel)
+        else load_model(model, device=device, precision=precision, engine=engine)
+    )
     known = loaded.settings.model.class_names
     class_names = tuple(name for name in manifest.class_names if name in known)
     if not class_names:

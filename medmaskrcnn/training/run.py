@@ -110,7 +110,7 @@ def train(
     learner = Learner(_first_network(plan, start_from, listen), plan, fabric)
     if resume:
         learner.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
-    session = Session(run, plan, labelled, held_out, learner, listen)
+    session = Session(run, plan, labelled, held_out, learner, listen, cases=len(learnt))
     batches = _batches(files, plan, learner, workers=workers, transform=transform)
     try:
         session.work(batches)
@@ -119,7 +119,7 @@ def train(
     fabric.barrier()
     if fabric.is_global_zero and not cache:
         shutil.rmtree(prepared, ignore_errors=True)
-    return session.ended(len(learnt))
+    return session.ended()
 
 
 def choose_cases(

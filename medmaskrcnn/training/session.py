@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.models.model_file import save_model
 from medmaskrcnn.models.transfer import TransferReport
-from medmaskrcnn.pipeline import LoadedModel
 from medmaskrcnn.structures.files import make_folder
 from medmaskrcnn.training.checkpoint import Progress, save_checkpoint
 from medmaskrcnn.training.loop import Learner, StepReport, is_over
@@ -64,14 +64,16 @@ class Session:
         held_out: Sequence[ManifestCase],
         learner: Learner,
         tell: Callable[[Event], None],
+        *,
+        cases: int,
     ) -> None:
-        self.folder, self.plan, self.manifest, self.held_out = folder, plan, manifest, held_out
+        self.folder, self.plan, self.manifest, self.held_out, self.cases = folder, plan, manifest, held_out, cases
         self.learner, self.tell, self.leads = learner, tell, learner.fabric.is_global_zero
         self.records = Records(folder, learner.progress.step) if self.leads else None
         self.saved_at = time.monotonic()
 
     def work(self, batches: Iterator[list[Sample]]) -> None:
-        """Learn until it is over; an interrupt (Ctrl-C) leaves a checkpoint."""
+        """Learn until it is over; an interrupt (Ctrl-C) leaves a checkpoint and the model."""
         settings, progress = self.plan.train, self.learner.progress
         try:
             while not is_over(progress, settings):
@@ -94,11 +96,9 @@ class Session:
             self.records.plot()
             self.records.close()
 
-    def ended(self, cases: int) -> TrainingRecord:
-        """Write the last model; ``cases`` is the number that it was learnt from."""
+    def ended(self) -> TrainingRecord:
+        """What came of it."""
         progress = self.learner.progress
-        if self.leads:
-            self._write_model(LAST, cases=cases)
         best = self.folder / BEST
         score = progress.best_score
         return TrainingRecord(
@@ -130,14 +130,15 @@ class Session:
         if self.leads:
             learner = self.learner
             save_checkpoint(self.folder / CHECKPOINT, learner.progress, plan_text(self.plan), **learner.states())
+            self._write_model(LAST)
         self.saved_at = time.monotonic()
 
-    def _write_model(self, name: str, **record: int) -> None:
+    def _write_model(self, name: str) -> None:
         progress = self.learner.progress
         about: dict[str, str | int | float] = {
             "data": self.manifest.name,
             "step": progress.step,
-            **record,
+            "cases": self.cases,
             **({"validation_score": progress.best_score} if name == BEST and progress.best_score is not None else {}),
             **{k: v for k, v in self.plan.train.model_dump().items() if isinstance(v, str | int | float)},
         }

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.metrics.bootstrap import Estimate
 from medmaskrcnn.metrics.summary import MetricSettings
-from medmaskrcnn.pipeline import LoadedModel
 from medmaskrcnn.training.evaluate import evaluate
 from medmaskrcnn.training.manifest import Manifest, ManifestCase
 

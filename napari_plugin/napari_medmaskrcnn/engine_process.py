@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.outline import outline_box
-from medmaskrcnn.pipeline import LoadedModel, load_model, segment
+from medmaskrcnn.pipeline import segment
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn import wire

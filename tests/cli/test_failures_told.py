@@ -158,7 +158,7 @@ def test_output_folder_without_permission(run, scan, tiny_model):
 
 def test_the_output_folder_is_tried_before_the_model_is_loaded(run, scan, tiny_model, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr("medmaskrcnn.pipeline.load_model", lambda *a, **k: pytest.fail("work was done"))
+    monkeypatch.setattr("medmaskrcnn.detect.loaded_model.load_model", lambda *a, **k: pytest.fail("work was done"))
     assert run("segment", scan, "-o", tmp_path / "file", "--model", tiny_model).code == 1
 
 

@@ -27,6 +27,7 @@ from medmaskrcnn.config import (
 from medmaskrcnn.deploy import export
 from medmaskrcnn.deploy.dense import default_shape, images_of, read_dense_part
 from medmaskrcnn.deploy.export import TOLERANCE, export_dense
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.errors import MedMaskRCNNError, ModelFileError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.model_file import save_model
@@ -132,7 +133,7 @@ def test_images_are_those_that_the_network_is_given(models: dict[int, Path]) -> 
     assert not torch.equal(flat[0], flat[1])
     seen: list[torch.Tensor] = []
     loaded = medmaskrcnn.load_model(models[3], device="cpu")
-    watched = medmaskrcnn.pipeline.LoadedModel(
+    watched = LoadedModel(
         loaded.network,
         loaded.settings,
         "",

@@ -22,9 +22,9 @@ from medmaskrcnn.config import (
     RoISettings,
     RPNSettings,
 )
+from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.model_file import save_model
-from medmaskrcnn.pipeline import LoadedModel, load_model
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 

@@ -11,11 +11,11 @@ import torch
 
 import medmaskrcnn
 from medmaskrcnn.config import BackboneSettings, ModelCard, ModelFileSettings, ModelSettings, RPNSettings
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.errors import UnsuitableScanError
 from medmaskrcnn.explain.outline import outline_path
 from medmaskrcnn.explain.pictures import data_uri, grey, heat
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.pipeline import LoadedModel
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Volume
 

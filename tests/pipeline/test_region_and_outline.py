@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.errors import UnsuitableScanError
 from medmaskrcnn.outline import outline_box
-from medmaskrcnn.pipeline import LoadedModel, segment
+from medmaskrcnn.pipeline import segment
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume

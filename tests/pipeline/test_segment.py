@@ -13,8 +13,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from medmaskrcnn.detect.find import find_in_tiles
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.errors import ModelFileError, ReadError
-from medmaskrcnn.pipeline import LoadedModel, find_in_tiles, segment
+from medmaskrcnn.pipeline import segment
 from medmaskrcnn.postprocess.found import paste, to_instances
 from medmaskrcnn.preprocess.prepare import prepare
 from medmaskrcnn.structures.axes import AxisMap

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from medmaskrcnn.pipeline import LoadedModel, segment
+from medmaskrcnn.detect.loaded_model import LoadedModel
+from medmaskrcnn.pipeline import segment
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume

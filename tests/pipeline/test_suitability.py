@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.errors import UnsuitableScanError
-from medmaskrcnn.pipeline import LoadedModel, segment
+from medmaskrcnn.pipeline import segment
 from medmaskrcnn.preprocess.suitable import check_suitable
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume

@@ -1,0 +1,164 @@
+"""Objects of a prepared scan: the network is shown each tile or slice, what it finds goes back to the scan's voxels.
+
+A 3D model walks in tiles, and what neighbouring tiles saw of one object is merged; a 2D or 2.5D model walks slice by
+slice, and neighbouring slices' objects are linked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medmaskrcnn.config import InferenceSettings, ModelFileSettings
+from medmaskrcnn.detect.loaded_model import LoadedModel
+from medmaskrcnn.models.box_head import Detections
+from medmaskrcnn.postprocess.found import Found, paste
+from medmaskrcnn.postprocess.link_slices import link_slices
+from medmaskrcnn.postprocess.merge_tiles import Tile, merge_tiles, tile_starts
+from medmaskrcnn.preprocess.prepare import Preprocessed, Window, pad_to_multiple
+
+Progress = Callable[[str, float], None]
+"""Called with the name of a stage and the share of it that is done, 0..1."""
+
+
+def find(
+    loaded: LoadedModel,
+    prepared: Preprocessed,
+    *,
+    labels: Collection[int],
+    window: Window | None = None,
+    progress: Progress = lambda stage, done: None,
+) -> list[Found]:
+    """Everything that a model finds in a prepared scan.
+
+    Args:
+        loaded: The model.
+        prepared: The scan as its network sees it.
+        labels: Indices of the classes that are asked for.
+        window: The network's voxels that are looked at, by default all.
+        progress: Called with ``"find"`` and the share done.
+
+    Returns:
+        Objects with masks in the turned scan's voxels, of every score; one alone of each class of which a body has one.
+    """
+    walk = find_in_tiles if loaded.settings.model.spatial_dims == 3 else find_in_slices
+    found = walk(loaded, prepared, progress, window)
+    return one_of_each([f for f in found if f.label in labels], loaded.settings)
+
+
+def find_in_tiles(
+    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+) -> list[Found]:
+    """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object.
+
+    Args:
+        loaded: The model.
+        prepared: The scan as its network sees it.
+        tell: Called with ``"find"`` and the share done.
+        part: The network's voxels to walk over, by default all.
+    """
+    settings, inference = loaded.settings, loaded.settings.inference
+    first, end = part or prepared.whole
+    scale, windows = prepared.scale, tile_windows(np.subtract(end, first).tolist(), inference)
+    found: list[tuple[Found, Tile]] = []
+    for done, window in enumerate(windows):
+        low, high = (np.add(corner, first).tolist() for corner in window)
+        image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+        (detections,) = _detect(loaded, image[None], [image.shape[1:]])
+        tile = _tile(low, high, scale)
+        found += [(f, tile) for f in _paste(detections, low, scale, prepared.turned_shape, settings)]
+        tell("find", (done + 1) / len(windows))
+    return merge_tiles(found, merge_iou=inference.merge_iou)
+
+
+def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """First voxel and last voxel + 1 (D, H, W) of each tile of an array of ``shape``."""
+    starts = [tile_starts(n, t, inference.tile_overlap) for n, t in zip(shape, inference.tile, strict=True)]
+    return [
+        (low, tuple(min(a + t, n) for a, t, n in zip(low, inference.tile, shape, strict=True)))
+        for low in product(*starts)
+    ]
+
+
+def find_in_slices(
+    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+) -> list[Found]:
+    """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects.
+
+    Arguments as :func:`find_in_tiles`; of ``part`` the slices count alone, each is looked at whole.
+    """
+    settings, inference = loaded.settings, loaded.settings.inference
+    begin, end = (corner[0] for corner in part or prepared.whole)
+    plane = tuple(prepared.tensor.shape[2:])
+    slices: list[list[Found]] = [[]] * begin
+    for first in range(begin, end, inference.slices_per_batch):
+        last = min(first + inference.slices_per_batch, end)
+        batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
+        for detections in _detect(loaded, batch, [plane] * len(batch)):
+            slices.append(_paste(detections, (0, 0), prepared.scale[1:], prepared.turned_shape[1:], settings))
+        tell("find", (len(slices) - begin) / (end - begin))
+    return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
+
+
+def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
+    """Slices of ``(C, D, H, W)`` with ``context`` neighbours on each side as channels: ``(B, C * (2 c + 1), H, W)``."""
+    low, high = indices.start - context, indices.stop + context
+    beyond = max(-low, 0), max(high - tensor.shape[1], 0)  # past the ends: zeros, as in training
+    part = torch.nn.functional.pad(tensor[:, max(low, 0) : high], (0, 0, 0, 0, *beyond))
+    return torch.stack([part[:, i : i + 2 * context + 1].flatten(0, 1) for i in range(len(indices))])
+
+
+def _detect(loaded: LoadedModel, images: Tensor, shapes: list[tuple[int, ...]]) -> list[Detections]:
+    padded = pad_to_multiple(images, loaded.settings.preprocess.pad_multiple)
+    loaded.watch("input", padded)
+    most = loaded.settings.inference.proposals
+    found = loaded.network.detect(padded.to(loaded.device), shapes, proposals=most, watch=loaded.watch)
+    loaded.watch("masks", found)
+    return found
+
+
+def _paste(
+    detections: Detections,
+    low: Sequence[int],
+    scale: Sequence[float],
+    shape: tuple[int, ...],
+    settings: ModelFileSettings,
+) -> list[Found]:
+    """Detections of a window that begins at ``low`` (network voxels), in the turned scan's voxels."""
+    offset, factor = torch.tensor([*low, *low]), torch.tensor([*scale, *scale], dtype=torch.float32)
+    probabilities = detections.mask_probabilities
+    return paste(
+        (detections.boxes.cpu() + offset) * factor,
+        detections.labels.cpu(),
+        detections.scores.cpu(),
+        None if probabilities is None else probabilities.cpu(),
+        shape=shape,
+        threshold=settings.model.detection.mask_threshold,
+    )
+
+
+def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Tile:
+    """The scan's voxels whose centres lie in a window of the network's: the ones that its masks may hold."""
+    first, last = (
+        [math.ceil(x * factor - 0.5) for x, factor in zip(corner, scale, strict=True)] for corner in (low, high)
+    )
+    return Tile((first[0], first[1], first[2]), (last[0], last[1], last[2]))
+
+
+def one_of_each(found: Sequence[Found], settings: ModelFileSettings) -> list[Found]:
+    """Only the most certain candidate with a voxel of each class of which a body has one; all of the others."""
+    single = {settings.model.class_names.index(name) for name in settings.inference.single}
+    kept: list[Found] = []
+    seen: set[int] = set()
+    for item in found:
+        if item.label not in single:
+            kept.append(item)
+        elif item.label not in seen and item.mask.size:
+            kept.append(item)
+            seen.add(item.label)
+    return kept
