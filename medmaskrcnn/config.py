@@ -75,6 +75,8 @@ class BackboneSettings(Settings):
         name: A MONAI ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block a
             stage and few channels), or what :func:`medmaskrcnn.models.backbone.register_backbone` was given.
         light_channels: Channels of the four stages of ``"light"``.
+        channels: Of the four stages, in place of those that ``name`` stands for; a bottleneck's stage gives out four
+            times as many. What pruning leaves.
         norm: ``"group"`` or ``"frozen_batch"`` (affine constants from pretrained weights). Neither uses the batch.
         norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights want 0.0.
         strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32.
@@ -86,6 +88,7 @@ class BackboneSettings(Settings):
 
     name: str = "resnet50"
     light_channels: tuple[Count, Count, Count, Count] = (24, 48, 96, 128)
+    channels: tuple[Count, Count, Count, Count] | None = None
     norm: Literal["group", "frozen_batch"] = "group"
     norm_eps: NotNegative = 1e-5
     strides: tuple[tuple[Count, ...], ...] = ((4, 4), (8, 8), (16, 16), (32, 32))
@@ -296,6 +299,9 @@ class InferenceSettings(Settings):
         link_gap: Slices in between that may lack the object.
         score: Default score threshold of the result.
         single: Names of classes of which a body has one: only the best candidate is kept.
+        precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.runtime.precision`, or a precision
+            that was found to be worth it (``medmaskrcnn optimize``); ``int8`` goes with engine ``openvino``.
+        engine: What runs the dense part where the user names nothing and the network runs on a CPU.
     """
 
     tile: tuple[Count, Count, Count] = (160, 160, 160)
@@ -307,6 +313,14 @@ class InferenceSettings(Settings):
     link_gap: Annotated[int, Field(ge=0)] = 1
     score: Fraction = 0.5
     single: tuple[str, ...] = ()
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    engine: Literal["torch", "openvino"] = "torch"
+
+    @model_validator(mode="after")
+    def _check(self) -> InferenceSettings:
+        if self.precision == "int8" and self.engine != "openvino":
+            raise ValueError("inference.precision int8 needs inference.engine openvino")
+        return self
 
 
 class LabelCode(Settings):

@@ -161,7 +161,7 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
         )
     block, layers = _STAGES[settings.name]
     light = settings.name == "light"
-    planes = settings.light_channels if light else (64, 128, 256, 512)
+    planes = settings.channels or (settings.light_channels if light else (64, 128, 256, 512))
     p2 = settings.strides[0]
     stem = tuple(min(2, s) for s in p2)
     resnet = ResNet(
