@@ -11,8 +11,8 @@ import typer
 from medmaskrcnn.cli.console import print_json, say, tell
 from medmaskrcnn.cli.evaluation_tables import print_evaluation
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
+from medmaskrcnn.cli.options import Device, Engine, Precision, Runtime
 from medmaskrcnn.cli.run_cases import check_output_folder
-from medmaskrcnn.cli.segment import Device
 from medmaskrcnn.cli.train_display import count_bar
 from medmaskrcnn.errors import ModelFileError
 
@@ -24,6 +24,7 @@ EXAMPLES = (
     "medmaskrcnn evaluate abdomen-mr data/manifest.json -o evaluation",
     "medmaskrcnn evaluate run/best.safetensors data/manifest.json --split val --operating-score 0.7",
     "medmaskrcnn evaluate phantom-ct phantoms/manifest.json --ids phantom-0003,phantom-0007 --min-diameter 10",
+    "medmaskrcnn evaluate my.safetensors data/manifest.json --engine openvino --precision int8",
 )
 
 _SELDOM = "Less often needed"
@@ -65,6 +66,8 @@ def evaluate_command(
     ] = 0.0,
     pictures: Annotated[int, typer.Option(min=0, help="How many of the worst cases to draw.")] = 12,
     device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    precision: Annotated[Precision, typer.Option(help="In what it computes, as for segment.")] = Precision.AUTO,
+    engine: Annotated[Engine, typer.Option(help="What runs its dense part, as for segment.")] = Engine.AUTO,
     replicates: Annotated[
         int, typer.Option(min=0, help="Draws for the confidence intervals.", rich_help_panel=_SELDOM)
     ] = 1000,
@@ -94,7 +97,7 @@ def evaluate_command(
             manifest,
             split=split,
             cases=None if ids is None else [name.strip() for name in ids.split(",") if name.strip()],
-            device=device.value,
+            how=Runtime(device, precision, engine),
             score=operating_score,
             pictures=pictures if out is not None else 0,
             allow_out_of_domain=allow_out_of_domain,
@@ -123,7 +126,7 @@ def _evaluate(
     *,
     split: str,
     cases: list[str] | None,
-    device: str,
+    how: Runtime,
     score: float | None,
     pictures: int,
     allow_out_of_domain: bool,
@@ -134,7 +137,7 @@ def _evaluate(
     """Run the evaluation behind a progress bar.
 
     Raises:
-        typer.BadParameter: if there is no such model, split, case or device.
+        typer.BadParameter: if there is no such model, split or case.
     """
     import torch
 
@@ -156,7 +159,9 @@ def _evaluate(
             manifest,
             split=split,
             cases=cases,
-            device=device,
+            device=how.device.value,
+            precision=how.precision.value,
+            engine=how.engine.value,
             score=score,
             settings=MetricSettings(
                 match_iou=iou,

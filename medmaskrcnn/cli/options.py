@@ -35,6 +35,7 @@ class Precision(StrEnum):
 class Engine(StrEnum):
     """What runs the dense part of the network."""
 
+    AUTO = "auto"
     TORCH = "torch"
     OPENVINO = "openvino"
 
@@ -45,7 +46,7 @@ class Runtime:
 
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
-    engine: Engine = Engine.TORCH
+    engine: Engine = Engine.AUTO
 
 
 def model_file(model: str) -> Path:

@@ -42,8 +42,9 @@ def segment_command(
         Precision, typer.Option(help="In what it computes; auto takes bf16 where processor and model gain from it.")
     ] = Precision.AUTO,
     engine: Annotated[
-        Engine, typer.Option(help="What runs backbone, FPN and RPN head on a CPU; openvino is an extra.")
-    ] = Engine.TORCH,
+        Engine,
+        typer.Option(help="What runs backbone, FPN and RPN head on a CPU: torch unless the model says otherwise."),
+    ] = Engine.AUTO,
     score: Annotated[
         float | None,
         typer.Option(min=0.0, max=1.0, help="Report instances from this score on.", show_default="the model's own"),
