@@ -11,18 +11,18 @@ another one comes.
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any
 
+from medmaskrcnn.runtime.module_process import start_module
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn import wire
 from napari_medmaskrcnn.jobs import Done, Failed, Job, Progress, Ready
 
-COMMAND = (sys.executable, "-m", "napari_medmaskrcnn.engine_process")
+MODULE = "napari_medmaskrcnn.engine_process"
 _SHUTDOWN_S = 2.0
 
 
@@ -61,7 +61,7 @@ class Engine:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._sent = None
-                self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                self._process = start_module(MODULE)
 
     def run(self, job: Job, report: Callable[[Progress], None]) -> Any:
         """Do a job; blocks, so call it from a thread.

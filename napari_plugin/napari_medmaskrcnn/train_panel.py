@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qtpy.QtCore import QProcess, QTimer
+from qtpy.QtGui import QFontDatabase
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QLineEdit, QPlainTextEdit, QWidget
 
 from medmaskrcnn.models.model_file import shipped_models
@@ -21,7 +22,7 @@ from napari_medmaskrcnn.host import Host
 from napari_medmaskrcnn.loss_plot import LossPlot
 from napari_medmaskrcnn.train_run import losses_of, model_of
 
-COMMAND = ("-c", "from medmaskrcnn.cli.main import main; main()", "train")
+COMMAND = ("-P", "-c", "from medmaskrcnn.cli.main import main; main()", "train")
 _LOOK_EVERY_MS = 2000
 FROM_NOTHING = "from nothing"
 
@@ -38,6 +39,7 @@ class TrainPanel(QWidget):
         super().__init__()
         self._host, self._use_model = host, use_model
         self._process: QProcess | None = None
+        self._stopping = False
         self._run_folder = Path()
         self.manifest = named(QLineEdit(), "training data", "A manifest, or a folder of labelled data")
         self.folder = named(QLineEdit(), "run folder", "Where plan, losses and models go")
@@ -56,6 +58,8 @@ class TrainPanel(QWidget):
         self.output = named(QPlainTextEdit(), "output", "What the training says")
         self.output.setReadOnly(True)
         self.output.setMaximumBlockCount(2000)
+        self.output.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+        self.output.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self._timer = QTimer(self)
         self._timer.setInterval(_LOOK_EVERY_MS)
         self._timer.timeout.connect(self.look)
@@ -74,18 +78,21 @@ class TrainPanel(QWidget):
         process.setProcessChannelMode(QProcess.ProcessChannelMode.MergedChannels)
         process.readyReadStandardOutput.connect(self._on_output)
         process.finished.connect(self._on_finished)
-        self._process = process
+        self._process, self._stopping = process, False
         process.start(sys.executable, [*COMMAND, self.manifest.text(), *arguments])
         self._show_running(True)
+        self._host.say("Working: see the output.")
 
     def interrupt(self) -> None:
         """Ask the process to end, as Ctrl-C does: it writes its checkpoint first."""
-        if self._process is None:
+        pid = self._process.processId() if self._process is not None else 0
+        if self._process is None or not pid:  # 0: it has ended by itself; to signal 0 would reach the viewer
             return
         if os.name == "nt":
             self._process.terminate()
         else:
-            os.kill(self._process.processId(), signal.SIGINT)
+            os.kill(pid, signal.SIGINT)
+        self._stopping = True
         self._host.say("Stopping after this step.")
 
     def look(self) -> None:
@@ -141,7 +148,9 @@ class TrainPanel(QWidget):
         if shown.is_file():
             self.output.setPlainText(shown.read_text(encoding="utf-8"))
             shown.unlink()
-        if code:
+        if self._stopping:
+            self._host.say("Stopped. Train goes on where it was broken off.")
+        elif code:
             self._host.say("The training ended with an error: see its output in the panel.", "Error")
         else:
             self._host.say("Done.")

@@ -115,8 +115,10 @@ def test_it_is_ended_while_it_works(block: Volume):
     assert engine.pid is None and not Path(f"/proc/{pid}").exists()
 
 
-def test_a_process_that_dies_is_told_with_what_to_do(block: Volume, monkeypatch):
-    monkeypatch.setattr(engine_module, "COMMAND", (engine_module.sys.executable, "-c", "raise SystemExit(7)"))
+def test_a_process_that_dies_is_told_with_what_to_do(block: Volume, tmp_path: Path, monkeypatch):
+    (tmp_path / "ends_at_once.py").write_text("raise SystemExit(7)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(engine_module, "MODULE", "ends_at_once")
     with pytest.raises(JobFailed, match="ended with code 7"):
         Engine().run(SegmentJob(block, "phantom-ct"), ignore)
     assert "lack of memory" in engine_module._death_message(-9)

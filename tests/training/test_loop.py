@@ -175,7 +175,6 @@ def test_killed_at_three_steps_and_resumed_it_ends_where_the_unbroken_run_does(d
     kills = sorted(np.random.default_rng().choice(np.arange(1, 14), 3, replace=False).tolist())
     for number, step in enumerate(kills):
         run_program(data, tmp_path / "broken", kill_at=step, resume=number > 0)
-        assert not (tmp_path / "broken" / LAST).exists()
     run_program(data, tmp_path / "broken", resume=True)
     assert equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken")), f"killed after steps {kills}"
     tables = [read_table(tmp_path / name / "losses.csv") for name in ("broken", "unbroken")]
