@@ -6,6 +6,8 @@ message names the file and says what to do next. Wrong arguments raise ``ValueEr
 
 from __future__ import annotations
 
+_LONGEST_REASON = 400  # characters of another library's message that we pass on
+
 
 class MedMaskRCNNError(Exception):
     """Base of all errors that are about the user's files, models or folders."""
@@ -37,3 +39,9 @@ class MissingExtraError(MedMaskRCNNError):
 
 class ArchiveError(MedMaskRCNNError):
     """An archive (PACS) does not answer, refuses, or sends what cannot be used."""
+
+
+def one_line(error: Exception) -> str:
+    """Another library's message on one line, cut where it goes on for pages."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

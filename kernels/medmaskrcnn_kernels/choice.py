@@ -13,14 +13,18 @@ import os
 import shutil
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 CHOICES = ("auto", "portable", "triton")
+SelfCheck = Callable[[torch.device], str]
+"""Says why Triton's kernels must not be used on a device; nothing where they may."""
+
 _chosen: dict[str, tuple[str, str]] = {}
+_self_checks: list[SelfCheck] = []
 _forced: list[str] = []
 _checked: list[bool] = [False]
 
@@ -47,6 +51,12 @@ def implementation(device: str | torch.device) -> tuple[str, str]:
         if reason:
             warnings.warn(f"the portable operators run on {key}, more slowly: {reason}", RuntimeWarning, stacklevel=2)
     return _chosen[key]
+
+
+def before_first_use(check: SelfCheck) -> SelfCheck:
+    """Decorator: ask this function before Triton serves a device. It needs the operators, which need this file."""
+    _self_checks.append(check)
+    return check
 
 
 def use_triton(device: torch.device) -> bool:
@@ -109,9 +119,7 @@ def _from_environment() -> str:
 
 def _disagreement(device: torch.device) -> str:
     """Why Triton's kernels must not be used here: what failed, or disagreed with the portable form; or nothing."""
-    from medmaskrcnn_kernels.self_check import disagreement  # here: it needs the operators, which need this file
-
     try:
-        return disagreement(device)
+        return next(filter(None, (check(device) for check in _self_checks)), "")
     except Exception as error:  # whatever a compiler, a driver or a launch throws: the portable form is there
         return f"triton's kernels do not run here ({type(error).__name__}: {str(error).splitlines()[:1]})"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medmaskrcnn_kernels.choice import use_implementation
+from medmaskrcnn_kernels.choice import before_first_use, use_implementation
 from medmaskrcnn_kernels.operators import multiscale_roi_align, nms, paste_masks
 
 TOLERANCE = 1e-4
 BOXES = 12
 
 
+@before_first_use
 def disagreement(device: torch.device) -> str:
     """Name of an operator whose two implementations disagree on this device; empty if all agree."""
     found = {}

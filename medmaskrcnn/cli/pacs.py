@@ -19,7 +19,8 @@ from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import Device, chosen, model_file
 from medmaskrcnn.export.write import ALL_FORMATS
 from medmaskrcnn.models.model_file import model_sha256
-from medmaskrcnn.pacs.archive import open_archive, patiently
+from medmaskrcnn.pacs.archive import patiently
+from medmaskrcnn.pacs.connect import open_archive
 from medmaskrcnn.pacs.pull import Pulled, pull
 from medmaskrcnn.pacs.push import Pushed, push, results_below
 from medmaskrcnn.pacs.receive import Inbox

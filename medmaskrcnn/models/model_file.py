@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.errors import ModelFileError, one_line
 from medmaskrcnn.models.torchvision_files import PREFIX, SUFFIXES, torchvision_file
 from medmaskrcnn.structures.files import replacing
 
@@ -30,7 +30,6 @@ SUFFIX = ".safetensors"
 _METADATA_KEY = "medmaskrcnn"
 _CHECKSUM_KEY = "medmaskrcnn_sha256"
 _ALIGNMENT = 8  # bytes: safetensors wants the weights to begin at a multiple of it
-_LONGEST_REASON = 400  # characters of another library's message that we pass on
 _LARGEST_HEADER = 16 * 1024 * 1024  # bytes; ours are below 100 kB
 _SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
@@ -204,9 +203,3 @@ def read_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSetting
     if not all(bool(torch.isfinite(p).all()) for p in model.state_dict().values() if p.is_floating_point()):
         raise ModelFileError(f"model {path} is damaged: it holds weights that are not finite")
     return model.eval(), settings
-
-
-def one_line(error: Exception) -> str:
-    """Another library's message on one line, cut where it goes on for pages."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

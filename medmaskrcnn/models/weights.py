@@ -24,10 +24,9 @@ from medmaskrcnn.config import (
     PreprocessSettings,
     RoISettings,
 )
-from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.errors import ModelFileError, one_line
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.model_file import one_line
 from medmaskrcnn.models.torchvision_files import COCO_CLASSES, COCO_V1_HASH, check_hash
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

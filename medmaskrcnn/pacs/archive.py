@@ -47,23 +47,6 @@ class Archive(Protocol):
         """Let connections go."""
 
 
-def open_archive(server: Server) -> Archive:
-    """The archive at an address.
-
-    Raises:
-        MissingExtraError: if the library for its protocol is not installed.
-        ArchiveError: if certificates cannot be used.
-    """
-    if server.is_dimse:
-        # here and below: each needs a library that the other does not
-        from medmaskrcnn.pacs.dimse import DimseArchive
-
-        return DimseArchive(server)
-    from medmaskrcnn.pacs.dicomweb import DicomWebArchive
-
-    return DicomWebArchive(server)
-
-
 def patiently(what: Callable[[], T], server: Server) -> T:
     """Try again, ever more slowly, while the archive does not answer.
 

@@ -98,7 +98,7 @@ def test_a_kernel_that_does_not_run_falls_back(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("medmaskrcnn_kernels.choice._chosen", {})
     monkeypatch.setattr("medmaskrcnn_kernels.choice.why_not_triton", lambda: "")
-    monkeypatch.setattr(self_check, "disagreement", broken)
+    monkeypatch.setattr("medmaskrcnn_kernels.choice._self_checks", [broken])
     with pytest.warns(RuntimeWarning, match="no kernel image is available"):
         assert implementation("cuda:0")[0] == "portable"
 

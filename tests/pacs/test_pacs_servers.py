@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from medmaskrcnn.cli.main import app
 from medmaskrcnn.errors import ArchiveError, ReadError
 from medmaskrcnn.export.source_series import keeping_quiet
-from medmaskrcnn.pacs.archive import TransientError, open_archive, patiently
+from medmaskrcnn.pacs.archive import TransientError, patiently
+from medmaskrcnn.pacs.connect import open_archive
 from medmaskrcnn.pacs.pull import held, pull_series, write_object
 from medmaskrcnn.pacs.push import push, results_below
 from medmaskrcnn.pacs.receive import Inbox

@@ -19,7 +19,8 @@ import pytest
 from pydicom import dcmread
 
 from medmaskrcnn.errors import ArchiveError
-from medmaskrcnn.pacs.archive import Archive, open_archive, patiently
+from medmaskrcnn.pacs.archive import Archive, patiently
+from medmaskrcnn.pacs.connect import open_archive
 from medmaskrcnn.pacs.pull import pull
 from medmaskrcnn.pacs.push import push, results_below
 from medmaskrcnn.pacs.server import Credentials, Query, Server
