@@ -36,7 +36,7 @@ class Body:
 
     Attributes:
         grid: The scan's grid; its world origin is the anatomy's origin.
-        scale: Scan mm per anatomical mm along R, A, S.
+        scale: ``(3,)``, scan mm per anatomical mm along R, A, S.
         deformation: Three fields, displacement along R, A, S in units of :data:`DEFORM_MM`.
     """
 
@@ -99,7 +99,13 @@ class Textures:
 
 
 def random_body(grid: Grid, scale: NDArray[np.float64], rng: np.random.Generator) -> Body:
-    """A deformation drawn for this grid."""
+    """A deformation drawn for this grid.
+
+    Args:
+        grid: The scan's grid.
+        scale: ``(3,)``, scan mm per anatomical mm along R, A, S.
+        rng: What it is drawn from.
+    """
     fields = [SmoothField(grid.shape, grid.voxel_size, scale_mm=DEFORM_SCALE_MM, rng=rng) for _ in range(3)]
     return Body(grid, scale, (fields[0], fields[1], fields[2]))
 

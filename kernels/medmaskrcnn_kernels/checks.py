@@ -57,7 +57,7 @@ def check_boxes(boxes: Tensor, dims: int | None = None, *, name: str = "boxes") 
     """Number of spatial axes of ``boxes`` ``(N, 2S)``.
 
     Args:
-        boxes: Minima then maxima, in array-axis order.
+        boxes: Minima then maxima in voxels, in array-axis order.
         dims: Number of spatial axes they must have; ``None`` takes 2 or 3 from their width.
         name: What the message calls them.
 
@@ -73,13 +73,13 @@ def check_boxes(boxes: Tensor, dims: int | None = None, *, name: str = "boxes") 
 
 
 def box_rows(boxes: Tensor) -> Tensor:
-    """Which rows of ``boxes`` ``(N, 2S)`` are boxes, ``(N,)`` bool: finite, and no maximum below its minimum."""
+    """Which rows ``(N,)`` of ``boxes`` ``(N, 2S)`` (voxels) are boxes: finite, and no maximum below its minimum."""
     dims = boxes.shape[1] // 2
     return torch.isfinite(boxes).all(1) & (boxes[:, dims:] >= boxes[:, :dims]).all(1)
 
 
 def check_box_values(boxes: Tensor, *, name: str = "boxes") -> None:
-    """Make sure that each row of ``boxes`` ``(N, 2S)`` is a box.
+    """Make sure that each row of ``boxes`` ``(N, 2S)`` (voxels) is a box.
 
     Raises:
         ValueError: naming the first row that is not finite or whose maximum lies below its minimum.
@@ -104,7 +104,7 @@ def check_one_device(*tensors: Tensor) -> None:
 
 
 def check_batch_index(batch_index: Tensor, boxes: Tensor) -> None:
-    """Make sure that ``batch_index`` ``(N,)`` holds an integer for each box.
+    """Make sure that ``batch_index`` ``(N,)`` holds the index of an image for each box ``(N, 2S)``.
 
     Raises:
         TypeError: if it does not hold integers.
@@ -147,7 +147,7 @@ def check_adaptive_samples(bin_size: Tensor) -> None:
 
 
 def check_scores(scores: Tensor, boxes: Tensor) -> None:
-    """Make sure that ``scores`` ``(N,)`` has an entry for each box.
+    """Make sure that ``scores`` ``(N,)`` has an entry for each box ``(N, 2S)`` (voxels).
 
     Raises:
         ValueError: for a wrong shape.

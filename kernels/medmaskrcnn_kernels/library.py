@@ -35,7 +35,18 @@ def roi_align(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """RoIAlign of each box on the map that suits its area; ``scales`` holds S numbers for each map, in turn."""
+    """RoIAlign of each box on the map that suits its area: ``(N, C, *output_size)``.
+
+    Args:
+        maps: ``(B, C, *spatial)`` each, the finest first.
+        boxes: ``(N, 2S)`` in voxels of the image.
+        batch_index: ``(N,)``, the image of each box.
+        scales: Cells of a map per voxel of the image, S numbers for each map, in turn.
+        least_areas: From which area or volume (voxels) on a box goes to the second map, the third, ...
+        output_size: Bins along each axis.
+        sampling_ratio: Samples per bin along each axis; 0 takes as many as cells.
+        aligned: Whether cells have their centres at half-integers.
+    """
     pooled = empty_like_map(maps[0], boxes.shape[0], output_size)
     images = maps[0].shape[0]
     _check_rows(boxes, batch_index, images)
@@ -87,7 +98,11 @@ def roi_align_backward(
     aligned: bool,
     channels_last: Sequence[bool],
 ) -> list[Tensor]:
-    """Gradients of the maps, whose spatial ``shapes`` stand one after the other, in the dtype of ``gradient``."""
+    """Gradients of the maps, ``(B, C, *spatial)`` each, in the dtype of ``gradient``.
+
+    Arguments as :func:`roi_align`, whose result has the ``gradient`` ``(N, C, *output_size)``; the maps' spatial
+    ``shapes`` stand one after the other.
+    """
     dims, output_size = gradient.ndim - 2, gradient.shape[2:]
     with torch.autocast(boxes.device.type, enabled=False):
         if _triton_serves(gradient):
@@ -143,7 +158,7 @@ roi_align.register_autograd(_differentiate, setup_context=_remember)
 
 @torch.library.custom_op("medmaskrcnn::nms", mutates_args=())
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that are kept."""
+    """Indices ``(K,)`` int64 of the boxes ``(N, 2S)`` that are kept."""
     return _suppress(boxes, scores, None, iou_threshold)
 
 
@@ -154,7 +169,7 @@ def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 @torch.library.custom_op("medmaskrcnn::batched_nms", mutates_args=())
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """Indices of the boxes that are kept, class by class."""
+    """Indices ``(K,)`` int64 of the boxes ``(N, 2S)`` that are kept, class by class."""
     return _suppress(boxes, scores, idxs, iou_threshold)
 
 
@@ -185,7 +200,13 @@ def _suppress(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold:
 
 
 def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[Tensor]:
-    """Crops of all windows; not a graph node, since their number and sizes are known from values alone."""
+    """Crops of all windows; not a graph node, since their number and sizes are known from values alone.
+
+    Args:
+        probabilities: ``(N, M, ..., M)``.
+        boxes: ``(N, 2S)`` in voxels.
+        windows: ``(N, 2S)`` int64, half-open voxel indices.
+    """
     check_box_values(windows, name="windows")
     if values_are_checked(boxes.device):
         check_box_values(boxes)
@@ -224,7 +245,7 @@ def _blanked(values: Tensor, good: Tensor | None) -> Tensor:
 
 
 def is_channels_last(features: Tensor) -> bool:
-    """True if the channels of a map lie next to each other in memory and the map is not also contiguous."""
+    """True if a map's channels lie next to each other in memory: ``(B, C, *spatial)``, and not also contiguous."""
     layout = torch.channels_last if features.ndim == 4 else torch.channels_last_3d
     return features.is_contiguous(memory_format=layout) and not features.is_contiguous()
 

@@ -25,7 +25,7 @@ SMALLEST = 2.0**-149
 
 
 def nms_portable(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices ``(K,)`` int64 of the boxes that are kept, by falling score, equal scores by rising index."""
+    """Indices ``(K,)`` int64 of the boxes ``(N, 2S)`` that are kept, by falling score, equal scores by rising index."""
     threshold = largest_float32(iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     left = boxes.float()[order]
@@ -43,7 +43,7 @@ def nms_portable(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def batched_nms_portable(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """The same, class by class: boxes of different ``idxs`` ``(N,)`` never strike one another out."""
+    """The same indices, by class: boxes ``(N, 2S)`` of different ``idxs`` ``(N,)`` never strike one another out."""
     kept = [idxs.new_zeros(0, dtype=torch.int64)]
     for label in torch.unique(idxs):
         own = (idxs == label).nonzero()[:, 0]
@@ -86,7 +86,7 @@ def pairwise_iou(one: Tensor, one_size: Tensor, columns: Tensor, column_size: Te
 
 
 def box_sizes(boxes: Tensor) -> Tensor:
-    """Area or volume of boxes ``(N, 2S)``: ``(N,)``."""
+    """Area or volume ``(N,)`` of boxes ``(N, 2S)``, in voxels."""
     dims = boxes.shape[1] // 2
     extent = boxes[:, dims:] - boxes[:, :dims]
     size = extent[:, 0]

@@ -179,6 +179,8 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     """:func:`nms` class by class: boxes with different ``idxs`` ``(N,)`` never drop one another.
 
+    Gives the indices ``(K,)`` int64 of the boxes ``(N, 2S)`` (voxels) that are kept.
+
     Boxes are compared as they are, not shifted apart by class, so nothing is rounded.
     """
     check_boxes(boxes)

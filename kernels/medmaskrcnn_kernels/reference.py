@@ -80,7 +80,11 @@ def multiscale_roi_align(
     canonical_size: float = 224,
     canonical_level: int = 4,
 ) -> Tensor:
-    """:func:`roi_align` of each box on the map whose last stride is 2^level, level by equation 1 of FPN."""
+    """:func:`roi_align` of each box on the map whose last stride is 2^level, level by equation 1 of FPN.
+
+    ``features`` are ``(B, C, *spatial)`` each, ``boxes`` ``(N, 2S)`` in voxels of the image. Gives
+    ``(N, C, *output_size)``.
+    """
     dims = features[0].ndim - 2
     levels = [int(log2(stride[-1])) for stride in strides]
     pooled = []
@@ -121,7 +125,10 @@ def _product(factors: Tensor) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Best box first, keep each that overlaps no kept one by more than the threshold; ties by rising index."""
+    """Best box first, keep each that overlaps no kept one by more than the threshold; ties by rising index.
+
+    ``boxes`` are ``(N, 2S)`` in voxels, ``scores`` ``(N,)``; gives the indices ``(K,)`` int64 of those kept.
+    """
     boxes = boxes.float()
     kept: list[int] = []
     for i in sorted(range(len(boxes)), key=lambda i: (-float(scores[i]), i)):
@@ -131,7 +138,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """:func:`nms` where only boxes of one class strike one another out."""
+    """:func:`nms` where only boxes of one class (``idxs`` ``(N,)``) strike one another out; indices ``(K,)`` int64."""
     kept: list[int] = []
     for label in set(idxs.tolist()):
         own = [i for i in range(len(boxes)) if idxs[i] == label]

@@ -63,7 +63,14 @@ class SamplingPlan:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Boxes that are sampled together: their matrices per axis and the map rows of their windows."""
+    """Boxes that are sampled together: their matrices per axis and the map rows of their windows.
+
+    Attributes:
+        level: The map that they read.
+        where: ``(n,)`` int64, which boxes of the call these are.
+        rows: ``(n, *columns)`` int64, rows of the flattened map ``(B * cells, C)`` that their windows cover.
+        weights: For each axis ``(n, P, columns)``, the share of each cell in each bin.
+    """
 
     level: int
     where: Tensor
@@ -129,7 +136,7 @@ def make_plan(
 
 
 def levels_of(boxes: Tensor, least_areas: Sequence[float]) -> Tensor:
-    """Which map each box reads, ``(N,)`` int64: as many steps up as there are areas that it reaches."""
+    """Which map each box ``(N, 2S)`` (voxels) reads, ``(N,)``: as many steps up as there are areas that it reaches."""
     dims = boxes.shape[1] // 2
     extent = boxes[:, dims:].float() - boxes[:, :dims].float()
     area = extent[:, -2] * extent[:, -1]

@@ -43,7 +43,7 @@ class AxisGrid:
     bins: int
 
     def select(self, rows: Tensor) -> AxisGrid:
-        """The grids of some boxes."""
+        """The grids of the boxes at ``rows`` ``(n,)``, indices or a mask."""
         return AxisGrid(self.start[rows], self.bin_size[rows], self.samples[rows], self.size[rows], self.bins)
 
     def position(self, bin_number: Tensor | int, sample: Tensor | int) -> Tensor:
@@ -105,7 +105,7 @@ def axis_grid(
 
 
 def onto_map(position: Tensor, size: Tensor) -> Tensor:
-    """Positions, of any shape, clamped to the first and last cell."""
+    """Cell indices ``position``, of any shape, clamped to the first and last of ``size`` cells."""
     return torch.minimum(position.clamp(min=0), (size - 1).to(position.dtype))
 
 

@@ -71,7 +71,7 @@ def paste(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[Tensor]
 
     Args:
         probabilities: ``(N, M, ..., M)``.
-        boxes: ``(N, 2S)``.
+        boxes: ``(N, 2S)`` in voxels.
         windows: ``(N, 2S)`` int64, half-open; their values are fetched to the host once.
     """
     dims = boxes.shape[1] // 2

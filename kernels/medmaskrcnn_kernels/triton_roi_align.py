@@ -247,7 +247,10 @@ def align_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> list[Tensor]:
-    """Backward: one gradient ``(B, C, *spatial)`` for each map, channels last in memory, in the dtype of ``pulled``."""
+    """Backward: one gradient ``(B, C, *spatial)`` for each map, channels last in memory, in the dtype of ``pulled``.
+
+    ``pulled`` is ``(N, C, *output_size)``, ``boxes`` ``(N, 2S)`` in voxels of the image.
+    """
     channels, dims = pulled.shape[1], pulled.ndim - 2
     found = [pulled.new_empty(images, *s, channels) for s in shapes]
     bins = (1, *pulled.shape[2:])[-3:]

@@ -52,7 +52,7 @@ def check_shape(shape: Sequence[int], settings: ModelFileSettings) -> tuple[int,
 
 
 def random_images(shape: Sequence[int]) -> Tensor:
-    """Images to compare two forms of a network on: coarse blobs and fine noise, the same every time."""
+    """Images ``(B, C, *spatial)`` to compare two forms of a network on: blobs and noise, the same every time."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.randn((*shape[:2], *(max(2, n // 16) for n in shape[2:])), generator=random)
     mode = "trilinear" if len(shape) == 5 else "bilinear"

@@ -59,7 +59,7 @@ def output_names(levels: int) -> list[str]:
 
 
 def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
-    """The largest difference, as a share of the largest value of each output."""
+    """The largest difference of outputs, of any shape, as a share of the largest value of each."""
     pairs = zip(expected, got, strict=True)
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs)
 

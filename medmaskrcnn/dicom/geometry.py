@@ -63,7 +63,7 @@ class Plane:
 
     @property
     def normal_lps(self) -> FloatArray:
-        """Unit vector along which slices are sorted: row direction x column direction."""
+        """Unit vector ``(3,)`` in LPS along which slices are sorted: row direction x column direction."""
         normal = np.cross(self.row_direction_lps, self.column_direction_lps)
         return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
 
@@ -162,7 +162,7 @@ def stack_affine(first: Plane, last: Plane, n_steps: int) -> FloatArray:
 
 
 def sideways_mm(planes: Sequence[Plane]) -> FloatArray:
-    """``(N, 3)``: how far each plane lies from the normal through the first one."""
+    """``(N, 3)`` in LPS, mm: how far each plane lies from the normal through the first one."""
     positions = np.array([p.position_lps_mm for p in planes]) - planes[0].position_lps_mm
     normal = planes[0].normal_lps
     return np.asarray(positions - np.outer(positions @ normal, normal))
@@ -187,7 +187,10 @@ def refuse_crooked(planes: Sequence[Plane], names: Sequence[str]) -> None:
 
 
 def tilt_deg(affine_vox_to_ras: FloatArray) -> float:
-    """Angle between the step from slice to slice and the slices' normal, in degrees: the gantry's tilt."""
+    """Angle between the step from slice to slice and the slices' normal, in degrees: the gantry's tilt.
+
+    ``affine_vox_to_ras`` is ``(4, 4)``, voxel index to mm.
+    """
     step, column, row = affine_vox_to_ras[:3, :3].T
     normal = np.cross(row, column)
     angle = _angle_deg(step, normal)

@@ -26,9 +26,9 @@ class IrregularStack:
 
     Attributes:
         order: Indices into the given planes, sorted along the normal; of planes at one place the first.
-        affine_vox_to_ras: Of the even grid.
-        below: For each slice of the even grid, the position in :attr:`order` of the plane under it.
-        weight: The share of the next plane in it, in [0, 1).
+        affine_vox_to_ras: ``(4, 4)`` of the even grid, voxel index to mm.
+        below: ``(D,)``, for each slice of the even grid the position in :attr:`order` of the plane under it.
+        weight: ``(D,)``, the share of the next plane in it, in [0, 1).
         notes: What the user should know.
     """
 

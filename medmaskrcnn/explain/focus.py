@@ -56,7 +56,7 @@ def levels_of_boxes(walk: Walk, boxes: Tensor, roi: RoISettings) -> Tensor:
 
 
 def on_plane(boxes: Tensor, plane: int) -> Tensor:
-    """Which boxes ``(N, 2S)`` a slice of the window cuts; all of them in 2D."""
+    """Which boxes ``(N, 2S)`` (voxels of the window) a slice of it cuts, ``(N,)`` bool; all of them in 2D."""
     dims = boxes.shape[1] // 2
     if dims == 2:
         return torch.ones(len(boxes), dtype=torch.bool)

@@ -83,7 +83,7 @@ class Scene:
         return row - half, column - half, row + half, column + half
 
     def seen(self, boxes: Tensor) -> list[int]:
-        """Indices of the boxes that the slice cuts."""
+        """Indices of the boxes ``(N, 2S)`` (voxels of the window) that the slice cuts."""
         return [int(i) for i in torch.nonzero(on_plane(boxes, self.focus.plane)).flatten()]
 
     def class_colour(self, label: int) -> str:

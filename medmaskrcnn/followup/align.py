@@ -131,6 +131,6 @@ def _correlation(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transfor
 
 
 def covers(grid: Grid, point_ras_mm: FloatArray) -> bool:
-    """Whether a scan holds a point of its world."""
+    """Whether a scan holds a point ``(3,)`` of its world (R, A, S in mm)."""
     place = grid.ras_to_coordinate(point_ras_mm)
     return bool((place >= 0).all() and (place <= np.asarray(grid.shape)).all())

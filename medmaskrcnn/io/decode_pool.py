@@ -60,7 +60,7 @@ _AHEAD = 4  # slices a worker that are decoded before they are asked for: bounds
 
 
 def decoded_elsewhere(files: Sequence[DicomFile]) -> Iterator[NDArray[Any]] | None:
-    """Pixels of single-frame files in order, by worker processes; ``None`` where that does not pay.
+    """Pixels ``(H, W)`` of single-frame files in order, by worker processes; ``None`` where that does not pay.
 
     Raises:
         ReadError: while iterating, if a file is damaged.

@@ -84,7 +84,7 @@ def check_claimed_size(path: Path, shape: Sequence[int], item_bytes: int, *, sto
 
 
 def checked_grid(path: Path, shape: Sequence[int], affine: FloatArray) -> Grid:
-    """A grid, or a ReadError that says what is wrong with the affine and how to mend it."""
+    """A grid, or a ReadError that says what is wrong with the affine ``(4, 4)`` (index to mm) and how to mend it."""
     d, h, w = (int(n) for n in shape)
     linear = np.asarray(affine)[:3, :3]
     if not np.isfinite(affine).all():

@@ -26,7 +26,7 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class LabelledMask:
-    """One object: its class, the voxel index D, H, W of the crop's first voxel, and the tight crop."""
+    """One object: its class, the voxel index D, H, W of the crop's first voxel, and the tight crop ``(d, h, w)``."""
 
     class_name: str
     start: tuple[int, int, int]

@@ -135,7 +135,7 @@ def class_dice(predicted: Instances, reference: Instances, class_name: str) -> f
 
 
 def painted(instances: Instances, chosen: Sequence[int], low: FloatArray, high: FloatArray) -> BoolArray:
-    """The union of some masks between two corners (voxel indices D, H, W): a boolean array of that size."""
+    """The union of some masks between two corners ``(3,)`` (voxel indices D, H, W): ``(d, h, w)`` bool."""
     union = np.zeros((high - low).astype(int).tolist(), np.bool_)
     for i in chosen:
         start = instances.mask_starts[i] - low

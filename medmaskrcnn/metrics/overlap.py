@@ -17,7 +17,7 @@ from medmaskrcnn.structures.overlap import shared_voxel_counts, voxel_counts
 
 
 def dice(first: BoolArray, second: BoolArray) -> float:
-    """Dice coefficient of two boolean masks of one shape, any number of axes; 1.0 if both are empty.
+    """Dice coefficient of two boolean masks of any shape, the same for both; 1.0 if both are empty.
 
     Example:
         >>> dice(np.array([True, True, False]), np.array([True, False, False]))

@@ -63,7 +63,7 @@ def clip_boxes(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union ``(N, M)`` float32 of boxes ``(N, 2S)`` and ``(M, 2S)``; 0 where both are empty."""
+    """IoU ``(N, M)`` float32 of boxes ``(N, 2S)`` and ``(M, 2S)`` (voxels); 0 where both are empty."""
     dims = a.shape[-1] // 2
     a, b = a.float(), b.float()
     low = torch.maximum(a[:, None, :dims], b[None, :, :dims])

@@ -38,6 +38,6 @@ class DensePart(nn.Module):
 
 
 def unflatten(made: tuple[Tensor, ...]) -> Dense:
-    """What :class:`DensePart` made, by kind; the shape of each as in :data:`Dense`."""
+    """What :class:`DensePart` made, by kind: levels ``(B, C, *map)``, objectness and deltas as :data:`Dense` says."""
     levels = len(made) // 3
     return list(made[:levels]), list(made[levels : 2 * levels]), list(made[2 * levels :])

@@ -61,7 +61,7 @@ class Regions:
     classes: Tensor
 
     def positives(self, most: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes and owners of at most ``most`` positives of each image."""
+        """Boxes ``(P, 2S)`` (voxels) and owners ``(P,)`` of at most ``most`` positives of each image."""
         boxes = [b[o >= 0][:most] for b, o in zip(self.boxes, self.owners, strict=True)]
         return boxes, [o[o >= 0][:most] for o in self.owners]
 

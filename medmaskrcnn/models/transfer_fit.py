@@ -26,7 +26,7 @@ Inflation = Literal["centre", "mean"]
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A weight made to fit, and how; or no weight, and why not."""
+    """A weight made to fit (of the network's shape), and how; or no weight, and why not."""
 
     value: Tensor | None
     how: str
@@ -37,7 +37,7 @@ def fit(name: str, target: Tensor, source: Source, settings: ModelSettings, infl
 
     Args:
         name: Our name of the weight.
-        target: What the network holds now; rows that the source lacks keep these values.
+        target: What the network holds now, ``(out, in, ...)``; rows that the source lacks keep these values.
         source: Where to take it from.
         settings: Of the network.
         inflation: Along D, where the source is 2D and the network 3D.

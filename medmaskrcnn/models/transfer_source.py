@@ -31,7 +31,7 @@ class Source:
 
     Attributes:
         name: What the user called it.
-        weights: By our names.
+        weights: By our names; a convolution's is ``(out, in, *kernel)``.
         spatial_dims: 2 or 3.
         class_names: Without background; empty where there are none.
     """

@@ -91,7 +91,7 @@ def convert_torchvision(state: dict[str, Tensor], settings: ModelFileSettings) -
     """Put a state dict of torchvision's ``maskrcnn_resnet50_fpn`` into our network.
 
     Args:
-        state: The state dict.
+        state: The state dict; a convolution's weight is ``(out, in, rows, columns)``.
         settings: From :func:`torchvision_settings`, with as many classes as the state dict has.
 
     Raises:
@@ -159,7 +159,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of torchvision's detectors with a ResNet-FPN under our names and in our order of axes."""
+    """A state dict of torchvision's detectors with a ResNet-FPN under our names and in our order of axes.
+
+    Weights keep their shapes; outputs of box regression, ``(4 K, in)``, go from x, y to rows, columns.
+    """
     ours = {_our_name(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     for kind in ("weight", "bias"):
         for name in (f"rpn_head.deltas.{kind}", f"box_head.deltas.{kind}"):

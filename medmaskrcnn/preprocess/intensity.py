@@ -28,7 +28,7 @@ def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
 
 
 def fill_not_finite(image: Tensor) -> Tensor:
-    """Put the scan's lowest value where a value is not finite (padding of some scanners); 0 if none is finite.
+    """Put the lowest value of an image ``(C, D, H, W)`` where one is not finite (padding of some scanners), else 0.
 
     Done before resampling, which would spread one such value over its neighbours.
     """

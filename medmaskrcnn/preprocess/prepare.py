@@ -54,6 +54,10 @@ class Preprocessed:
     def window(self, box_turned: NDArray[np.float64], *, margin: int) -> Window:
         """The network's voxels that hold a box of the turned scan and ``margin`` voxels around it, as far as there are.
 
+        Args:
+            box_turned: ``(6,)``, minima D, H, W, then maxima, voxel coordinates of the turned scan.
+            margin: The network's voxels.
+
         Returns:
             Half-open low and high indices D, H, W into :attr:`tensor`.
         """
@@ -108,7 +112,7 @@ def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) ->
 
 
 def pad_to_multiple(tensor: Tensor, multiples: tuple[int, ...]) -> Tensor:
-    """Pad the last axes of a tensor with zeros at the far end, each to a multiple (voxels)."""
+    """Pad ``(..., *spatial)`` with zeros at the far end of the last axes, each to a multiple (voxels)."""
     padding: list[int] = []
     for size, multiple in zip(reversed(tensor.shape), reversed(multiples), strict=False):
         padding += [0, -size % multiple]

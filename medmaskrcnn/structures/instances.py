@@ -68,7 +68,7 @@ class Instances:
         return np.asarray([mask.shape for mask in self.masks], np.int64).reshape(-1, 3)
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Instances:
-        """The objects at ``indices`` (integers), in that order."""
+        """The objects at ``indices`` ``(n,)`` (integers), in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
         return Instances(
             grid=self.grid,

@@ -118,7 +118,7 @@ def same_grid(one: Grid, other: Grid) -> bool:
 
 
 def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:
-    """A label map's values as integers of at most 32 bits; ``None`` unless all are whole and from 0 to 1,000,000."""
+    """A label map ``(D, H, W)`` in integers of 32 bits at most; ``None`` unless all are whole, 0 to 1,000,000."""
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         return None
     if array.size == 0 or not (array.min() >= -_OFF_WHOLE and array.max() <= LARGEST_VALUE):
@@ -130,7 +130,7 @@ def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:
 
 
 def values_in(label_map: NDArray[np.integer]) -> list[int]:
-    """Values of a label map other than 0, rising."""
+    """Values of a label map ``(D, H, W)`` other than 0, rising."""
     windows = ndimage.find_objects(label_map)  # ten times as fast as counting voxels, and without a copy
     return [value for value, window in enumerate(windows, start=1) if window is not None]
 

@@ -41,7 +41,7 @@ class ClassLayer:
     Attributes:
         class_name: The class of all instances in it.
         layer: napari's layer.
-        data: Its array, axes as displayed.
+        data: Its array ``(D, H, W)``, axes as displayed.
         windows: Where each key is painted.
         colours: Keys that its colormap knows.
     """

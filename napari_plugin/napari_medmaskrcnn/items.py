@@ -55,7 +55,7 @@ class Item:
 
 
 def tight_box(start: Start, mask: BoolArray) -> NDArray[np.float32]:
-    """``(6,)``: the box around a tight mask crop."""
+    """``(6,)``: the box around a tight mask crop ``(d, h, w)``, minima D, H, W, then maxima, in the scan's voxels."""
     return np.array([*start, *np.add(start, mask.shape)], np.float32)
 
 
@@ -73,7 +73,7 @@ def to_instances(grid: Grid, class_names: tuple[str, ...], items: Sequence[Item]
 
 
 def united(parts: Sequence[tuple[Start, BoolArray]]) -> tuple[Start, BoolArray]:
-    """The union of several mask crops that each hold a voxel."""
+    """The union of several mask crops ``(d, h, w)`` that each hold a voxel; a start is a crop's first voxel D, H, W."""
     low = np.min([start for start, _ in parts], axis=0)
     high = np.max([np.add(start, mask.shape) for start, mask in parts], axis=0)
     whole = np.zeros(high - low, np.bool_)

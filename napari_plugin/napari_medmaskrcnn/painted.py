@@ -36,7 +36,7 @@ def changed_window(atoms: Sequence[Any], shape: Sequence[int]) -> tuple[Window, 
 
 
 def apply_changes(atoms: Sequence[Any], data: NDArray[Any]) -> None:
-    """Write a stroke's changes into an array, in their order.
+    """Write a stroke's changes into an array ``(D, H, W)``, in their order.
 
     napari tells of some of its tools' changes (polygon, single dabs) before it writes them: done twice is done once.
     """

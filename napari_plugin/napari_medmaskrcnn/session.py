@@ -155,6 +155,12 @@ class Session:
     def add(self, class_name: str, start: Start, mask: BoolArray, box: NDArray[np.float32] | None = None) -> int:
         """Add an instance that a person drew; returns its key.
 
+        Args:
+            class_name: What it is.
+            start: Voxel index D, H, W of the crop's first voxel.
+            mask: The crop ``(d, h, w)``.
+            box: ``(6,)``, minima D, H, W, then maxima, in voxels; by default the box around the mask.
+
         Raises:
             ValueError: if the mask has no voxel.
         """
@@ -168,7 +174,7 @@ class Session:
         return key
 
     def repaint(self, masks: Mapping[int, tuple[str, Start, BoolArray]]) -> None:
-        """Take over masks that the user painted: (class, start, mask) by key. New keys become instances.
+        """Take over masks that the user painted, by key: class, start D, H, W, mask ``(d, h, w)``. New keys are instances.
 
         An instance of which nothing is left is deleted.
         """

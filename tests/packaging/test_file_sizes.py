@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -35,24 +33,9 @@ def test_test_files_are_short():
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    """What each module imports when it is imported itself: not inside functions, not for type checkers alone."""
+    """What each module imports, be it when a function is called; not what it imports for type checkers alone."""
     graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
-    found: dict[str, set[str]] = {}
-    for module in graph.modules:
-        targets = graph.find_modules_directly_imported_by(module)
-        details = [d for other in targets for d in graph.get_import_details(importer=module, imported=other)]
-        deferred = lines_inside_functions(module) if details else set()
-        found[module] = {d["imported"] for d in details if d["line_number"] not in deferred}
-    return found
-
-
-def lines_inside_functions(module: str) -> set[int]:
-    """Numbers of the lines of a module that run when a function is called."""
-    spec = find_spec(module)
-    assert spec is not None and spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return {line for f in functions for line in range(f.lineno, (f.end_lineno or f.lineno) + 1)}
+    return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
 
 
 def test_imports_have_no_cycles(imports):
