@@ -35,7 +35,7 @@ def mask_windows(boxes: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def paste_one(probability: Tensor, box: Tensor, window: Sequence[int]) -> Tensor:
-    """Crop ``window`` of one instance: ``probability`` ``(M, ..., M)`` and ``box`` ``(2S,)`` (voxels), float32 or 64."""
+    """Crop ``window`` (voxels) of one instance: ``probability`` ``(M, ..., M)``, ``box`` ``(2S,)``, float32 or 64."""
     dims = probability.ndim
     crop = probability
     for axis in range(dims):

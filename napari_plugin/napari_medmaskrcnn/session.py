@@ -174,7 +174,7 @@ class Session:
         return key
 
     def repaint(self, masks: Mapping[int, tuple[str, Start, BoolArray]]) -> None:
-        """Take over masks that the user painted, by key: class, start D, H, W, mask ``(d, h, w)``. New keys are instances.
+        """Take over masks that the user painted, by key: class, start D, H, W, mask ``(d, h, w)``. A new key is new.
 
         An instance of which nothing is left is deleted.
         """
