@@ -33,7 +33,7 @@ test: $(TEST_VENV)/ready
 	@sh .ci/install-wheel $(TEST_VENV)
 	@away=$$(mktemp -d) && trap 'rm -rf "$$away"' EXIT && cd "$$away" && \
 	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" MEDMASKRCNN_TEST_INSTALLED=1 $(XVFB) pytest --rootdir="$(CURDIR)" -c "$(CURDIR)/pyproject.toml" \
-	  -p no:cacheprovider -n 2 --dist loadfile $(PYTEST_ARGS) "$(CURDIR)/tests"
+	  -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS) "$(CURDIR)/tests"
 
 lint: $(TEST_VENV)/ready-lint
 	$(TEST_VENV)/bin/ruff check .

@@ -5,6 +5,7 @@
 - ``locked_folder``: a folder that may not be written into, also where the suite runs as root.
 - ``@pytest.mark.needs("dciodvfy", package="dicom3tools")`` and ``@pytest.mark.needs(display=True)``: what a test needs
   of the system. Missing, the test is skipped and the end of the run says what to install; in CI it fails.
+- The order of files: those with tests marked ``slow`` first, those of the napari plugin last.
 """
 
 from __future__ import annotations
@@ -78,6 +79,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     marks = {"cpu": (), "cuda": (pytest.mark.gpu,)}
     metafunc.parametrize("device", [pytest.param(torch.device(n), marks=marks[n], id=n) for n in names])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of long tests first, so that two processes end together; napari's last of all.
+
+    What Qt and OpenGL leave behind in a process (threads, a connection to the display) then meets no other test.
+    """
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path.parent.name == "napari_plugin", item.path not in long))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
