@@ -11,7 +11,6 @@ import typer
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import model_file
-from medmaskrcnn.errors import MedMaskRCNNError
 
 EXAMPLES = (
     "medmaskrcnn export my.safetensors --to onnx -o dense.onnx --shape 512,512",
@@ -72,20 +71,12 @@ def export_command(
 
 
 def _quantised(file: Path, data: Path, images: int) -> Path:
-    from medmaskrcnn.deploy.dense import images_of
     from medmaskrcnn.deploy.quantise import quantise
     from medmaskrcnn.models.model_file import read_model_settings
-    from medmaskrcnn.training.labels import read_image
+    from medmaskrcnn.optimize.calibrate import calibration_images
     from medmaskrcnn.training.manifest import read_manifest
 
-    manifest = read_manifest(data)
-    cases = [case for case in manifest.cases if case.split in ("train", None)]
-    if not cases:
-        raise MedMaskRCNNError(f"{data} has no case for training, from which ranges may be taken")
-    each = -(-images // len(cases))
-    step = max(1, len(cases) * each // images)
-    volumes = (read_image(manifest, case) for case in cases[::step])
-    return quantise(file, images_of(volumes, read_model_settings(file), per_volume=each))
+    return quantise(file, calibration_images(read_manifest(data), read_model_settings(file), images))
 
 
 def _sizes(text: str | None) -> tuple[int, ...] | None:

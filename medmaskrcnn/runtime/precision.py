@@ -30,6 +30,12 @@ def processor_features() -> dict[str, Any]:
     return dict(ask()) if ask else {}
 
 
+def multiplies_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 natively."""
+    features = processor_features()
+    return any(features.get(name) for name in _NATIVE)
+
+
 def choose_precision(asked: str, device: torch.device, *, spatial_dims: int) -> Precision:
     """The precision to run in.
 
@@ -47,8 +53,7 @@ def choose_precision(asked: str, device: torch.device, *, spatial_dims: int) -> 
         return "bf16"
     if asked == "fp32" or device.type != "cpu" or spatial_dims != 2:
         return "fp32"
-    features = processor_features()
-    return "bf16" if any(features.get(name) for name in _NATIVE) else "fp32"
+    return "bf16" if multiplies_bf16() else "fp32"
 
 
 def lay_out(network: nn.Module, *, exact: Collection[nn.Module]) -> None:

@@ -123,7 +123,8 @@ def evaluate(
         split: ``"train"``, ``"val"``, ``"test"``, or ``"all"``.
         cases: Ids of the cases to evaluate, whatever their split; by default those of ``split``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays where it is.
-        precision, engine: As for :func:`medmaskrcnn.load_model`; a loaded model stays as it was loaded.
+        precision: As for :func:`medmaskrcnn.load_model`; a loaded model stays as it was loaded.
+        engine: Likewise.
         score: Score from which on candidates are the result; the model's own by default.
         settings: What decides the figures; see :class:`~medmaskrcnn.metrics.summary.MetricSettings`.
         pictures: How many of the worst cases to draw.
