@@ -123,6 +123,7 @@ def converted(module: nn.Module, shape: Sequence[int]) -> Any:
 
     import openvino
 
-    with torch.no_grad(), warnings.catch_warnings():
+    # Without autocast, in whose context a bf16 network asks for this: it would put rounded weights into the model.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's tracing, which is OpenVINO's choice
         return openvino.convert_model(module, example_input=torch.zeros(tuple(shape)))

@@ -152,3 +152,13 @@ def test_without_the_extra_the_message_names_it(model_path: Path, monkeypatch: p
     monkeypatch.setattr("medmaskrcnn.runtime.openvino_engine.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "medmaskrcnn\[openvino\]"'):
         medmaskrcnn.load_model(model_path, engine="openvino")
+
+
+def test_in_bf16_the_program_is_made_of_the_weights_as_they_are(model_path: Path) -> None:
+    """It is asked for within autocast, which must not reach into the conversion."""
+    loaded = medmaskrcnn.load_model(model_path, device="cpu", precision="bf16", engine="openvino")
+    found = medmaskrcnn.segment(scan(), loaded)
+    assert found.record.precision == "bf16" and found.record.settings["engine"].startswith("openvino 2")
+    exact = medmaskrcnn.segment(scan(), medmaskrcnn.load_model(model_path, device="cpu", precision="fp32"))
+    assert len(found.candidates) > 3
+    np.testing.assert_allclose(found.candidates.scores[:3], exact.candidates.scores[:3], atol=0.05)
