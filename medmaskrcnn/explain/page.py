@@ -50,8 +50,8 @@ figcaption { font-size: .88rem; line-height: 1.4; padding: .35rem 0 }
 .chart polyline { fill: none; stroke: var(--accent); stroke-width: 2; vector-effect: non-scaling-stroke }
 .chart .raw { stroke-width: 1; opacity: .3 }
 .canvas { overflow: hidden } .canvas rect, .canvas line, .canvas path { fill: none; vector-effect: non-scaling-stroke }
-.key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .35em;
-  border: 1px solid #0004; vertical-align: -.05em }
+.key { padding: 0 .45em; font-size: .6em; border-radius: 2px; margin-right: .6em; border: 1px solid #0004;
+  vertical-align: .15em }
 .bar { display: grid; grid-template-columns: minmax(6.5rem, 10rem) 1fr 3.2rem; gap: .6rem; align-items: center;
   font-size: .9rem; max-width: 40rem; line-height: 1.5 }
 .bar i { display: block; height: .8rem; border-radius: 2px; min-width: 1px }
@@ -172,7 +172,7 @@ def _of(title: str, column: int) -> str:
 
 def key(colour: str, text: str) -> str:
     """A patch of colour and what it stands for (HTML)."""
-    return f'<span class="key" style="background:{colour}"></span>{text}'
+    return f'<span class="key" style="background:{colour}">&nbsp;</span>{text}'
 
 
 def bar(name: str, share: float, colour: str) -> str:

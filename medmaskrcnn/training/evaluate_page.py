@@ -14,23 +14,32 @@ from medmaskrcnn.training.evaluate import Evaluation
 NOT_CLINICAL = "Not for clinical use. Research software, not a medical device."
 
 COLUMNS = (
+    ("found", "mask", "recall"),
+    ("false/case", "mask", "false_positives_per_case"),
+    ("precision", "mask", "precision"),
+    ("Dice", "outline", "dice"),
+    ("Dice, missed 0", "outline", "dice_with_missed"),
+    ("HD95", "outline", "hd95"),
+    ("NSD", "outline", "nsd"),
+)
+"""Heading, part and name of the figures of the result; ``evaluation.json`` has them all."""
+
+CURVES = (
     ("AP", "mask", "ap"),
     ("AP50", "mask", "ap50"),
     ("AP75", "mask", "ap75"),
     ("AP at IoU 0.1", "mask", "ap10"),
     ("box AP50", "box", "ap50"),
     ("CPM", "mask", "cpm"),
-    ("found", "mask", "recall"),
-    ("precision", "mask", "precision"),
-    ("false/case", "mask", "false_positives_per_case"),
     ("DSB AP50", "mask", "dsb50"),
     ("PQ", "mask", "pq"),
-    ("Dice", "outline", "dice"),
-    ("Dice, missed 0", "outline", "dice_with_missed"),
-    ("HD95", "outline", "hd95"),
-    ("NSD", "outline", "nsd"),
 )
-"""Heading, part and name of the figures that tables for people show; ``evaluation.json`` has them all."""
+"""Those that other work is compared by."""
+
+MEANINGS = """found: share of the objects that the result has. false/case: objects of the result that are none.
+precision: share of the result's objects that are right. Dice: overlap of an outline with the reference, 0 to 1, of the
+objects found; "missed 0" counts the others as 0. HD95: how far outlines lie apart, but for the worst 5 %. NSD: share of
+the outline that lies within the tolerance of the reference."""
 
 _DASH = "\N{EN DASH}"
 _MOST_OBJECTS = 12  # of a case that are listed
@@ -64,7 +73,10 @@ def evaluation_html(evaluation: Evaluation, froc_png: bytes) -> str:
 <title>{escape(title)}</title>
 <style>{STYLE}.plot {{ max-width: 44rem; width: 100% }} .interval {{ color: var(--faint); font-size: .8em;
   white-space: nowrap }} .case {{ display: grid; grid-template-columns: minmax(16rem, 32rem) 1fr; gap: 1rem;
-  margin: 1rem 0; align-items: start }}</style>
+  margin: 1rem 0; align-items: start }} .wide td:first-child, .wide th:first-child {{ position: sticky; left: 0;
+  background: var(--paper) }} .meanings {{ max-width: 60rem; margin: .8rem 0 }}
+  @media (max-width: 50rem) {{ .case {{ grid-template-columns: minmax(0, 1fr) }} body {{ padding: 0 1rem 2rem }}
+  .stamp {{ margin: 0 -1rem; padding: .6rem 1rem }} th, td {{ padding: .35rem .4rem }} }}</style>
 </head>
 <body>
 <p class="stamp">{NOT_CLINICAL}</p>
@@ -72,8 +84,11 @@ def evaluation_html(evaluation: Evaluation, froc_png: bytes) -> str:
 <p class="lead">{escape(_lead(evaluation))}</p>
 {_failed(evaluation)}
 <h2>Figures</h2>
-{_summary(evaluation)}
-<h2>FROC</h2>
+{_summary(evaluation, COLUMNS)}
+<p class="lead meanings">{MEANINGS}</p>
+<h2>Figures that other work is compared by</h2>
+{_summary(evaluation, CURVES)}
+<h2>FROC: what is found, and what it costs in false alarms</h2>
 <img class="plot" src="{plot}" alt="share of objects found against false positives per case">
 <h2>Cases, the worst first</h2>
 {"".join(_case(case, evaluation) for case in evaluation.worst_first if case.id in evaluation.pictures)}
@@ -107,17 +122,22 @@ def _failed(evaluation: Evaluation) -> str:
     )
 
 
-def _summary(evaluation: Evaluation) -> str:
-    unit = length_unit(evaluation.cases)
-    heads = ["class", "objects", *(f"{head}, {unit}" if head == "HD95" else head for head, _, _ in COLUMNS)]
+def _summary(evaluation: Evaluation, columns: Sequence[tuple[str, str, str]]) -> str:
+    heads = ["class", "objects", *(_distance(evaluation) if head == "HD95" else head for head, _, _ in columns)]
     tables = [*evaluation.classes.items()]
     if len(tables) > 1:
         tables.append(("all classes", evaluation.overall))
     rows = (
-        [escape(name), str(table.references), *(_with_interval(figure_of(table, p, n)) for _, p, n in COLUMNS)]
+        [escape(name), str(table.references), *(_with_interval(figure_of(table, p, n)) for _, p, n in columns)]
         for name, table in tables
     )
     return _table(heads, rows)
+
+
+def _distance(evaluation: Evaluation) -> str:
+    """Heading of the distances between outlines, with its unit where all scans share one."""
+    unit = length_unit(evaluation.cases)
+    return f"HD95, {unit}" if unit else "HD95"
 
 
 def _with_interval(figure: Estimate) -> str:
@@ -134,7 +154,7 @@ def _case(case: CaseFigures, evaluation: Evaluation) -> str:
     """A case with its picture and its objects, errors first."""
     picture = evaluation.pictures[case.id]
     errors_first = sorted(case.objects, key=lambda one: (one.outcome == "found", one.dice))
-    heads = ["object", "", "score", "Dice", "HD95", "NSD"]
+    heads = ["object", "", "score", "Dice", _distance(evaluation), "NSD"]
     rows = [
         [escape(o.class_name), o.outcome, _number(o.score), _number(o.dice), _number(o.hd95), _number(o.nsd)]
         for o in errors_first[:_MOST_OBJECTS]
