@@ -1,11 +1,12 @@
 """What a batch promises, measured: nothing lost or done twice, faster than a loop, steady memory, a page that opens.
 
-    python benchmarks/batch.py night --series 200 --kills 10
+    python benchmarks/batch.py night --series 200 --kills 10 --real "$MEDMASKRCNN_DATA/dicom"
     python benchmarks/batch.py throughput --series 50
     python benchmarks/batch.py memory --series 300
     python benchmarks/batch.py page --cases 1000 --chromium chromium --screenshot page.png
 
-The series are phantoms; a tenth of those of ``night`` are broken or foreign. The model is one that ships, or with
+The series are phantoms; a tenth of those of ``night`` are broken or foreign, and with ``--real`` some are real ones, which
+any model takes then. The model is one that ships, or with
 ``--model tiny`` one of random weights that takes milliseconds a slice, so that what is measured is all the rest.
 """
 
@@ -84,10 +85,15 @@ def tree(out: Path) -> dict[str, bytes]:
 
 def night(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     """One run at once, one that is killed again and again: the same tree."""
-    folders = write_series(root / "in", options.series)
+    real = 0
+    if options.real:
+        shutil.copytree(options.real, root / "in" / "real", ignore=shutil.ignore_patterns("truth"))
+        real = len(medmaskrcnn.describe(root / "in" / "real"))
+    folders = write_series(root / "in", options.series - real)
     spoil(folders[: options.series // 10], root / "in")
     (root / "key").write_text("0123456789abcdef" * 4)
     command = [*PROGRAM, "batch", str(root / "in"), "--model", options.model, "--key-file", str(root / "key"), "-q"]
+    command += ["--allow-out-of-domain"] * bool(real)
     subprocess.run(
         [*command, "-o", str(root / "whole")], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -114,6 +120,7 @@ def night(options: argparse.Namespace, root: Path) -> dict[str, Any]:
         reasons = ledger.execute("SELECT status, reason FROM series WHERE status != 'done'").fetchall()
     return {
         "series": options.series,
+        "real ones among them": real,
         "kills": kills,
         "said": last.stdout.strip(),
         "exit code": last.returncode,
@@ -275,6 +282,7 @@ def main() -> None:
     parser.add_argument("what", choices=["night", "throughput", "memory", "page"])
     parser.add_argument("--series", type=int, default=50)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--real", help="a folder of real series, taken into night")
     parser.add_argument("--loop", type=int, default=10, help="series of the loop that are really run")
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--model", default="phantom-ct", help="a name, a file, or tiny")
