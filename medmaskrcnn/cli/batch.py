@@ -23,9 +23,25 @@ from medmaskrcnn.batch.run import BatchRun
 from medmaskrcnn.batch.settings import Limits, Work
 from medmaskrcnn.cli.console import ERR, plain, say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, chosen, classes_of, model_file
+from medmaskrcnn.cli.options import (
+    DEFAULT_FORMATS,
+    ClassesOption,
+    DeidentifyOption,
+    Device,
+    DeviceOption,
+    FormatsOption,
+    LabelMapSegOption,
+    LogOption,
+    ModelOption,
+    OutOfDomainOption,
+    ResampleOption,
+    ScoreOption,
+    chosen,
+    classes_of,
+    model_file,
+)
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.export.write import ALL_FORMATS, FORMATS
+from medmaskrcnn.export.write import ALL_FORMATS
 from medmaskrcnn.models.model_file import model_sha256
 
 EXIT_STOPPED = 130
@@ -47,44 +63,25 @@ def batch_command(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for results, ledger and summary.")
     ] = ...,  # type: ignore[assignment]
-    model: Annotated[
-        str,
-        typer.Option(metavar="NAME_OR_FILE", help="A model that ships (medmaskrcnn models), or a .safetensors file."),
-    ] = ...,  # type: ignore[assignment]
+    model: ModelOption = ...,  # type: ignore[assignment]
     input_list: Annotated[
         Path | None, typer.Option("--list", metavar="FILE", help="More sources, one a line; lines with # are left out.")
     ] = None,
     rules: Annotated[
         Path | None, typer.Option(metavar="YAML", help="Which series to take; see docs/batch.md.", show_default="all")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    device: DeviceOption = Device.AUTO,
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine; with GPUs one for each.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers do the work.")
     ] = None,
-    score: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Report instances from this score on.", show_default="the model's own"),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Report these classes alone.", show_default="all")
-    ] = None,
-    formats: Annotated[
-        str,
-        typer.Option("--format", metavar="LIST", help=f"What to write, out of: {', '.join(ALL_FORMATS)}."),
-    ] = ",".join(FORMATS),
-    resample_irregular: Annotated[
-        bool, typer.Option("--resample-irregular", help="Interpolate even slices where a series has irregular ones.")
-    ] = False,
-    allow_out_of_domain: Annotated[
-        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
-    ] = False,
-    label_map_seg: Annotated[
-        bool, typer.Option("--label-map-seg", help="DICOM SEG as LABELMAP where no two instances overlap.")
-    ] = False,
-    deidentify: Annotated[
-        bool, typer.Option("--deidentify", help="No name, ID or date in DICOM files, hashed UIDs.")
-    ] = False,
+    score: ScoreOption = None,
+    classes: ClassesOption = None,
+    formats: FormatsOption = DEFAULT_FORMATS,
+    resample_irregular: ResampleOption = False,
+    allow_out_of_domain: OutOfDomainOption = False,
+    label_map_seg: LabelMapSegOption = False,
+    deidentify: DeidentifyOption = False,
     track: Annotated[bool, typer.Option("--track", help="Link instances along time in cine series.")] = False,
     key_file: Annotated[
         Path | None,
@@ -99,7 +96,7 @@ def batch_command(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed earlier.")] = False,
     redo: Annotated[bool, typer.Option("--redo", help="Do all over, with another model or settings too.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors, and the last line.")] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Segment every series below SOURCE, and go on where an earlier run ended.
 

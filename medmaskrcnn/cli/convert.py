@@ -18,6 +18,7 @@ from medmaskrcnn.cli.console import say, stage_bars, tell
 from medmaskrcnn.cli.convert_forms import Labels, read_any_labels, write_labels, write_scan
 from medmaskrcnn.cli.deidentify_files import deidentify_files
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
+from medmaskrcnn.cli.options import DeidentifyOption, LabelMapSegOption, LogOption
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.preprocess.regular import is_tilted, regular_instances, regular_volume
@@ -83,13 +84,9 @@ def convert_command(
     regular: Annotated[
         bool, typer.Option("--regular", help="A tilted scan, and its labels, onto an orthogonal grid.")
     ] = False,
-    label_map_seg: Annotated[
-        bool, typer.Option("--label-map-seg", help="DICOM SEG as LABELMAP where no two instances overlap.")
-    ] = False,
-    deidentify: Annotated[
-        bool, typer.Option("--deidentify", help="No name, ID or date in DICOM files, hashed UIDs.")
-    ] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    label_map_seg: LabelMapSegOption = False,
+    deidentify: DeidentifyOption = False,
+    log: LogOption = None,
 ) -> None:
     """Convert labels between label map, DICOM SEG, RTSTRUCT, instances.npz and COCO JSON.
 

@@ -10,10 +10,11 @@ import typer
 from medmaskrcnn.batch.one_case import check_output_folder
 from medmaskrcnn.cli.console import ProgressCall, say, stage_bars
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, Runtime
+from medmaskrcnn.cli.options import Device, DeviceOption, LogOption, Runtime
 from medmaskrcnn.cli.run_cases import Case, SegmentOptions
-from medmaskrcnn.cli.segment import FORMATS, print_outcomes, segment_cases
+from medmaskrcnn.cli.segment import print_outcomes, segment_cases
 from medmaskrcnn.cli.tables import print_table, volume_text
+from medmaskrcnn.export.write import FORMATS
 from medmaskrcnn.metrics.matching import match_case
 from medmaskrcnn.metrics.reference import reference_instances
 from medmaskrcnn.structures.case_result import CaseResult
@@ -37,9 +38,9 @@ EXAMPLES = (
 def demo_command(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for everything.")] = DEFAULT_FOLDER,
     seed: Annotated[int, typer.Option(min=0, help="Which phantom: another number, another patient.")] = 1,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    device: DeviceOption = Device.AUTO,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Make a phantom CT as a folder of DICOM, segment it with a model that ships, and compare with the truth.
 

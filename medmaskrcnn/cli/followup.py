@@ -14,6 +14,7 @@ import typer
 from medmaskrcnn.batch.ledger import LEDGER_NAME
 from medmaskrcnn.cli.console import print_json, say, tell
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
+from medmaskrcnn.cli.options import LogOption
 from medmaskrcnn.cli.tables import length_text, print_table, volume_text
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.followup.changes import changes_document, write_changes
@@ -52,7 +53,7 @@ def followup_command(
         bool, typer.Option("--always-register", help="Register scans of one frame of reference too.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print changes.json, and nothing else.")] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Match the instances of two or more examinations of one patient and tell how each has changed.
 

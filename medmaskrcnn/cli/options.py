@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from medmaskrcnn.cli.failures import failing_as_one
 from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.export.write import ALL_FORMATS, FORMATS
 from medmaskrcnn.models.model_file import read_model_settings, resolve_model
 
 
@@ -47,6 +49,46 @@ class Runtime:
     device: Device = Device.AUTO
     precision: Precision = Precision.AUTO
     engine: Engine = Engine.AUTO
+
+
+DEFAULT_FORMATS = ",".join(FORMATS)
+
+ModelOption = Annotated[
+    str, typer.Option(metavar="NAME_OR_FILE", help="A model that ships (medmaskrcnn models), or a .safetensors file.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
+ScoreOption = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Report instances from this score on.", show_default="the model's own"),
+]
+ClassesOption = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Report these classes alone.", show_default="all")
+]
+FormatsOption = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="LIST",
+        help=f"What to write beside instances.npz and run.json, out of: {', '.join(ALL_FORMATS)}.",
+    ),
+]
+ResampleOption = Annotated[
+    bool,
+    typer.Option(
+        "--resample-irregular",
+        help="Interpolate even slices where a series lacks, repeats or unevenly spaces some; the result says so.",
+    ),
+]
+OutOfDomainOption = Annotated[
+    bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
+]
+LabelMapSegOption = Annotated[
+    bool, typer.Option("--label-map-seg", help="DICOM SEG as LABELMAP (small, new) where no two instances overlap.")
+]
+DeidentifyOption = Annotated[
+    bool, typer.Option("--deidentify", help="No name, ID or date in DICOM files, hashed UIDs, no path in run.json.")
+]
+LogOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")]
 
 
 def model_file(model: str) -> Path:

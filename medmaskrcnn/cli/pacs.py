@@ -16,7 +16,16 @@ from medmaskrcnn.batch.run import BatchRun
 from medmaskrcnn.batch.settings import Work
 from medmaskrcnn.cli.console import say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, chosen, model_file
+from medmaskrcnn.cli.options import (
+    Device,
+    DeviceOption,
+    FormatsOption,
+    LogOption,
+    ModelOption,
+    OutOfDomainOption,
+    chosen,
+    model_file,
+)
 from medmaskrcnn.export.write import ALL_FORMATS
 from medmaskrcnn.models.model_file import model_sha256
 from medmaskrcnn.pacs.archive import patiently
@@ -54,7 +63,6 @@ _Study = Annotated[str | None, typer.Option(metavar="UID", help="Study Instance 
 _Series = Annotated[str | None, typer.Option(metavar="UID", help="Series Instance UID.")]
 _Modality = Annotated[str | None, typer.Option(metavar="CT", help="Modality of the series.")]
 _Date = Annotated[str | None, typer.Option(metavar="YYYYMMDD[-YYYYMMDD]", help="Study date, or a range.")]
-_Log = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")]
 
 
 @app.command("pull", epilog="Exit codes: 0 all came, 1 something did not, 2 wrong use.")
@@ -73,7 +81,7 @@ def pull_command(
     ca: _Ca = None,
     timeout: _Timeout = 60.0,
     patience: _Patience = 120.0,
-    log: _Log = None,
+    log: LogOption = None,
 ) -> None:
     """Fetch the series that fit into OUT/STUDY/SERIES; run again, it fetches what is missing.
 
@@ -112,7 +120,7 @@ def push_command(
     ca: _Ca = None,
     timeout: _Timeout = 60.0,
     patience: _Patience = 120.0,
-    log: _Log = None,
+    log: LogOption = None,
 ) -> None:
     """Store SEG, SR and RTSTRUCT results in the study of their scan; what is there already is left alone.
 
@@ -136,7 +144,7 @@ def push_command(
 @app.command("watch", epilog="Ends with Ctrl-C. Exit codes: 0 ended as asked, 1 some case went wrong, 2 wrong use.")
 def watch_command(
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="OUT/incoming and OUT/results.")],
-    model: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="A model that ships, or a .safetensors file.")],
+    model: ModelOption,
     listen: Annotated[int | None, typer.Option(metavar="PORT", help="Let scans be sent here (C-STORE).")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
     allow: Annotated[
@@ -153,17 +161,15 @@ def watch_command(
     push_to: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Store SEG and SR there.")] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Really store them.")] = False,
     discard: Annotated[bool, typer.Option("--discard", help="Remove a scan once its result is written.")] = False,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
-    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="What to write.")] = "seg,sr,json,csv,png",
-    allow_out_of_domain: Annotated[
-        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
-    ] = False,
+    device: DeviceOption = Device.AUTO,
+    formats: FormatsOption = "seg,sr,json,csv,png",
+    allow_out_of_domain: OutOfDomainOption = False,
     called: _Called = "ANY-SCP",
     calling: _Calling = "MEDMASKRCNN",
     ca: _Ca = None,
     timeout: _Timeout = 60.0,
     patience: _Patience = 120.0,
-    log: _Log = None,
+    log: LogOption = None,
 ) -> None:
     """Segment whatever arrives: sent to a port of ours, or found by asking an archive."""
     if (listen is None) == (ask is None):

@@ -13,11 +13,30 @@ from medmaskrcnn.batch.case_names import name_cases
 from medmaskrcnn.batch.one_case import check_output_folder
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, Engine, Precision, Runtime, chosen, classes_of, model_file
+from medmaskrcnn.cli.options import (
+    DEFAULT_FORMATS,
+    ClassesOption,
+    DeidentifyOption,
+    Device,
+    DeviceOption,
+    Engine,
+    FormatsOption,
+    LabelMapSegOption,
+    LogOption,
+    ModelOption,
+    OutOfDomainOption,
+    Precision,
+    ResampleOption,
+    Runtime,
+    ScoreOption,
+    chosen,
+    classes_of,
+    model_file,
+)
 from medmaskrcnn.cli.profiling import profiled
 from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_instances
-from medmaskrcnn.export.write import ALL_FORMATS, FORMATS
+from medmaskrcnn.export.write import ALL_FORMATS
 from medmaskrcnn.models.model_file import read_model_settings
 
 EXAMPLES = (
@@ -33,11 +52,8 @@ def segment_command(
         typer.Argument(metavar="INPUT", help="Scans: NIfTI, NRRD, MHA, PNG, TIFF, JPEG, DICOM, a folder of DICOM."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results; made if missing.")],
-    model: Annotated[
-        str,
-        typer.Option(metavar="NAME_OR_FILE", help="A model that ships (medmaskrcnn models), or a .safetensors file."),
-    ],
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    model: ModelOption,
+    device: DeviceOption = Device.AUTO,
     precision: Annotated[
         Precision, typer.Option(help="In what it computes; auto takes bf16 where processor and model gain from it.")
     ] = Precision.AUTO,
@@ -45,43 +61,17 @@ def segment_command(
         Engine,
         typer.Option(help="What runs backbone, FPN and RPN head on a CPU: torch unless the model says otherwise."),
     ] = Engine.AUTO,
-    score: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, help="Report instances from this score on.", show_default="the model's own"),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Report these classes alone.", show_default="all")
-    ] = None,
-    formats: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="LIST",
-            help=f"What to write beside instances.npz and run.json, out of: {', '.join(ALL_FORMATS)}.",
-        ),
-    ] = ",".join(FORMATS),
+    score: ScoreOption = None,
+    classes: ClassesOption = None,
+    formats: FormatsOption = DEFAULT_FORMATS,
     series: Annotated[
         str | None,
         typer.Option(metavar="UID|N|largest", help="Which series of a folder with several (medmaskrcnn info)."),
     ] = None,
-    resample_irregular: Annotated[
-        bool,
-        typer.Option(
-            "--resample-irregular",
-            help="Interpolate even slices where a series lacks, repeats or unevenly spaces some; the result says so.",
-        ),
-    ] = False,
-    allow_out_of_domain: Annotated[
-        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the result says so.")
-    ] = False,
-    label_map_seg: Annotated[
-        bool,
-        typer.Option("--label-map-seg", help="DICOM SEG as LABELMAP (small, new) where no two instances overlap."),
-    ] = False,
-    deidentify: Annotated[
-        bool,
-        typer.Option("--deidentify", help="No name, ID or date in DICOM files, hashed UIDs, no path in run.json."),
-    ] = False,
+    resample_irregular: ResampleOption = False,
+    allow_out_of_domain: OutOfDomainOption = False,
+    label_map_seg: LabelMapSegOption = False,
+    deidentify: DeidentifyOption = False,
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell time and memory of each stage, and how near the limit they are.")
     ] = False,
@@ -89,7 +79,7 @@ def segment_command(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no table; errors and warnings remain.")
     ] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Find, count and measure what a model knows in one or more scans.
 

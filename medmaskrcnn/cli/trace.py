@@ -9,6 +9,7 @@ import typer
 
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
+from medmaskrcnn.cli.options import DeviceOption, LogOption, ModelOption, OutOfDomainOption
 from medmaskrcnn.cli.segment import Device
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.explain.training import is_training, trace_training
@@ -24,13 +25,7 @@ def trace_command(
     scan: Annotated[
         Path, typer.Argument(metavar="SCAN|RUN", help="A file, a folder of DICOM, or the folder of a training.")
     ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME_OR_FILE",
-            help="A model that ships (medmaskrcnn models), or a .safetensors file; a training needs none.",
-        ),
-    ] = None,
+    model: ModelOption = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write.")] = Path("trace.html"),
     slice_index: Annotated[
         int | None,
@@ -45,12 +40,10 @@ def trace_command(
         str | None,
         typer.Option(metavar="UID|N|largest", help="Which series of a folder with several (medmaskrcnn info)."),
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
-    allow_out_of_domain: Annotated[
-        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the page says so.")
-    ] = False,
+    device: DeviceOption = Device.AUTO,
+    allow_out_of_domain: OutOfDomainOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables.")] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Show what a network does with one slice (2D, 2.5D) or tile (3D): a page with pictures of every step.
 
