@@ -1,4 +1,4 @@
-"""``medmaskrcnn export``: a model's dense part for other runtimes, or in 8 bits beside the model."""
+"""``medmaskrcnn export``: a model for other runtimes, as a MONAI Bundle, or in 8 bits beside the model."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ EXAMPLES = (
     "medmaskrcnn export my.safetensors --to onnx -o dense.onnx --shape 512,512",
     "medmaskrcnn export my.safetensors --to torch-export -o dense.pt2",
     "medmaskrcnn export my.safetensors --to openvino-int8 --data data/manifest.json",
+    "medmaskrcnn export my.safetensors --to monai-bundle -o my-bundle",
 )
 
 
@@ -25,6 +26,7 @@ class Form(StrEnum):
     ONNX = "onnx"
     TORCH_EXPORT = "torch-export"
     OPENVINO_INT8 = "openvino-int8"
+    MONAI_BUNDLE = "monai-bundle"
 
 
 def export_command(
@@ -33,7 +35,8 @@ def export_command(
     ],
     to: Annotated[Form, typer.Option("--to", help="What to write.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="The file to write; of onnx and torch-export.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="OUT", help="The file to write, of monai-bundle the folder."),
     ] = None,
     shape: Annotated[
         str | None,
@@ -48,9 +51,11 @@ def export_command(
     images: Annotated[int, typer.Option(min=1, help="Slices or tiles to take ranges from.")] = 64,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
 ) -> None:
-    """Write backbone, FPN and RPN head of a model in another form.
+    """Write a model in another form.
 
-    onnx and torch-export: a file for other runtimes, for images of one size, compared with torch when it is written.
+    onnx and torch-export: backbone, FPN and RPN head as a file for other runtimes, for images of one size, compared
+    with torch when it is written.
+    monai-bundle: a folder that "python -m monai.bundle run" executes on a scan.
     openvino-int8: the 8-bit form that "segment --engine openvino --precision int8" runs; it is put beside the model.
     """
     with logging_to(log, hidden=[data] if data else []), failing_as_one(model):
@@ -63,7 +68,13 @@ def export_command(
             say(f"written to {_quantised(file, data, images)}")
             return
         if out is None:
-            raise typer.BadParameter("name the file to write", param_hint="--out")
+            raise typer.BadParameter("name the file or folder to write", param_hint="--out")
+        if to is Form.MONAI_BUNDLE:
+            from medmaskrcnn.deploy.bundle import write_bundle
+
+            written = write_bundle(file, out)
+            say(f"written to {out}: {', '.join(str(path.relative_to(out)) for path in written)}")
+            return
         from medmaskrcnn.deploy.export import export_dense  # here: help needs no torch
 
         error = export_dense(file, to.value, out, shape=_sizes(shape))

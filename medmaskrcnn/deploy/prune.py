@@ -4,7 +4,7 @@ Which layers must lose the same channels is found by torch-pruning (Fang et al. 
 through the network; which channels matter least by the norm of all weights that belong to a channel. Every group of
 layers loses the same share, so that what is left is a network that settings describe: channels of the four stages, of
 the pyramid, of the mask head, width of the box head. Channels go by eights, the groups of GroupNorm: what is left of a
-normalised map keeps its statistics.
+normalised map keeps its statistics. At least 16 stay.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 
 _BLOCK = 8  # channels that go together
+_FEWEST = 16  # channels that stay: with 8, oneDNN of torch 2.15 writes past the gradient of 1-wide convolutions
 _CELLS_OF_P5 = 2  # per axis, of the image that is followed through the network
 
 
@@ -121,9 +122,9 @@ def _norm_group(group: Any) -> int:
 
 def _least(importance: Tensor, together: int, share: float) -> list[int]:
     """Channels to remove: whole blocks, those of least importance in sum."""
-    block = together if together > 1 else (_BLOCK if len(importance) >= 2 * _BLOCK else 1)
+    block = together if together > 1 else _BLOCK
     blocks = importance[: len(importance) // block * block].reshape(-1, block)
-    count = min(int(share * len(blocks) + 1e-6), len(blocks) - 1)
+    count = max(0, min(int(share * len(blocks) + 1e-6), len(blocks) - -(-_FEWEST // block)))
     if together > 1:
         worst = blocks.sum(dim=1).argsort(stable=True)[:count].tolist()
         return sorted(b * block + i for b in worst for i in range(block))

@@ -76,19 +76,19 @@ def test_channels_that_do_nothing_are_those_that_go(name: str, dims: int, norm: 
 
 
 def test_the_channels_that_weigh_least_go_wherever_they_lie() -> None:
-    network = made(settings_of("light", 16))
-    loud = torch.arange(16) % 2 == 1
+    network = made(settings_of("light", 32))
+    loud = torch.arange(32) % 2 == 1
     with torch.no_grad():
-        for layer in (network.mask_head.convs[0].weight, network.box_head.fc1.weight[:16]):
+        for layer in (network.mask_head.convs[0].weight, network.box_head.fc1.weight[:32]):
             layer[~loud[: len(layer)]] *= 1e-3
         network.mask_head.convs[0].bias.zero_()
         network.mask_head.convs[1].weight[:, ~loud] *= 1e-3
     before = network.mask_head.convs[0].weight.detach().clone()
     pruned = prune(network, 0.5)
-    assert pruned.settings.roi.mask_channels == 8
+    assert pruned.settings.roi.mask_channels == 16
     kept = {float(v) for v in before[loud].flatten()}
     assert {float(v) for v in pruned.mask_head.convs[0].weight.detach().flatten()} <= kept
-    assert network.settings.roi.mask_channels == 16  # the original stays as it was
+    assert network.settings.roi.mask_channels == 32  # the original stays as it was
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -124,10 +124,16 @@ def test_what_cannot_be_pruned_is_refused() -> None:
         prune(made(settings), 0.01)
 
 
+def test_sixteen_channels_stay() -> None:
+    pruned = prune(made(settings_of("light", 32)), 0.9)
+    assert pruned.settings.backbone.light_channels == (16, 16, 16, 16)
+    assert (pruned.settings.backbone.fpn_channels, pruned.settings.roi.mask_channels) == (16, 16)
+
+
 def test_training_goes_on_from_a_pruned_network() -> None:
     from medmaskrcnn.models.objective import Targets
 
-    pruned = prune(made(settings_of("light", 16)), 0.5).train()
+    pruned = prune(made(settings_of("light", 32)), 0.5).train()
     masks = torch.zeros((1, 64, 64), dtype=torch.uint8)
     masks[:, 10:40, 12:44] = 255
     target = Targets(torch.tensor([[10.0, 12.0, 40.0, 44.0]]), torch.tensor([1]), masks)
