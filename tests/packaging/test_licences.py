@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 # `test` and `dev` are for developers: PyQt6 (GPL) is in `test` alone.
-USER_EXTRAS = ["", "napari", "cluster", "pacs", "tune", "openvino", "onnx"]
+USER_EXTRAS = ["", "napari", "cluster", "pacs", "tune", "openvino", "onnx", "prune", "bundle"]
 GPL = re.compile(r"(?<![L])\b[A]?GPL|GNU (Affero )?General Public", re.IGNORECASE)
 LGPL = re.compile(r"\bLGPL|GNU (Lesser|Library) General Public", re.IGNORECASE)
 LICENCE_NAME_LENGTH = 200  # some packages put the whole text of every bundled library into License; a name is shorter
