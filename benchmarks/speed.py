@@ -2,15 +2,18 @@
 
     python benchmarks/speed.py --json benchmarks/results/speed.json
     python benchmarks/speed.py --backbones resnet18 --engines torch --repeats 5
+    python benchmarks/speed.py --weights maskrcnn_resnet50_fpn_coco.pth --image street.jpg --backbones resnet50
 
-One image, random weights, every network in one process and in turn, so that what else the machine does hits all; the
-median counts, and ratios are taken turn by turn. Peers: torchvision's ``maskrcnn_resnet50_fpn`` in fp32 as it comes,
-and under bf16 autocast with channels last. Ours has the peer's weights (ResNet-50), the same number of proposals and
-detections; a smaller number of proposals is a row of its own.
+One image, every network in one process and in turn, so that what else the machine does hits all; the median counts, and
+ratios are taken turn by turn. Peers: torchvision's ``maskrcnn_resnet50_fpn`` in fp32 as it comes, and under bf16
+autocast with channels last. Ours has the peer's weights (ResNet-50), the same number of proposals and detections; a
+smaller number of proposals is a row of its own. The engine openvino runs in 8 bits too, where NNCF is installed; ranges
+are then taken from the image and from noise.
 
 From the image tensor to boxes, scores and small masks; neither resizes the image nor pastes masks. Before anything is
-timed both must find the same objects in fp32. Random weights show speed alone; agreement in bf16 and AP belong
-to trained weights.
+timed both must find the same objects in fp32. Random weights show speed alone. With trained ones (``--weights``, a
+state dict of torchvision's detector, and ``--image``) the table tells too how many of the objects that torchvision
+finds in fp32 with a score of 0.5 or more each row finds again, with the same class and a box of IoU 0.8 or more.
 """
 
 from __future__ import annotations
@@ -30,21 +33,28 @@ from typing import Any
 import torch
 import torchvision
 from torch import Tensor
+from torchvision.io import ImageReadMode, read_image
+from torchvision.ops import box_iou
+from torchvision.transforms.functional import center_crop, resize
 from torchvision_peer import TorchvisionPeer
 
 from medmaskrcnn.config import BackboneSettings
+from medmaskrcnn.deploy.dense import random_images
+from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.dense_part import DensePart
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.weights import convert_torchvision, torchvision_settings
-from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram
-from medmaskrcnn.runtime.precision import processor_features
+from medmaskrcnn.models.weights import convert_torchvision, torchvision_classes, torchvision_settings
+from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram, converted
+from medmaskrcnn.runtime.precision import choose_precision, processor_features
 
-_CLASSES = ("a",)
 _PER_IMAGE = 100
 _SAME_VOX = 0.05
 _FP32, _BF16 = "torchvision fp32", "torchvision bf16, channels last"
-Call = Callable[[], object]
+_CERTAIN, _SAME_IOU = 0.5, 0.8
+_PRECISIONS = {"torch": ("fp32", "bf16"), "openvino": ("fp32", "bf16", "int8")}
+_CALIBRATION = 8  # images
+Call = Callable[[], list[Detections]]
 
 
 def check_same(theirs: TorchvisionPeer, own: MaskRCNN, image: Tensor) -> None:
@@ -58,34 +68,70 @@ def check_same(theirs: TorchvisionPeer, own: MaskRCNN, image: Tensor) -> None:
 
 def ours(theirs: TorchvisionPeer, backbone: str) -> MaskRCNN:
     """Our network: with the peer's weights if it is a ResNet-50, else random."""
-    settings = torchvision_settings(_CLASSES, norm_eps=1e-5)
+    settings = torchvision_settings(torchvision_classes(outputs(theirs)), norm_eps=1e-5)
     if backbone == "resnet50":
         return convert_torchvision(theirs.network.state_dict(), settings).eval()
     changed = BackboneSettings(**{**settings.model.backbone.model_dump(), "name": backbone})
     return build_model(settings.model.model_copy(update={"backbone": changed})).eval()
 
 
+def outputs(theirs: TorchvisionPeer) -> int:
+    """Classes of the peer, background among them."""
+    return int(theirs.network.roi_heads.box_predictor.cls_score.out_features)
+
+
+def peer(weights: Path | None) -> TorchvisionPeer:
+    """torchvision's network: with random weights of one class, or those of a file."""
+    torch.manual_seed(0)
+    if weights is None:
+        return TorchvisionPeer(("a",), per_image=_PER_IMAGE).eval()
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    classes = torchvision_classes(len(state["roi_heads.box_predictor.cls_score.bias"]))
+    theirs = TorchvisionPeer(classes, per_image=_PER_IMAGE).eval()
+    theirs.network.load_state_dict(state)
+    return theirs
+
+
+def compiled(network: MaskRCNN, precision: str, name: str, image: Tensor, folder: Path) -> OpenVINOProgram:
+    """The dense part by OpenVINO; in 8 bits with ranges from the image and noise."""
+    part = DensePart(network.pyramid, network.rpn_head).eval()
+    if precision != "int8":
+        return OpenVINOProgram(part, precision=precision, name=name, folder=folder)
+    import nncf
+    import openvino
+
+    samples = [image.numpy(), *(random_images(image.shape).numpy() for _ in range(_CALIBRATION - 1))]
+    quantised = nncf.quantize(
+        converted(part, image.shape),
+        nncf.Dataset(samples),
+        subset_size=len(samples),
+        preset=nncf.QuantizationPreset.MIXED,
+    )
+    openvino.save_model(quantised, folder / f"{name}.xml", compress_to_fp16=False)
+    rest = choose_precision("auto", image.device, spatial_dims=2)
+    return OpenVINOProgram(part, precision=rest, name=name, quantised=folder / f"{name}.xml", folder=folder)
+
+
 def calls(image: Tensor, options: argparse.Namespace, folder: Path) -> dict[str, Call]:
     """Every network as a call that finds the objects of the image."""
-    torch.manual_seed(0)
-    theirs = TorchvisionPeer(_CLASSES, per_image=_PER_IMAGE).eval()
+    theirs = peer(options.weights)
     check_same(theirs, ours(theirs, "resnet50"), image)
     half = copy.deepcopy(theirs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     last = image.contiguous(memory_format=torch.channels_last)
 
-    def autocast() -> object:
+    def autocast() -> list[Detections]:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             return half.detect(last)
 
     found: dict[str, Call] = {_FP32: lambda: theirs.detect(image), _BF16: autocast}
     for backbone in options.backbones:
         for engine in options.engines:
-            for precision in ("fp32", "bf16"):
+            for precision in (p for p in _PRECISIONS[engine] if p in options.precisions):
                 network = ours(theirs, backbone)
                 if engine == "openvino":
-                    part = DensePart(network.pyramid, network.rpn_head).eval()
-                    network.compiled = OpenVINOProgram(part, precision=precision, name=backbone, folder=folder)
-                network.run_in(precision)  # type: ignore[arg-type]
+                    network.compiled = compiled(network, precision, backbone, image, folder)
+                rest = "auto" if precision == "int8" else precision
+                network.run_in(choose_precision(rest, image.device, spatial_dims=2))
                 for proposals in options.proposals:
                     name = f"medmaskrcnn {backbone} {engine} {precision}, {proposals} proposals"
                     found[name] = lambda n=network, p=proposals: n.detect(image, proposals=p)  # type: ignore[misc]
@@ -104,6 +150,24 @@ def in_turn(what: dict[str, Call], repeats: int) -> dict[str, list[float]]:
     return seconds
 
 
+def found_again(reference: Detections, got: Detections) -> str:
+    """How many of the certain objects of a reference are found again."""
+    certain = reference.scores >= _CERTAIN
+    alike = box_iou(reference.boxes[certain], got.boxes) >= _SAME_IOU
+    same = alike & (reference.labels[certain][:, None] == got.labels) & (got.scores >= _CERTAIN)
+    return f"{int(same.any(dim=1).sum())} of {int(certain.sum())}"
+
+
+def picture(file: Path | None, side: int) -> Tensor:
+    """The image ``(1, 3, side, side)``: noise, or the middle of a picture, normalised as torchvision does."""
+    if file is None:
+        return torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(0))
+    colours = read_image(str(file), ImageReadMode.RGB).float() / 255
+    mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    cut = center_crop(resize(colours, [side], antialias=True), [side, side])
+    return ((cut - mean[:, None, None]) / std[:, None, None])[None]
+
+
 def rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
     """Median time of each, and how many times as fast it is as each peer."""
     return [
@@ -120,9 +184,12 @@ def rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]]) -> str:
     """The rows in Markdown."""
-    lines = [f"| network | s | times {_FP32} | times {_BF16} |", "|---|---:|---:|---:|"]
+    more = "found again" in results[0]
+    lines = [f"| network | s | times {_FP32} | times {_BF16} |{' found again |' if more else ''}"]
+    lines.append("|---|---:|---:|---:|" + ("---:|" if more else ""))
     for row in results:
-        lines.append(f"| {row['what']} | {row['seconds']:.3f} | {row[f'times {_FP32}']} | {row[f'times {_BF16}']} |")
+        line = f"| {row['what']} | {row['seconds']:.3f} | {row[f'times {_FP32}']} | {row[f'times {_BF16}']} |"
+        lines.append(line + (f" {row.get('found again', '-')} |" if more else ""))
     return "\n".join(lines)
 
 
@@ -132,6 +199,7 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "commit": head.stdout.strip() or None,
         "side": options.side,
+        "weights": "random" if options.weights is None else options.weights.name,
         "threads": options.threads,
         "processor": processor_features().get("cpu_name", platform.machine()),
         "torch": torch.__version__,
@@ -146,16 +214,24 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="pixels, a multiple of 32")
     parser.add_argument("--backbones", nargs="+", default=["resnet50", "resnet18"])
     parser.add_argument("--engines", nargs="+", choices=("torch", "openvino"), default=["torch", "openvino"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
+    parser.add_argument("--weights", type=Path, help="a state dict of torchvision's detector; random by default")
+    parser.add_argument("--image", type=Path, help="a picture; noise by default")
     parser.add_argument("--proposals", nargs="+", type=int, default=[1000, 100])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    image = torch.rand((1, 3, options.side, options.side), generator=torch.Generator().manual_seed(0))
+    image = picture(options.image, options.side)
     before = conditions(options)
     with tempfile.TemporaryDirectory() as folder:
-        results = rows(in_turn(calls(image, options, Path(folder)), options.repeats))
+        networks = calls(image, options, Path(folder))
+        results = rows(in_turn(networks, options.repeats))
+        if options.weights is not None:
+            (reference,) = networks[_FP32]()
+            for row in (row for row in results if "resnet18" not in row["what"]):
+                row["found again"] = found_again(reference, networks[row["what"]]()[0])
     print(table(results))
     if options.json:
         document = {**before, "results": results}
