@@ -1,4 +1,4 @@
-"""Adds to the site what comes from the code: model cards, commands, imports, a trace, figures of the concept pages.
+"""Adds to the site what comes from the code: model cards, commands, all names, imports, a trace, concepts' figures.
 
 MkDocs calls :func:`on_files` at every build, so that nothing of it can be out of date, and nothing of it is committed.
 """
@@ -20,6 +20,7 @@ import example_trace
 import figures
 import imports
 import model_cards
+import rooms
 
 
 def generated() -> dict[str, str | bytes]:
@@ -28,7 +29,7 @@ def generated() -> dict[str, str | bytes]:
         module.TARGET: module.text() for module in (model_cards, commands, imports, ablations, example_trace)
     }
     made[imports.PICTURE] = imports.picture()
-    return made | figures.drawings()
+    return made | rooms.pages() | figures.drawings()
 
 
 def on_files(files: Files, *, config: MkDocsConfig, **_: Any) -> Files:

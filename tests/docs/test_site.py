@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -80,7 +82,7 @@ def test_reference_shows_what_docstrings_say(site):
     text = (site / "reference/network.html").read_text(encoding="utf-8")
     for words in ("detect", "(B, C, *spatial)", "every axis a multiple of the coarsest backbone stride"):
         assert words in text
-    for page in (site / "reference").glob("*.html"):
+    for page in (site / "reference").rglob("*.html"):
         assert not re.search(r":(func|meth|class|attr|data|mod):", page.read_text(encoding="utf-8")), page
 
 
@@ -110,3 +112,23 @@ def test_every_public_name_is_in_the_reference(site):
     ids = set().union(*(Page(page).ids for page in (site / "reference").glob("*.html")))
     homes = medmaskrcnn._HOMES
     assert [name for name, home in homes.items() if f"medmaskrcnn.{home}.{name}" not in ids] == []
+
+
+def test_the_reference_shows_every_public_name(site):
+    shown = {name for page in site.glob("reference/**/*.html") for name in Page(page).ids}
+    packages = ("medmaskrcnn", "kernels/medmaskrcnn_kernels", "datasets/medmaskrcnn_datasets")
+    packages += ("napari_plugin/napari_medmaskrcnn",)
+    wanted = [name for package in packages for name in public_names(CHECKOUT / package)]
+    assert len(wanted) > 1000
+    assert [name for name in wanted if name not in shown] == []
+
+
+def public_names(package: Path) -> Iterator[str]:
+    """Dotted names of a package's public functions and classes, but those of files that are run."""
+    for path in sorted(package.rglob("*.py")):
+        if path.stem not in {"__init__", "__main__"}:
+            module = path.relative_to(package.parent).with_suffix("").as_posix().replace("/", ".")
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                defined = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                if defined and not node.name.startswith("_"):
+                    yield f"{module}.{node.name}"
