@@ -5,7 +5,6 @@ It reads the tables that ``medmaskrcnn train`` leaves in the run's folder, while
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.explain.chart import line_chart, moving_mean
 from medmaskrcnn.explain.page import Section, figure, figures, page, paragraph, table
+from medmaskrcnn.structures.run_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
 
-LOSSES, VALIDATION = "losses.csv", "validation.csv"
 MEANINGS = {
     "total": "The sum of all terms, each times its weight. What is learnt from; by itself it says little.",
     "objectness": "Is there anything at an anchor? 0.69 is a coin's toss; it falls first.",
@@ -33,8 +32,6 @@ MEANINGS = {
 }
 """What the columns of the tables mean, in a sentence each."""
 
-_NO_TERMS = ("step", "learning_rate", "seconds")
-_SMOOTHED = 50  # steps of the moving mean
 _PARTS = 10  # that a training without validation is told in
 
 
@@ -91,25 +88,16 @@ def trace_training(folder: str | os.PathLike[str]) -> TrainingTrace:
         ReadError: if it holds no losses, or they are damaged.
     """
     run = Path(folder)
-    losses = _read(run / LOSSES)
+    if not is_training(run):
+        raise ReadError(f"{run} holds no {LOSSES}: it is not the folder of a training")
+    losses = read_table(run / LOSSES)
     if not losses:
         raise ReadError(f"{run / LOSSES} has no row yet: no step was taken")
-    scores = _read(run / VALIDATION) if (run / VALIDATION).is_file() else []
+    scores = read_table(run / VALIDATION)
     epochs = _epochs(losses, scores)
     sections = [_loss_section(losses), *([_score_section(scores)] if scores else []), _epoch_section(epochs)]
     lead = f"{int(losses[-1]['step']):,} steps, {len(scores)} validations, {_duration(losses)}."
     return TrainingTrace(epochs, page(f"How the training {run.resolve().name} went", paragraph(lead), sections))
-
-
-def _read(path: Path) -> list[dict[str, float]]:
-    """A table's rows; empty cells are left out."""
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return [{k: float(v) for k, v in row.items() if k and v} for row in csv.DictReader(stream)]
-    except OSError as error:
-        raise ReadError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise ReadError(f"{path} is no table of numbers: {error}") from error
 
 
 def _epochs(losses: Sequence[Mapping[str, float]], scores: Sequence[Mapping[str, float]]) -> tuple[Epoch, ...]:
@@ -131,24 +119,24 @@ def _even_ends(steps: Sequence[int]) -> list[int]:
 
 
 def _terms(rows: Sequence[Mapping[str, float]]) -> list[str]:
-    return [name for name in rows[0] if not name.startswith(_NO_TERMS)] if rows else []
+    return [name for name in rows[0] if not name.startswith(NO_TERMS)] if rows else []
 
 
 def _loss_section(losses: Sequence[Mapping[str, float]]) -> Section:
     charts = []
     for name in sorted(_terms(losses), key=lambda term: term != "total"):
         steps, values = _column(losses, name)
-        smooth = moving_mean(values, _SMOOTHED)
+        smooth = moving_mean(values, SMOOTHED)
         ordered = sorted(values)
         top = 1.05 * max(ordered[int(0.98 * (len(ordered) - 1))], *smooth, 1e-6)
         drawing = line_chart(steps, values, label=f"{name} by step", top=top, smooth=smooth)
-        first = smooth[min(_SMOOTHED, len(smooth)) - 1]
+        first = smooth[min(SMOOTHED, len(smooth)) - 1]
         said = f"<strong>{escape(name)}</strong>: {first:.3g} at first, {smooth[-1]:.3g} "
         charts.append(
             figure(drawing, f"{said}at last; the chart ends at {top:.3g} above. {escape(MEANINGS.get(name, ''))}")
         )
     text = paragraph(
-        f"Faint: every step. Strong: the mean of {_SMOOTHED} steps. Losses of different terms cannot be compared with "
+        f"Faint: every step. Strong: the mean of {SMOOTHED} steps. Losses of different terms cannot be compared with "
         "one another; each by itself should fall and then level off."
     )
     return Section("losses", "What is learnt from", text + figures(*charts))

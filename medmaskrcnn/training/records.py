@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 
 from medmaskrcnn.structures.files import replacing
+from medmaskrcnn.structures.run_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
 from medmaskrcnn.training.loop import StepReport
 from medmaskrcnn.training.validate import Validation
 
-LOSSES, VALIDATION, PLOT = "losses.csv", "validation.csv", "losses.png"
-
-_SMOOTHED = 50  # steps of the moving mean in the plot
+PLOT = "losses.png"
 
 
 class Records:
@@ -55,10 +54,10 @@ class Records:
             return
         figure = Figure(figsize=(9, 6 if scores else 3.6), layout="constrained")
         axes = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
-        for name in [key for key in losses[0] if key not in ("step", "learning_rate", "seconds")]:
+        for name in [key for key in losses[0] if key not in NO_TERMS]:
             steps, values = _smoothed([(row["step"], row[name]) for row in losses if name in row])
             axes[0].plot(steps, values, label=name, linewidth=2 if name == "total" else 1)
-        axes[0].set(yscale="log", ylabel=f"loss (mean of {_SMOOTHED} steps)")
+        axes[0].set(yscale="log", ylabel=f"loss (mean of {SMOOTHED} steps)")
         for name in scores[0] if scores else ():
             if name.startswith(("mask", "box", "dice")):
                 points = [(row["step"], row[name]) for row in scores if name in row]
@@ -75,14 +74,6 @@ class Records:
     def close(self) -> None:
         """Write out what TensorBoard has not seen yet."""
         self.board.close()
-
-
-def read_table(path: Path) -> list[dict[str, float]]:
-    """Rows of a table that :class:`Records` wrote; empty cells are left out."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def _add_row(path: Path, row: Mapping[str, float]) -> None:
@@ -119,7 +110,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
 def _smoothed(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
     steps, values = [], []
     for end in range(1, len(points) + 1):
-        window = [value for _, value in points[max(0, end - _SMOOTHED) : end]]
+        window = [value for _, value in points[max(0, end - SMOOTHED) : end]]
         steps.append(points[end - 1][0])
         values.append(sum(window) / len(window))
     return steps, values

@@ -31,11 +31,11 @@ from medmaskrcnn.config import (
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.model_file import read_model
+from medmaskrcnn.structures.run_tables import read_table
 from medmaskrcnn.training.checkpoint import Progress
 from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, make_fabric, schedule
 from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
-from medmaskrcnn.training.records import read_table
 from medmaskrcnn.training.run import train
 from medmaskrcnn.training.samples import Sample, Samples
 from medmaskrcnn.training.session import CHECKPOINT, LAST, TrainingRecord
