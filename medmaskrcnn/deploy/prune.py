@@ -27,6 +27,7 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN
 
 _BLOCK = 8  # channels that go together
 _FEWEST = 16  # channels that stay: with 8, oneDNN of torch 2.15 writes past the gradient of 1-wide convolutions
+_EXPANSION = 4  # of what a bottleneck gives out against what is inside it
 _CELLS_OF_P5 = 2  # per axis, of the image that is followed through the network
 
 
@@ -59,7 +60,7 @@ def prune(network: MaskRCNN, share: float) -> MaskRCNN:
     importance = tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
     for group in list(graph.get_all_groups(ignored_layers=walk.outputs)):
         root, remove = group[0].dep.layer, group[0].dep.pruning_fn
-        gone = _least(importance(group), _norm_group(group), share)
+        gone = _least(importance(group), _norm_group(group), share, wider=_EXPANSION if _gives_out(group, walk) else 1)
         if gone:
             graph.get_pruning_group(root, remove, gone).prune()
     return _rebuilt(walk.network, network.settings)
@@ -120,11 +121,18 @@ def _norm_group(group: Any) -> int:
     return max(sizes, default=1)
 
 
-def _least(importance: Tensor, together: int, share: float) -> list[int]:
-    """Channels to remove: whole blocks, those of least importance in sum."""
+def _gives_out(group: Any, walk: _Walk) -> bool:
+    """Whether the group holds what bottlenecks give out: four times the channels that are inside them."""
+    last = {id(layer) for name, layer in walk.named_modules() if name.endswith(".conv3")}
+    return any(id(dep.layer) in last and dep.pruning_fn.__name__ == "prune_out_channels" for dep, _ in group)
+
+
+def _least(importance: Tensor, together: int, share: float, *, wider: int) -> list[int]:
+    """Channels to remove: whole blocks, those of least importance in sum; ``wider`` blocks where others lose one."""
     block = together if together > 1 else _BLOCK
     blocks = importance[: len(importance) // block * block].reshape(-1, block)
-    count = max(0, min(int(share * len(blocks) + 1e-6), len(blocks) - -(-_FEWEST // block)))
+    others = len(blocks) // wider
+    count = wider * max(0, min(int(share * others + 1e-6), others - -(-_FEWEST // block)))
     if together > 1:
         worst = blocks.sum(dim=1).argsort(stable=True)[:count].tolist()
         return sorted(b * block + i for b in worst for i in range(block))

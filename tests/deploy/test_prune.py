@@ -124,6 +124,14 @@ def test_what_cannot_be_pruned_is_refused() -> None:
         prune(made(settings), 0.01)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.9])
+def test_any_share_leaves_a_bottleneck_that_settings_describe(share: float) -> None:
+    pruned = prune(made(settings_of("resnet50", 40)), share)
+    first = pruned.settings.backbone.channels[0]
+    assert first == {0.3: 32, 0.45: 24, 0.9: 16}[share]
+    assert pruned.pyramid.backbone.out_channels[0] == 4 * first
+
+
 def test_sixteen_channels_stay() -> None:
     pruned = prune(made(settings_of("light", 32)), 0.9)
     assert pruned.settings.backbone.light_channels == (16, 16, 16, 16)
