@@ -10,7 +10,7 @@ import typer
 
 from medmaskrcnn.cli.console import say, tell
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import model_file
+from medmaskrcnn.cli.options import LogOption, model_file
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 
@@ -64,7 +64,7 @@ def optimize_command(
         bool, typer.Option("--allow-out-of-domain", help="Run the model on scans that it refuses.")
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no table.")] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Try engines, precisions, 8 bits, fewer proposals and fewer channels; write the fastest that is good enough.
 

@@ -79,6 +79,7 @@ class Evaluation:
         failed: Cases that could not be evaluated.
         pictures: The worst cases drawn, by their id.
         model: Name of the model and the SHA-256 of its file; ``None`` where results were given.
+        runtime: Precision and engine that the model ran in; ``None`` where results were given.
         dataset: Name of the manifest and the split; ``None`` where results were given.
     """
 
@@ -92,6 +93,7 @@ class Evaluation:
     not_judged: tuple[str, ...] = ()
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     model: tuple[str, str] | None = None
+    runtime: tuple[str, str] | None = None
     dataset: tuple[str, str] | None = None
 
     @property
@@ -183,6 +185,7 @@ def evaluate(
         failed=tuple(failed),
         not_judged=tuple(sorted(set(known) ^ set(manifest.class_names))),
         model=(loaded.settings.card.name, loaded.sha256),
+        runtime=(loaded.precision, loaded.engine),
         dataset=(manifest.name, "chosen cases" if cases is not None else split),
     )
 

@@ -63,13 +63,14 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
 def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
     """The content of ``evaluation.json``."""
     name, sha256 = evaluation.model or (None, None)
+    precision, engine = evaluation.runtime or (None, None)
     dataset, split = evaluation.dataset or (None, None)
     ranges = size_ranges_for([case.masks.grid for case in evaluation.cases])
     return {
         "schema_version": SCHEMA_VERSION,
         "software": f"medmaskrcnn {medmaskrcnn.__version__}",
         "research_use_only": True,
-        "model": {"name": name, "sha256": sha256},
+        "model": {"name": name, "sha256": sha256, "precision": precision, "engine": engine},
         "dataset": {"name": dataset, "split": split},
         "operating_score": evaluation.score,
         "settings": asdict(evaluation.settings),

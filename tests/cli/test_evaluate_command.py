@@ -58,9 +58,17 @@ def test_json_is_all_that_stdout_gets(run, data, tiny_model):
     assert ran.code == 0, ran.err
     document = json.loads(ran.out)
     assert {case["id"] for case in document["cases"]} == {"case0", "case3"}
+    assert document["model"]["precision"] in ("fp32", "bf16") and document["model"]["engine"].startswith("torch ")
     assert document["operating_score"] == 0.99
     assert document["dataset"] == {"name": "blocks", "split": "chosen cases"}
     assert document["overall"]["predictions"] == 0
+
+
+def test_the_precision_asked_for_is_that_of_the_figures(run, data, tiny_model):
+    ran = run("evaluate", tiny_model, data, "--ids", "case0", "--json", "--precision", "bf16", "--engine", "torch")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["model"]["precision"] == "bf16"
+    assert "has no 8-bit form" in run("evaluate", tiny_model, data, "--precision", "int8", "--engine", "openvino").err
 
 
 def test_what_is_not_there_is_told(run, data, tiny_model, tmp_path):
