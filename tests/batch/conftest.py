@@ -13,22 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
+from tiny_models import save_tiny, tiny_settings
 
-from medmaskrcnn.config import (
-    AnchorSettings,
-    BackboneSettings,
-    DetectionSettings,
-    InferenceSettings,
-    ModelCard,
-    ModelFileSettings,
-    ModelSettings,
-    PreprocessSettings,
-    RoISettings,
-    RPNSettings,
-)
-from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import save_model
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
@@ -36,34 +22,23 @@ N_SERIES = 5
 PATIENCE_S = 240.0
 
 
-def save_tiny(path: Path, seed: int = 0) -> Path:
-    """A 2D model with random weights that takes milliseconds a slice and reports whatever it sees."""
-    settings = ModelFileSettings(
-        card=ModelCard(name=f"tiny-{seed}", summary="Random weights.", licence="CC0-1.0"),
-        model=ModelSettings(
-            class_names=("liver", "left kidney"),
-            backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), fpn_channels=8),
-            anchors=AnchorSettings(sizes=((8, 8), (16, 16), (32, 32), (64, 64), (128, 128))),
-            rpn=RPNSettings(pre_nms_top_n=50, post_nms_top_n=20),
-            roi=RoISettings(box_hidden=16, mask_channels=8, mask_convs=1),
-            detection=DetectionSettings(candidate_score=0.0, per_image=3, mask_threshold=0.0),
-        ),
-        preprocess=PreprocessSettings(percentiles=(1, 99)),
-        inference=InferenceSettings(score=0.0),
+def tiny_file(path: Path, seed: int = 0) -> Path:
+    settings = tiny_settings(
+        rpn={"pre_nms_top_n": 50, "post_nms_top_n": 20},
+        detection={"per_image": 3, "mask_threshold": 0.0},
+        card={"name": f"tiny-{seed}", "summary": "Random weights."},
     )
-    torch.manual_seed(seed)
-    save_model(build_model(settings.model), settings, path)
-    return path
+    return save_tiny(settings, path, seed=seed)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+    return tiny_file(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model") / "other.safetensors", seed=1)
+    return tiny_file(tmp_path_factory.mktemp("model") / "other.safetensors", seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -9,24 +9,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
+import tiny_models
+from tiny_models import tiny_settings
 from typer.testing import CliRunner
 
 from medmaskrcnn.cli.main import app
-from medmaskrcnn.config import (
-    AnchorSettings,
-    BackboneSettings,
-    DetectionSettings,
-    InferenceSettings,
-    ModelCard,
-    ModelFileSettings,
-    ModelSettings,
-    PreprocessSettings,
-    RoISettings,
-    RPNSettings,
-)
-from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import save_model
 
 SHAPE = (4, 40, 48)
 
@@ -54,29 +41,13 @@ def run() -> Callable[..., Ran]:
     return run_command
 
 
-def tiny_settings(**card: object) -> ModelFileSettings:
-    """Settings of a 2D model that takes milliseconds a slice and reports whatever it sees."""
-    model = ModelSettings(
-        class_names=("liver", "left kidney"),
-        backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), fpn_channels=8),
-        anchors=AnchorSettings(sizes=((8, 8), (16, 16), (32, 32), (64, 64), (128, 128))),
-        rpn=RPNSettings(pre_nms_top_n=50, post_nms_top_n=20),
-        roi=RoISettings(box_hidden=16, mask_channels=8, mask_convs=1),
-        detection=DetectionSettings(candidate_score=0.0, per_image=5, mask_threshold=0.0),
-    )
-    return ModelFileSettings(
-        card=ModelCard(name="tiny", summary="Random weights.", **card),
-        model=model,
-        preprocess=PreprocessSettings(percentiles=(1, 99)),
-        inference=InferenceSettings(score=0.0),
-    )
-
-
 def _save_tiny(path: Path, **card: object) -> Path:
-    settings = tiny_settings(**card)
-    torch.manual_seed(0)
-    save_model(build_model(settings.model), settings, path)
-    return path
+    settings = tiny_settings(
+        rpn={"pre_nms_top_n": 50, "post_nms_top_n": 20},
+        detection={"mask_threshold": 0.0},
+        card={"summary": "Random weights.", "licence": "", **card},
+    )
+    return tiny_models.save_tiny(settings, path)
 
 
 @pytest.fixture(scope="session")

@@ -9,21 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_settings
 from typer.testing import CliRunner
 
 import medmaskrcnn
 from medmaskrcnn.cli.main import app
-from medmaskrcnn.config import (
-    AnchorSettings,
-    BackboneSettings,
-    DetectionSettings,
-    InferenceSettings,
-    ModelCard,
-    ModelFileSettings,
-    ModelSettings,
-    PreprocessSettings,
-    RoISettings,
-)
+from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.deploy import export
 from medmaskrcnn.deploy.dense import default_shape, images_of, read_dense_part
 from medmaskrcnn.deploy.export import TOLERANCE, export_dense
@@ -37,26 +28,16 @@ from medmaskrcnn.structures.volume import Volume
 ALIKE = 0.9
 """Cosine between a quantised map and its own: another map or another model's is near 0. How exact 8 bits are a network
 of eight random channels cannot tell; that is measured as AP of trained models."""
-STRIDES = {2: ((4, 4), (8, 8), (16, 16), (32, 32)), 3: ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))}
-
 UPRIGHT = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
 """D up, H to the back, W to the left: nothing is turned."""
 
 
 def settings_of(dims: int) -> ModelFileSettings:
-    return ModelFileSettings(
-        card=ModelCard(name="tiny", licence="CC0-1.0"),
-        model=ModelSettings(
-            spatial_dims=dims,
-            class_names=("liver",),
-            context_slices=1 if dims == 2 else 0,
-            backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), strides=STRIDES[dims], fpn_channels=8),
-            anchors=AnchorSettings(sizes=tuple((s,) * dims for s in (8, 16, 32, 64, 128))),
-            roi=RoISettings(box_size=4, mask_size=4, box_hidden=16, mask_channels=8, mask_convs=1),
-            detection=DetectionSettings(candidate_score=0.0, per_image=5),
-        ),
-        preprocess=PreprocessSettings(percentiles=(1, 99), pad_multiple=STRIDES[dims][-1]),
-        inference=InferenceSettings(score=0.0, tile=(10, 40, 64)),
+    return tiny_settings(
+        dims,
+        model={"class_names": ("liver",), "context_slices": 1 if dims == 2 else 0},
+        roi={"box_size": 4, "mask_size": 4},
+        inference={"tile": (10, 40, 64)},
     )
 
 

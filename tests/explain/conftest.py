@@ -9,45 +9,29 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_settings
 
-from medmaskrcnn.config import (
-    AnchorSettings,
-    BackboneSettings,
-    DetectionSettings,
-    InferenceSettings,
-    ModelCard,
-    ModelFileSettings,
-    ModelSettings,
-    PreprocessSettings,
-    RoISettings,
-    RPNSettings,
-)
+from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.model_file import save_model
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
-STRIDES = {2: ((4, 4), (8, 8), (16, 16), (32, 32)), 3: ((2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32))}
+STRIDES_3D = ((2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32))
 
 
 def _settings(dims: int, *, context: int = 0, with_masks: bool = True, **changes: Any) -> ModelFileSettings:
-    model = ModelSettings(
-        spatial_dims=dims,
-        context_slices=context,
-        with_masks=with_masks,
-        class_names=("liver", "tumour <b>"),
-        backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), fpn_channels=8, strides=STRIDES[dims]),
-        anchors=AnchorSettings(sizes=tuple((size,) * dims for size in (6, 10, 16, 24, 32))),
-        rpn=RPNSettings(pre_nms_top_n=30, post_nms_top_n=12),
-        roi=RoISettings(box_size=3, mask_size=4, box_hidden=16, mask_channels=8, mask_convs=1, canonical_size=20.0),
-        detection=DetectionSettings(candidate_score=changes.get("candidate_score", 0.01), per_image=6),
-    )
-    return ModelFileSettings(
-        card=ModelCard(name="tiny", domain=changes.get("domain")),
-        model=model,
-        preprocess=PreprocessSettings(percentiles=(1, 99), pad_multiple=model.backbone.strides[-1]),
-        inference=InferenceSettings(score=0.0, tile=changes.get("tile", (160, 160, 160))),
+    return tiny_settings(
+        dims,
+        sizes=(6, 10, 16, 24, 32),
+        model={"context_slices": context, "with_masks": with_masks, "class_names": ("liver", "tumour <b>")},
+        backbone={"strides": STRIDES_3D} if dims == 3 else {},
+        rpn={"pre_nms_top_n": 30, "post_nms_top_n": 12},
+        roi={"box_size": 3, "mask_size": 4, "canonical_size": 20.0},
+        detection={"candidate_score": changes.get("candidate_score", 0.01), "per_image": 6},
+        card={"licence": "", "domain": changes.get("domain")},
+        inference={"tile": changes.get("tile", (160, 160, 160))},
     )
 
 

@@ -9,19 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny_settings
 
-from medmaskrcnn.config import (
-    AnchorSettings,
-    BackboneSettings,
-    DetectionSettings,
-    InferenceSettings,
-    ModelCard,
-    ModelFileSettings,
-    ModelSettings,
-    PreprocessSettings,
-    RoISettings,
-    RPNSettings,
-)
+from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
@@ -30,10 +20,9 @@ from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
 STRIDES_3D = ((2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32))
-STRIDES_2D = ((4, 4), (8, 8), (16, 16), (32, 32))
 
 
-def tiny_settings(
+def settings_of(
     dims: int,
     *,
     context: int = 0,
@@ -42,28 +31,17 @@ def tiny_settings(
     inference: dict[str, Any] | None = None,
     per_image: int = 6,
 ) -> ModelFileSettings:
-    """Settings of a model that takes a fraction of a second and reports whatever it sees."""
-    model = ModelSettings(
-        spatial_dims=dims,
-        context_slices=context,
-        class_names=("liver", "tumour"),
-        backbone=BackboneSettings(
-            name="light",
-            light_channels=(8, 8, 8, 8),
-            fpn_channels=8,
-            strides=STRIDES_3D if dims == 3 else STRIDES_2D,
-        ),
-        anchors=AnchorSettings(sizes=tuple((size,) * dims for size in (6, 10, 16, 24, 32))),
-        rpn=RPNSettings(pre_nms_top_n=30, post_nms_top_n=12),
-        roi=RoISettings(box_size=3, mask_size=4, box_hidden=16, mask_channels=8, mask_convs=1, canonical_size=20.0),
-        detection=DetectionSettings(candidate_score=0.01, per_image=per_image),
-    )
-    prepared = {"percentiles": (1, 99), "mean": (0.5,), "std": (0.2,), "pad_multiple": model.backbone.strides[-1]}
-    return ModelFileSettings(
-        card=ModelCard(**{"name": "tiny", "licence": "CC0-1.0", **(card or {})}),
-        model=model,
-        preprocess=PreprocessSettings(**{**prepared, **(preprocess or {})}),
-        inference=InferenceSettings(**{"score": 0.0, **(inference or {})}),
+    return tiny_settings(
+        dims,
+        sizes=(6, 10, 16, 24, 32),
+        model={"context_slices": context, "class_names": ("liver", "tumour")},
+        backbone={"strides": STRIDES_3D} if dims == 3 else {},
+        rpn={"pre_nms_top_n": 30, "post_nms_top_n": 12},
+        roi={"box_size": 3, "mask_size": 4, "canonical_size": 20.0},
+        detection={"candidate_score": 0.01, "per_image": per_image},
+        card=card or {},
+        preprocess={"mean": (0.5,), "std": (0.2,), **(preprocess or {})},
+        inference=inference or {},
     )
 
 
@@ -73,7 +51,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Loaded
     made: dict[str, LoadedModel] = {}
 
     def make(dims: int, **what: Any) -> LoadedModel:
-        settings = tiny_settings(dims, **what)
+        settings = settings_of(dims, **what)
         key = settings.model_dump_json()
         if key not in made:
             path: Path = tmp_path_factory.mktemp("model") / "tiny.safetensors"

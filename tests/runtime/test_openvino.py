@@ -7,29 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import save_tiny, tiny_settings
 
 import medmaskrcnn
-from medmaskrcnn.config import (
-    AnchorSettings,
-    BackboneSettings,
-    DetectionSettings,
-    InferenceSettings,
-    ModelCard,
-    ModelFileSettings,
-    ModelSettings,
-    PreprocessSettings,
-    RoISettings,
-    RPNSettings,
-)
+from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.dense_part import DensePart, unflatten
-from medmaskrcnn.models.model_file import save_model
 from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
-
-STRIDES = {2: ((4, 4), (8, 8), (16, 16), (32, 32)), 3: ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))}
 
 # What docs/fast.md promises, as a share of a map's largest value.
 ERROR = {"fp32": 1e-4, "bf16": 0.03}
@@ -39,32 +26,20 @@ UPRIGHT = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 
 
 
 def settings_of(dims: int, norm: str = "group") -> ModelFileSettings:
-    model = ModelSettings(
-        spatial_dims=dims,
-        class_names=("liver", "kidney"),
-        backbone=BackboneSettings(
-            name="light", light_channels=(16, 16, 16, 16), strides=STRIDES[dims], fpn_channels=16, norm=norm
-        ),
-        anchors=AnchorSettings(sizes=tuple((s,) * dims for s in (6, 10, 16, 24, 32))),
-        rpn=RPNSettings(pre_nms_top_n=60, post_nms_top_n=30),
-        roi=RoISettings(box_size=4, mask_size=4, box_hidden=32, mask_channels=16, mask_convs=1, canonical_size=24.0),
-        detection=DetectionSettings(candidate_score=0.0, per_image=9, mask_threshold=0.0),
-    )
-    return ModelFileSettings(
-        card=ModelCard(name="tiny", licence="CC0-1.0"),
-        model=model,
-        preprocess=PreprocessSettings(percentiles=(1, 99), pad_multiple=STRIDES[dims][-1]),
-        inference=InferenceSettings(score=0.0),
+    return tiny_settings(
+        dims,
+        sizes=(6, 10, 16, 24, 32),
+        model={"class_names": ("liver", "kidney")},
+        backbone={"light_channels": (16, 16, 16, 16), "fpn_channels": 16, "norm": norm},
+        rpn={"pre_nms_top_n": 60, "post_nms_top_n": 30},
+        roi={"box_size": 4, "mask_size": 4, "box_hidden": 32, "mask_channels": 16, "canonical_size": 24.0},
+        detection={"per_image": 9, "mask_threshold": 0.0},
     )
 
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    torch.manual_seed(0)
-    settings = settings_of(2)
-    save_model(build_model(settings.model), settings, path)
-    return path
+    return save_tiny(settings_of(2), tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(autouse=True)

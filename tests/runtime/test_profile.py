@@ -11,40 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import save_tiny, tiny_settings
 from torch import nn
 from typer.testing import CliRunner
 
 import medmaskrcnn
 from medmaskrcnn.cli.main import app
-from medmaskrcnn.config import (
-    AnchorSettings,
-    BackboneSettings,
-    DetectionSettings,
-    InferenceSettings,
-    ModelCard,
-    ModelFileSettings,
-    ModelSettings,
-    PreprocessSettings,
-    RoISettings,
-)
-from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import save_model
 from medmaskrcnn.runtime.profile import STAGES, Profile, dense_flops, gemm_rate
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
-SETTINGS = ModelFileSettings(
-    card=ModelCard(name="tiny", licence="CC0-1.0"),
-    model=ModelSettings(
-        class_names=("liver",),
-        backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), fpn_channels=8),
-        anchors=AnchorSettings(sizes=((8, 8), (16, 16), (32, 32), (64, 64), (128, 128))),
-        roi=RoISettings(box_hidden=16, mask_channels=8, mask_convs=1),
-        detection=DetectionSettings(candidate_score=0.0, per_image=5),
-    ),
-    preprocess=PreprocessSettings(percentiles=(1, 99)),
-    inference=InferenceSettings(score=0.0, slices_per_batch=2),
-)
+SETTINGS = tiny_settings(model={"class_names": ("liver",)}, inference={"slices_per_batch": 2})
 
 UPRIGHT = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
 """D up, H to the back, W to the left: nothing is turned."""
@@ -52,10 +29,7 @@ UPRIGHT = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(build_model(SETTINGS.model), SETTINGS, path)
-    return path
+    return save_tiny(SETTINGS, tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def scan() -> Volume:
