@@ -10,6 +10,7 @@ import torch
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.files import replacing
+from medmaskrcnn.training.plan import parse_plan
 
 
 @dataclass
@@ -66,9 +67,17 @@ def load_checkpoint(path: Path, plan: str) -> tuple[Progress, dict[str, Any]]:
         begun_with = state.pop("plan")
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
         raise ReadError(f"cannot read checkpoint {path}: {' '.join(str(error).split())[:200]}") from error
-    if begun_with != plan:
+    if not _same(begun_with, plan):
         raise ReadError(
             f"{path} was begun with another plan (plan.yaml beside it). Resume with that plan, "
             "or train into another folder"
         )
     return progress, state
+
+
+def _same(begun_with: str, plan: str) -> bool:
+    """Whether two plans ask for the same, though a newer version may write settings that an older one did not have."""
+    try:
+        return begun_with == plan or parse_plan(begun_with) == parse_plan(plan)
+    except ReadError:  # a plan of a version whose settings are no longer known
+        return False
