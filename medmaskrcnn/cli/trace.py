@@ -9,7 +9,7 @@ import typer
 
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import DeviceOption, LogOption, ModelOption, OutOfDomainOption
+from medmaskrcnn.cli.options import DeviceOption, LogOption
 from medmaskrcnn.cli.segment import Device
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.explain.training import is_training, trace_training
@@ -25,7 +25,13 @@ def trace_command(
     scan: Annotated[
         Path, typer.Argument(metavar="SCAN|RUN", help="A file, a folder of DICOM, or the folder of a training.")
     ],
-    model: ModelOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FILE",
+            help="A model that ships (medmaskrcnn models), or a .safetensors file; a training needs none.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The page to write.")] = Path("trace.html"),
     slice_index: Annotated[
         int | None,
@@ -41,7 +47,9 @@ def trace_command(
         typer.Option(metavar="UID|N|largest", help="Which series of a folder with several (medmaskrcnn info)."),
     ] = None,
     device: DeviceOption = Device.AUTO,
-    allow_out_of_domain: OutOfDomainOption = False,
+    allow_out_of_domain: Annotated[
+        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the page says so.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables.")] = False,
     log: LogOption = None,
 ) -> None:
