@@ -39,6 +39,8 @@ def moving_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def _points(steps: Sequence[float], values: Sequence[float], top: float) -> str:
+    if len(steps) == 1:  # of a line nobody would see anything
+        steps, values = [0.0, 1.0], [values[0], values[0]]
     first, last = (steps[0], steps[-1]) if steps else (0.0, 1.0)
     across, up = _WIDTH / max(last - first, 1e-9), _HEIGHT / max(top, 1e-12)
     return " ".join(

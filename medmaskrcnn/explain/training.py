@@ -96,7 +96,8 @@ def trace_training(folder: str | os.PathLike[str]) -> TrainingTrace:
     scores = read_table(run / VALIDATION)
     epochs = _epochs(losses, scores)
     sections = [_loss_section(losses), *([_score_section(scores)] if scores else []), _epoch_section(epochs)]
-    lead = f"{int(losses[-1]['step']):,} steps, {len(scores)} validations, {_duration(losses)}."
+    judged = "1 validation" if len(scores) == 1 else f"{len(scores)} validations"
+    lead = f"{int(losses[-1]['step']):,} steps, {judged}, {_duration(losses)}."
     return TrainingTrace(epochs, page(f"How the training {run.resolve().name} went", paragraph(lead), sections))
 
 
@@ -130,7 +131,7 @@ def _loss_section(losses: Sequence[Mapping[str, float]]) -> Section:
         ordered = sorted(values)
         top = 1.05 * max(ordered[int(0.98 * (len(ordered) - 1))], *smooth, 1e-6)
         drawing = line_chart(steps, values, label=f"{name} by step", top=top, smooth=smooth)
-        first = smooth[min(SMOOTHED, len(smooth)) - 1]
+        first = smooth[min(SMOOTHED, max(1, len(smooth) // 4)) - 1]  # of a short training, its first quarter
         said = f"<strong>{escape(name)}</strong>: {first:.3g} at first, {smooth[-1]:.3g} "
         charts.append(
             figure(drawing, f"{said}at last; the chart ends at {top:.3g} above. {escape(MEANINGS.get(name, ''))}")
@@ -151,12 +152,20 @@ def _score_section(scores: Sequence[Mapping[str, float]]) -> Section:
             f"<strong>{escape(name)}</strong>: {values[-1]:.2f}, best {values[best]:.2f} at step {int(steps[best]):,}."
         )
         drawing = line_chart(steps, values, label=f"{name} by step", top=1.0)
-        charts.append(figure(drawing, f"{said} {escape(MEANINGS.get(name, ''))}"))
+        charts.append(figure(drawing, f"{said} {escape(_meaning(name))}"))
     text = paragraph(
         "On the validation cases, from which nothing is learnt. This is what counts: where it falls while the losses "
         "go on falling, the network learns its cases by heart. Each chart runs from 0 to 1."
     )
     return Section("scores", "What it is worth", text + figures(*charts))
+
+
+def _meaning(name: str) -> str:
+    """What a score is; ``ap50 liver`` is that of a class."""
+    kind, _, of = name.partition(" ")
+    if of and kind == "ap50":
+        return f"Average precision of masks at an IoU of 0.5, of {of} alone."
+    return MEANINGS.get(name, "")
 
 
 def _epoch_section(epochs: Sequence[Epoch]) -> Section:

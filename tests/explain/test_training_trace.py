@@ -44,6 +44,15 @@ def test_page_tells_and_escapes(run, tmp_path):
     assert "ap50 &lt;b&gt;" in html and "<b>" not in re.sub(r"<b>[\d.]+</b>", "", html)
     assert "best 0.75 at step 4" in html
     assert not re.search(r"(src|href)=\"(?!#)", html)
+    assert "<strong>mask</strong>: 1 at first, 2.5 at last" in html  # of four steps the first one
+    assert "at an IoU of 0.5, of &lt;b&gt; alone" in html
+
+
+def test_one_validation_is_a_line_too(run):
+    (run / "validation.csv").write_text("step,mask_ap50\n4,0.5\n", encoding="utf-8")
+    html = trace_training(run).html
+    assert "4 steps, 1 validation, " in html
+    assert 'points="0.0,90.0 600.0,90.0"' in html
 
 
 def test_without_validation_it_is_told_in_parts(run):
