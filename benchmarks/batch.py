@@ -5,9 +5,9 @@
     python benchmarks/batch.py memory --series 300
     python benchmarks/batch.py page --cases 1000 --chromium chromium --screenshot page.png
 
-The series are phantoms; a tenth of those of ``night`` are broken or foreign, and with ``--real`` some are real ones, which
-any model takes then. The model is one that ships, or with
-``--model tiny`` one of random weights that takes milliseconds a slice, so that what is measured is all the rest.
+The series are phantoms; a tenth of those of ``night`` are broken or foreign, and with ``--real`` some are real ones,
+which any model takes then. The model is one that ships, or with ``--model tiny`` one of random weights that takes
+milliseconds a slice, so that what is measured is all the rest.
 """
 
 from __future__ import annotations
