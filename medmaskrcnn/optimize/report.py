@@ -83,7 +83,7 @@ def draw_trade_offs(outcomes: Sequence[Outcome], most: float, chosen: Outcome, p
         path: The file.
     """
     done = [o for o in outcomes if o.ap is not None and o.times is not None]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axis = figure.subplots()
     front = best_trade_offs(done)
     axis.plot([o.times or 0 for o in front], [o.ap or 0 for o in front], "-", color="tab:blue", alpha=0.4)
@@ -93,8 +93,10 @@ def draw_trade_offs(outcomes: Sequence[Outcome], most: float, chosen: Outcome, p
         axis.plot([o.times or 0 for o in some], [o.ap or 0 for o in some], marker, color="tab:blue", label=label)
     axis.plot([chosen.times or 0], [chosen.ap or 0], "o", ms=14, mfc="none", color="tab:red", label="chosen")
     axis.axhline((done[0].ap or 0) - most, ls="--", lw=1, color="tab:gray", label=f"loses {most:g}")
-    for o in done:
-        axis.annotate(o.variant.name, (o.times or 0, o.ap or 0), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    for number, o in enumerate(done, start=1):  # names would lie upon one another
+        axis.annotate(str(number), (o.times or 0, o.ap or 0), xytext=(4, 5), textcoords="offset points", fontsize=8)
+    names = "\n".join(f"{number}  {o.variant.name}" for number, o in enumerate(done, start=1))
+    axis.text(1.02, 1.0, names, transform=axis.transAxes, va="top", fontsize=8, linespacing=1.5)
     axis.set(xlabel="times as fast as the original (torch fp32)", ylabel="AP on the validation cases")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
