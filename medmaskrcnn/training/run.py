@@ -163,8 +163,6 @@ def _claim(run: Path, plan: str, *, resume: bool) -> None:
 def _first_network(plan: Plan, start_from: str | os.PathLike[str] | None, tell: Callable[[Event], None]) -> MaskRCNN:
     torch.manual_seed(plan.train.seed)
     network = build_model(plan.model)
-    if network.settings.spatial_dims == 2:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start_from is not None:
         tell(transfer(network, start_from))
     freeze(network, plan.train.freeze)

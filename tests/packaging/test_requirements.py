@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).parents[2]
 OURS = {"medmaskrcnn", "medmaskrcnn_kernels", "medmaskrcnn_datasets", "napari_medmaskrcnn"}
+SHARED_BY_TESTS = {path.stem for path in (CHECKOUT / "tests" / "support").glob("*.py")}
 CORE = ["medmaskrcnn", "kernels/medmaskrcnn_kernels", "datasets/medmaskrcnn_datasets"]
 PLUGIN = ["napari_plugin/napari_medmaskrcnn"]
 # pydicom finds these by itself: they are decoders.
@@ -42,7 +43,7 @@ def imported(folders: list[str]) -> dict[str, set[str]]:
     owners = packages_distributions()
     found: dict[str, set[str]] = {}
     for path in (path for folder in folders for path in (CHECKOUT / folder).rglob("*.py")):
-        for module in modules_of(path) - set(sys.stdlib_module_names) - OURS:
+        for module in modules_of(path) - set(sys.stdlib_module_names) - OURS - SHARED_BY_TESTS:
             for owner in owners.get(module, [module]):
                 found.setdefault(canonicalize_name(owner), set()).add(path.relative_to(CHECKOUT).as_posix())
     return found

@@ -33,7 +33,7 @@ from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.model_file import read_model
 from medmaskrcnn.structures.run_tables import read_table
 from medmaskrcnn.training.checkpoint import Progress
-from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, make_fabric, schedule
+from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, layout_of, make_fabric, schedule
 from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
 from medmaskrcnn.training.run import train
@@ -167,6 +167,15 @@ def run_program(data: Path, folder: Path, *, kill_at: int | None = None, resume:
             break
         time.sleep(0.02)
     assert process.wait(timeout=200) == -signal.SIGKILL
+
+
+def test_narrow_strided_convolutions_do_not_learn_with_channels_last() -> None:
+    narrow = make_plan().model
+    wide = narrow.model_copy(
+        update={"backbone": narrow.backbone.model_copy(update={"light_channels": (16, 16, 16, 16)})}
+    )
+    assert layout_of(build_model(narrow)) is torch.contiguous_format
+    assert layout_of(build_model(wide)) is torch.channels_last
 
 
 @pytest.mark.slow
