@@ -11,7 +11,7 @@ import typer
 from medmaskrcnn.cli.console import print_json, say, tell
 from medmaskrcnn.cli.evaluation_tables import print_evaluation
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, Engine, Precision, Runtime
+from medmaskrcnn.cli.options import Device, DeviceOption, Engine, LogOption, Precision, Runtime
 from medmaskrcnn.cli.run_cases import check_output_folder
 from medmaskrcnn.cli.train_display import count_bar
 from medmaskrcnn.errors import ModelFileError
@@ -65,7 +65,7 @@ def evaluate_command(
         float, typer.Option(min=0.0, help="Smaller objects need not be found: mm, or pixels without spacing.")
     ] = 0.0,
     pictures: Annotated[int, typer.Option(min=0, help="How many of the worst cases to draw.")] = 12,
-    device: Annotated[Device, typer.Option(help="Where the network runs.")] = Device.AUTO,
+    device: DeviceOption = Device.AUTO,
     precision: Annotated[Precision, typer.Option(help="In what it computes, as for segment.")] = Precision.AUTO,
     engine: Annotated[Engine, typer.Option(help="What runs its dense part, as for segment.")] = Engine.AUTO,
     replicates: Annotated[
@@ -80,7 +80,7 @@ def evaluate_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no tables.")] = False,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Segment the labelled cases of a manifest and compare: AP, FROC, Dice, surface distances and more.
 

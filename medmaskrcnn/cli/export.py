@@ -10,7 +10,7 @@ import typer
 
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import model_file
+from medmaskrcnn.cli.options import LogOption, model_file
 
 EXAMPLES = (
     "medmaskrcnn export my.safetensors --to onnx -o dense.onnx --shape 512,512",
@@ -49,7 +49,7 @@ def export_command(
         ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Slices or tiles to take ranges from.")] = 64,
-    log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")] = None,
+    log: LogOption = None,
 ) -> None:
     """Write a model in another form.
 

@@ -9,8 +9,7 @@ import typer
 
 from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import DeviceOption, LogOption
-from medmaskrcnn.cli.segment import Device
+from medmaskrcnn.cli.options import Device, DeviceOption, LogOption
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.explain.training import is_training, trace_training
 

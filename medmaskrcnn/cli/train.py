@@ -13,7 +13,7 @@ import typer
 
 from medmaskrcnn.cli.console import say, tell
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.segment import Device
+from medmaskrcnn.cli.options import Device
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 
 if TYPE_CHECKING:

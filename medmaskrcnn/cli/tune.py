@@ -12,7 +12,7 @@ import typer
 
 from medmaskrcnn.cli.console import say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.segment import Device
+from medmaskrcnn.cli.options import Device
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-LOSSES = "losses.csv"
+from medmaskrcnn.structures.run_tables import LOSSES
+
 MODELS = ("best.safetensors", "last.safetensors")
 
 
