@@ -21,10 +21,12 @@ from medmaskrcnn.postprocess.found import to_instances
 from medmaskrcnn.preprocess.prepare import prepare
 from medmaskrcnn.preprocess.suitable import check_suitable
 from medmaskrcnn.results.measure import measure_instances
+from medmaskrcnn.runtime.memory import memory_kept
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 
 
+@memory_kept()
 def segment(
     source: str | os.PathLike[str] | Volume,
     model: str | os.PathLike[str] | LoadedModel = DEFAULT_MODEL,

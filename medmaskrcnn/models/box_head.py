@@ -34,7 +34,7 @@ class BoxHead(nn.Module):
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """``(R, C, *bins)`` to logits ``(R, K + 1)`` and deltas ``(R, K + 1, 2S)``, both float32."""
-        hidden = F.relu(self.fc2(F.relu(self.fc1(regions.flatten(1)))))
+        hidden = F.relu_(self.fc2(F.relu_(self.fc1(regions.flatten(1)))))
         return _classes_and_deltas(self.classes, self.deltas, hidden, self.spatial_dims)
 
 
@@ -55,7 +55,7 @@ class MeanBoxHead(nn.Module):
 def _classes_and_deltas(classes: nn.Linear, deltas: nn.Linear, hidden: Tensor, dims: int) -> tuple[Tensor, Tensor]:
     with torch.autocast(hidden.device.type, enabled=False):  # logits and deltas stay in float32
         hidden = hidden.float()
-        return classes(hidden), deltas(hidden).reshape(len(hidden), -1, 2 * dims)
+        return classes(hidden), deltas(hidden).unflatten(1, (-1, 2 * dims))
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ class MaskHead(nn.Module):
         """``(R, C, *bins)`` to logits ``(R, K, *2 bins)``, float32."""
         x = regions
         for layer in self.convs:
-            x = F.relu(layer(x))
-        x = F.relu(self.upsample(x))
+            x = F.relu_(layer(x))
+        x = F.relu_(self.upsample(x))
         with torch.autocast(x.device.type, enabled=False):  # logits stay in float32
             return self.logits(x.float())
 

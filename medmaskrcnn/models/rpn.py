@@ -40,7 +40,7 @@ class RPNHead(nn.Module):
         objectness, deltas = [], []
         for level in pyramid:
             with _full_precision_if_tiny(level) as x:
-                hidden = F.relu(self.conv(x))
+                hidden = F.relu_(self.conv(x))
             with torch.autocast(hidden.device.type, enabled=False):  # logits and deltas stay in float32
                 hidden = hidden.float()
                 objectness.append(_cells_last(self.objectness(hidden), 1).squeeze(-1))

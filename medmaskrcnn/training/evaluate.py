@@ -17,6 +17,7 @@ from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.metrics.summary import CaseFigures, ClassFigures, MetricSettings, figures_of_case, summarise
 from medmaskrcnn.pipeline import segment
+from medmaskrcnn.runtime.memory import memory_kept
 from medmaskrcnn.structures.instances import BoolArray, Instances
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.training.evaluate_pictures import draw_errors
@@ -102,6 +103,7 @@ class Evaluation:
         return sorted(self.cases, key=lambda case: -case.badness)
 
 
+@memory_kept()
 def evaluate(
     model: str | os.PathLike[str] | LoadedModel,
     manifest: str | os.PathLike[str] | Manifest,
