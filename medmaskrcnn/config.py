@@ -297,6 +297,8 @@ class InferenceSettings(Settings):
         proposals: Proposals a tile or slice, at most: fewer is faster; ``None`` leaves it at ``rpn.post_nms_top_n``.
         link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
         link_gap: Slices in between that may lack the object.
+        covered: An object is dropped if better ones of its class hold more than this share of its voxels; ``None``
+            drops none.
         score: Default score threshold of the result.
         single: Names of classes of which a body has one: only the best candidate is kept.
         precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.runtime.precision`, or a precision
@@ -311,6 +313,7 @@ class InferenceSettings(Settings):
     proposals: Count | None = None
     link_iou: Fraction = 0.2
     link_gap: Annotated[int, Field(ge=0)] = 1
+    covered: Fraction | None = None
     score: Fraction = 0.5
     single: tuple[str, ...] = ()
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from medmaskrcnn.config import InferenceSettings, ModelFileSettings
 from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.models.box_head import Detections
+from medmaskrcnn.postprocess.covered import drop_covered
 from medmaskrcnn.postprocess.found import Found, paste
 from medmaskrcnn.postprocess.link_slices import link_slices
 from medmaskrcnn.postprocess.merge_tiles import Tile, merge_tiles, tile_starts
@@ -44,11 +46,14 @@ def find(
         progress: Called with ``"find"`` and the share done.
 
     Returns:
-        Objects with masks in the turned scan's voxels, of every score; one alone of each class of which a body has one.
+        Objects with masks in the turned scan's voxels, of every score, save those that better ones cover;
+        one alone of each class of which a body has one.
     """
     walk = find_in_tiles if loaded.settings.model.spatial_dims == 3 else find_in_slices
-    found = walk(loaded, prepared, progress, window)
-    return one_of_each([f for f in found if f.label in labels], loaded.settings)
+    found = [f for f in walk(loaded, prepared, progress, window) if f.label in labels]
+    if (share := loaded.settings.inference.covered) is not None:
+        found = drop_covered(found, share=share, shape=prepared.turned_shape)
+    return one_of_each(found, loaded.settings)
 
 
 def find_in_tiles(
@@ -65,14 +70,16 @@ def find_in_tiles(
     settings, inference = loaded.settings, loaded.settings.inference
     first, end = part or prepared.whole
     scale, windows = prepared.scale, tile_windows(np.subtract(end, first).tolist(), inference)
-    found: list[tuple[Found, Tile]] = []
-    for done, window in enumerate(windows):
-        low, high = (np.add(corner, first).tolist() for corner in window)
-        image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-        (detections,) = _detect(loaded, image[None], [image.shape[1:]])
-        tile = _tile(low, high, scale)
-        found += [(f, tile) for f in _paste(detections, low, scale, prepared.turned_shape, settings)]
-        tell("find", (done + 1) / len(windows))
+    pasted: list[tuple[Future[list[Found]], Tile]] = []
+    with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next tile
+        for done, window in enumerate(windows):
+            low, high = (np.add(corner, first).tolist() for corner in window)
+            image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+            (detections,) = _detect(loaded, image[None], [image.shape[1:]])
+            own = aside.submit(_paste, detections, low, scale, prepared.turned_shape, settings)
+            pasted.append((own, _tile(low, high, scale)))
+            tell("find", (done + 1) / len(windows))
+        found = [(item, tile) for own, tile in pasted for item in own.result()]
     return merge_tiles(found, merge_iou=inference.merge_iou)
 
 
@@ -95,13 +102,16 @@ def find_in_slices(
     settings, inference = loaded.settings, loaded.settings.inference
     begin, end = (corner[0] for corner in part or prepared.whole)
     plane = tuple(prepared.tensor.shape[2:])
-    slices: list[list[Found]] = [[]] * begin
-    for first in range(begin, end, inference.slices_per_batch):
-        last = min(first + inference.slices_per_batch, end)
-        batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
-        for detections in _detect(loaded, batch, [plane] * len(batch)):
-            slices.append(_paste(detections, (0, 0), prepared.scale[1:], prepared.turned_shape[1:], settings))
-        tell("find", (len(slices) - begin) / (end - begin))
+    pasted: list[Future[list[Found]]] = []
+    with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next slices
+        for first in range(begin, end, inference.slices_per_batch):
+            last = min(first + inference.slices_per_batch, end)
+            batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
+            for detections in _detect(loaded, batch, [plane] * len(batch)):
+                where = (0, 0), prepared.scale[1:], prepared.turned_shape[1:]
+                pasted.append(aside.submit(_paste, detections, *where, settings))
+            tell("find", len(pasted) / (end - begin))
+        slices = [*([[]] * begin), *(own.result() for own in pasted)]
     return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
 
 

@@ -58,6 +58,8 @@ def _afterwards(scene: Scene) -> str:
             "Afterwards slices are linked: masks of one class on neighbouring slices are one object from an IoU of "
             f"{inference.link_iou:g} on, and at most {inference.link_gap} slice between them may lack it."
         )
+    if inference.covered is not None:
+        next_step += f" An object is dropped if better ones of its class hold more than {inference.covered:.0%} of it."
     single = escape(", ".join(inference.single))
     once = f" Of {single} only the most certain is kept, since a body has one of each." if single else ""
     return paragraph(next_step + once)
