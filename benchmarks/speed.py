@@ -8,7 +8,7 @@ One image, every network in one process and in turn, so that what else the machi
 ratios are taken turn by turn. Peers: torchvision's ``maskrcnn_resnet50_fpn`` in fp32 as it comes, and under bf16
 autocast with channels last. Ours has the peer's weights (ResNet-50), the same number of proposals and detections; a
 smaller number of proposals is a row of its own. The engine openvino runs in 8 bits too, where NNCF is installed; ranges
-are then taken from the image and from noise.
+are then taken from the image and from noise, and from what the network makes of them.
 
 From the image tensor to boxes, scores and small masks; neither resizes the image nor pastes masks. Before anything is
 timed both must find the same objects in fp32. Random weights show speed alone. With trained ones (``--weights``, a
@@ -40,12 +40,12 @@ from torchvision_peer import TorchvisionPeer
 
 from medmaskrcnn.config import BackboneSettings
 from medmaskrcnn.deploy.dense import random_images
+from medmaskrcnn.deploy.quantise import quantise_network
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.dense_part import DensePart
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.models.programs import Programs, compile_parts, quantised_forms
 from medmaskrcnn.models.weights import convert_torchvision, torchvision_classes, torchvision_settings
-from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram, converted
 from medmaskrcnn.runtime.precision import choose_precision, processor_features
 
 _PER_IMAGE = 100
@@ -92,24 +92,15 @@ def peer(weights: Path | None) -> TorchvisionPeer:
     return theirs
 
 
-def compiled(network: MaskRCNN, precision: str, name: str, image: Tensor, folder: Path) -> OpenVINOProgram:
-    """The dense part by OpenVINO; in 8 bits with ranges from the image and noise."""
-    part = DensePart(network.pyramid, network.rpn_head).eval()
+def compiled(network: MaskRCNN, precision: str, name: str, image: Tensor, folder: Path) -> Programs:
+    """The layers by OpenVINO; in 8 bits with ranges from the image and noise."""
+    parts = network.parts()
     if precision != "int8":
-        return OpenVINOProgram(part, precision=precision, name=name, folder=folder)
-    import nncf
-    import openvino
-
-    samples = [image.numpy(), *(random_images(image.shape).numpy() for _ in range(_CALIBRATION - 1))]
-    quantised = nncf.quantize(
-        converted(part, image.shape),
-        nncf.Dataset(samples),
-        subset_size=len(samples),
-        preset=nncf.QuantizationPreset.MIXED,
-    )
-    openvino.save_model(quantised, folder / f"{name}.xml", compress_to_fp16=False)
+        return compile_parts(parts, precision=precision, name=name, folder=folder)
+    samples = [image, *(random_images(image.shape) for _ in range(_CALIBRATION - 1))]
+    forms = quantised_forms(quantise_network(network, samples, folder / name), parts)
     rest = choose_precision("auto", image.device, spatial_dims=2)
-    return OpenVINOProgram(part, precision=rest, name=name, quantised=folder / f"{name}.xml", folder=folder)
+    return compile_parts(parts, precision=rest, name=name, quantised=forms, folder=folder)
 
 
 def calls(image: Tensor, options: argparse.Namespace, folder: Path) -> dict[str, Call]:

@@ -2,7 +2,7 @@
 
     configs/inference.json   the walk: load, read, segment, write; every value may be overridden on the command line
     configs/metadata.json    what MONAI's specification asks for
-    models/model.safetensors the model file as it is, with its 8-bit form where there is one
+    models/model.safetensors the model file as it is, beside it the folder of its 8-bit form where there is one
     docs/README.md, docs/license.txt
 
 The bundle holds no code: it needs this package where it runs. The specification's ``model.pt`` would be a pickle; the
@@ -19,9 +19,9 @@ from typing import Any
 
 import medmaskrcnn
 from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.deploy.quantise import copy_eight_bits
 from medmaskrcnn.errors import OutputError
-from medmaskrcnn.models.model_file import model_sha256, read_model, save_model
-from medmaskrcnn.runtime.openvino_engine import quantised_form
+from medmaskrcnn.models.model_file import read_model, save_model
 from medmaskrcnn.structures.files import make_folder, write_bytes
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -55,7 +55,7 @@ def write_bundle(model: Path, folder: Path) -> list[Path]:
         shutil.copyfile(model, target)
     else:
         save_model(network, settings, target)
-    written = [target, *_copied_eight_bits(model, target)]
+    written = [target, *copy_eight_bits(model, target)]
     texts = {
         "configs/inference.json": _json(inference_config()),
         "configs/metadata.json": _json(metadata(settings)),
@@ -153,14 +153,6 @@ def _prediction(settings: ModelFileSettings) -> dict[str, Any]:
         "is_patch_data": False,
         "channel_def": {"0": f"one mask per instance of: {', '.join(names)}"},
     }
-
-
-def _copied_eight_bits(model: Path, target: Path) -> list[Path]:
-    """Copy the 8-bit form of a model, if it has one, beside its copy."""
-    form, place = quantised_form(model, model_sha256(model)), quantised_form(target, model_sha256(target))
-    if not form.is_file():
-        return []
-    return [Path(shutil.copyfile(form.with_suffix(s), place.with_suffix(s))) for s in (".xml", ".bin")]
 
 
 def _json(document: dict[str, Any]) -> str:

@@ -74,17 +74,17 @@ def images_of(volumes: Iterable[Volume], settings: ModelFileSettings, *, per_vol
     for volume in volumes:
         tensor = prepare(volume, settings.preprocess).tensor
         if settings.model.spatial_dims == 2:
-            chosen = _spread(range(tensor.shape[1]), per_volume)
+            chosen = spread(range(tensor.shape[1]), per_volume)
             parts = [slice_images(tensor, range(i, i + 1), settings.model.context_slices) for i in chosen]
         else:
-            windows = _spread(tile_windows(tensor.shape[1:], settings.inference), per_volume)
+            windows = spread(tile_windows(tensor.shape[1:], settings.inference), per_volume)
             cuts = [tuple(slice(a, b) for a, b in zip(low, high, strict=True)) for low, high in windows]
             parts = [tensor[(slice(None), *cut)][None] for cut in cuts]
         for part in parts:
             yield pad_to_multiple(part, settings.preprocess.pad_multiple)
 
 
-def _spread(items: Sequence[T], most: int) -> list[T]:
+def spread(items: Sequence[T], most: int) -> list[T]:
     """At most so many items, evenly from first to last."""
     count = min(most, len(items))
     return [items[round((i + 0.5) * len(items) / count - 0.5)] for i in range(count)]

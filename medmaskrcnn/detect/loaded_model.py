@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.errors import ModelFileError
-from medmaskrcnn.models.dense_part import DensePart
 from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.model_file import model_sha256, read_model, resolve_model
+from medmaskrcnn.models.programs import Programs, compile_parts, quantised_folder, quantised_forms
 from medmaskrcnn.runtime.choice import how_to_run
 from medmaskrcnn.runtime.device import choose_device
-from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram, check_engine, quantised_form
+from medmaskrcnn.runtime.openvino_engine import check_engine
 from medmaskrcnn.runtime.precision import choose_precision
 
 DEFAULT_MODEL = "phantom-ct"
@@ -41,15 +42,15 @@ class LoadedModel:
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``bf16``, or ``int8`` where the dense part is quantised."""
-        program = self.network.compiled
-        return "int8" if program is not None and program.quantised is not None else self.network.precision
+        """``fp32``, ``bf16``, or ``int8`` where its parts are quantised."""
+        programs = self.network.compiled
+        return "int8" if programs is not None and programs.quantised else self.network.precision
 
     @property
     def engine(self) -> str:
-        """What runs the dense part, with its version."""
-        program = self.network.compiled
-        return f"torch {torch.__version__}" if program is None else f"openvino {program.version}"
+        """What runs the network's layers, with its version."""
+        programs = self.network.compiled
+        return f"torch {torch.__version__}" if programs is None else f"openvino {programs.version}"
 
 
 def load_model(
@@ -66,11 +67,11 @@ def load_model(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto`` (what the model's settings say, else the rule of :mod:`medmaskrcnn.runtime.precision`),
             ``fp32`` or ``bf16``; ``int8`` with engine ``openvino``, of a model with its 8-bit form beside it.
-        engine: What runs backbone, FPN and RPN head: ``auto`` (what the model's settings say for a CPU, else torch),
-            ``torch``, or ``openvino`` on a CPU.
+        engine: What runs backbone, FPN, RPN head, box head and mask head: ``auto`` (what the model's settings say for a
+            CPU, else torch), ``torch``, or ``openvino`` on a CPU.
 
     Raises:
-        ModelFileError: if the model is unknown or its file damaged.
+        ModelFileError: if the model is unknown, its file damaged, or its 8-bit form not there in whole.
         ValueError: if the device or engine is not there, or the precision unknown.
     """
     path = resolve_model(name_or_path)
@@ -84,11 +85,21 @@ def load_model(
     if engine == "openvino":
         if where.type != "cpu":
             raise ValueError(f"engine openvino runs on the CPU, not on {where.type}; use --device cpu")
-        part = DensePart(network.pyramid, network.rpn_head).eval()
-        quantised = quantised_form(path, sha256) if eight_bits else None
-        if quantised is not None and not quantised.is_file():
-            raise ModelFileError(
-                f"model {path} has no 8-bit form beside it ({quantised.name}); make one with medmaskrcnn export"
-            )
-        network.compiled = OpenVINOProgram(part, precision=chosen, name=sha256, quantised=quantised)
+        network.compiled = _programs(network, path, sha256, precision=chosen, eight_bits=eight_bits)
     return LoadedModel(network.run_in(chosen).to(where), settings, sha256, where)
+
+
+def _programs(network: MaskRCNN, path: Path, sha256: str, *, precision: str, eight_bits: bool) -> Programs:
+    parts = network.parts()
+    if not eight_bits:
+        return compile_parts(parts, precision=precision, name=sha256)
+    folder = quantised_folder(path, sha256)
+    forms = quantised_forms(folder, parts)
+    files = [file.with_suffix(suffix) for file in forms.values() for suffix in (".xml", ".bin")]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ModelFileError(
+            f"model {path} has no 8-bit form beside it: the folder {folder.name} lacks {', '.join(missing)}. "
+            f"Make it with: medmaskrcnn export {path} --to openvino-int8 --data MANIFEST"
+        )
+    return compile_parts(parts, precision=precision, name=sha256, quantised=forms)

@@ -7,6 +7,7 @@ Without a mask head it is Faster R-CNN.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
@@ -18,14 +19,14 @@ from torch import Tensor, nn
 from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, select_detections
-from medmaskrcnn.models.dense_part import Dense, unflatten
+from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
 from medmaskrcnn.models.fpn import Pyramid
 from medmaskrcnn.models.losses import Term
 from medmaskrcnn.models.mask_head import MaskHead, own_log_odds
 from medmaskrcnn.models.objective import Targets, box_terms, draw_regions, mask_terms, rpn_terms
+from medmaskrcnn.models.programs import Programs
 from medmaskrcnn.models.regions import read_regions
 from medmaskrcnn.models.rpn import RPNHead, propose
-from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram
 from medmaskrcnn.runtime.precision import Precision, channels_last, lay_out, running
 
 Watch = Callable[[str, Any], None]
@@ -45,10 +46,10 @@ class MaskRCNN(nn.Module):
     Attributes:
         settings: What it was built from.
         precision: What :meth:`detect` and :meth:`outline` run in; see :meth:`run_in`.
-        compiled: What does the work of :class:`~medmaskrcnn.models.dense_part.DensePart` for them, if not torch.
+        compiled: What runs in place of :meth:`parts` for them, if not torch.
     """
 
-    compiled: OpenVINOProgram | None = None
+    compiled: Programs | None = None
 
     def __init__(
         self,
@@ -83,6 +84,17 @@ class MaskRCNN(nn.Module):
             lay_out(self, exact=[*heads, *([self.mask_head.logits] if self.mask_head is not None else [])])
         self.precision = precision
         return self
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts that other runtimes may run, as modules of their own: copies, in evaluation mode.
+
+        Returns:
+            ``dense`` (:class:`~medmaskrcnn.models.dense_part.DensePart`), ``box_head`` and, if there is one,
+            ``mask_head``: regions ``(R, C, *bins)`` to what the head's ``forward`` says.
+        """
+        heads = {"box_head": self.box_head, "mask_head": self.mask_head}
+        own = {name: copy.deepcopy(head).eval() for name, head in heads.items() if head is not None}
+        return {"dense": DensePart(self.pyramid, self.rpn_head).eval(), **own}
 
     @torch.no_grad()
     def detect(
@@ -212,7 +224,7 @@ class MaskRCNN(nn.Module):
     def _dense(self, images: Tensor, watch: Watch) -> Dense:
         """Backbone, FPN and RPN head at inference, by whichever runtime was chosen."""
         if self.compiled is not None:
-            pyramid, objectness, deltas = unflatten(self.compiled(images))
+            pyramid, objectness, deltas = unflatten(self.compiled.dense(images))
             watch("pyramid", pyramid)
             return pyramid, objectness, deltas
         pyramid = self.pyramid(channels_last(images) if self.precision == "bf16" else images)
@@ -249,7 +261,7 @@ class MaskRCNN(nn.Module):
         """RoIAlign and the box head: logits ``(P, K + 1)`` and deltas ``(P, K + 1, 2S)``."""
         regions = self._align(pyramid, proposals, self.settings.roi.box_size)
         watch("regions", regions)
-        scores: tuple[Tensor, Tensor] = self.box_head(regions)
+        scores: tuple[Tensor, Tensor] = (self.compiled or self).box_head(regions)
         watch("scores", scores)
         return scores
 
@@ -271,7 +283,8 @@ class MaskRCNN(nn.Module):
         self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> list[Tensor]:
         """The mask head on the boxes of all images, so many a pass that its maps stay small."""
-        assert self.mask_head is not None
+        mask_head = (self.compiled or self).mask_head
+        assert mask_head is not None
         roi, side = self.settings.roi, (self.settings.mask_bins,) * self.settings.spatial_dims
         per_pass = max(1, _MASK_NUMBERS_PER_PASS // (roi.mask_channels * prod(side)))
         counts = [len(own) for own in boxes]
@@ -281,6 +294,6 @@ class MaskRCNN(nn.Module):
         for start in range(0, len(every), per_pass):
             stop = start + per_pass
             own = [b[max(0, start - n) : max(0, stop - n)] for b, n in zip(boxes, firsts, strict=True)]
-            logits = self.mask_head(self._align(pyramid, own, roi.mask_size))
+            logits = mask_head(self._align(pyramid, own, roi.mask_size))
             parts.append(own_log_odds(logits, every[start:stop], roi.mask_activation).sigmoid())
         return list(torch.cat(parts).split(counts))

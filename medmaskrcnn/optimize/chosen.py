@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from pathlib import Path
 
 import medmaskrcnn
 from medmaskrcnn.config import ModelCard, ModelFileSettings
+from medmaskrcnn.deploy.quantise import copy_eight_bits
 from medmaskrcnn.detect.loaded_model import load_model
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.model_file import read_model, save_model
-from medmaskrcnn.optimize.forms import Forms, eight_bits
+from medmaskrcnn.optimize.forms import Forms
 from medmaskrcnn.optimize.variant import Outcome
 from medmaskrcnn.runtime.precision import processor_features
 
@@ -40,8 +40,7 @@ def write_chosen(chosen: Outcome, original: Outcome, forms: Forms, file: Path, d
     network, settings = read_model(source)
     save_model(network, _settings(settings, chosen, original, data), file)
     if variant.precision == "int8":
-        for suffix in (".xml", ".bin"):
-            shutil.copyfile(eight_bits(source).with_suffix(suffix), eight_bits(file).with_suffix(suffix))
+        copy_eight_bits(source, file)
     loaded = load_model(file, device=forms.device)
     if (loaded.precision, loaded.engine.split()[0]) != (variant.precision, variant.engine):
         raise MedMaskRCNNError(f"{file} runs by {loaded.engine} in {loaded.precision}, not as {variant.name}")

@@ -11,10 +11,10 @@ from medmaskrcnn.deploy.prune import prune
 from medmaskrcnn.deploy.quantise import quantise
 from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
 from medmaskrcnn.models.model_file import model_sha256, read_model, read_model_settings, save_model
+from medmaskrcnn.models.programs import quantised_folder
 from medmaskrcnn.optimize.calibrate import calibration_images
 from medmaskrcnn.optimize.fine_tune import fine_tune, planned_training
 from medmaskrcnn.optimize.variant import Variant
-from medmaskrcnn.runtime.openvino_engine import quantised_form
 from medmaskrcnn.training.manifest import Manifest
 from medmaskrcnn.training.plan import Plan
 from medmaskrcnn.training.session import CHECKPOINT, Event
@@ -58,7 +58,7 @@ class Forms:
     def file(self, variant: Variant) -> Path:
         """The model file of a variant, with its 8-bit form beside it where it needs that."""
         file = self._pruned(variant.pruned) if variant.pruned else self._original()
-        if variant.precision == "int8" and not eight_bits(file).is_file():
+        if variant.precision == "int8" and not quantised_folder(file, model_sha256(file)).is_dir():
             quantise(file, calibration_images(self.manifest, read_model_settings(file), self.images))
         return file
 
@@ -88,8 +88,3 @@ class Forms:
         shutil.copyfile(best, trained)
         shutil.rmtree(run)
         return trained
-
-
-def eight_bits(file: Path) -> Path:
-    """Where a model file's 8-bit form lies."""
-    return quantised_form(file, model_sha256(file))

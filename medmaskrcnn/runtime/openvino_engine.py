@@ -1,7 +1,8 @@
-"""The dense part of the network by OpenVINO: compiled for one image shape at a time, kept on disk.
+"""Parts of the network by OpenVINO: compiled for one shape of input at a time, kept on disk.
 
-A compiled program is found again by all that it depends on: the model's hash, the shape, the precision, the version of
-OpenVINO, the processor. Without one the module is converted and compiled, which takes seconds to a minute.
+A compiled program is found again by all that it depends on: the model's hash and the part of it, the shape, the
+precision, the version of OpenVINO, the processor. Without one the module is converted and compiled, which takes seconds
+to a minute.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -44,49 +46,71 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "medmaskrcnn" / "openvino"
 
 
-def quantised_form(model: Path, sha256: str) -> Path:
-    """Where the 8-bit form of a model lies: beside it, under a name that holds the model's hash."""
-    return model.with_name(f"{model.stem}-{sha256[:12]}-int8.xml")
-
-
-class OpenVINOProgram:
-    """A module from one image batch to a flat tuple of tensors, run by OpenVINO on the CPU.
+class OpenVINOProgram(nn.Module):
+    """Stands in for a module from one tensor to one or several, and is run by OpenVINO on the CPU.
 
     Args:
         module: In float32 on the CPU, in evaluation mode; converted where no program is kept.
         precision: ``fp32`` or ``bf16``: what the processor multiplies in.
-        name: Hash of the model.
+        name: Hash of the model, and which part of it the module is.
+        rows: Run so many rows of the input at a time, the last ones filled up with zeros: for regions, whose number is
+            never the same. By default all at once: for images.
         quantised: An 8-bit form of the module to run in its place (``.xml`` with its ``.bin``); what is not quantised
             in it runs in ``precision``.
         folder: Where programs are kept; :func:`cache_folder` by default.
     """
 
     def __init__(
-        self, module: nn.Module, *, precision: str, name: str, quantised: Path | None = None, folder: Path | None = None
+        self,
+        module: nn.Module,
+        *,
+        precision: str,
+        name: str,
+        rows: int | None = None,
+        quantised: Path | None = None,
+        folder: Path | None = None,
     ) -> None:
         import openvino
 
-        self.module = module
+        super().__init__()
         self.precision = precision
         self.name = name
+        self.rows = rows
         self.quantised = quantised
         self.folder = cache_folder() if folder is None else folder
         self.version = str(openvino.get_version())
         self._core = openvino.Core()
+        self._converted = partial(converted, module)  # not an attribute of its own: its weights are not this module's
         self._programs: dict[tuple[int, ...], Any] = {}
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run on ``(B, C, *spatial)`` float32.
+    def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run on ``(B, C, *spatial)``.
 
         Returns:
-            float32 tensors in OpenVINO's own memory: they hold until the next call with this shape.
+            What the module makes, in float32. Without ``rows`` it lies in OpenVINO's own memory: it holds until the
+            next call with this shape.
         """
-        shape = tuple(images.shape)
+        made = self._run(inputs) if self.rows is None else self._run_in_chunks(inputs, self.rows)
+        return made[0] if len(made) == 1 else tuple(made)
+
+    def _run(self, inputs: Tensor) -> list[Tensor]:
+        shape = tuple(inputs.shape)
         if shape not in self._programs:
             self._programs[shape] = self._program(shape).create_infer_request()
         request = self._programs[shape]
-        made = request.infer([images.float().contiguous().numpy()], share_inputs=True, share_outputs=True)
-        return tuple(torch.from_numpy(made[i]) for i in range(len(made)))
+        made = request.infer([inputs.float().contiguous().numpy()], share_inputs=True, share_outputs=True)
+        return [torch.from_numpy(made[i]) for i in range(len(made))]
+
+    def _run_in_chunks(self, inputs: Tensor, rows: int) -> list[Tensor]:
+        whole: list[Tensor] = []
+        for start in range(0, max(len(inputs), 1), rows):  # without any row once, for the shapes of what is made
+            chunk = inputs[start : start + rows]
+            missing = inputs.new_zeros((rows - len(chunk), *inputs.shape[1:]))
+            made = self._run(torch.cat([chunk, missing]) if len(missing) else chunk)
+            whole = whole or [m.new_empty((len(inputs), *m.shape[1:])) for m in made]
+            for all_rows, some in zip(whole, made, strict=True):
+                all_rows[start : start + len(chunk)] = some[: len(chunk)]
+        return whole
 
     def file(self, shape: Sequence[int]) -> Path:
         """Where the program for a shape is kept."""
@@ -107,7 +131,7 @@ class OpenVINOProgram:
                 return self._core.import_model(file.read_bytes(), "CPU", settings)
             except RuntimeError:
                 logger.warning("the compiled program %s is damaged; it is made again", file.name)
-        model = converted(self.module, shape) if self.quantised is None else self._core.read_model(self.quantised)
+        model = self._converted(shape) if self.quantised is None else self._core.read_model(self.quantised)
         model.reshape(list(shape))
         program = self._core.compile_model(model, "CPU", settings)
         try:
@@ -118,7 +142,7 @@ class OpenVINOProgram:
 
 
 def converted(module: nn.Module, shape: Sequence[int]) -> Any:
-    """An OpenVINO model of a module, for images of any size, made by following one of ``shape``."""
+    """An OpenVINO model of a module, for inputs of any size, made by following one of ``shape``."""
     import warnings
 
     import openvino

@@ -112,7 +112,8 @@ class Profile:
         """While this lasts, ``network`` tells when its backbone and its mask head begin or end."""
         backbone = network.get_submodule("pyramid.backbone")
         hooks = [backbone.register_forward_hook(lambda *_: self.mark("backbone"))]
-        if (mask_head := getattr(network, "mask_head", None)) is not None:
+        runs = getattr(network, "compiled", None) or network  # another engine has a mask head of its own
+        if (mask_head := getattr(runs, "mask_head", None)) is not None:
             hooks.append(mask_head.register_forward_pre_hook(lambda *_: self.mark("RoIAlign")))
             hooks.append(mask_head.register_forward_hook(lambda *_: self.mark("mask head")))
         self._start()

@@ -21,7 +21,8 @@ from medmaskrcnn.deploy.export import TOLERANCE, export_dense
 from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.errors import MedMaskRCNNError, ModelFileError
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import save_model
+from medmaskrcnn.models.model_file import model_sha256, read_model, save_model
+from medmaskrcnn.models.programs import quantised_folder
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
@@ -152,11 +153,21 @@ def test_eight_bits_beside_the_model_are_what_segment_runs(
     part, _ = read_dense_part(model)
     with torch.no_grad():
         expected = part(images)
-    got = loaded.network.compiled(images)
-    for level, (a, b) in enumerate(zip(expected[:5], got[:5], strict=True)):
-        assert not torch.equal(a, b), f"level {level} is not quantised"
+    programs, exact = loaded.network.compiled, read_model(model)[0].eval()
+    regions = torch.randn(30, 8, 4, 4).relu()
+    with torch.no_grad():
+        of_heads = (*exact.box_head(regions), exact.mask_head(regions))
+    got = (*programs.dense(images)[:5], *programs.box_head(regions), programs.mask_head(regions))
+    for number, (a, b) in enumerate(zip((*expected[:5], *of_heads), got, strict=True)):
+        assert not torch.equal(a, b), f"output {number} is not quantised"
         likeness = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0)
-        assert likeness > ALIKE, level
+        assert likeness > ALIKE, number
+    folder = quantised_folder(model, model_sha256(model))
+    (folder / "mask_head.bin").unlink()
+    with pytest.raises(
+        ModelFileError, match=r"no 8-bit form beside it: the folder own-\w{12}-int8 lacks mask_head\.bin"
+    ):
+        medmaskrcnn.load_model(model, device="cpu", engine="openvino", precision="int8")
 
 
 def test_command(models: dict[int, Path], tmp_path: Path) -> None:

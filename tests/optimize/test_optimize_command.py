@@ -26,11 +26,12 @@ from medmaskrcnn.config import (
     RPNSettings,
 )
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import read_model_settings, save_model
+from medmaskrcnn.models.model_file import model_sha256, read_model_settings, save_model
+from medmaskrcnn.models.programs import quantised_folder
 from medmaskrcnn.optimize import run
 from medmaskrcnn.optimize.bench import Bench
 from medmaskrcnn.optimize.chosen import write_chosen
-from medmaskrcnn.optimize.forms import Forms, eight_bits
+from medmaskrcnn.optimize.forms import Forms
 from medmaskrcnn.optimize.run import optimize
 from medmaskrcnn.optimize.variant import ORIGINAL, Outcome, Variant
 from medmaskrcnn.runtime.choice import how_to_run
@@ -134,7 +135,7 @@ def test_the_file_that_is_written_says_how_it_is_to_run(model: Path, manifest: M
     variant = Variant("openvino", "int8", 40)
     out = tmp_path / "own.safetensors"
     write_chosen(Outcome(variant, 0.1, 4.0, 0.79), Outcome(ORIGINAL, 0.4, 1.0, 0.8), forms, out, "discs, val")
-    assert eight_bits(out).is_file()
+    assert quantised_folder(out, model_sha256(out)).is_dir()
     loaded = medmaskrcnn.load_model(out, device="cpu")
     assert (loaded.precision, loaded.engine[:8]) == ("int8", "openvino")
     assert loaded.settings.inference.proposals == 40

@@ -1,4 +1,4 @@
-"""The dense part by OpenVINO: what it computes, where its programs are kept, and what is refused."""
+"""The network by OpenVINO: what its parts compute, where programs are kept, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import torch
 from tiny_models import save_tiny, tiny_settings
 
 import medmaskrcnn
-from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.config import ModelFileSettings, ModelSettings
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.dense_part import DensePart, unflatten
+from medmaskrcnn.models.programs import compile_parts
 from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
-# What docs/fast.md promises, as a share of a map's largest value.
+# What docs/fast.md promises: of maps, logits and deltas as a share of the largest value, of what is found as it is.
 ERROR = {"fp32": 1e-4, "bf16": 0.03}
+SCORE, BOX_VOX, MASK = 1e-4, 0.05, 1e-3
 
 UPRIGHT = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 1]])
 """D up, H to the back, W to the left: nothing is turned."""
@@ -71,32 +73,95 @@ def test_dense_part_is_that_of_torch(dims: int, norm: str, precision: str) -> No
                 assert (a - b).abs().max() <= ERROR[precision] * max(b.abs().max(), 0.1)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_heads_are_those_of_torch_for_any_number_of_regions(dims: int, precision: str) -> None:
+    torch.manual_seed(0)
+    network = build_model(settings_of(dims).model).eval()
+    programs = compile_parts(network.parts(), precision=precision, name="tiny")
+    assert programs.mask_head is not None and programs.box_head.rows == 128 and programs.mask_head.rows == 20
+    for rows in (0, 1, 20, 130):
+        regions = torch.randn(rows, 16, *(4,) * dims)
+        with torch.no_grad():
+            expected = (*network.box_head(regions), network.mask_head(regions))
+        kept = programs.box_head(regions), programs.mask_head(regions)
+        programs.box_head(torch.randn_like(regions)), programs.mask_head(torch.randn_like(regions))
+        for ours, theirs in zip((*kept[0], kept[1]), expected, strict=True):
+            assert ours.shape == theirs.shape and ours.dtype == torch.float32
+            if rows:
+                assert (ours - theirs).abs().max() <= ERROR[precision] * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("dims", "pyramid", "with_masks"), [(2, "fpn", True), (2, "fpn", False), (2, "c4", True), (3, "fpn", True)]
+)
+def test_in_fp32_the_network_finds_what_torch_finds(dims: int, pyramid: str, with_masks: bool) -> None:
+    """Two images: 300 proposals are three passes of the box head, 50 objects are three of the mask head."""
+    torch.manual_seed(0)
+    network = build_model(many_found(dims, pyramid, with_masks)).eval()
+    images = torch.randn((2, 1, 64, 96) if dims == 2 else (2, 1, 16, 64, 64))
+    budgets = (150, 1, 0)
+    expected = [network.detect(images, proposals=most) for most in budgets]
+    network.compiled = compile_parts(network.parts(), precision="fp32", name="tiny")
+    for most, by_torch in zip(budgets, expected, strict=True):
+        assert min(len(d.boxes) for d in by_torch) >= min(most, 25)
+        for ours, theirs in zip(network.detect(images, proposals=most), by_torch, strict=True):
+            assert torch.equal(ours.labels, theirs.labels)
+            torch.testing.assert_close(ours.scores, theirs.scores, atol=SCORE, rtol=0)
+            torch.testing.assert_close(ours.boxes, theirs.boxes, atol=BOX_VOX, rtol=0)
+            if with_masks:
+                torch.testing.assert_close(ours.mask_probabilities, theirs.mask_probabilities, atol=MASK, rtol=0)
+            else:
+                assert ours.mask_probabilities is None and network.compiled.mask_head is None
+    if with_masks:
+        boxes, labels = [d.boxes for d in expected[0]], [d.labels for d in expected[0]]
+        for ours, theirs in zip(network.outline(images, boxes, labels), expected[0], strict=True):
+            torch.testing.assert_close(ours, theirs.mask_probabilities, atol=MASK, rtol=0)
+
+
+def many_found(dims: int, pyramid: str, with_masks: bool) -> ModelSettings:
+    """Settings with which 25 objects are found in every image."""
+    settings = settings_of(dims).model
+    model = settings.model_copy(
+        update={
+            "with_masks": with_masks,
+            "backbone": settings.backbone.model_copy(update={"pyramid": pyramid}),
+            "rpn": settings.rpn.model_copy(update={"pre_nms_top_n": 400, "nms_iou": 0.9}),
+            "detection": settings.detection.model_copy(update={"per_image": 25}),
+        }
+    )
+    if pyramid == "fpn":
+        return model
+    anchors = settings.anchors.model_copy(update={"sizes": settings.anchors.sizes[2:3]})
+    return model.model_copy(update={"anchors": anchors})
+
+
 def test_a_program_is_found_again_by_what_it_depends_on(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build_model(settings_of(2).model).eval()
+    part = build_model(settings_of(2).model).parts()["dense"]
     images = torch.randn(1, 1, 64, 64)
-    first = OpenVINOProgram(DensePart(network.pyramid, network.rpn_head).eval(), precision="fp32", name="a")
+    first = OpenVINOProgram(part, precision="fp32", name="a")
     made = [m.clone() for m in first(images)]
     files = list(first.folder.iterdir())
     assert files == [first.file((1, 1, 64, 64))]
-    monkeypatch.setattr("medmaskrcnn.runtime.openvino_engine.converted", None)  # would be called without the file
-    again = OpenVINOProgram(first.module, precision="fp32", name="a")
+    monkeypatch.setattr("medmaskrcnn.runtime.openvino_engine.converted", lambda *_: pytest.fail("it is made again"))
+    again = OpenVINOProgram(part, precision="fp32", name="a")
     for a, b in zip(made, again(images), strict=True):
         assert torch.equal(a, b)
     others = [
-        OpenVINOProgram(first.module, precision="fp32", name="b").file((1, 1, 64, 64)),
-        OpenVINOProgram(first.module, precision="bf16", name="a").file((1, 1, 64, 64)),
+        OpenVINOProgram(part, precision="fp32", name="b").file((1, 1, 64, 64)),
+        OpenVINOProgram(part, precision="bf16", name="a").file((1, 1, 64, 64)),
         first.file((1, 1, 64, 96)),
     ]
     assert len({*files, *others}) == 4
 
 
 def test_a_damaged_program_is_made_again() -> None:
-    network = build_model(settings_of(2).model).eval()
+    part = build_model(settings_of(2).model).parts()["dense"]
     images = torch.randn(1, 1, 32, 32)
-    program = OpenVINOProgram(DensePart(network.pyramid, network.rpn_head).eval(), precision="fp32", name="a")
+    program = OpenVINOProgram(part, precision="fp32", name="a")
     made = [m.clone() for m in program(images)]
     program.file((1, 1, 32, 32)).write_bytes(b"not a program")
-    for a, b in zip(made, OpenVINOProgram(program.module, precision="fp32", name="a")(images), strict=True):
+    for a, b in zip(made, OpenVINOProgram(part, precision="fp32", name="a")(images), strict=True):
         assert torch.equal(a, b)
 
 
