@@ -35,6 +35,9 @@ def test_equal_scores_go_by_index() -> None:
     assert proposals([1.0] * 4).tolist() == [[0, 0, 10, 10], [50, 50, 60, 60], [90, 90, 100, 100]]
     assert top_n(torch.tensor([1.0, 3, 3, 0, 3]), 3).tolist() == [1, 2, 4]
     assert top_n(torch.zeros(300), 300).tolist() == list(range(300))
+    many_ties = torch.randn(5_000, generator=torch.Generator().manual_seed(0)).mul(4).round()
+    for n in (1, 700, 4_999):
+        assert torch.equal(top_n(many_ties, n), torch.sort(many_ties, descending=True, stable=True).indices[:n])
 
 
 def test_levels_do_not_suppress_one_another() -> None:
