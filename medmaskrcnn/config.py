@@ -303,7 +303,7 @@ class InferenceSettings(Settings):
         single: Names of classes of which a body has one: only the best candidate is kept.
         precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.runtime.precision`, or a precision
             that was found to be worth it (``medmaskrcnn optimize``); ``int8`` goes with engine ``openvino``.
-        engine: What runs the dense part where the user names nothing and the network runs on a CPU.
+        engine: What runs the layers where the user names nothing and the network runs on a CPU.
     """
 
     tile: tuple[Count, Count, Count] = (160, 160, 160)

@@ -67,7 +67,7 @@ def evaluate_command(
     pictures: Annotated[int, typer.Option(min=0, help="How many of the worst cases to draw.")] = 12,
     device: DeviceOption = Device.AUTO,
     precision: Annotated[Precision, typer.Option(help="In what it computes, as for segment.")] = Precision.AUTO,
-    engine: Annotated[Engine, typer.Option(help="What runs its dense part, as for segment.")] = Engine.AUTO,
+    engine: Annotated[Engine, typer.Option(help="What runs its layers, as for segment.")] = Engine.AUTO,
     replicates: Annotated[
         int, typer.Option(min=0, help="Draws for the confidence intervals.", rich_help_panel=_SELDOM)
     ] = 1000,

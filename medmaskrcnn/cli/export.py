@@ -56,7 +56,7 @@ def export_command(
     onnx and torch-export: backbone, FPN and RPN head as a file for other runtimes, for images of one size, compared
     with torch when it is written.
     monai-bundle: a folder that "python -m monai.bundle run" executes on a scan.
-    openvino-int8: the 8-bit form that "segment --engine openvino --precision int8" runs; it is put beside the model.
+    openvino-int8: the 8-bit form that "segment --engine openvino --precision int8" runs, as a folder beside the model.
     """
     with logging_to(log, hidden=[data] if data else []), failing_as_one(model):
         file = model_file(model)

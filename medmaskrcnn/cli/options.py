@@ -35,7 +35,7 @@ class Precision(StrEnum):
 
 
 class Engine(StrEnum):
-    """What runs the dense part of the network."""
+    """What runs the layers of the network."""
 
     AUTO = "auto"
     TORCH = "torch"

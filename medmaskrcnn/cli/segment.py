@@ -59,7 +59,7 @@ def segment_command(
     ] = Precision.AUTO,
     engine: Annotated[
         Engine,
-        typer.Option(help="What runs backbone, FPN and RPN head on a CPU: torch unless the model says otherwise."),
+        typer.Option(help="What runs the network's layers on a CPU: torch unless the model says otherwise."),
     ] = Engine.AUTO,
     score: ScoreOption = None,
     classes: ClassesOption = None,

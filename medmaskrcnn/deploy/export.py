@@ -1,6 +1,6 @@
 """A model's dense part for other runtimes: ONNX, or an archive of ``torch.export``; compared with torch when written.
 
-Boxes, RoIAlign and the heads depend on what is in the image and stay with this package.
+What follows depends on what is in the image and stays with this package: proposals, RoIAlign, the heads.
 """
 
 from __future__ import annotations

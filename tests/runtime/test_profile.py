@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,29 @@ def test_all_time_is_booked_to_stages(model_path: Path) -> None:
     assert np.array_equal(plain.candidates.boxes, seen.candidates.boxes)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.network.modules())
     assert profile.dense_flops(model.network) == 3 * dense_flops(model.network, (1, 1, 64, 64))
+
+
+def test_what_openvino_runs_is_booked_to_its_stages(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    model = medmaskrcnn.load_model(model_path, device="cpu", precision="fp32", engine="openvino")
+    medmaskrcnn.segment(scan(), model)  # compiles
+    align, profile = model.network._align, Profile(model.device)
+
+    def slow_align(*of: Any) -> torch.Tensor:
+        time.sleep(0.1)
+        return align(*of)
+
+    monkeypatch.setattr(model.network, "_align", slow_align)
+    with profile.listening(model.network), ExitStack() as hooks:
+        for part, seconds in (("dense", 0.1), ("box_head", 0.2), ("mask_head", 0.3)):
+            program = getattr(model.network.compiled, part)
+            hooks.callback(program.register_forward_pre_hook(lambda *_, s=seconds: time.sleep(s)).remove)
+        medmaskrcnn.segment(scan(), replace(model, watch=profile.watch), progress=profile.progress)
+        profile.end()
+    two_batches = {"FPN": 0.2, "RoIAlign": 0.4, "box head": 0.4, "mask head": 0.6}  # regions are read for both heads
+    assert all(profile.seconds[stage] >= seconds for stage, seconds in two_batches.items())
 
 
 def test_time_goes_to_the_stage_that_took_it() -> None:
