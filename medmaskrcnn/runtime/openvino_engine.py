@@ -25,6 +25,7 @@ from medmaskrcnn.structures.files import write_bytes
 
 ENGINES = ("torch", "openvino")
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
+_CHANNELS_FIRST, _CHANNELS_LAST = {4: "NCHW", 5: "NCDHW"}, {4: "NHWC", 5: "NDHWC"}  # by dimensions, of maps
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +99,9 @@ class OpenVINOProgram(nn.Module):
         if shape not in self._programs:
             self._programs[shape] = self._program(shape).create_infer_request()
         request = self._programs[shape]
-        made = request.infer([inputs.float().contiguous().numpy()], share_inputs=True, share_outputs=True)
-        return [torch.from_numpy(made[i]) for i in range(len(made))]
+        given = _channels_last(inputs.float()).contiguous()
+        made = request.infer([given.numpy()], share_inputs=True, share_outputs=True)
+        return [_channels_first(torch.from_numpy(made[i])) for i in range(len(made))]
 
     def _run_in_chunks(self, inputs: Tensor, rows: int) -> list[Tensor]:
         whole: list[Tensor] = []
@@ -114,7 +116,8 @@ class OpenVINOProgram(nn.Module):
 
     def file(self, shape: Sequence[int]) -> Path:
         """Where the program for a shape is kept."""
-        parts = [self.name, self.precision, str(tuple(shape)), self.version, str(processor_features().get("cpu_name"))]
+        processor = str(processor_features().get("cpu_name"))
+        parts = [self.name, self.precision, str(tuple(shape)), self.version, processor, "channels last"]
         if self.quantised is not None:
             parts.append(hashlib.sha256(self.quantised.with_suffix(".bin").read_bytes()).hexdigest())
         return self.folder / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.blob"
@@ -133,7 +136,7 @@ class OpenVINOProgram(nn.Module):
                 logger.warning("the compiled program %s is damaged; it is made again", file.name)
         model = self._converted(shape) if self.quantised is None else self._core.read_model(self.quantised)
         model.reshape(list(shape))
-        program = self._core.compile_model(model, "CPU", settings)
+        program = self._core.compile_model(_of_channels_last(model), "CPU", settings)
         try:
             write_bytes(file, program.export_model().getvalue())
         except OutputError as error:
@@ -151,3 +154,25 @@ def converted(module: nn.Module, shape: Sequence[int]) -> Any:
     with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's tracing, which is OpenVINO's choice
         return openvino.convert_model(module, example_input=torch.zeros(tuple(shape)))
+
+
+def _of_channels_last(model: Any) -> Any:
+    """The same model of maps ``(B, *spatial, C)``: as OpenVINO computes, and as RoIAlign reads fastest."""
+    from openvino import Layout
+    from openvino.preprocess import PrePostProcessor
+
+    around = PrePostProcessor(model)
+    for ports, side in ((model.inputs, around.input), (model.outputs, around.output)):
+        for number, port in enumerate(ports):
+            if (dims := len(port.partial_shape)) in _CHANNELS_LAST:
+                side(number).tensor().set_layout(Layout(_CHANNELS_LAST[dims]))
+                side(number).model().set_layout(Layout(_CHANNELS_FIRST[dims]))
+    return around.build()
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    return maps.movedim(1, -1) if maps.ndim in _CHANNELS_LAST else maps
+
+
+def _channels_first(maps: Tensor) -> Tensor:
+    return maps.movedim(-1, 1) if maps.ndim in _CHANNELS_LAST else maps
