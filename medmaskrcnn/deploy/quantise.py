@@ -23,12 +23,10 @@ from medmaskrcnn.errors import MedMaskRCNNError, OutputError
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.model_file import model_sha256, read_model
 from medmaskrcnn.models.programs import quantised_folder, quantised_forms
-from medmaskrcnn.runtime.openvino_engine import converted
+from medmaskrcnn.runtime.openvino_engine import converted, imported_openvino
 from medmaskrcnn.structures.files import make_folder
 
-_NUMBERS = (
-    1 << 19
-)  # of an image's regions that are kept for one head: 40 for a box head of 7 x 7 bins, 10 for a mask head
+_NUMBERS = 1 << 19  # of an image's regions, kept for a head: 40 regions of 256 x 7 x 7, 10 of 256 x 14 x 14
 _BEST_PROPOSALS = 10  # stand in for objects where none is found
 _LAYERS = ("MatMul", "Convolution", "ConvolutionBackpropData")
 
@@ -67,8 +65,7 @@ def quantise_network(network: MaskRCNN, images: Iterable[Tensor], folder: Path) 
     missing = [name for name in ("openvino", "nncf") if find_spec(name) is None]
     if missing:
         raise MedMaskRCNNError(f'quantising needs {" and ".join(missing)}: pip install "medmaskrcnn[openvino]"')
-    import openvino
-
+    openvino = imported_openvino()
     parts, samples = network.parts(), _inputs_of_parts(network, images)
     with _replacing_folder(folder) as temporary:
         for part, form in quantised_forms(temporary, parts).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -42,6 +43,18 @@ def check_engine(name: str) -> None:
         raise ValueError('engine openvino is not installed; get it with: pip install "medmaskrcnn[openvino]"')
 
 
+def imported_openvino() -> Any:
+    """The package ``openvino``, which then reports nothing to anyone.
+
+    By itself it tells Google Analytics of each import and conversion, which is nothing for a hospital, and may
+    take longer than the conversion. What reports is openvino_telemetry; OpenVINO and NNCF work without it.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: import fails
+    import openvino
+
+    return openvino
+
+
 def cache_folder() -> Path:
     """Where compiled programs are kept: ``medmaskrcnn/openvino`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "medmaskrcnn" / "openvino"
@@ -71,14 +84,13 @@ class OpenVINOProgram(nn.Module):
         quantised: Path | None = None,
         folder: Path | None = None,
     ) -> None:
-        import openvino
-
         super().__init__()
         self.precision = precision
         self.name = name
         self.rows = rows
         self.quantised = quantised
         self.folder = cache_folder() if folder is None else folder
+        openvino = imported_openvino()
         self.version = str(openvino.get_version())
         self._core = openvino.Core()
         self._converted = partial(converted, module)  # not an attribute of its own: its weights are not this module's
@@ -148,8 +160,7 @@ def converted(module: nn.Module, shape: Sequence[int]) -> Any:
     """An OpenVINO model of a module, for inputs of any size, made by following one of ``shape``."""
     import warnings
 
-    import openvino
-
+    openvino = imported_openvino()
     # Without autocast, in whose context a bf16 network asks for this: it would put rounded weights into the model.
     with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's tracing, which is OpenVINO's choice

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import openvino
 import pytest
 import torch
 from tiny_models import save_tiny, tiny_settings
@@ -16,6 +15,7 @@ from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.programs import compile_parts, quantised_forms
+from medmaskrcnn.runtime.openvino_engine import imported_openvino
 
 SIZES = {2: (64, 64), 3: (8, 32, 64)}
 ROI = {"box_size": 4, "mask_size": 4}
@@ -58,7 +58,7 @@ def test_every_kind_of_network(dims: int, pyramid: str, with_masks: bool, tmp_pa
     forms = quantised_forms(folder, network.parts())
     assert {f.name for f in folder.iterdir()} == {f"{part}{s}" for part in forms for s in (".xml", ".bin")}
     for part in ("box_head", "mask_head") if with_masks else ("box_head",):
-        model = openvino.Core().read_model(forms[part])
+        model = imported_openvino().Core().read_model(forms[part])
         last = [node for node in model.get_ordered_ops() if node.get_friendly_name() in quantising._last_layers(model)]
         assert {n.input_value(0).get_node().get_type_name() for n in last}.isdisjoint({"FakeQuantize"})
     regions: dict[str, torch.Tensor] = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +156,28 @@ def test_a_program_is_found_again_by_what_it_depends_on(model_path: Path, monkey
         first.file((1, 1, 64, 96)),
     ]
     assert len({*files, *others}) == 4
+
+
+def test_nobody_is_told_of_the_use(tmp_path: Path) -> None:
+    """OpenVINO and NNCF report to Google Analytics by a package of their own, which must not be there for them."""
+    model = save_tiny(settings_of(2), tmp_path / "tiny.safetensors")
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from medmaskrcnn import load_model\n"
+        "from medmaskrcnn.deploy.quantise import quantise\n"
+        f"quantise(Path({str(model)!r}), [torch.randn(1, 1, 64, 64)])\n"
+        f"loaded = load_model({str(model)!r}, device='cpu', engine='openvino', precision='int8')\n"
+        "loaded.network.detect(torch.randn(1, 1, 64, 64))\n"
+        "assert 'openvino' in sys.modules and 'nncf' in sys.modules\n"
+        "assert not [n for n, m in sys.modules.items() if n.startswith('openvino_telemetry') and m is not None]\n"
+    )
+    paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_damaged_program_is_made_again() -> None:
