@@ -10,6 +10,8 @@ autocast with channels last. Ours has the peer's weights (ResNet-50), the same n
 smaller number of proposals is a row of its own. The engine openvino runs in 8 bits too, where NNCF is installed; ranges
 are then taken from the image and from noise, and from what the network makes of them.
 
+Freed memory stays with the process for all of them, as it does in ``segment``; without that the peers are slower.
+
 From the image tensor to boxes, scores and small masks; neither resizes the image nor pastes masks. Before anything is
 timed both must find the same objects in fp32. Random weights show speed alone. With trained ones (``--weights``, a
 state dict of torchvision's detector, and ``--image``) the table tells too how many of the objects that torchvision
@@ -46,6 +48,7 @@ from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.programs import Programs, compile_parts, quantised_forms
 from medmaskrcnn.models.weights import convert_torchvision, torchvision_classes, torchvision_settings
+from medmaskrcnn.runtime.memory import memory_kept
 from medmaskrcnn.runtime.precision import choose_precision, processor_features
 
 _PER_IMAGE = 100
@@ -218,7 +221,8 @@ def main() -> None:
     before = conditions(options)
     with tempfile.TemporaryDirectory() as folder:
         networks = calls(image, options, Path(folder))
-        results = rows(in_turn(networks, options.repeats))
+        with memory_kept():
+            results = rows(in_turn(networks, options.repeats))
         if options.weights is not None:
             (reference,) = networks[_FP32]()
             for row in (row for row in results if "resnet18" not in row["what"]):
