@@ -4,7 +4,7 @@
 
 Both networks are a ResNet-50 with an FPN and the same heads; as many proposals, anchors and regions are drawn. A step
 is the losses of a batch, their gradients, and AdamW's update. Steps alternate, so that what else the machine does
-hits both; the median counts. torchvision learns BatchNorm along, as it does from scratch; ours has GroupNorm, or frozen
+hits both; the median counts. Freed memory stays with the process for both, as it does in ``train``. torchvision learns BatchNorm along, as it does from scratch; ours has GroupNorm, or frozen
 constants as fine-tuning has.
 """
 
@@ -27,6 +27,7 @@ from torchvision_peer import TorchvisionPeer, resnet50_settings
 
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.objective import Targets
+from medmaskrcnn.runtime.memory import memory_kept
 
 _WARM_UP = 2
 
@@ -116,7 +117,9 @@ def main() -> None:
     results = {}
     for device in devices:
         for precision in options.precision:
-            results[f"{device.type} {precision}"] = found = measure(device, precision, options)
+            with memory_kept():
+                found = measure(device, precision, options)
+            results[f"{device.type} {precision}"] = found
             for name, row in found.items():
                 print(f"{device.type} {precision}  {name:32} {row['images_per_second']:8.3f} images/s "
                       f"({row['times_torchvision']:.2f} times torchvision's)", flush=True)  # fmt: skip
