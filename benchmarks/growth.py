@@ -84,7 +84,7 @@ def model_for(series: str, size: int) -> LoadedModel:
     torch.manual_seed(0)
     network = build_model(settings.model).eval()
     device = torch.device("cpu")
-    return LoadedModel(network.run_in(choose_precision("auto", device, spatial_dims=dims)), settings, "", device)
+    return LoadedModel(network.run_in(choose_precision("auto", device)), settings, "", device)
 
 
 def scan_for(series: str, size: int) -> Volume:

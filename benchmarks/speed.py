@@ -102,7 +102,7 @@ def compiled(network: MaskRCNN, precision: str, name: str, image: Tensor, folder
         return compile_parts(parts, precision=precision, name=name, folder=folder)
     samples = [image, *(random_images(image.shape) for _ in range(_CALIBRATION - 1))]
     forms = quantised_forms(quantise_network(network, samples, folder / name), parts)
-    rest = choose_precision("auto", image.device, spatial_dims=2)
+    rest = choose_precision("auto", image.device)
     return compile_parts(parts, precision=rest, name=name, quantised=forms, folder=folder)
 
 
@@ -125,7 +125,7 @@ def calls(image: Tensor, options: argparse.Namespace, folder: Path) -> dict[str,
                 if engine == "openvino":
                     network.compiled = compiled(network, precision, backbone, image, folder)
                 rest = "auto" if precision == "int8" else precision
-                network.run_in(choose_precision(rest, image.device, spatial_dims=2))
+                network.run_in(choose_precision(rest, image.device))
                 for proposals in options.proposals:
                     name = f"medmaskrcnn {backbone} {engine} {precision}, {proposals} proposals"
                     found[name] = lambda n=network, p=proposals: n.detect(image, proposals=p)  # type: ignore[misc]

@@ -81,7 +81,7 @@ def load_model(
     check_engine(engine)
     sha256 = model_sha256(path)
     eight_bits = engine == "openvino" and precision == "int8"
-    chosen = choose_precision("auto" if eight_bits else precision, where, spatial_dims=settings.model.spatial_dims)
+    chosen = choose_precision("auto" if eight_bits else precision, where)
     if engine == "openvino":
         if where.type != "cpu":
             raise ValueError(f"engine openvino runs on the CPU, not on {where.type}; use --device cpu")

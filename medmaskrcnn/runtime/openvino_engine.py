@@ -26,7 +26,7 @@ from medmaskrcnn.structures.files import write_bytes
 
 ENGINES = ("torch", "openvino")
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-_CHANNELS_FIRST, _CHANNELS_LAST = {4: "NCHW", 5: "NCDHW"}, {4: "NHWC", 5: "NDHWC"}  # by dimensions, of maps
+_MAP_DIMS = 4  # 2D maps go in and out with channels last; in 3D that would double the dense part's time
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class OpenVINOProgram(nn.Module):
     def file(self, shape: Sequence[int]) -> Path:
         """Where the program for a shape is kept."""
         processor = str(processor_features().get("cpu_name"))
-        parts = [self.name, self.precision, str(tuple(shape)), self.version, processor, "channels last"]
+        parts = [self.name, self.precision, str(tuple(shape)), self.version, processor, "2D channels last"]
         if self.quantised is not None:
             parts.append(hashlib.sha256(self.quantised.with_suffix(".bin").read_bytes()).hexdigest())
         return self.folder / f"{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:32]}.blob"
@@ -168,22 +168,22 @@ def converted(module: nn.Module, shape: Sequence[int]) -> Any:
 
 
 def _of_channels_last(model: Any) -> Any:
-    """The same model of maps ``(B, *spatial, C)``: as OpenVINO computes, and as RoIAlign reads fastest."""
+    """The same model of 2D maps ``(B, *spatial, C)``: as OpenVINO computes, and as RoIAlign reads fastest."""
     from openvino import Layout
     from openvino.preprocess import PrePostProcessor
 
     around = PrePostProcessor(model)
     for ports, side in ((model.inputs, around.input), (model.outputs, around.output)):
         for number, port in enumerate(ports):
-            if (dims := len(port.partial_shape)) in _CHANNELS_LAST:
-                side(number).tensor().set_layout(Layout(_CHANNELS_LAST[dims]))
-                side(number).model().set_layout(Layout(_CHANNELS_FIRST[dims]))
+            if len(port.partial_shape) == _MAP_DIMS:
+                side(number).tensor().set_layout(Layout("NHWC"))
+                side(number).model().set_layout(Layout("NCHW"))
     return around.build()
 
 
 def _channels_last(maps: Tensor) -> Tensor:
-    return maps.movedim(1, -1) if maps.ndim in _CHANNELS_LAST else maps
+    return maps.movedim(1, -1) if maps.ndim == _MAP_DIMS else maps
 
 
 def _channels_first(maps: Tensor) -> Tensor:
-    return maps.movedim(-1, 1) if maps.ndim in _CHANNELS_LAST else maps
+    return maps.movedim(-1, 1) if maps.ndim == _MAP_DIMS else maps

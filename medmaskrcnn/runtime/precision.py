@@ -1,8 +1,8 @@
-"""In which precision the network runs: one rule by processor and dimensions, which anyone may overrule.
+"""In which precision the network runs: one rule by processor, which anyone may overrule.
 
-The rule (``auto``): bfloat16 for 2D and 2.5D networks on a CPU that multiplies it natively (AMX or AVX512-BF16), where
-it halves the time; float32 everywhere else, the reference. What decides is the processor's kind and the model alone,
-so that machines of one kind give one result; the result records what was taken.
+The rule (``auto``): bfloat16 on a CPU that multiplies it natively (AMX or AVX512-BF16), where it halves the time; float32
+everywhere else, the reference. What decides is the processor's kind alone, so that machines of one kind give one
+result; the result records what was taken.
 
 In bfloat16 the convolutions and linear layers run in half precision; logits, deltas, decoded boxes, overlaps and
 suppression stay float32 whatever is chosen, and so do the weights of the last layer of each head.
@@ -36,24 +36,21 @@ def multiplies_bf16() -> bool:
     return any(features.get(name) for name in _NATIVE)
 
 
-def choose_precision(asked: str, device: torch.device, *, spatial_dims: int) -> Precision:
+def choose_precision(asked: str, device: torch.device) -> Precision:
     """The precision to run in.
 
     Args:
         asked: ``auto`` (the rule above), ``fp32`` or ``bf16``.
         device: Where the network runs.
-        spatial_dims: Of the network, 2 or 3.
 
     Raises:
         ValueError: if the name is unknown.
     """
     if asked not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {asked!r}")
-    if asked == "bf16":
-        return "bf16"
-    if asked == "fp32" or device.type != "cpu" or spatial_dims != 2:
-        return "fp32"
-    return "bf16" if multiplies_bf16() else "fp32"
+    if asked == "auto":
+        return "bf16" if device.type == "cpu" and multiplies_bf16() else "fp32"
+    return "bf16" if asked == "bf16" else "fp32"
 
 
 def lay_out(network: nn.Module, *, exact: Collection[nn.Module]) -> None:

@@ -60,29 +60,26 @@ def spread(norm: FrozenBatchNorm) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "dims", "features", "chosen"),
+    ("asked", "kind", "features", "chosen"),
     [
-        ("auto", "cpu", 2, {"avx512_bf16": True}, "bf16"),
-        ("auto", "cpu", 2, {"amx_bf16": True}, "bf16"),
-        ("auto", "cpu", 2, {"avx512_f": True, "avx512_bf16": False}, "fp32"),
-        ("auto", "cpu", 2, {}, "fp32"),
-        ("auto", "cpu", 3, {"avx512_bf16": True}, "fp32"),
-        ("auto", "cuda", 2, {"avx512_bf16": True}, "fp32"),
-        ("fp32", "cpu", 2, {"avx512_bf16": True}, "fp32"),
-        ("bf16", "cpu", 3, {}, "bf16"),
-        ("bf16", "cuda", 2, {}, "bf16"),
+        ("auto", "cpu", {"avx512_bf16": True}, "bf16"),
+        ("auto", "cpu", {"amx_bf16": True}, "bf16"),
+        ("auto", "cpu", {"avx512_f": True, "avx512_bf16": False}, "fp32"),
+        ("auto", "cpu", {}, "fp32"),
+        ("auto", "cuda", {"avx512_bf16": True}, "fp32"),
+        ("fp32", "cpu", {"avx512_bf16": True}, "fp32"),
+        ("bf16", "cpu", {}, "bf16"),
+        ("bf16", "cuda", {}, "bf16"),
     ],
 )
-def test_rule(
-    monkeypatch: pytest.MonkeyPatch, asked: str, kind: str, dims: int, features: dict[str, bool], chosen: str
-) -> None:
+def test_rule(monkeypatch: pytest.MonkeyPatch, asked: str, kind: str, features: dict[str, bool], chosen: str) -> None:
     monkeypatch.setattr(precision, "processor_features", lambda: features)
-    assert precision.choose_precision(asked, torch.device(kind), spatial_dims=dims) == chosen
+    assert precision.choose_precision(asked, torch.device(kind)) == chosen
 
 
 def test_unknown_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="auto, fp32, bf16, got 'fp16'"):
-        precision.choose_precision("fp16", CPU, spatial_dims=2)
+        precision.choose_precision("fp16", CPU)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
