@@ -1,8 +1,8 @@
 """In which precision the network runs: one rule by processor, which anyone may overrule.
 
-The rule (``auto``): bfloat16 on a CPU that multiplies it natively (AMX or AVX512-BF16), where it halves the time; float32
-everywhere else, the reference. What decides is the processor's kind alone, so that machines of one kind give one
-result; the result records what was taken.
+The rule (``auto``): bfloat16 on a CPU that multiplies it natively (AMX or AVX512-BF16), where it halves the time;
+float32 everywhere else, the reference. What decides is the processor's kind alone, so that machines of one kind give
+one result; the result records what was taken.
 
 In bfloat16 the convolutions and linear layers run in half precision; logits, deltas, decoded boxes, overlaps and
 suppression stay float32 whatever is chosen, and so do the weights of the last layer of each head.
