@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +44,7 @@ def _by_percentiles(channel: Tensor, settings: PreprocessSettings) -> Tensor:
     """One channel by its own percentiles: sequences of one scan have scales of their own."""
     assert settings.percentiles is not None
     values = channel.flatten()
-    values = torch.sort(values[:: -(-len(values) // _MOST_SAMPLES)]).values
-    low, high = (float(values[round(p / 100 * (len(values) - 1))]) for p in settings.percentiles)
+    values = values[:: -(-len(values) // _MOST_SAMPLES)].numpy()
+    ranks = [round(p / 100 * (len(values) - 1)) for p in settings.percentiles]
+    low, high = (float(value) for value in np.partition(values, ranks)[ranks])
     return ((channel - low) / max(high - low, 1e-6)).clamp(0, settings.ceiling)
