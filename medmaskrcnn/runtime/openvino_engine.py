@@ -26,7 +26,7 @@ from medmaskrcnn.structures.files import write_bytes
 
 ENGINES = ("torch", "openvino")
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-_MAP_DIMS = 4  # 2D maps go in and out with channels last; in 3D that would double the dense part's time
+_MAP_DIMS = 4  # 2D maps go in and out with channels last; in 3D what RoIAlign gains the dense part loses
 
 logger = logging.getLogger(__name__)
 
