@@ -56,7 +56,7 @@ def quantise_network(network: MaskRCNN, images: Iterable[Tensor], folder: Path) 
 
     Args:
         network: In float32 on the CPU, run by torch.
-        images: As for :func:`quantise`.
+        images: Each ``(1, C, *spatial)`` float32, as the network is given them.
         folder: Takes the place of what was there.
 
     Returns:
