@@ -43,8 +43,7 @@ def fill_not_finite(image: Tensor) -> Tensor:
 def _by_percentiles(channel: Tensor, settings: PreprocessSettings) -> Tensor:
     """One channel by its own percentiles: sequences of one scan have scales of their own."""
     assert settings.percentiles is not None
-    values = channel.flatten()
-    values = values[:: -(-len(values) // _MOST_SAMPLES)].numpy()
+    values = channel.flatten()[:: -(-channel.numel() // _MOST_SAMPLES)].numpy()
     ranks = [round(p / 100 * (len(values) - 1)) for p in settings.percentiles]
     low, high = (float(value) for value in np.partition(values, ranks)[ranks])
     return ((channel - low) / max(high - low, 1e-6)).clamp(0, settings.ceiling)
