@@ -4,7 +4,7 @@
 
 Both networks are a ResNet-50 with an FPN and the same heads; as many proposals, anchors and regions are drawn. A step
 is the losses of a batch, their gradients, and AdamW's update. Steps alternate, so that what else the machine does
-hits both; the median counts. Freed memory stays with the process for both, as it does in ``train``. torchvision learns
+hits both; the median counts. Freed memory stays with the process for both. torchvision learns
 BatchNorm along, as it does from scratch; ours has GroupNorm, or frozen constants as fine-tuning has.
 """
 

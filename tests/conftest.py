@@ -5,7 +5,7 @@
 - ``locked_folder``: a folder that may not be written into, also where the suite runs as root.
 - ``@pytest.mark.needs("dciodvfy", package="dicom3tools")`` and ``@pytest.mark.needs(display=True)``: what a test needs
   of the system. Missing, the test is skipped and the end of the run says what to install; in CI it fails.
-- The order of files: those with tests marked ``slow`` first, those of the napari plugin last.
+- The order of files: those with tests marked ``slow`` first, the napari plugin's after all others, OpenVINO's at the end.
 """
 
 from __future__ import annotations
@@ -83,12 +83,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of long tests first, so that two processes end together; napari's last of all.
+    """Files of long tests first, so that two processes end together; napari's after all others, OpenVINO's at the end.
 
-    What Qt and OpenGL leave behind in a process (threads, a connection to the display) then meets no other test.
+    What Qt, OpenGL and OpenVINO leave behind in a process (threads, a connection to the display, memory) then meets no
+    other test.
     """
     long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path.parent.name == "napari_plugin", item.path not in long))
+    late = {"napari_plugin": 1, "deploy": 2, "optimize": 2}
+    items.sort(
+        key=lambda item: (
+            2 if item.path.name == "test_openvino.py" else late.get(item.path.parent.name, 0),
+            item.path not in long,
+        )
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -22,7 +22,6 @@ from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.transfer import freeze, transfer
 from medmaskrcnn.runtime.device import choose_device
-from medmaskrcnn.runtime.memory import memory_kept
 from medmaskrcnn.structures.files import make_folder, write_bytes
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.cases import prepare_cases
@@ -39,7 +38,6 @@ _PLAN = "plan.yaml"
 _ENDLESS = 10**9  # passes, where time decides
 
 
-@memory_kept()
 def train(
     manifest: str | os.PathLike[str] | Manifest,
     plan: Plan | None,
