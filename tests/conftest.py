@@ -5,7 +5,7 @@
 - ``locked_folder``: a folder that may not be written into, also where the suite runs as root.
 - ``@pytest.mark.needs("dciodvfy", package="dicom3tools")`` and ``@pytest.mark.needs(display=True)``: what a test needs
   of the system. Missing, the test is skipped and the end of the run says what to install; in CI it fails.
-- The order of files: those with tests marked ``slow`` first, the napari plugin's after all others, OpenVINO's at the end.
+- The order of files: those with tests marked ``slow`` first, then all others, napari's, and OpenVINO's at the end.
 """
 
 from __future__ import annotations
