@@ -89,13 +89,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     other test.
     """
     long = {item.path for item in items if item.get_closest_marker("slow")}
-    late = {"napari_plugin": 1, "deploy": 2, "optimize": 2}
-    items.sort(
-        key=lambda item: (
-            2 if item.path.name == "test_openvino.py" else late.get(item.path.parent.name, 0),
-            item.path not in long,
-        )
-    )
+    late = {"napari_plugin": 1, "deploy": 2, "optimize": 2, "test_openvino.py": 2}
+    items.sort(key=lambda item: (max(late.get(part, 0) for part in item.path.parts[-2:]), item.path not in long))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

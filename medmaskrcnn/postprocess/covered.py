@@ -28,8 +28,9 @@ def drop_covered(found: Sequence[Found], *, share: float, shape: tuple[int, ...]
     kept = set()
     for i in sorted(range(len(found)), key=lambda i: -found[i].score):
         item = found[i]
-        taken = held.setdefault(item.label, np.zeros(shape, dtype=np.bool_))
-        window = taken[tuple(slice(a, a + n) for a, n in zip(item.start, item.mask.shape, strict=True))]
+        if item.label not in held:
+            held[item.label] = np.zeros(shape, dtype=np.bool_)
+        window = held[item.label][tuple(slice(a, a + n) for a, n in zip(item.start, item.mask.shape, strict=True))]
         if np.count_nonzero(window & item.mask) <= share * np.count_nonzero(item.mask):
             window |= item.mask
             kept.add(i)

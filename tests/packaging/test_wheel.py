@@ -18,7 +18,7 @@ PACKAGES = {
     "medmaskrcnn_datasets": "datasets/medmaskrcnn_datasets",
     "napari_medmaskrcnn": "napari_plugin/napari_medmaskrcnn",
 }
-MAX_WHEEL_BYTES = 60e6  # two models of at most 25 MB together, the code, and room for another model
+MAX_WHEEL_BYTES = 60e6
 MAX_WEIGHTS_BYTES = 55e6  # of the 60 MB that the wheel may have
 
 
