@@ -46,6 +46,7 @@ class TorchvisionPeer(nn.Module):
             image_std=[1.0] * 3,
             _skip_resize=True,
         )
+        self.network.rpn.head.register_forward_hook(_in_float32)
 
     def losses(self, images: Tensor, targets: Sequence[Targets], *, seeds: Sequence[int]) -> dict[str, Tensor]:
         """Its five terms for ``(B, 1 or 3, H, W)``; anchors and regions are drawn from the first image's seed."""
@@ -98,6 +99,11 @@ def resnet50_settings(class_names: tuple[str, ...], *, channels: int = 1, norm: 
         backbone=BackboneSettings(name="resnet50", norm=norm),  # type: ignore[arg-type]
         anchors=AnchorSettings(offset=0.0, rounded=True, stride_from_size=True),
     )
+
+
+def _in_float32(_head: nn.Module, _inputs: object, found: tuple[list[Tensor], ...]) -> tuple[list[Tensor], ...]:
+    """Under autocast its boxes would be bfloat16 like the deltas, small objects without extent, and the loss NaN."""
+    return tuple([level.float() for level in levels] for levels in found)
 
 
 def _colour(images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from medmaskrcnn_kernels.checks import box_rows, check_batch_values, check_box_values, check_score_values
 from medmaskrcnn_kernels.choice import use_triton, values_are_checked
 from medmaskrcnn_kernels.nms_portable import batched_nms_portable, nms_portable
-from medmaskrcnn_kernels.paste import paste_one
+from medmaskrcnn_kernels.paste import paste_all
 from medmaskrcnn_kernels.roi_align_portable import SamplingPlan, make_plan, sample_maps, spread_gradient
 
 Number = TypeVar("Number", int, float)
@@ -199,13 +199,14 @@ def _suppress(boxes: Tensor, scores: Tensor, idxs: Tensor | None, iou_threshold:
         return kept if rows is None else rows[kept]
 
 
-def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[Tensor]:
+def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor, threshold: float | None) -> list[Tensor]:
     """Crops of all windows; not a graph node, since their number and sizes are known from values alone.
 
     Args:
         probabilities: ``(N, M, ..., M)``.
         boxes: ``(N, 2S)`` in voxels.
         windows: ``(N, 2S)`` int64, half-open voxel indices.
+        threshold: ``None`` for the probabilities themselves.
     """
     check_box_values(windows, name="windows")
     if values_are_checked(boxes.device):
@@ -216,8 +217,9 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[T
         if _triton_serves(probabilities):
             from medmaskrcnn_kernels.triton_paste import paste  # here: triton may not be installed
 
-            return paste(probabilities, boxes, windows)
-        return [paste_one(p, b, w) for p, b, w in zip(probabilities, boxes, windows.tolist(), strict=True)]
+            crops = paste(probabilities, boxes, windows)
+            return crops if threshold is None else [crop >= threshold for crop in crops]
+        return paste_all(probabilities, boxes, windows, threshold)
 
 
 def _triton_serves(values: Tensor) -> bool:

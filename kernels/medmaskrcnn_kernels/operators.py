@@ -192,13 +192,16 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     return kept
 
 
-def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[Tensor]:
+def paste_masks(
+    probabilities: Tensor, boxes: Tensor, windows: Tensor, *, threshold: float | None = None
+) -> list[Tensor]:
     """Mask probabilities at the voxels of each instance's window, see ``paste.py`` for the rule.
 
     Args:
         probabilities: ``(N, M, ..., M)`` over the boxes' own extents.
         boxes: ``(N, 2S)`` voxel coordinates.
         windows: ``(N, 2S)`` integer, half-open voxel windows, e.g. from :func:`mask_windows`.
+        threshold: Give boolean crops instead: where the probability reaches this.
 
     Returns:
         N crops, each of its window's shape, float32 (float64 for float64 probabilities); 0 outside the box.
@@ -215,4 +218,4 @@ def paste_masks(probabilities: Tensor, boxes: Tensor, windows: Tensor) -> list[T
     if windows.shape != boxes.shape or windows.is_floating_point():
         raise ValueError(f"windows must be integers {tuple(boxes.shape)}, got {windows.dtype} {tuple(windows.shape)}")
     check_one_device(probabilities, boxes, windows)
-    return library.paste_masks(probabilities, boxes, windows)
+    return library.paste_masks(probabilities, boxes, windows, threshold)

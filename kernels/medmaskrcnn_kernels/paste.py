@@ -34,21 +34,46 @@ def mask_windows(boxes: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.cat([low, torch.maximum(low, high)], 1).long()
 
 
-def paste_one(probability: Tensor, box: Tensor, window: Sequence[int]) -> Tensor:
-    """Crop ``window`` (voxels) of one instance: ``probability`` ``(M, ..., M)``, ``box`` ``(2S,)``, float32 or 64."""
-    dims = probability.ndim
-    crop = probability
-    for axis in range(dims):
-        matrix = paste_matrix(box[axis], box[dims + axis], window[axis], window[dims + axis], probability.shape[axis])
-        crop = torch.tensordot(crop, matrix, dims=([0], [1]))  # the finished axis moves to the end
-    return crop
+def paste_all(probabilities: Tensor, boxes: Tensor, windows: Tensor, threshold: float | None) -> list[Tensor]:
+    """Crops of all windows; with a threshold where they reach it, so that only one is ever held as numbers.
+
+    Args:
+        probabilities: ``(N, M, ..., M)``, float32 or float64.
+        boxes: ``(N, 2S)`` voxels, of the same type.
+        windows: ``(N, 2S)`` int64, half-open voxel indices.
+        threshold: ``None`` for the probabilities themselves.
+
+    Returns:
+        N crops, each of its window's shape.
+    """
+    dims = boxes.shape[1] // 2
+    matrices = [
+        _matrices(boxes[:, axis::dims], windows[:, axis::dims], cells)
+        for axis, cells in enumerate(probabilities.shape[1:])
+    ]
+    extents = (windows[:, dims:] - windows[:, :dims]).tolist()
+    crops = []
+    for i, extent in enumerate(extents):
+        crop = probabilities[i]
+        for matrix, n in zip(matrices, extent, strict=True):
+            crop = torch.tensordot(crop, matrix[i, :n], dims=([0], [1]))  # the finished axis moves to the end
+        crops.append(crop if threshold is None else crop >= threshold)
+    return crops
 
 
-def paste_matrix(minimum: Tensor, maximum: Tensor, begin: int, end: int, cells: int) -> Tensor:
-    """``(end - begin, cells)``: weight of each mask cell in each voxel of ``begin..end`` along one axis."""
-    centre = torch.arange(begin, end, device=minimum.device, dtype=minimum.dtype) + 0.5
+def _matrices(sides: Tensor, windows: Tensor, cells: int) -> Tensor:
+    """``(N, voxels, cells)``: weight of each mask cell in each voxel along one axis, from each window's first voxel on.
+
+    Args:
+        sides: ``(N, 2)`` minimum and maximum of the boxes along it, voxels.
+        windows: ``(N, 2)`` first voxel and last voxel + 1; the longest says how many rows there are.
+        cells: M.
+    """
+    n_voxels = int((windows[:, 1] - windows[:, 0]).max()) if len(windows) else 0
+    minimum, maximum = sides[:, :1], sides[:, 1:]
+    centre = (windows[:, :1] + torch.arange(n_voxels, device=sides.device)).to(sides.dtype) + 0.5
     inside = (centre >= minimum) & (centre < maximum)
     length = torch.where(maximum > minimum, maximum - minimum, 1.0)
-    position = ((centre - minimum) / length * cells - 0.5).clamp(0, cells - 1)[:, None]
-    cell = torch.arange(cells, device=minimum.device, dtype=minimum.dtype)
-    return (1 - (position - cell).abs()).clamp(min=0) * inside[:, None]
+    position = ((centre - minimum) / length * cells - 0.5).clamp(0, cells - 1)[..., None]
+    cell = torch.arange(cells, device=sides.device, dtype=sides.dtype)
+    return (1 - (position - cell).abs()).clamp(min=0) * inside[..., None]

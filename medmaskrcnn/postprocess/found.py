@@ -67,16 +67,14 @@ def paste(
     Returns:
         N objects in the same order; those of one slice have ``D == 1`` and start at slice 0.
     """
-    windows = mask_windows(boxes, tuple(shape))
+    windows, dims = mask_windows(boxes, tuple(shape)), len(shape)
+    if probabilities is None:
+        masks = [np.ones(extent, dtype=np.bool_) for extent in (windows[:, dims:] - windows[:, :dims]).tolist()]
+    else:
+        masks = [crop.numpy() for crop in paste_masks(probabilities, boxes, windows, threshold=threshold)]
     found = []
-    for i in range(len(boxes)):
-        window = windows[i : i + 1]
-        dims = len(shape)
-        if probabilities is None:
-            mask = np.ones([int(n) for n in (window[0, dims:] - window[0, :dims])], dtype=np.bool_)
-        else:
-            mask = (paste_masks(probabilities[i : i + 1], boxes[i : i + 1], window)[0] >= threshold).numpy()
-        box, start = boxes[i].numpy().astype(np.float32), [int(a) for a in window[0, :dims]]
+    for i, mask in enumerate(masks):
+        box, start = boxes[i].numpy().astype(np.float32), windows[i, :dims].tolist()
         if dims == 2:
             mask, start = mask[None], [0, *start]
             box = np.array([0, box[0], box[1], 1, box[2], box[3]], dtype=np.float32)

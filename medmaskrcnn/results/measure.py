@@ -122,14 +122,14 @@ def _diameter_bounds(
     The width of a shape in any direction is at most its diameter, and in the direction nearest to the
     diameter's own, at most half a step away, it is at least the diameter times the cosine of that.
     """
+    angles = np.arange(_N_DIRECTIONS) * (np.pi / _N_DIRECTIONS)
+    per_row, per_column = (to_length @ (np.cos(angles), np.sin(angles)))[:, :, None, None]
     rows = np.arange(filled.shape[1])
-    widest = np.zeros(filled.shape[0])
-    for angle in np.arange(_N_DIRECTIONS) * (np.pi / _N_DIRECTIONS):
-        per_row, per_column = to_length @ (np.cos(angle), np.sin(angle))
-        top = (rows + (per_row > 0)) * per_row + (last if per_column > 0 else first) * per_column
-        bottom = (rows + (per_row <= 0)) * per_row + (first if per_column > 0 else last) * per_column
-        width = np.where(filled, top, -np.inf).max(axis=1) - np.where(filled, bottom, np.inf).min(axis=1)
-        widest = np.maximum(widest, width)
+    right, down = per_column > 0, per_row > 0
+    tops = (rows + down) * per_row + np.where(right, last, first) * per_column  # (directions, planes, rows)
+    bottoms = (rows + ~down) * per_row + np.where(right, first, last) * per_column
+    widths = tops.max(axis=2, where=filled, initial=-np.inf) - bottoms.min(axis=2, where=filled, initial=np.inf)
+    widest = np.maximum(widths.max(axis=0), 0.0)
     slack = 1 + 1e-9  # rounding must not push a bound past the exact value
     return widest / slack, widest * (slack / np.cos(np.pi / (2 * _N_DIRECTIONS)))
 

@@ -34,6 +34,18 @@ def test_voxels_whose_centre_lies_outside_the_box_are_zero() -> None:
     assert torch.equal(crop, inside)
 
 
+@pytest.mark.any_implementation
+def test_a_threshold_gives_the_voxels_that_reach_it() -> None:
+    masks = torch.rand(3, 4, 4)
+    boxes = torch.tensor([[1.2, 0.3, 8.9, 7.7], [0.0, 2, 3, 4], [5.0, 5, 5, 5]])
+    windows = mask_windows(boxes, (9, 8))
+    for crop, reached in zip(
+        paste_masks(masks, boxes, windows), paste_masks(masks, boxes, windows, threshold=0.5), strict=True
+    ):
+        assert reached.dtype == torch.bool
+        assert torch.equal(reached, crop >= 0.5)
+
+
 @st.composite
 def instances(draw: st.DrawFn, dims: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """A mask of odd shape, a box that may leave the image or have no extent, and any window near it."""
