@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torchvision  # noqa: F401 - before any viewer: Triton's LLVM, loaded after that of Mesa, ends the process
 
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
