@@ -32,8 +32,9 @@ demo: $(DEMO_VENV)/ready
 test: $(TEST_VENV)/ready
 	@sh .ci/install-wheel $(TEST_VENV)
 	@away=$$(mktemp -d) && trap 'rm -rf "$$away"' EXIT && cd "$$away" && \
-	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" MEDMASKRCNN_TEST_INSTALLED=1 $(XVFB) pytest --rootdir="$(CURDIR)" -c "$(CURDIR)/pyproject.toml" \
-	  -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(PYTEST_ARGS) "$(CURDIR)/tests"
+	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" MEDMASKRCNN_TEST_INSTALLED=1 $(XVFB) sh "$(CURDIR)/.ci/test-in-parts" "$(CURDIR)/tests" \
+	  --rootdir="$(CURDIR)" -c "$(CURDIR)/pyproject.toml" -p no:cacheprovider -p no:faulthandler -n 2 --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0 $(PYTEST_ARGS)
 
 lint: $(TEST_VENV)/ready-lint
 	$(TEST_VENV)/bin/ruff check .

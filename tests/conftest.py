@@ -5,7 +5,7 @@
 - ``locked_folder``: a folder that may not be written into, also where the suite runs as root.
 - ``@pytest.mark.needs("dciodvfy", package="dicom3tools")`` and ``@pytest.mark.needs(display=True)``: what a test needs
   of the system. Missing, the test is skipped and the end of the run says what to install; in CI it fails.
-- The order of files: those with tests marked ``slow`` first, then all others, napari's, and OpenVINO's at the end.
+- The order of files: those with tests marked ``slow`` first.
 """
 
 from __future__ import annotations
@@ -83,14 +83,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of long tests first, so that two processes end together; napari's after all others, OpenVINO's at the end.
-
-    What Qt, OpenGL and OpenVINO leave behind in a process (threads, a connection to the display, memory) then meets no
-    other test.
-    """
+    """Files of long tests first, so that two processes end together."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
-    late = {"napari_plugin": 1, "deploy": 2, "optimize": 2, "test_openvino.py": 2}
-    items.sort(key=lambda item: (max(late.get(part, 0) for part in item.path.parts[-2:]), item.path not in long))
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
