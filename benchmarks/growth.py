@@ -173,6 +173,9 @@ def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
         memory_axis.semilogx(sizes, [row["peak_mb_before"] for row in rows], "--", label="with scan and model")
         memory_axis.set(ylabel="MB", xlabel=series, ylim=(0, None))
         memory_axis.legend(fontsize="small")
+        for axis in (time_axis, memory_axis):
+            axis.set_xticks(sizes, [str(row["size"]) for row in rows])
+            axis.minorticks_off()
     figure.savefig(path, dpi=110)
 
 

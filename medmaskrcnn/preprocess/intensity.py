@@ -17,15 +17,20 @@ def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
     Without windows ``C'`` is ``C``. With several windows the channels of the first come first.
     """
     if settings.windows:
-        mapped = torch.cat([((image - low) / (high - low)).clamp(0, 1) for low, high in settings.windows])
+        mapped = torch.cat([_scaled(image, low, high - low).clamp_(0, 1) for low, high in settings.windows])
     elif settings.percentiles:
-        mapped = torch.stack([_by_percentiles(channel, settings) for channel in image])
+        lows, extents = _percentiles(image, settings.percentiles)
+        mapped = _scaled(image, lows, extents).clamp_(0, settings.ceiling)
     else:
         low, high = settings.value_range
-        mapped = (image - low) / (high - low)
-    mean = torch.tensor(settings.mean).view(-1, 1, 1, 1)
-    std = torch.tensor(settings.std).view(-1, 1, 1, 1)
-    return (mapped - mean) / std
+        mapped = _scaled(image, low, high - low)
+    mean, std = (torch.tensor(x).view(-1, 1, 1, 1) for x in (settings.mean, settings.std))
+    return mapped.sub_(mean).div_(std)
+
+
+def _scaled(image: Tensor, low: float | Tensor, extent: float | Tensor) -> Tensor:
+    """A new tensor, worked on in place from then on: a large scan is held once more, not once a step."""
+    return (image - low).div_(extent)
 
 
 def fill_not_finite(image: Tensor) -> Tensor:
@@ -33,17 +38,20 @@ def fill_not_finite(image: Tensor) -> Tensor:
 
     Done before resampling, which would spread one such value over its neighbours.
     """
-    finite = torch.isfinite(image)
-    if bool(finite.all()):
+    if not image.numel() or all(torch.isfinite(end) for end in image.aminmax()):  # NaN is its own least and largest
         return image
+    finite = torch.isfinite(image)
     lowest = image[finite].min() if bool(finite.any()) else torch.zeros(())
     return torch.where(finite, image, lowest)
 
 
-def _by_percentiles(channel: Tensor, settings: PreprocessSettings) -> Tensor:
-    """One channel by its own percentiles: sequences of one scan have scales of their own."""
-    assert settings.percentiles is not None
-    values = channel.flatten()[:: -(-channel.numel() // _MOST_SAMPLES)].numpy()
-    ranks = [round(p / 100 * (len(values) - 1)) for p in settings.percentiles]
-    low, high = (float(value) for value in np.partition(values, ranks)[ranks])
-    return ((channel - low) / max(high - low, 1e-6)).clamp(0, settings.ceiling)
+def _percentiles(image: Tensor, percentiles: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Low and extent of each channel ``(C, 1, 1, 1)``: sequences of one scan have scales of their own."""
+    lows, extents = [], []
+    for channel in image:
+        values = channel.flatten()[:: -(-channel.numel() // _MOST_SAMPLES)].numpy()
+        ranks = [round(p / 100 * (len(values) - 1)) for p in percentiles]
+        low, high = (float(value) for value in np.partition(values, ranks)[ranks])
+        lows.append(low)
+        extents.append(max(high - low, 1e-6))
+    return torch.tensor(lows).view(-1, 1, 1, 1), torch.tensor(extents).view(-1, 1, 1, 1)

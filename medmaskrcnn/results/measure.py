@@ -102,7 +102,9 @@ def axial_diameters(mask: BoolArray, grid: Grid) -> tuple[float, float]:
     filled = np.asarray(planes.any(axis=2))
     first = planes.argmax(axis=2)
     last = planes.shape[2] - planes[:, :, ::-1].argmax(axis=2)
-    lower, upper = _diameter_bounds(filled, first, last, to_length)
+    lower, upper = np.zeros(1), np.full(1, np.inf)
+    if len(planes) > 1:
+        lower, upper = _diameter_bounds(filled, first, last, to_length)
     longest, perpendicular = 0.0, 0.0
     for plane in np.argsort(-upper, kind="stable"):
         if upper[plane] < lower.max() or upper[plane] <= longest:
