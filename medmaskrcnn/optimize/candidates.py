@@ -6,6 +6,7 @@ a hundred. Losses add up, but every variant is measured as a whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
@@ -52,6 +53,7 @@ def search(first: Sequence[Variant], proposals: int, shares: Sequence[float], mo
         measure: Measures a variant.
     """
     outcomes = [measure(variant) for variant in first]
+    enough = proposals
     for part in _BUDGETS:
         fewer = proposals // part
         fast = allowed(outcomes, most)
@@ -59,11 +61,15 @@ def search(first: Sequence[Variant], proposals: int, shares: Sequence[float], mo
             break
         outcomes.append(measure(replace(fast[0].variant, proposals=fewer)))
         if outcomes[-1] not in allowed(outcomes, most):
+            outcomes.append(measure(replace(fast[0].variant, proposals=round(math.sqrt(enough * fewer)))))
             break
+        enough = fewer
     budget = next((o.variant.proposals for o in allowed(outcomes, most)), None)
     for share in shares:
-        for runtime in _fastest_runtimes(outcomes[: len(first)], most):
+        for number, runtime in enumerate(_fastest_runtimes(outcomes[: len(first)], most)):
             measure(replace(runtime, proposals=budget, pruned=share))
+            if number == 0 and budget is not None:  # fewer proposals may have taken what AP may be lost
+                measure(replace(runtime, pruned=share))
 
 
 def _fastest_runtimes(outcomes: Sequence[Outcome], most: float) -> list[Variant]:

@@ -41,7 +41,7 @@ def tried(most: float, shares: tuple[float, ...] = (), **how: float) -> list[Out
 
 def test_fewer_proposals_are_tried_until_they_cost_too_much() -> None:
     found = tried(0.01)
-    assert [o.variant.proposals for o in found] == [None, None, None, 400, 200, 100]
+    assert [o.variant.proposals for o in found] == [None, None, None, 400, 200, 100, 141]
     assert all(o.variant.precision == "int8" for o in found[3:])
     assert allowed(found, 0.01)[0].variant == Variant("openvino", "int8", 200)  # 100 lose 0.005 + 0.0105
 
@@ -52,11 +52,18 @@ def test_a_runtime_that_loses_too_much_is_not_gone_on_with() -> None:
     assert allowed(found, 0.003)[0].variant == Variant("torch", "bf16", 400)
 
 
+def test_between_a_number_that_does_and_one_that_does_not_one_more_is_tried() -> None:
+    found = tried(0.0062)
+    assert [o.variant.proposals for o in found[3:]] == [400, 566]
+    assert allowed(found, 0.0062)[0].variant == Variant("openvino", "int8", 566)
+
+
 def test_pruned_networks_run_as_the_fastest_whole_ones_did() -> None:
     found = tried(0.01, (0.25, 0.5), pruned=0.001)
     pruned = [o.variant for o in found if o.variant.pruned]
     assert [(v.precision, v.proposals, v.pruned) for v in pruned] == [
-        ("int8", 200, 0.25), ("bf16", 200, 0.25), ("int8", 200, 0.5), ("bf16", 200, 0.5),
+        ("int8", 200, 0.25), ("int8", None, 0.25), ("bf16", 200, 0.25),
+        ("int8", 200, 0.5), ("int8", None, 0.5), ("bf16", 200, 0.5),
     ]  # fmt: skip
     assert allowed(found, 0.02)[0].variant.pruned == 0.5
     assert not allowed(tried(0.01, (0.5,), pruned=0.1), 0.01)[0].variant.pruned
