@@ -8,8 +8,9 @@ ours normalises by groups, and has the anchors, matching and sampling of the pla
 that it may find as many objects in an image. Each picks its score threshold on the validation images. The figures are
 TP / (TP + FP + FN) of the masks, mean over the test images.
 
-Each network and seed leaves a file in the folder, and is not run again while that is there: the runs may be made in
-pieces, ``--peers medmaskrcnn --seeds 1`` for one of them. The table is printed from what is there.
+Each network and seed leaves its figures in the folder, and is not run again while they are there: the runs may be made
+in pieces, ``--peers medmaskrcnn --seeds 1`` for one of them. The table is printed from what is there. The weights lie
+beside them (``.pth``); ``speed.py --weights`` takes torchvision's.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ def run(peer: str, seed: int, manifest: Manifest, options: argparse.Namespace) -
     theirs = TorchvisionPeer(plan.model.class_names, per_image=plan.model.detection.per_image)
     network = theirs if peer == "torchvision" else same_start(plan.model, theirs)
     trained, progress = train(network, files, plan, options.workers)
+    torch.save(getattr(trained, "network", trained).state_dict(), options.folder / f"{peer}-{seed}.pth")
     return {
         "peer": peer,
         "seed": seed,

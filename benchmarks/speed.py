@@ -152,14 +152,14 @@ def found_again(reference: Detections, got: Detections) -> str:
     return f"{int(same.any(dim=1).sum())} of {int(certain.sum())}"
 
 
-def picture(file: Path | None, side: int) -> Tensor:
-    """The image ``(1, 3, side, side)``: noise, or the middle of a picture, normalised as torchvision does."""
+def picture(file: Path | None, side: int, *, plain: bool) -> Tensor:
+    """The image ``(1, 3, side, side)``: noise, or a picture's middle, ``plain`` (0..1) or as torchvision normalises."""
     if file is None:
         return torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(0))
     colours = read_image(str(file), ImageReadMode.RGB).float() / 255
     mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
     cut = center_crop(resize(colours, [side], antialias=True), [side, side])
-    return ((cut - mean[:, None, None]) / std[:, None, None])[None]
+    return cut[None] if plain else ((cut - mean[:, None, None]) / std[:, None, None])[None]
 
 
 def rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -194,6 +194,7 @@ def conditions(options: argparse.Namespace) -> dict[str, Any]:
         "commit": head.stdout.strip() or None,
         "side": options.side,
         "weights": "random" if options.weights is None else options.weights.name,
+        "image": "noise" if options.image is None else options.image.name,
         "threads": options.threads,
         "processor": processor_features().get("cpu_name", platform.machine()),
         "torch": torch.__version__,
@@ -211,13 +212,14 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
     parser.add_argument("--weights", type=Path, help="a state dict of torchvision's detector; random by default")
     parser.add_argument("--image", type=Path, help="a picture; noise by default")
+    parser.add_argument("--plain", action="store_true", help="give it as 0..1, as peer_nuclei.py trains")
     parser.add_argument("--proposals", nargs="+", type=int, default=[1000, 100])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    image = picture(options.image, options.side)
+    image = picture(options.image, options.side, plain=options.plain)
     before = conditions(options)
     with tempfile.TemporaryDirectory() as folder:
         networks = calls(image, options, Path(folder))
