@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from medmaskrcnn.config import ModelSettings
+from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, select_detections
 from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
@@ -121,6 +122,7 @@ class MaskRCNN(nn.Module):
 
         Raises:
             ValueError: if the images have other dimensions or channels than the model.
+            MedMaskRCNNError: if what the network makes of them is not finite, which would read as "nothing found".
         """
         shapes = self._shapes(images, image_shapes)
         with running(self.precision, images.device):
@@ -130,6 +132,7 @@ class MaskRCNN(nn.Module):
             boxes = self._propose(objectness, offsets, anchors, shapes, most=proposals)
             watch("proposals", boxes)
             logits, deltas = self._classify(pyramid, boxes, watch)
+            self._check_finite([*objectness, logits])
             counts = [len(b) for b in boxes]
             found = [
                 select_detections(lo, de, own, shape, self.settings.detection)
@@ -220,6 +223,13 @@ class MaskRCNN(nn.Module):
             expected = f"(B, {self.settings.input_channels}, {'D, ' if self.settings.spatial_dims == 3 else ''}H, W)"
             raise ValueError(f"images must have shape {expected}, got {tuple(images.shape)}")
         return [tuple(s) for s in given] if given is not None else [tuple(images.shape[2:])] * len(images)
+
+    def _check_finite(self, made: Sequence[Tensor]) -> None:
+        if not torch.stack([values.isfinite().all() for values in made]).all():  # asked once, of a GPU too
+            raise MedMaskRCNNError(
+                f"what the network makes of this scan in {self.precision} is not finite, so nothing can be said of it; "
+                "try --precision fp32, and if that does not help, another model"
+            )
 
     def _dense(self, images: Tensor, watch: Watch) -> Dense:
         """Backbone, FPN and RPN head at inference, by whichever runtime was chosen."""

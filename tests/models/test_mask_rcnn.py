@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medmaskrcnn.config import BackboneSettings, DetectionSettings, LossSettings, ModelSettings, RPNSettings
+from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.box_coder import box_iou
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
@@ -94,6 +95,17 @@ def test_nothing_found_is_no_error(tiny_model: Tiny) -> None:
     (found,) = network.detect(torch.randn(1, 1, 64, 96))
     assert found.boxes.shape == (0, 4)
     assert found.mask_probabilities is not None and found.mask_probabilities.shape == (0, 8, 8)
+
+
+@pytest.mark.parametrize("part", ["rpn_head", "box_head"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_no_nothing_found(tiny_model: Tiny, part: str, value: float) -> None:
+    network = build_model(tiny_model(2)).eval()
+    with torch.no_grad():
+        for bias in (p for name, p in getattr(network, part).named_parameters() if name.endswith("bias")):
+            bias.fill_(value)
+    with pytest.raises(MedMaskRCNNError, match="in fp32 is not finite"):
+        network.detect(torch.randn(1, 1, 64, 96))
 
 
 @pytest.mark.parametrize("matcher", ["iou", "atss"])
