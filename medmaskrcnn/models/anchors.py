@@ -8,6 +8,7 @@ choice and small lesions the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -49,15 +50,16 @@ def level_strides(
     return [tuple(n // m for n, m in zip(image, shape, strict=True)) for shape in maps]
 
 
+@lru_cache(maxsize=4)
 def grid_anchors(
     settings: AnchorSettings,
     *,
-    image: Sequence[int],
-    maps: Sequence[Sequence[int]],
-    strides: Sequence[Sequence[int]],
+    image: tuple[int, ...],
+    maps: tuple[tuple[int, ...], ...],
+    strides: tuple[tuple[int, ...], ...],
     device: torch.device,
-) -> list[Tensor]:
-    """All anchors of an image, level by level.
+) -> tuple[Tensor, ...]:
+    """All anchors of an image, level by level; kept for the next image of this size, so not to be changed in place.
 
     Args:
         settings: Sizes, ratios, offset.
@@ -80,4 +82,4 @@ def grid_anchors(
         grid = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1).reshape(-1, 1, len(shape))
         base = torch.cat([base_anchors(size, settings.ratios, rounded=settings.rounded) for size in of_level])
         anchors.append((grid.repeat(1, 1, 2) + base.to(device)).reshape(-1, 2 * len(shape)))
-    return anchors
+    return tuple(anchors)

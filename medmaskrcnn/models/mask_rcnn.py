@@ -242,12 +242,12 @@ class MaskRCNN(nn.Module):
         objectness, deltas = self.rpn_head(pyramid)
         return pyramid, objectness, deltas
 
-    def _anchors(self, pyramid: Sequence[Tensor], images: Tensor) -> list[Tensor]:
+    def _anchors(self, pyramid: Sequence[Tensor], images: Tensor) -> tuple[Tensor, ...]:
         return grid_anchors(
             self.settings.anchors,
-            image=images.shape[2:],
-            maps=[level.shape[2:] for level in pyramid],
-            strides=self.pyramid.strides,
+            image=tuple(images.shape[2:]),
+            maps=tuple(tuple(level.shape[2:]) for level in pyramid),
+            strides=tuple(tuple(stride) for stride in self.pyramid.strides),
             device=images.device,
         )
 
@@ -255,7 +255,7 @@ class MaskRCNN(nn.Module):
         self,
         objectness: list[Tensor],
         deltas: list[Tensor],
-        anchors: list[Tensor],
+        anchors: Sequence[Tensor],
         shapes: list[tuple[int, ...]],
         *,
         most: int | None = None,

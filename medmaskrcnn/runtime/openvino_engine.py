@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,8 +67,8 @@ class OpenVINOProgram(nn.Module):
         module: In float32 on the CPU, in evaluation mode; converted where no program is kept.
         precision: ``fp32`` or ``bf16``: what the processor multiplies in.
         name: Hash of the model, and which part of it the module is.
-        rows: Run so many rows of the input at a time, the last ones filled up with zeros: for regions, whose number is
-            never the same. By default all at once: for images.
+        rows: Run so many rows of the input at a time, or a quarter of them where few are left, the last ones filled up
+            with zeros: for regions, whose number is never the same. By default all at once: for images.
         quantised: An 8-bit form of the module to run in its place (``.xml`` with its ``.bin``); what is not quantised
             in it runs in ``precision``.
         folder: Where programs are kept; :func:`cache_folder` by default.
@@ -117,9 +117,9 @@ class OpenVINOProgram(nn.Module):
 
     def _run_in_chunks(self, inputs: Tensor, rows: int) -> list[Tensor]:
         whole: list[Tensor] = []
-        for start in range(0, max(len(inputs), 1), rows):  # without any row once, for the shapes of what is made
-            chunk = inputs[start : start + rows]
-            missing = inputs.new_zeros((rows - len(chunk), *inputs.shape[1:]))
+        for start, size in pieces(len(inputs), rows):
+            chunk = inputs[start : start + size]
+            missing = inputs.new_zeros((size - len(chunk), *inputs.shape[1:]))
             made = self._run(torch.cat([chunk, missing]) if len(missing) else chunk)
             whole = whole or [m.new_empty((len(inputs), *m.shape[1:])) for m in made]
             for all_rows, some in zip(whole, made, strict=True):
@@ -154,6 +154,18 @@ class OpenVINOProgram(nn.Module):
         except OutputError as error:
             logger.warning("the compiled program is not kept: %s", error)
         return program
+
+
+def pieces(count: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First row and size of each chunk: of ``rows``, then of a quarter of that where less would be filled up.
+
+    Without any row there is one chunk all the same, for the shapes of what is made.
+    """
+    few, start = max(1, rows // 4), 0
+    while start < max(count, 1):
+        size = rows if count - start > rows - few else few
+        yield start, size
+        start += size
 
 
 def converted(module: nn.Module, shape: Sequence[int]) -> Any:

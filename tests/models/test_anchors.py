@@ -60,7 +60,7 @@ def test_torchvision_as_oracle(image: tuple[int, int]) -> None:
     images = ImageList(torch.zeros(1, 3, *image), [image])
     (expected,) = oracle(images, [torch.zeros(1, 1, *m) for m in maps])
     settings = AnchorSettings(sizes=tuple((s, s) for s in sizes), offset=0.0, rounded=True, stride_from_size=True)
-    ours = torch.cat(grid_anchors(settings, image=image, maps=maps, strides=STRIDES_2D, device=CPU))
+    ours = torch.cat(grid_anchors(settings, image=image, maps=tuple(maps), strides=STRIDES_2D, device=CPU))
     torch.testing.assert_close(ours[:, [1, 0, 3, 2]], expected, atol=ROUNDING, rtol=0)
 
 

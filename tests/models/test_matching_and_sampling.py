@@ -66,7 +66,7 @@ def small_anchors(dims: int) -> tuple[Tensor, list[int]]:
     """Anchors of a 64-voxel image whose smallest is twice as wide as the objects below."""
     settings = AnchorSettings(sizes=tuple((s,) * dims for s in (8.0, 16.0, 32.0, 64.0, 128.0)), ratios=(1.0,))
     strides = tuple((s,) * dims for s in (4, 8, 16, 32, 64))
-    maps = [(64 // s[0],) * dims for s in strides]
+    maps = tuple((64 // s[0],) * dims for s in strides)
     levels = grid_anchors(settings, image=(64,) * dims, maps=maps, strides=strides, device=torch.device("cpu"))
     return torch.cat(levels), [len(level) for level in levels]
 

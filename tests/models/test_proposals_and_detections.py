@@ -75,7 +75,7 @@ def test_head_orders_its_outputs_as_the_anchors(dims: int) -> None:
     objectness, deltas = head([level])
     settings = AnchorSettings(sizes=((4.0,) * dims,) * 5, ratios=(1.0, 2.0))
     anchors = grid_anchors(
-        settings, image=shape, maps=[shape] * 5, strides=[(1,) * dims] * 5, device=torch.device("cpu")
+        settings, image=shape, maps=(shape,) * 5, strides=((1,) * dims,) * 5, device=torch.device("cpu")
     )[0]
     assert objectness[0].shape == (1, len(anchors)) and deltas[0].shape == (1, *anchors.shape)
     (lit,) = objectness[0][0].nonzero().flatten().tolist()

@@ -83,7 +83,7 @@ def test_heads_are_those_of_torch_for_any_number_of_regions(dims: int, precision
     network = build_model(settings_of(dims).model).eval()
     programs = compile_parts(network.parts(), precision=precision, name="tiny")
     assert programs.mask_head is not None and programs.box_head.rows == 128 and programs.mask_head.rows == 20
-    for rows in (0, 1, 20, 130):
+    for rows in (0, 1, 17, 20, 28, 130, 170):
         regions = torch.randn(rows, 16, *(4,) * dims)
         with torch.no_grad():
             expected = (*network.box_head(regions), network.mask_head(regions))
