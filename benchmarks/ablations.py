@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import machine
 
 from medmaskrcnn.metrics.bootstrap import Estimate
 from medmaskrcnn.metrics.summary import MetricSettings
@@ -204,7 +205,7 @@ def main() -> None:
         raise SystemExit(f"{options.folder} holds results of other conditions; take another folder")
     print("\n".join(table_lines(results)))
     if options.json:
-        document = {**conditions(options), "rows": results, "torch": torch.__version__}
+        document = {**machine(), **conditions(options), "rows": results}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,16 +14,14 @@ import argparse
 import contextlib
 import io
 import json
-import os
-import platform
 import statistics
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from machine import machine
 
 from medmaskrcnn.metrics.average_precision import coco_table, size_table
 from medmaskrcnn.metrics.judging import COCO_THRESHOLDS, judge
@@ -171,6 +169,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    measured_on = machine("numpy", "faster-coco-eval")
     results = {}
     for n_classes in (1, 20):
         rng = np.random.default_rng(0)
@@ -180,14 +179,11 @@ def main() -> None:
             results[name] = measure(pairs, kind, options.runs)  # type: ignore[arg-type]
             print(name, results[name], flush=True)
     document = {
+        **measured_on,
         "images": options.images,
         "instances_per_image": options.instances,
         "runs": options.runs,
         "results": results,
-        "versions": {name: version(name) for name in ("numpy", "faster-coco-eval")},
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[1], 1),
     }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

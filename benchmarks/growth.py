@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import resource
 import statistics
 import subprocess
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 from matplotlib.figure import Figure
 
 from medmaskrcnn.config import (
@@ -46,7 +46,7 @@ from medmaskrcnn.config import (
 from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.pipeline import segment
-from medmaskrcnn.runtime.precision import choose_precision, processor_features
+from medmaskrcnn.runtime.precision import choose_precision
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
@@ -196,11 +196,7 @@ def main() -> None:
     document: dict[str, Any] = {"results": {}}
     if options.json.exists():
         document = json.loads(options.json.read_text(encoding="utf-8"))
-    document |= {
-        "threads": options.threads,
-        "processor": processor_features().get("cpu_name", platform.machine()),
-        "torch": torch.__version__,
-    }
+    document |= {**machine(), "threads": options.threads}
     results: dict[str, list[dict[str, Any]]] = document["results"]
     for series in options.series:
         rows = results.setdefault(series, [])

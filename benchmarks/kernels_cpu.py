@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 import torchvision
+from machine import machine
 from torch import Tensor
 
 from medmaskrcnn_kernels import batched_nms, multiscale_roi_align, nms, roi_align
@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="measurements of each call; the median counts")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
+    measured_on = machine("torchvision", "monai")
     torch.set_num_threads(arguments.threads)
     rows: list[dict[str, Any]] = []
 
@@ -173,10 +174,8 @@ def main() -> None:
     keep(nms_by_class(5000, arguments.repeats))
     keep(pair_nms(6000, 3, arguments.repeats, crowded=False))
     if arguments.json:
-        machine = {"machine": platform.processor() or platform.machine(), "threads": arguments.threads}
-        versions = {"torch": torch.__version__, "torchvision": torchvision.__version__}
-        seconds = {"unit": "s", "statistic": "median", "repeats": arguments.repeats}
-        arguments.json.write_text(json.dumps({**machine, **versions, **seconds, "rows": rows}, indent=1) + "\n")
+        seconds = {"unit": "s", "statistic": "median", "repeats": arguments.repeats, "threads": arguments.threads}
+        arguments.json.write_text(json.dumps({**measured_on, **seconds, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import torch
 import torchvision
 import triton
 import triton.language as tl
+from machine import machine
 from torch import Tensor
 
 from medmaskrcnn_kernels import implementation, multiscale_roi_align, nms
@@ -256,12 +257,7 @@ def main() -> None:
         ratios = "".join(f"  x {value / times['ours']:.2f}" for key, value in times.items() if key != "ours")
         print(f"{row['what']:84s}", *(f"{key} {value:8.3f} ms" for key, value in times.items()), ratios)
     if arguments.json:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-        document = {
-            "gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__,
-            "torchvision": torchvision.__version__, "commit": head.stdout.strip(),
-            "command": "python benchmarks/kernels_gpu.py", "unit": "ms, median of CUDA events", "rows": rows,
-        }  # fmt: skip
+        document = {**machine("triton", "torchvision"), "unit": "ms, median of CUDA events", "rows": rows}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 

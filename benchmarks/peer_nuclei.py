@@ -19,7 +19,6 @@ import argparse
 import copy
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision_peer import TorchvisionPeer, same_start
@@ -209,8 +209,7 @@ def main() -> None:
             f"{n} {v['mean']:.3f} ({v['least']:.3f}-{v['most']:.3f})" for n, v in row.items() if n in FIGURES
         )
         print(f"{peer}: {figures}; {row['steps']['mean']:.0f} steps; seeds {row['seeds']}")
-    document = {**conditions(options), "table": table, "runs": results, "torch": torch.__version__}
-    document["processor"] = f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"
+    document = {**machine("torchvision"), **conditions(options), "table": table, "runs": results}
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

@@ -14,16 +14,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import machine
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -34,6 +32,7 @@ SYNTAXES = {
 }
 TARGETS = {"uncompressed": {"monai": 8.0, "simpleitk": 2.0}}
 """How many times as fast as each we want to be; in other syntaxes 1."""
+PACKAGES = ("medmaskrcnn", "pydicom", "monai", "SimpleITK", "numpy", "pylibjpeg-openjpeg", "pyjpegls")
 
 READERS = {
     "medmaskrcnn": """
@@ -147,7 +146,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     readers = [r for r in READERS if "ITKReader" not in r or importlib.util.find_spec("itk")]
-    report: dict[str, Any] = {"machine": machine(), "slices": args.slices, "side": args.side, "results": {}}
+    report: dict[str, Any] = {"machine": machine(*PACKAGES), "slices": args.slices, "side": args.side, "results": {}}
     missed = []
     with tempfile.TemporaryDirectory(prefix="reading-") as folder:
         for name in args.syntax or SYNTAXES:
@@ -182,18 +181,6 @@ def show(name: str, found: dict[str, dict[str, Any]], array_bytes: int) -> list[
     if extra > 2:
         missed.append(f"{name}: peak memory {extra:.2f} times the array, wanted 2")
     return missed
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    packages = ("medmaskrcnn", "pydicom", "monai", "SimpleITK", "numpy", "pylibjpeg-openjpeg", "pyjpegls")
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-    }
 
 
 if __name__ == "__main__":

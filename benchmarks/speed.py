@@ -23,9 +23,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
+from machine import machine
 from torch import Tensor
 from torchvision.io import ImageReadMode, read_image
 from torchvision.ops import box_iou
@@ -49,7 +47,7 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.programs import Programs, compile_parts, quantised_forms
 from medmaskrcnn.models.weights import convert_torchvision, torchvision_classes, torchvision_settings
 from medmaskrcnn.runtime.memory import memory_kept
-from medmaskrcnn.runtime.precision import choose_precision, processor_features
+from medmaskrcnn.runtime.precision import choose_precision
 
 _PER_IMAGE = 100
 _SAME_VOX = 0.05
@@ -188,18 +186,13 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def conditions(options: argparse.Namespace) -> dict[str, Any]:
-    """Machine, versions, commit."""
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    """What the figures are of."""
     return {
-        "commit": head.stdout.strip() or None,
+        **machine("torchvision", *(["openvino", "nncf"] if "openvino" in options.engines else [])),
         "side": options.side,
         "weights": "random" if options.weights is None else options.weights.name,
         "image": "noise" if options.image is None else options.image.name,
         "threads": options.threads,
-        "processor": processor_features().get("cpu_name", platform.machine()),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "load_average": Path("/proc/loadavg").read_text().split()[:3] if Path("/proc/loadavg").exists() else None,
     }
 
 

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import machine
 from torch import Tensor, nn
 from torchvision_peer import TorchvisionPeer, resnet50_settings
 
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    measured_on = machine("torchvision")
     torch.set_num_threads(options.threads)
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     results = {}
@@ -124,14 +125,12 @@ def main() -> None:
                 print(f"{device.type} {precision}  {name:32} {row['images_per_second']:8.3f} images/s "
                       f"({row['times_torchvision']:.2f} times torchvision's)", flush=True)  # fmt: skip
     document = {
+        **measured_on,
         "batch": [options.batch, 3, options.side, options.side],
         "objects_per_image": options.objects,
         "steps": options.steps,
         "results": results,
         "threads": options.threads,
-        "processor": platform.processor() or platform.machine(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
     }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

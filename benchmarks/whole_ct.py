@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,13 +23,13 @@ from statistics import median
 from typing import Any
 
 import torch
+from machine import machine
 from pydicom import dcmread
 from reading import write_series
 
 import medmaskrcnn
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.runtime.precision import processor_features
 from medmaskrcnn.runtime.profile import Profile, gemm_rate, torch_dtype
 from medmaskrcnn.structures.volume import Volume
 
@@ -142,6 +140,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    measured_on = machine()
     if options.child:
         print("RESULT" + json.dumps(run_once(options.child, options)))
         return
@@ -153,16 +152,12 @@ def main() -> None:
     found = summary(runs, decode_seconds(series))
     print_table(found)
     if options.json:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
         document = {
+            **measured_on,
             **found,
             "shape": [options.slices, options.side, options.side],
             "model": Path(options.model).name,
             "threads": options.threads,
-            "processor": processor_features().get("cpu_name", platform.machine()),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-            "commit": head.stdout.strip() or None,
             "runs": runs,
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,37 @@
+"""The way into the benchmarks, and what each says of the machine."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, BENCHMARKS, *words], capture_output=True, text=True, timeout=240)
+
+
+def test_all_are_listed_and_one_is_run() -> None:
+    listed = run()
+    assert listed.returncode == 0, listed.stderr
+    for name in ("speed", "whole_ct", "growth", "training_throughput", "peer_nuclei", "ablations", "kernels_gpu"):
+        assert f"\n{name} " in listed.stdout
+    assert "torchvision_peer" not in listed.stdout and "\nmachine" not in listed.stdout
+    helped = run("peer-nuclei", "--help")
+    assert helped.returncode == 0 and "--minutes" in helped.stdout, helped.stderr
+    unknown = run("sped")
+    assert unknown.returncode == 1 and "no benchmark sped" in unknown.stderr
+
+
+def test_figures_say_what_they_are_of_and_name_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/growth.py", "/home/someone/growth.json", "--largest", "256"])
+    said = runpy.run_path(str(BENCHMARKS / "machine.py"))["machine"]("torchvision")
+    assert said["command"] == "python benchmarks growth growth.json --largest 256"
+    assert said["commit"] is None or len(said["commit"]) == 40
+    assert said["processor"] and said["cores"] >= 1
+    assert set(said["versions"]) == {"torch", "torchvision"}
