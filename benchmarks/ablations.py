@@ -125,20 +125,17 @@ def manifests(data: Path, folder: Path) -> dict[str, Manifest]:
 def run(row: Row, manifest: Manifest, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score one row, or go on with it."""
     plan, own = plan_of(row, folder, options), folder / row.name
-    if not (own / LAST).exists():
-        resume, cache = (own / CHECKPOINT).exists(), folder / "data" / row.plan / "cache"
-        splits = ("train", "val")  # nothing is chosen: the last weights are scored
-        train(
-            manifest,
-            plan,
-            own,
-            check=False,
-            splits=splits,
-            resume=resume,
-            cache=cache,
-            workers=options.workers,
-            tell=_tell,
-        )
+    train(
+        manifest,
+        plan,
+        own,
+        check=False,
+        splits=("train", "val"),  # nothing is chosen: the last weights are scored
+        resume=(own / CHECKPOINT).exists(),
+        cache=folder / "data" / row.plan / "cache",
+        workers=options.workers,
+        tell=_tell,
+    )
     cases = [case.id for case in choose_cases(manifest, "test", None)][: options.cases]
     found = evaluate(str(own / LAST), manifest, cases=cases, settings=_LIGHT)
     tables = {"mask": found.overall.mask, "box": found.overall.box}

@@ -8,17 +8,18 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks/results"
 TARGET = "concepts/ablations.md"
-COLUMNS = ("mask_ap", "mask_ap50", "mask_ap75", "box_ap", "box_ap75")
+COLUMNS = ("mask_ap", "mask_ap50", "mask_ap75", "mask_ap_small", "mask_ap_medium", "box_ap", "box_ap75")
 
 HEAD = """# What each idea is worth
 
 The ablations of the paper (He et al. 2017, table 2) on medical images: RoIAlign or RoIPool on maps of stride 16 and 32,
 one map or a pyramid, masks by a sigmoid for each class or by a softmax, with or without masks. All else is equal: plan,
-data, steps, seed.
+data, steps, seed. Small objects have less than 32 x 32 pixels, medium ones less than 96 x 96, as in COCO. A network
+that is not in the table has not been trained yet.
 
 <!-- not run: trains nine networks -->
 ```bash
-python benchmarks/ablations.py DATA runs/ablations --json benchmarks/results/ablations.json
+python benchmarks ablations DATA runs/ablations --json benchmarks/results/ablations.json
 ```
 """
 

@@ -56,7 +56,7 @@ def paste_all(probabilities: Tensor, boxes: Tensor, windows: Tensor, threshold: 
     for i, extent in enumerate(extents):
         crop = probabilities[i]
         for matrix, n in zip(matrices, extent, strict=True):
-            crop = torch.tensordot(crop, matrix[i, :n], dims=([0], [1]))  # the finished axis moves to the end
+            crop = crop.movedim(0, -1) @ matrix[i, :n].T  # the finished axis moves to the end
         crops.append(crop if threshold is None else crop >= threshold)
     return crops
 

@@ -40,6 +40,7 @@ class Engine(StrEnum):
     AUTO = "auto"
     TORCH = "torch"
     OPENVINO = "openvino"
+    TORCH_COMPILE = "torch-compile"
 
 
 @dataclass(frozen=True)

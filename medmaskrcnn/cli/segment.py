@@ -59,7 +59,9 @@ def segment_command(
     ] = Precision.AUTO,
     engine: Annotated[
         Engine,
-        typer.Option(help="What runs the network's layers on a CPU: torch unless the model says otherwise."),
+        typer.Option(
+            help="What runs the network's layers; auto: torch unless the model says otherwise. See docs/fast.md."
+        ),
     ] = Engine.AUTO,
     score: ScoreOption = None,
     classes: ClassesOption = None,

@@ -68,17 +68,18 @@ def find_in_tiles(
         part: The network's voxels to walk over, by default all.
     """
     settings, inference = loaded.settings, loaded.settings.inference
-    first, end = part or prepared.whole
-    scale, windows = prepared.scale, tile_windows(np.subtract(end, first).tolist(), inference)
+    origin, end = part or prepared.whole
+    scale, windows = prepared.scale, tile_windows(np.subtract(end, origin).tolist(), inference)
     pasted: list[tuple[Future[list[Found]], Tile]] = []
     with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next tile
-        for done, window in enumerate(windows):
-            low, high = (np.add(corner, first).tolist() for corner in window)
-            image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
-            (detections,) = _detect(loaded, image[None], [image.shape[1:]])
-            own = aside.submit(_paste, detections, low, scale, prepared.turned_shape, settings)
-            pasted.append((own, _tile(low, high, scale)))
-            tell("find", (done + 1) / len(windows))
+        for first in range(0, len(windows), inference.tiles_per_batch):
+            corners = np.add(windows[first : first + inference.tiles_per_batch], origin).tolist()
+            cut = [prepared.tensor[(slice(None), *map(slice, low, high))] for low, high in corners]  # all of one shape
+            found_in = _detect(loaded, torch.stack(cut), [image.shape[1:] for image in cut])
+            for detections, (low, high) in zip(found_in, corners, strict=True):
+                own = aside.submit(_paste, detections, low, scale, prepared.turned_shape, settings)
+                pasted.append((own, _tile(low, high, scale)))
+            tell("find", len(pasted) / len(windows))
         found = [(item, tile) for own, tile in pasted for item in own.result()]
     return merge_tiles(found, merge_iou=inference.merge_iou)
 

@@ -12,10 +12,9 @@ from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.model_file import model_sha256, read_model, resolve_model
-from medmaskrcnn.models.programs import Programs, compile_parts, quantised_folder, quantised_forms
+from medmaskrcnn.models.programs import Programs, compile_dense, compile_parts, quantised_folder, quantised_forms
 from medmaskrcnn.runtime.choice import how_to_run
 from medmaskrcnn.runtime.device import choose_device
-from medmaskrcnn.runtime.openvino_engine import check_engine
 from medmaskrcnn.runtime.precision import choose_precision
 
 DEFAULT_MODEL = "phantom-ct"
@@ -50,7 +49,7 @@ class LoadedModel:
     def engine(self) -> str:
         """What runs the network's layers, with its version."""
         programs = self.network.compiled
-        return f"torch {torch.__version__}" if programs is None else f"openvino {programs.version}"
+        return f"torch {torch.__version__}" if programs is None else programs.engine
 
 
 def load_model(
@@ -67,8 +66,9 @@ def load_model(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``auto`` (what the model's settings say, else the rule of :mod:`medmaskrcnn.runtime.precision`),
             ``fp32`` or ``bf16``; ``int8`` with engine ``openvino``, of a model with its 8-bit form beside it.
-        engine: What runs backbone, FPN, RPN head, box head and mask head: ``auto`` (what the model's settings say for a
-            CPU, else torch), ``torch``, or ``openvino`` on a CPU.
+        engine: What runs the layers: ``auto`` (what the model's settings say for such a device, else torch), ``torch``,
+            ``openvino`` on a CPU, or ``torch-compile``: backbone, FPN and RPN head by ``torch.compile``, which takes a
+            minute or more at the first image.
 
     Raises:
         ModelFileError: if the model is unknown, its file damaged, or its 8-bit form not there in whole.
@@ -78,15 +78,15 @@ def load_model(
     where = choose_device(device)
     network, settings = read_model(path)
     precision, engine = how_to_run(settings.inference, precision, engine, where)
-    check_engine(engine)
     sha256 = model_sha256(path)
     eight_bits = engine == "openvino" and precision == "int8"
     chosen = choose_precision("auto" if eight_bits else precision, where)
     if engine == "openvino":
-        if where.type != "cpu":
-            raise ValueError(f"engine openvino runs on the CPU, not on {where.type}; use --device cpu")
         network.compiled = _programs(network, path, sha256, precision=chosen, eight_bits=eight_bits)
-    return LoadedModel(network.run_in(chosen).to(where), settings, sha256, where)
+    network = network.run_in(chosen).to(where)
+    if engine == "torch-compile":
+        network.compiled = compile_dense(network.parts())
+    return LoadedModel(network, settings, sha256, where)
 
 
 def _programs(network: MaskRCNN, path: Path, sha256: str, *, precision: str, eight_bits: bool) -> Programs:

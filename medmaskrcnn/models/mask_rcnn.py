@@ -233,11 +233,12 @@ class MaskRCNN(nn.Module):
 
     def _dense(self, images: Tensor, watch: Watch) -> Dense:
         """Backbone, FPN and RPN head at inference, by whichever runtime was chosen."""
+        images = channels_last(images) if self.precision == "bf16" else images
         if self.compiled is not None:
             pyramid, objectness, deltas = unflatten(self.compiled.dense(images))
             watch("pyramid", pyramid)
             return pyramid, objectness, deltas
-        pyramid = self.pyramid(channels_last(images) if self.precision == "bf16" else images)
+        pyramid = self.pyramid(images)
         watch("pyramid", pyramid)
         objectness, deltas = self.rpn_head(pyramid)
         return pyramid, objectness, deltas

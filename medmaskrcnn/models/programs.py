@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from medmaskrcnn.runtime.openvino_engine import OpenVINOProgram
+from medmaskrcnn.runtime.torch_compile import TorchCompiled
 
 # Regions at a time: so many that the weights are not read too often, so few that little is filled up. Of a ResNet-50 on
 # 2 cores 4 masks at a time take a quarter more each than 20, and 100 a tenth less.
@@ -24,24 +26,18 @@ class Programs:
     """What runs in place of the network's own layers.
 
     Attributes:
+        engine: What runs them, with its version.
         dense: For :class:`~medmaskrcnn.models.dense_part.DensePart`.
         box_head: For the box head.
         mask_head: For the mask head, if there is one.
+        quantised: Whether they compute in 8 bits.
     """
 
-    dense: OpenVINOProgram
-    box_head: OpenVINOProgram
-    mask_head: OpenVINOProgram | None = None
-
-    @property
-    def version(self) -> str:
-        """Of OpenVINO."""
-        return self.dense.version
-
-    @property
-    def quantised(self) -> bool:
-        """Whether they compute in 8 bits."""
-        return self.dense.quantised is not None
+    engine: str
+    dense: nn.Module
+    box_head: nn.Module
+    mask_head: nn.Module | None = None
+    quantised: bool = False
 
 
 def compile_parts(
@@ -72,7 +68,21 @@ def compile_parts(
         )
         for part, module in parts.items()
     }
-    return Programs(**made)
+    return Programs(engine=f"openvino {made['dense'].version}", quantised=quantised is not None, **made)
+
+
+def compile_dense(parts: Mapping[str, nn.Module]) -> Programs:
+    """Backbone, FPN and RPN head by ``torch.compile``, when they are first called; the heads as they are.
+
+    Args:
+        parts: By name, where and in what precision they are to run.
+    """
+    return Programs(
+        engine=f"torch-compile {torch.__version__}",
+        dense=TorchCompiled(parts["dense"]),
+        box_head=parts["box_head"],
+        mask_head=parts.get("mask_head"),
+    )
 
 
 def quantised_folder(model: Path, sha256: str) -> Path:

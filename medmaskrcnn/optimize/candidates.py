@@ -25,7 +25,7 @@ _RUNTIMES_OF_PRUNED = 2
 def runtimes(target: str) -> tuple[list[Variant], list[str]]:
     """Engines and precisions to try on a CPU or GPU, the original first, and why others are left out."""
     if target == "gpu":
-        return [ORIGINAL, Variant("torch", "bf16")], []
+        return [ORIGINAL, Variant("torch", "bf16"), *(Variant("torch-compile", p) for p in ("fp32", "bf16"))], []
     found, left_out = [ORIGINAL], []
     if multiplies_bf16():
         found.append(Variant("torch", "bf16"))

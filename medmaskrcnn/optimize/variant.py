@@ -11,7 +11,7 @@ class Variant:
     """One way to run a model.
 
     Attributes:
-        engine: ``torch`` or ``openvino``.
+        engine: ``torch``, ``openvino`` or ``torch-compile``.
         precision: ``fp32``, ``bf16`` or ``int8``.
         proposals: At most so many a slice or tile; ``None`` leaves the model's own number.
         pruned: Share of the channels that is gone, 0 for the network as it was.

@@ -72,14 +72,15 @@ def paste(
         masks = [np.ones(extent, dtype=np.bool_) for extent in (windows[:, dims:] - windows[:, :dims]).tolist()]
     else:
         masks = [crop.numpy() for crop in paste_masks(probabilities, boxes, windows, threshold=threshold)]
+    corners, starts = boxes.numpy().astype(np.float32), windows[:, :dims].numpy()
+    if dims == 2:
+        masks = [mask[None] for mask in masks]
+        corners = np.insert(corners, (0, 2), (0, 1), axis=1)  # the one slice: 0 to 1
+        starts = np.insert(starts, 0, 0, axis=1)
     found = []
-    for i, mask in enumerate(masks):
-        box, start = boxes[i].numpy().astype(np.float32), windows[i, :dims].tolist()
-        if dims == 2:
-            mask, start = mask[None], [0, *start]
-            box = np.array([0, box[0], box[1], 1, box[2], box[3]], dtype=np.float32)
+    for label, score, box, start, mask in zip(labels.tolist(), scores.tolist(), corners, starts, masks, strict=True):
         first, tight = tight_crop(mask, start)
-        found.append(Found(int(labels[i]), float(scores[i]), box, first, tight))
+        found.append(Found(label, score, box, first, tight))
     return found
 
 

@@ -78,6 +78,8 @@ def _pairs(chains: list[_Chain], here: list[Found], link_iou: float) -> list[tup
 
 
 def _join(chain: _Chain) -> Found:
+    if len(chain.slices) == 1:
+        return chain.last
     areas = np.array([np.count_nonzero(f.mask) for f in chain.slices], dtype=np.float64)
     score = float(np.average([f.score for f in chain.slices], weights=areas))
     pieces = list(chain.slices)

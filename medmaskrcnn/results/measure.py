@@ -18,9 +18,12 @@ Distances are taken in world coordinates, so sheared (gantry tilt) and oblique g
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
+from scipy.spatial.distance import cdist
 
 from medmaskrcnn.structures.case_result import Measurement
 from medmaskrcnn.structures.grid import FloatArray, Grid
@@ -46,16 +49,17 @@ def measure_instances(volume: Volume, instances: Instances) -> tuple[Measurement
     """
     if volume.grid != instances.grid:
         raise ValueError(f"instances lie on grid {instances.grid}, the scan on {volume.grid}; they must be the same")
-    return tuple(_measure(volume, instances, i) for i in range(len(instances)))
+    planes = axial_planes(instances.grid)
+    return tuple(_measure(volume, instances, i, planes) for i in range(len(instances)))
 
 
-def _measure(volume: Volume, instances: Instances, i: int) -> Measurement:
+def _measure(volume: Volume, instances: Instances, i: int, planes: AxialPlanes) -> Measurement:
     grid, mask = instances.grid, instances.masks[i]
     unit = "mm" if grid.spacing_known else "px"
     n_voxels = int(np.count_nonzero(mask))
     if n_voxels == 0:
         return Measurement(unit, 0.0, None, None, None, None, None, None)
-    longest, perpendicular = axial_diameters(mask, grid)
+    longest, perpendicular = axial_diameters(mask, planes)
     values = _intensities(volume, instances.window(i), mask)
     mean, low, high = (float(f(values)) for f in (np.mean, np.min, np.max)) if values.size else (None, None, None)
     return Measurement(
@@ -87,24 +91,41 @@ def _centroid(mask: BoolArray, start: NDArray[np.int64], grid: Grid) -> tuple[fl
     return r, a, s
 
 
-def axial_diameters(mask: BoolArray, grid: Grid) -> tuple[float, float]:
-    """Longest axial diameter of a mask crop and its perpendicular, in mm (pixels where spacing is unknown).
+@dataclass(frozen=True, eq=False)
+class AxialPlanes:
+    """The axial planes of a grid.
+
+    Attributes:
+        axis: Array axis that they are stacked along.
+        to_length: ``(2, 2)``: takes index steps along a plane's rows and columns to lengths in the plane.
+    """
+
+    axis: int
+    to_length: FloatArray
+
+
+def axial_planes(grid: Grid) -> AxialPlanes:
+    """The axial planes of a grid, in mm (pixels where spacing is unknown)."""
+    axis = axial_axis(grid)
+    in_plane = [a for a in range(3) if a != axis]
+    # R of a QR decomposition keeps lengths in the plane, at any tilt or shear
+    return AxialPlanes(axis, np.linalg.qr(grid.affine_vox_to_ras[:3, in_plane]).R.T)
+
+
+def axial_diameters(mask: BoolArray, of: AxialPlanes) -> tuple[float, float]:
+    """Longest axial diameter of a mask crop and its perpendicular.
 
     Args:
         mask: ``(d, h, w)`` crop with at least one voxel.
-        grid: Grid that the crop's axes lie on; its place in it does not matter.
+        of: Planes of the grid that the crop's axes lie on; its place in it does not matter.
     """
-    axis = axial_axis(grid)
-    row_axis, column_axis = (a for a in range(3) if a != axis)
-    planes = np.moveaxis(mask, axis, 0)
-    # R of a QR decomposition takes in-plane index steps to lengths in the plane, at any tilt or shear
-    to_length = np.linalg.qr(grid.affine_vox_to_ras[:3, [row_axis, column_axis]]).R.T
+    planes, to_length = np.moveaxis(mask, of.axis, 0), of.to_length
     filled = np.asarray(planes.any(axis=2))
     first = planes.argmax(axis=2)
     last = planes.shape[2] - planes[:, :, ::-1].argmax(axis=2)
-    lower, upper = np.zeros(1), np.full(1, np.inf)
-    if len(planes) > 1:
-        lower, upper = _diameter_bounds(filled, first, last, to_length)
+    if len(planes) == 1:
+        return _diameter(_hull(filled[0], first[0], last[0], to_length))
+    lower, upper = _diameter_bounds(filled, first, last, to_length)
     longest, perpendicular = 0.0, 0.0
     for plane in np.argsort(-upper, kind="stable"):
         if upper[plane] < lower.max() or upper[plane] <= longest:
@@ -139,14 +160,14 @@ def _diameter_bounds(
 def _hull(filled: BoolArray, first: NDArray[np.int64], last: NDArray[np.int64], to_length: FloatArray) -> FloatArray:
     """``(V, 2)`` corners of the convex outline of one plane, in order around it, as lengths in the plane."""
     rows = np.flatnonzero(filled)
-    corners = [(r + step, edge[rows]) for r, step in ((rows, 0), (rows, 1)) for edge in (first, last)]
-    points = np.concatenate([np.stack(corner, axis=1) for corner in corners]).astype(np.float64)
+    across, down = np.concatenate([first[rows], last[rows]]), np.concatenate([rows, rows])
+    points = np.array([[down, down + 1], [across, across]], dtype=np.float64).reshape(2, -1).T
     return np.asarray((points @ to_length)[ConvexHull(points).vertices])
 
 
 def _diameter(hull: FloatArray) -> tuple[float, float]:
     """Longest distance between two of a convex polygon's ``(V, 2)`` corners, and the longest line across it."""
-    apart = np.linalg.norm(hull[:, None] - hull[None], axis=2)
+    apart = cdist(hull, hull)
     a, b = np.unravel_index(np.argmax(apart), apart.shape)
     along = (hull[b] - hull[a]) / apart[a, b]
     position = hull @ along

@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,10 @@ from medmaskrcnn.errors import OutputError
 from medmaskrcnn.runtime.precision import processor_features
 from medmaskrcnn.structures.files import write_bytes
 
-ENGINES = ("torch", "openvino")
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 _MAP_DIMS = 4  # 2D maps go in and out with channels last; in 3D what RoIAlign gains the dense part loses
 
 logger = logging.getLogger(__name__)
-
-
-def check_engine(name: str) -> None:
-    """Refuse an engine that is unknown or not installed.
-
-    Raises:
-        ValueError: if it is; the message says how to install it.
-    """
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {name!r}")
-    if name == "openvino" and find_spec("openvino") is None:
-        raise ValueError('engine openvino is not installed; get it with: pip install "medmaskrcnn[openvino]"')
 
 
 def imported_openvino() -> Any:

@@ -103,7 +103,9 @@ def segment_in_memory(job: SegmentJob, model: LoadedModel, tell: Callable[[str, 
             inference = model.settings.inference
             size = " x ".join(map(str, inference.tile))
             what = (
-                f"tiles of {size}" if model.settings.model.spatial_dims == 3 else f"{inference.slices_per_batch} slices"
+                f"tiles of {size}, {inference.tiles_per_batch}"
+                if model.settings.model.spatial_dims == 3
+                else f"{inference.slices_per_batch} slices"
             )
             warnings = (f"The GPU's memory was too small: done with {what} at a time, which may change what is found.",)
             torch.cuda.empty_cache()
@@ -113,15 +115,14 @@ def segment_in_memory(job: SegmentJob, model: LoadedModel, tell: Callable[[str, 
 
 def with_smaller_tiles(model: LoadedModel) -> LoadedModel | None:
     """The same model, walking in steps of half the size; ``None`` if they are as small as is sensible."""
-    inference = model.settings.inference
-    if model.settings.model.spatial_dims == 3:
-        tile = tuple(max(_SMALLEST_TILE, n // 2) for n in inference.tile)
-        change: dict[str, object] = {"tile": tile}
-        smallest = tile == inference.tile
+    inference, in_tiles = model.settings.inference, model.settings.model.spatial_dims == 3
+    batch = "tiles_per_batch" if in_tiles else "slices_per_batch"
+    many: int = getattr(inference, batch)
+    if many > 1:
+        change: dict[str, object] = {batch: many // 2}
+    elif in_tiles and max(inference.tile) > _SMALLEST_TILE:
+        change = {"tile": tuple(min(n, max(_SMALLEST_TILE, n // 2)) for n in inference.tile)}
     else:
-        slices = max(1, inference.slices_per_batch // 2)
-        change, smallest = {"slices_per_batch": slices}, slices == inference.slices_per_batch
-    if smallest:
         return None
     settings = model.settings.model_copy(update={"inference": inference.model_copy(update=change)})
     return replace(model, settings=settings)

@@ -185,6 +185,18 @@ def test_batches_of_slices_change_nothing(tiny_model: Make, make_blobs: Blobs) -
     np.testing.assert_allclose(one.scores, many.scores, atol=1e-5)  # batched sums are ordered otherwise
 
 
+def test_batches_of_tiles_change_nothing(tiny_model: Make, make_blobs: Blobs) -> None:
+    def found(tiles: int) -> CaseResult:
+        model = tiny_model(3, per_image=3, inference={"tiles_per_batch": tiles, "tile": (16, 32, 32)})
+        return segment(make_blobs((20, 70, 40)), model)
+
+    one, many = found(1).candidates, found(5).candidates
+    assert len(one) == len(many) > 3  # more than one tile can hold
+    np.testing.assert_allclose(one.scores, many.scores, atol=1e-5)
+    for a, b in zip(one.masks, many.masks, strict=True):
+        assert a.shape == b.shape and np.mean(a != b) < 0.01
+
+
 class Largest(TorchDispatchMode):
     """Remembers the most elements of any tensor that an operation makes."""
 

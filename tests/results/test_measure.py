@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medmaskrcnn.results.measure import axial_diameters, measure_instances
+from medmaskrcnn.results.measure import axial_diameters, axial_planes, measure_instances
 from medmaskrcnn.structures.case_result import Measurement
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, tight_crop
@@ -137,14 +137,14 @@ def test_pruned_search_equals_the_search_of_every_pair(seed: int) -> None:
             corners = np.concatenate([index + np.array(c) for c in ((0, 0), (0, 1), (1, 0), (1, 1))])
             world = corners @ np.delete(affine[:3, :3], axis, axis=1).T
             longest = max(longest, float(np.linalg.norm(world[:, None] - world[None], axis=-1).max()))
-    assert axial_diameters(mask, grid)[0] == pytest.approx(longest, rel=1e-12)
+    assert axial_diameters(mask, axial_planes(grid))[0] == pytest.approx(longest, rel=1e-12)
 
 
 def test_perpendicular_of_a_cross_by_hand() -> None:
     mask = np.zeros((1, 41, 41), bool)
     mask[0, 20, :] = True  # 41 long
     mask[0, 11:30, 20] = True  # 19 across
-    longest, across = axial_diameters(mask, Grid(mask.shape, sagittal_free_affine((1, 1, 1))))
+    longest, across = axial_diameters(mask, axial_planes(Grid(mask.shape, sagittal_free_affine((1, 1, 1)))))
     assert longest == pytest.approx(np.hypot(41, 1))
     assert across == pytest.approx(19, rel=0.05)
 

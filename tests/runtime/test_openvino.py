@@ -205,7 +205,7 @@ def test_segmenting_with_openvino_finds_the_same(model_path: Path) -> None:
 
 
 def test_what_cannot_run_is_refused(model_path: Path) -> None:
-    with pytest.raises(ValueError, match="torch, openvino, got 'tensorrt'"):
+    with pytest.raises(ValueError, match="torch, openvino, torch-compile, got 'tensorrt'"):
         medmaskrcnn.load_model(model_path, engine="tensorrt")
     with pytest.raises(ModelFileError, match="no 8-bit form beside it"):
         medmaskrcnn.load_model(model_path, device="cpu", engine="openvino", precision="int8")
@@ -214,7 +214,7 @@ def test_what_cannot_run_is_refused(model_path: Path) -> None:
 
 
 def test_without_the_extra_the_message_names_it(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medmaskrcnn.runtime.openvino_engine.find_spec", lambda name: None)
+    monkeypatch.setattr("medmaskrcnn.runtime.choice.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "medmaskrcnn\[openvino\]"'):
         medmaskrcnn.load_model(model_path, engine="openvino")
 
