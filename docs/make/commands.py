@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -19,13 +20,18 @@ Made from what `medmaskrcnn COMMAND --help` says. Answers go to stdout, everythi
 
 def text() -> str:
     """The page."""
-    group = typer.main.get_command(app)
-    parts = [HEAD]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        parts += [f"## medmaskrcnn {name}", "", inspect.cleandoc(command.help or ""), ""]
-        parts += ["| | |", "|---|---|", *map(row, command.params), ""]
-        parts += [_examples(command.epilog or ""), ""]
-    return "\n".join(parts)
+    return "\n".join([HEAD, *_commands(typer.main.get_command(app), "medmaskrcnn")])
+
+
+def _commands(group: Any, called: str) -> Iterator[str]:
+    """The lines of a group's commands (click's), and of the groups in it."""
+    for name, command in group.commands.items():
+        yield from (f"## {called} {name}", "", inspect.cleandoc(command.help or ""), "")
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{called} {name}")
+        else:
+            yield from ("| | |", "|---|---|", *map(row, command.params), "")
+            yield from (_examples(command.epilog or ""), "")
 
 
 def row(parameter: Any) -> str:
@@ -34,7 +40,8 @@ def row(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
         name = f"`{what or parameter.name.upper()}`"
     else:
-        name = ", ".join(f"`{option}`" for option in parameter.opts) + (f" {what}" if what else "")
+        options = [*parameter.opts, *parameter.secondary_opts]
+        name = ", ".join(f"`{option}`" for option in options) + (f" {what}" if what else "")
         default = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
         if default is not None and default is not False and default != () and not callable(default):
             said += f" Default: {getattr(default, 'value', default)}."

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
-from medmaskrcnn.io.discover import describe
+from medmaskrcnn.io.discover import find_scans
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.case_result import CaseResult
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _ENDINGS = (
     ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png",
-    ".jpg", ".jpeg", ".tiff", ".tif", ".dcm", ".dicom", ".ima",
+    ".jpg", ".jpeg", ".tiff", ".tif", ".dcm", ".dicom", ".ima", ".zip",
 )  # fmt: skip
 
 
@@ -125,19 +125,19 @@ def scan_of_result(result: CaseResult, run_file: Path) -> Volume | None:
 
 def _scan_layers(path: Path) -> list[LayerData]:
     """An image layer for every scan in ``path``, of several the first visible; and its SEG and RTSTRUCT upon them."""
-    found = describe(path)
-    scans = [info for info in found if info.segmentable]
-    objects = [Path(info.path) for info in found if info.kind in KINDS]
+    found = find_scans(path)
+    scans = [one for one in found if one.info.segmentable]
+    objects = [one.files[0] for one in found if one.info.kind in KINDS]
     if not scans and objects:
         return [layer for file in objects for layer in _label_layers(file, open_volumes(), alone=True)]
     if not scans:
-        reasons = "; ".join(f"{Path(info.path).name}: {info.reason}" for info in found[:5])
+        reasons = "; ".join(f"{Path(one.info.path).name}: {one.info.reason}" for one in found[:5])
         raise ReadError(f"{path} holds no scan that can be shown. {reasons or 'It is empty.'}")
     layers: list[LayerData] = []
-    for number, info in enumerate(scans, start=1):
-        name = layer_name(info, number if len(scans) > 1 else None)
+    for number, scan in enumerate(scans, start=1):
+        name = layer_name(scan.info, number if len(scans) > 1 else None)
         try:
-            layer = volume_to_layer(read_volume(info.path, series=info.series_uid), name)
+            layer = volume_to_layer(scan.read(), name)
         except MedMaskRCNNError as error:
             if len(scans) == 1:
                 raise

@@ -85,6 +85,15 @@ def test_a_series_that_cannot_be_read_is_told_and_the_others_open(study):
     assert {layer[1]["name"] for layer in layers} >= {"atlas"}
 
 
+def test_a_zip_archive_opens_as_the_folder_does(study, phantom, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), study / "atlas.nii.gz")
+    archive = shutil.make_archive(str(tmp_path / "study"), "zip", study)
+    assert napari_get_reader(archive) is read_layers
+    layers = {layer[0].shape: layer[0] for layer in read_layers(archive)}
+    assert layers.keys() == {SHAPE, (6, 5, 4)}
+    np.testing.assert_array_equal(layers[SHAPE], phantom.volume.array[0, ::-1])
+
+
 def test_a_nifti_keeps_its_own_name(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([2, 2, 3, 1])), tmp_path / "brain_01.nii.gz")
     ((data, settings, _),) = read_layers(str(tmp_path / "brain_01.nii.gz"))
