@@ -40,7 +40,7 @@ from medmaskrcnn.metrics.summary import MetricSettings
 from medmaskrcnn.training.cases import prepare_cases
 from medmaskrcnn.training.checkpoint import Progress
 from medmaskrcnn.training.evaluate import Evaluation, choose_cases, evaluate
-from medmaskrcnn.training.loop import is_over, schedule
+from medmaskrcnn.training.loop import is_over, newest_share, schedule
 from medmaskrcnn.training.manifest import Manifest, read_manifest
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.samples import Sample, Samples, Turns
@@ -78,9 +78,10 @@ def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tu
     while not is_over(progress, settings):
         began = time.monotonic()
         _update(network, optimizer, next(batches), settings.learning_rate * schedule(progress, settings), settings.clip)
+        share = newest_share(progress.step, settings)
         with torch.no_grad():
             for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-                kept.lerp_(new, 1 - settings.ema) if kept.is_floating_point() else kept.copy_(new)
+                kept.lerp_(new, share) if kept.is_floating_point() else kept.copy_(new)
         progress.step += 1
         progress.seconds += time.monotonic() - began
         if progress.step % 20 == 0:

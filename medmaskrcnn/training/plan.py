@@ -88,7 +88,8 @@ class LoopSettings(Settings):
         warmup: Steps until the peak.
         weight_decay: AdamW's.
         clip: Largest norm of the gradient.
-        ema: Decay of the moving average of the weights, which is what is validated and saved.
+        ema: Decay of the moving average of the weights, which is what is validated and saved; less in the first steps,
+            so that little of the first weights is left in it.
         precision: Of the dense layers; logits, deltas and losses are fp32 always.
         validate_every: Steps of an epoch: after each the validation cases are segmented and scored.
         patience: Epochs without a better score after which training stops; ``None`` never stops early.

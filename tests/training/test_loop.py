@@ -33,7 +33,16 @@ from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.model_file import read_model
 from medmaskrcnn.structures.run_tables import read_table
 from medmaskrcnn.training.checkpoint import Progress
-from medmaskrcnn.training.loop import Learner, StepReport, check_depths, is_over, layout_of, make_fabric, schedule
+from medmaskrcnn.training.loop import (
+    Learner,
+    StepReport,
+    check_depths,
+    is_over,
+    layout_of,
+    make_fabric,
+    newest_share,
+    schedule,
+)
 from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
 from medmaskrcnn.training.run import train
@@ -358,6 +367,15 @@ def test_a_patch_that_makes_maps_of_two_slices_is_refused() -> None:
     with pytest.raises(ValueError, match=r"maps of .*avoid 2"):
         check_depths(plan, torch.device("cpu"))
     check_depths(plan, torch.device("cuda"))
+
+
+def test_the_moving_average_forgets_what_the_network_began_with() -> None:
+    settings, left = LoopSettings(ema=0.995), 1.0
+    for step in range(20):
+        left *= 1 - newest_share(step, settings)
+    assert left < 1e-6
+    assert newest_share(10_000, settings) == pytest.approx(0.005)
+    assert newest_share(0, LoopSettings(ema=0.0)) == 1.0
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
