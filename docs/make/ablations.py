@@ -14,9 +14,9 @@ HEAD = """# What each idea is worth
 
 The ablations of the paper (He et al. 2017, table 2) on medical images: RoIAlign or RoIPool on maps of stride 16 and 32,
 one map or a pyramid, masks by a sigmoid for each class or by a softmax, with or without masks. All else is equal: plan,
-data, steps, seed. These rows still held 5 % of their first, random weights in the moving average that was scored, which
-training no longer does. Small objects have less than 32 x 32 pixels, medium ones less than 96 x 96, as in COCO. A network
-that is not in the table has not been trained yet.
+data, steps, seed. These rows still held 5 % of their first, random weights in the moving average that was scored; newer
+trainings do not. Small objects have less than 32 x 32 pixels, medium ones less than 96 x 96, as in COCO. A network that
+is not in the table has not been trained yet.
 
 <!-- not run: trains nine networks -->
 ```bash
