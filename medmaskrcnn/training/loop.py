@@ -173,8 +173,9 @@ class Learner:
 
     @torch.no_grad()
     def _follow(self) -> None:
+        share = newest_share(self.progress.step, self.settings)
         for kept, new in zip(_floats(self.average), _floats(self.network), strict=True):
-            kept.lerp_(new, newest_share(self.progress.step, self.settings))
+            kept.lerp_(new, share)
 
     @torch.no_grad()
     def _explained(self, samples: Sequence[Sample], terms: dict[str, Tensor]) -> str:

@@ -23,6 +23,13 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def test_the_page_of_commands_has_every_command_and_option():
+    text = load("commands").text()
+    pull = text[text.index("## medmaskrcnn pacs pull") : text.index("## medmaskrcnn pacs push")]
+    assert "| `--timeout` S |" in pull
+    assert "| `--surfaces`, `--no-surfaces` |" in text
+
+
 def test_table_of_ablations(tmp_path, monkeypatch):
     ablations = load("ablations")
     monkeypatch.setattr(ablations, "RESULTS", tmp_path)

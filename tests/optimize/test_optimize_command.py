@@ -115,8 +115,10 @@ def test_one_command_tries_measures_and_writes(
     rows = (folder / "variants.csv").read_text().splitlines()[1:]
     table = [row.split(",") for row in rows]
     assert ["0.0", "torch", "fp32", ""] in [cells[-8:-4] for cells in table]
-    # How many pruned ones there are, the speeds decide.
-    assert {cells[-6] for cells in table if cells[-8] == "0.5"} == {"fp32", "bf16"}, rows
+    pruned_rows = [cells for cells in table if cells[-8] == "0.5"]
+    assert {cells[-6] for cells in pruned_rows} == {"fp32", "bf16"}, rows
+    # Where fewer proposals were faster, the fastest runtime is tried with its own number too.
+    assert len(pruned_rows) == (3 if any(cells[-5] for cells in pruned_rows) else 2), rows
     assert all(float(cells[-3]) > 0 and not cells[-1] for cells in table)
     assert (folder / "pareto.png").stat().st_size > 1000
     pruned = read_model_settings(folder / "pruned-0.5.safetensors").model
