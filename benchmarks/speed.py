@@ -41,13 +41,16 @@ from torchvision_peer import TorchvisionPeer
 from medmaskrcnn.config import BackboneSettings
 from medmaskrcnn.deploy.dense import random_images
 from medmaskrcnn.deploy.quantise import quantise_network
+from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.programs import Programs, compile_parts, quantised_forms
 from medmaskrcnn.models.weights import convert_torchvision, torchvision_classes, torchvision_settings
+from medmaskrcnn.preprocess.prepare import prepare
 from medmaskrcnn.runtime.memory import memory_kept
 from medmaskrcnn.runtime.precision import choose_precision
+from medmaskrcnn.training.plan import read_plan
 
 _PER_IMAGE = 100
 _SAME_VOX = 0.05
@@ -150,14 +153,17 @@ def found_again(reference: Detections, got: Detections) -> str:
     return f"{int(same.any(dim=1).sum())} of {int(certain.sum())}"
 
 
-def picture(file: Path | None, side: int, *, plain: bool) -> Tensor:
-    """The image ``(1, 3, side, side)``: noise, or a picture's middle, ``plain`` (0..1) or as torchvision normalises."""
+def picture(file: Path | None, side: int, *, plan: str | None) -> Tensor:
+    """The image ``(1, 3, side, side)``: noise, or a picture's middle, prepared as ``plan`` says or torchvision does."""
     if file is None:
         return torch.rand((1, 3, side, side), generator=torch.Generator().manual_seed(0))
+    if plan is not None:
+        prepared = prepare(read_volume(file), read_plan(plan).preprocess).tensor[:, 0]
+        return center_crop(prepared, [side, side]).expand(3, -1, -1)[None].contiguous()
     colours = read_image(str(file), ImageReadMode.RGB).float() / 255
     mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
     cut = center_crop(resize(colours, [side], antialias=True), [side, side])
-    return cut[None] if plain else ((cut - mean[:, None, None]) / std[:, None, None])[None]
+    return ((cut - mean[:, None, None]) / std[:, None, None])[None]
 
 
 def rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
@@ -205,14 +211,14 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16", "int8"])
     parser.add_argument("--weights", type=Path, help="a state dict of torchvision's detector; random by default")
     parser.add_argument("--image", type=Path, help="a picture; noise by default")
-    parser.add_argument("--plain", action="store_true", help="give it as 0..1, as peer_nuclei.py trains")
+    parser.add_argument("--plan", help="prepare the picture by this plan, as peer_nuclei.py trains")
     parser.add_argument("--proposals", nargs="+", type=int, default=[1000, 100])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    image = picture(options.image, options.side, plain=options.plain)
+    image = picture(options.image, options.side, plan=options.plan)
     before = conditions(options)
     with tempfile.TemporaryDirectory() as folder:
         networks = calls(image, options, Path(folder))
