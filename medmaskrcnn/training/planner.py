@@ -19,7 +19,7 @@ from medmaskrcnn.training.manifest import Manifest
 from medmaskrcnn.training.plan import Plan
 from medmaskrcnn.training.planner_grid import GridPlan, plan_grid
 from medmaskrcnn.training.planner_intensity import plan_intensity
-from medmaskrcnn.training.planner_learning import plan_augment, plan_loop, plan_single
+from medmaskrcnn.training.planner_learning import plan_augment, plan_covered, plan_loop, plan_single
 from medmaskrcnn.training.planner_memory import GIB, memory_of_machine
 from medmaskrcnn.training.planner_network import plan_network, width_reasons
 from medmaskrcnn.training.planner_patch import plan_patch
@@ -62,7 +62,9 @@ def make_plan(
     networks = plan_network(survey, grid, intensity.pop("image_channels"), reasons)
     window = plan_patch(survey, grid, networks, memory, reasons)
     width_reasons(window.model, reasons)
-    inference = InferenceSettings(tile=window.tile, single=plan_single(survey, reasons))
+    inference = InferenceSettings(
+        tile=window.tile, covered=plan_covered(manifest, reasons), single=plan_single(survey, reasons)
+    )
     reasons["inference"] = "Where nothing else is said, what served the models that ship."
     reasons["inference.score"] = "To begin with; choose it anew on the validation cases once the model is trained."
     plan = Plan(

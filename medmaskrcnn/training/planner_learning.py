@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medmaskrcnn.training.manifest import Manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings
 from medmaskrcnn.training.planner_grid import GridPlan
 from medmaskrcnn.training.planner_patch import Patch, PatchPlan, grid_size, rounded_patch
@@ -29,6 +30,7 @@ _SMALL = 0.25  # longest edge of the favoured class, of the largest class's
 _AROUND_SMALL = 4.0  # favoured windows, of the class's objects
 _LEAST_SMALL = 64.0  # voxels of a favoured window's side
 _EPOCHS = 12
+_COVERED = 0.5  # of an object's voxels; labels that touch lose less to each other
 
 
 def is_lesion(class_name: str) -> bool:
@@ -54,6 +56,19 @@ def plan_single(survey: Survey, reasons: dict[str, str]) -> tuple[str, ...]:
         else "No class is there once in most scans, or they are pictures or findings, of which there may be any number."
     )
     return tuple(single)
+
+
+def plan_covered(manifest: Manifest, reasons: dict[str, str]) -> float | None:
+    """How much of an object better ones of its class may hold; the reason is added to ``reasons``."""
+    for case in manifest.cases:
+        held = {(item.class_name, item.map) for item in case.instances}
+        if case.split in ("train", None) and len(held) > len({name for name, _ in held}):
+            reasons["inference.covered"] = f"Objects of one class overlap: {case.id} has them in several label maps."
+            return None
+    reasons["inference.covered"] = (
+        "No two labels of a class overlap, so what others hold by half is one of them seen twice, or a part of it."
+    )
+    return _COVERED
 
 
 def plan_augment(survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]) -> AugmentSettings:

@@ -94,6 +94,21 @@ def test_abdominal_mr() -> None:
     assert "kidney" in reasons["preprocess.spacing_mm"] and "7.7" in reasons["preprocess.spacing_mm"]
 
 
+def test_an_object_is_reported_once_where_labels_of_a_class_never_overlap() -> None:
+    cases = abdomen(3)
+
+    def planned(instances: list[dict[str, Any]]) -> tuple[Plan, dict[str, str]]:
+        files: dict[str, Any] = {"image": "i.nii", "label": ["a.nii", "b.nii"], "instances": instances}
+        listed = tuple(ManifestCase(id=case.id, patient=case.patient, **files) for case in cases)
+        manifest = Manifest(name="Some Data", class_names=tuple(ORGANS), licence="CC0-1.0", cases=listed)
+        return make_plan(manifest, cases, memory_gb=MEMORY_GB)
+
+    one, other = {"value": 1, "class": "liver", "map": 0}, {"value": 1, "class": "right kidney", "map": 1}
+    assert planned([one, other])[0].inference.covered == 0.5, "those of two classes may overlap"
+    plan, reasons = planned([one, {**one, "map": 1}])
+    assert plan.inference.covered is None and "c0" in reasons["inference.covered"]
+
+
 def test_small_objects_in_small_scans_are_enlarged() -> None:
     halves = {"anterior hippocampus": [(14.0, 16.0, 21.0)], "posterior hippocampus": [(21.0, 23.0, 19.0)]}
     plan, _ = plan_for([facts(i, (37, 50, 35), (1, 1, 1), halves) for i in range(50)], tuple(halves))
