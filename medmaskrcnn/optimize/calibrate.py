@@ -10,7 +10,7 @@ from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.deploy.dense import images_of
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.training.labels import read_image
-from medmaskrcnn.training.manifest import Manifest
+from medmaskrcnn.training.manifest import FOR_TRAINING, Manifest
 
 
 def calibration_images(manifest: Manifest, settings: ModelFileSettings, count: int) -> Iterator[Tensor]:
@@ -27,7 +27,7 @@ def calibration_images(manifest: Manifest, settings: ModelFileSettings, count: i
     Raises:
         MedMaskRCNNError: if there is no case for training.
     """
-    cases = [case for case in manifest.cases if case.split in ("train", None)]
+    cases = [case for case in manifest.cases if case.split in FOR_TRAINING]
     if not cases:
         raise MedMaskRCNNError(f"{manifest.name} has no case for training, from which ranges may be taken")
     each = -(-count // len(cases))

@@ -19,7 +19,7 @@ import numpy as np
 
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.training.facts import CaseFacts, read_facts
-from medmaskrcnn.training.manifest import Manifest, ManifestCase
+from medmaskrcnn.training.manifest import FOR_TRAINING, Manifest, ManifestCase
 
 FEW_VOXELS = 5
 """Objects with fewer voxels than this are told."""
@@ -282,7 +282,7 @@ def _about_cases(facts: Sequence[CaseFacts]) -> list[Finding]:
 
 def _about_classes(manifest: Manifest, facts: Sequence[CaseFacts]) -> list[Finding]:
     findings = []
-    learnt = [fact for fact in facts if fact.split in ("train", None)]
+    learnt = [fact for fact in facts if fact.split in FOR_TRAINING]
     if facts and not learnt:
         findings.append(Finding("error", None, "no case is for training: none has the split train or an open one"))
     if learnt and not any(fact.split == "val" or fact.fold is not None for fact in facts):

@@ -18,6 +18,9 @@ from medmaskrcnn.errors import ReadError
 VERSION: Literal[1] = 1
 
 Split = Literal["train", "val", "test"]
+FOR_TRAINING: tuple[Split | None, ...] = ("train", None)
+"""Splits whose cases may decide something about a model before it is trained."""
+
 Paths = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
 

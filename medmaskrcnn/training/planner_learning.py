@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medmaskrcnn.training.manifest import Manifest
+from medmaskrcnn.training.manifest import FOR_TRAINING, Manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings
 from medmaskrcnn.training.planner_grid import GridPlan
 from medmaskrcnn.training.planner_patch import Patch, PatchPlan, grid_size, rounded_patch
@@ -62,7 +62,7 @@ def plan_covered(manifest: Manifest, reasons: dict[str, str]) -> float | None:
     """How much of an object better ones of its class may hold; the reason is added to ``reasons``."""
     for case in manifest.cases:
         held = {(item.class_name, item.map) for item in case.instances}
-        if case.split in ("train", None) and len(held) > len({name for name, _ in held}):
+        if case.split in FOR_TRAINING and len(held) > len({name for name, _ in held}):
             reasons["inference.covered"] = f"Objects of one class overlap: {case.id} has them in several label maps."
             return None
     reasons["inference.covered"] = (

@@ -14,7 +14,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.preprocess.orientation import Orientation, choose_axes
 from medmaskrcnn.structures.volume import ChannelKind
 from medmaskrcnn.training.facts import CaseFacts
-from medmaskrcnn.training.manifest import Manifest
+from medmaskrcnn.training.manifest import FOR_TRAINING, Manifest
 
 Triple = tuple[float, float, float]
 
@@ -134,7 +134,7 @@ def make_survey(manifest: Manifest, facts: Sequence[CaseFacts]) -> Survey:
     Raises:
         ReadError: if no case is for training, they hold no object, or they differ in channels.
     """
-    learnt = tuple(fact for fact in facts if fact.split in ("train", None))
+    learnt = tuple(fact for fact in facts if fact.split in FOR_TRAINING)
     if not learnt:
         raise ReadError(f"{manifest.name} cannot be planned for: no case has the split train, or none")
     if not any(fact.objects for fact in learnt):
