@@ -298,8 +298,8 @@ class InferenceSettings(Settings):
         proposals: Proposals a tile or slice, at most: fewer is faster; ``None`` leaves it at ``rpn.post_nms_top_n``.
         link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
         link_gap: Slices in between that may lack the object.
-        covered: An object is dropped if better ones of its class hold more than this share of its voxels; ``None``
-            drops none.
+        covered: An object is dropped if better ones of its class hold more than this share of its voxels (2D and 2.5D
+            models: slice by slice, before they are linked); ``None`` drops none.
         score: Default score threshold of the result.
         single: Names of classes of which a body has one: only the best candidate is kept.
         precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.runtime.precision`, or a precision

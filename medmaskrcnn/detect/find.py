@@ -51,8 +51,6 @@ def find(
     """
     walk = find_in_tiles if loaded.settings.model.spatial_dims == 3 else find_in_slices
     found = [f for f in walk(loaded, prepared, progress, window) if f.label in labels]
-    if (share := loaded.settings.inference.covered) is not None:
-        found = drop_covered(found, share=share, shape=prepared.turned_shape)
     return one_of_each(found, loaded.settings)
 
 
@@ -81,7 +79,7 @@ def find_in_tiles(
                 pasted.append((own, _tile(low, high, scale)))
             tell("find", len(pasted) / len(windows))
         found = [(item, tile) for own, tile in pasted for item in own.result()]
-    return merge_tiles(found, merge_iou=inference.merge_iou)
+    return _uncovered(merge_tiles(found, merge_iou=inference.merge_iou), prepared.turned_shape, inference)
 
 
 def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -112,8 +110,14 @@ def find_in_slices(
                 where = (0, 0), prepared.scale[1:], prepared.turned_shape[1:]
                 pasted.append(aside.submit(_paste, detections, *where, settings))
             tell("find", len(pasted) / (end - begin))
-        slices = [*([[]] * begin), *(own.result() for own in pasted)]
+        objects = [own.result() for own in pasted]
+    shape = 1, *prepared.turned_shape[1:]
+    slices = [*([[]] * begin), *(_uncovered(found, shape, inference) for found in objects)]
     return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
+
+
+def _uncovered(found: list[Found], shape: tuple[int, int, int], inference: InferenceSettings) -> list[Found]:
+    return found if inference.covered is None else drop_covered(found, share=inference.covered, shape=shape)
 
 
 def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:

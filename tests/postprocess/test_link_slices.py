@@ -26,13 +26,13 @@ def test_one_object_through_all_slices(as_found: Make, as_dense: Dense) -> None:
     (linked,) = link_slices(slices, link_iou=0.2, gap=1)
     expected = np.concatenate([span(5 + k, 11 + k) for k in range(4)])
     np.testing.assert_array_equal(as_dense(linked, (4, 10, 30)), expected)
-    assert linked.score == pytest.approx(0.65) and linked.box.tolist() == [0, 3, 5, 4, 7, 14]
+    assert linked.score == pytest.approx(0.8) and linked.box.tolist() == [0, 3, 5, 4, 7, 14]
 
 
-def test_the_score_is_weighted_by_area(as_found: Make) -> None:
+def test_an_object_is_as_certain_as_the_slice_that_shows_it_best(as_found: Make) -> None:
     slices = [[as_found(span(5, 15), score=0.9)], [as_found(span(5, 10), score=0.3)]]
     (linked,) = link_slices(slices, link_iou=0.2, gap=0)
-    assert linked.score == pytest.approx((0.9 * 40 + 0.3 * 20) / 60)
+    assert linked.score == 0.9
 
 
 def test_a_missed_slice_is_filled_with_what_its_neighbours_share(as_found: Make, as_dense: Dense) -> None:
@@ -108,4 +108,4 @@ def test_empty_slices_and_masks(as_found: Make) -> None:
 def test_objects_come_by_falling_score(as_found: Make) -> None:
     first = [as_found(span(20, 25), score=0.4), as_found(span(5, 11), score=0.7)]
     slices = [first, [as_found(span(20, 25), score=0.9)]]
-    assert [round(f.score, 2) for f in link_slices(slices, link_iou=0.2, gap=1)] == [0.7, 0.65]
+    assert [round(f.score, 2) for f in link_slices(slices, link_iou=0.2, gap=1)] == [0.9, 0.7]
