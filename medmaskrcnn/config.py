@@ -314,7 +314,7 @@ class InferenceSettings(Settings):
     tiles_per_batch: Count = 1
     slices_per_batch: Count = 8
     proposals: Count | None = None
-    link_iou: Fraction = 0.2
+    link_iou: Fraction = 0.3
     link_gap: Annotated[int, Field(ge=0)] = 1
     covered: Fraction | None = None
     score: Fraction = 0.5
