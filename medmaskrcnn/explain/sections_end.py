@@ -48,23 +48,22 @@ def removed_section(scene: Scene, stage: Stage) -> Section:
 
 def _afterwards(scene: Scene) -> str:
     inference = scene.settings.inference
-    sentences = []
+    once = []
     if inference.covered is not None:
-        sentences.append(
-            f"An object is dropped if better ones of its class hold more than {inference.covered:.0%} of it."
-        )
+        once = [f"An object is dropped if better ones of its class hold more than {inference.covered:.0%} of it."]
     if scene.settings.model.spatial_dims == 3:
-        sentences.insert(
-            0,
+        joined = (
             "Afterwards the tiles' detections are joined: two of one class are one object where their masks agree "
-            f"with an IoU of {inference.merge_iou:g} or more in what both tiles saw.",
+            f"with an IoU of {inference.merge_iou:g} or more in what both tiles saw."
         )
+        sentences = [joined, *once]
     else:
-        sentences.append(
+        linked = (
             "Then slices are linked: masks of one class on neighbouring slices are one object from an IoU of "
             f"{inference.link_iou:g} on, and at most {inference.link_gap} slice between them may lack it; "
             "it is as certain as the slice that shows it best."
         )
+        sentences = [*once, linked]
     if inference.single:
         single = escape(", ".join(inference.single))
         sentences.append(f"Of {single} only the most certain is kept, since a body has one of each.")

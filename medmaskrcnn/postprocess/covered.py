@@ -17,9 +17,9 @@ def drop_covered(found: Sequence[Found], *, share: float, shape: tuple[int, ...]
     """The objects of which better ones of their class hold at most so much.
 
     Args:
-        found: Objects in the turned scan, in any order; one without voxels stays.
+        found: Objects in the turned scan or in one slice, in any order; one without voxels stays.
         share: Of an object's voxels, 0..1: more of them in objects of a higher score that were kept, and it is dropped.
-        shape: ``(D, H, W)`` of the turned scan, voxels.
+        shape: ``(D, H, W)`` of the turned scan, or ``(1, H, W)`` of one of its slices, voxels.
 
     Returns:
         What is left, in the given order.
