@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ import torch
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.transfer_fit import Fit, Inflation, fit
-from medmaskrcnn.models.transfer_source import Source, part_of, read_source
+from medmaskrcnn.models.transfer_source import RESNET, Source, part_of, read_source
 
 FREEZABLE = ("stem", "stage1", "stage2", "stage3", "stage4", "fpn", "rpn")
 
@@ -69,7 +71,7 @@ def transfer(
     origin = read_source(source)
     state = model.state_dict()
     fits = {name: fit(name, value, origin, model.settings, inflation) for name, value in state.items()}
-    fits = _whole_stages(fits, origin)
+    fits = _whole_stages(fits, origin, model)
     taken = {name: f.how for name, f in fits.items() if f.value is not None}
     if not taken:
         raise ModelFileError(f"nothing of {origin.name} fits this model: {next(iter(fits.values())).how}")
@@ -102,19 +104,35 @@ def freeze(model: MaskRCNN, parts: Iterable[str]) -> None:
             weight.requires_grad_(False)
 
 
-def _whole_stages(fits: dict[str, Fit], source: Source) -> dict[str, Fit]:
+def _whole_stages(fits: dict[str, Fit], source: Source, model: MaskRCNN) -> dict[str, Fit]:
     """A stage of residual blocks is taken whole or not at all: single kernels of other blocks mean nothing.
 
-    Shortcuts may be missing: MedicalNet's resnet18 and 34 have none that are learnt.
+    Blocks behind the source's last one begin as the identity, with zeros in their last normalisation (Goyal et al.
+    2017, section 5.1), so a deeper network begins where a shallower one ended (Net2Net, Chen et al. 2016). Not where
+    normalisations are frozen: zeros would stay there. Shortcuts may be missing: MedicalNet's resnet18 and 34 have none
+    that are learnt.
     """
-    kernels: dict[str, list[str]] = {}
-    for name in source.weights.keys() | fits.keys():
-        if part_of(name).startswith("stage") and ".conv" in name:
-            kernels.setdefault(part_of(name), []).append(name)
-    other = {p for p, names in kernels.items() if any(n not in fits or fits[n].value is None for n in names)}
-    return {
-        name: Fit(None, "the source's stage has other blocks")
-        if part_of(name) in other and name in source.weights
-        else f
-        for name, f in fits.items()
-    }
+    ends = {part_of(name): _block(name) for name in sorted(source.weights, key=_block) if _block(name) >= 0}
+    grows = model.settings.backbone.norm == "group"
+    further = {name for name in fits if grows and _block(name) > ends.get(part_of(name), math.inf)}
+    kernels = {name for name in source.weights.keys() | fits.keys() if _block(name) >= 0 and ".conv" in name}
+    other = {part_of(n) for n in kernels - further if n not in fits or fits[n].value is None}
+    whole = dict(fits)
+    for name in fits:
+        if part_of(name) in other:
+            if name in source.weights:
+                whole[name] = Fit(None, "the source's stage has other blocks")
+        elif name in further and _is_last_norm(name, fits):
+            whole[name] = Fit(torch.zeros_like(model.get_parameter(name)), "further blocks begin as the identity")
+    return whole
+
+
+def _block(name: str) -> int:
+    """Number of the residual block, within its stage, that a weight belongs to; -1 for other weights."""
+    found = re.match(re.escape(RESNET) + r"layer\d\.(\d+)\.", name)
+    return int(found[1]) if found else -1
+
+
+def _is_last_norm(name: str, names: Collection[str]) -> bool:
+    block = name.rpartition(".bn")[0]
+    return name.startswith(f"{block}.bn{3 if block + '.bn3.weight' in names else 2}.")

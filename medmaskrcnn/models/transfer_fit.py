@@ -53,6 +53,9 @@ def fit(name: str, target: Tensor, source: Source, settings: ModelSettings, infl
     if source.spatial_dims < settings.spatial_dims:
         value, step = _to_3d(name, value, target, settings, inflation)
         steps += [step] if step else []
+    if name == STEM and value.shape[2:] != target.shape[2:]:
+        steps.append("within a larger kernel")
+        value = widen(value, target.shape[2:])
     rows = _rows(name, source, settings)
     if rows is not None:
         return rows.fit(value, target, steps)
@@ -68,6 +71,17 @@ def spread_channels(kernel: Tensor, channels: int) -> Tensor:
     before. One channel gets the sum; neighbouring slices (2.5D) share it.
     """
     return (kernel.sum(dim=1, keepdim=True) / channels).repeat(1, channels, *(1,) * (kernel.ndim - 2))
+
+
+def widen(kernel: Tensor, size: Sequence[int]) -> Tensor:
+    """A kernel ``(out, in, *k)`` in the middle of zeros, ``(out, in, *size)``: it gives what it gave.
+
+    As it is, where it is larger or has no middle there.
+    """
+    beyond = [n - k for n, k in zip(size, kernel.shape[2:], strict=True)]
+    if any(n < 0 or n % 2 for n in beyond):
+        return kernel
+    return torch.nn.functional.pad(kernel, [n // 2 for n in reversed(beyond) for _ in range(2)])
 
 
 def inflate(kernel: Tensor, depth: int, how: Inflation) -> Tensor:

@@ -199,6 +199,33 @@ def test_a_stage_of_other_blocks_is_not_taken(tiny_model: Tiny, tmp_path: Path) 
     assert "stage1: 0 of 12 weights taken; 12 new: the source's stage has other blocks" in report.lines()
 
 
+@pytest.mark.parametrize(("shallow", "deep"), [("light", "resnet34"), ("resnet50", "resnet101")])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_deeper_network_begins_as_the_shallower_one(tiny_model: Tiny, shallow: str, deep: str, dims: int) -> None:
+    widths = {"channels": (8, 8, 8, 8), "light_channels": (8, 8, 8, 8)}
+    settings = [with_backbone(name, dims=dims).model_copy(update=widths) for name in (shallow, deep)]
+    source, ours = (build_model(tiny_model(dims, backbone=backbone)) for backbone in settings)
+    randomise(source)
+    report = transfer(ours, source)
+    image = torch.randn(1, 1, *(16, 64, 64)[-dims:])
+    with torch.no_grad():
+        for ours_map, source_map in zip(ours.pyramid.backbone(image), source.pyramid.backbone(image), strict=True):
+            torch.testing.assert_close(ours_map, source_map, atol=SUMMED_OTHERWISE, rtol=SUMMED_OTHERWISE)
+    assert any("further blocks begin as the identity" in line for line in report.lines())
+    loss = torch.stack([m.square().mean() for m in ours.pyramid.backbone(image)]).sum()
+    loss.backward()
+    last = "bn2" if shallow == "light" else "bn3"
+    assert ours.get_parameter(f"{RESNET}layer3.5.{last}.weight").grad.abs().max() > 0, "the new blocks must learn"
+
+
+def test_frozen_norms_cannot_grow(tiny_model: Tiny) -> None:
+    source, ours = (
+        build_model(tiny_model(backbone=with_backbone(name, "frozen_batch"))) for name in ("resnet18", "resnet34")
+    )
+    report = transfer(ours, source)
+    assert report.new[RESNET + "layer1.0.conv1.weight"] == "the source's stage has other blocks"
+
+
 def test_classes_are_taken_by_name(tiny_model: Tiny, tmp_path: Path) -> None:
     source = build_model(tiny_model(2, class_names=("liver", "kidney", "spleen")))
     ours = build_model(tiny_model(2, class_names=("tumour", "spleen", "liver")))
