@@ -160,8 +160,7 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
             f"unknown backbone {settings.name!r}; known: {known}. Register your own with register_backbone"
         )
     block, layers = _STAGES[settings.name]
-    light = settings.name == "light"
-    planes = settings.channels or (settings.light_channels if light else (64, 128, 256, 512))
+    light, planes = settings.name == "light", stage_planes(settings)
     p2 = settings.strides[0]
     stem = tuple(min(2, s) for s in p2)
     resnet = ResNet(
@@ -188,8 +187,20 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
         _replace_norms(resnet, lambda n: nn.GroupNorm(max(1, n // _GROUP_CHANNELS), n, eps=settings.norm_eps))
     else:
         _replace_norms(resnet, lambda n: FrozenBatchNorm(n, settings.norm_eps))
+    out_channels = tuple(width for _, width in stage_sizes(settings))
+    return ResNetBackbone(resnet, out_channels, last_on_regions=last_on_regions)
+
+
+def stage_sizes(settings: BackboneSettings) -> tuple[tuple[int, int], ...]:
+    """Residual blocks of each of the four stages of one of our own backbones, and channels that the stage gives out."""
+    block, layers = _STAGES[settings.name]
     expansion = 4 if block == "bottleneck" else 1
-    return ResNetBackbone(resnet, tuple(n * expansion for n in planes), last_on_regions=last_on_regions)
+    return tuple((count, n * expansion) for count, n in zip(layers, stage_planes(settings), strict=True))
+
+
+def stage_planes(settings: BackboneSettings) -> tuple[int, ...]:
+    """Channels within the blocks of each of the four stages; the stem gives out those of the first."""
+    return settings.channels or (settings.light_channels if settings.name == "light" else (64, 128, 256, 512))
 
 
 def _set_stride(block: nn.Module, stride: tuple[int, ...]) -> None:

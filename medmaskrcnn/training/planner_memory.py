@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from medmaskrcnn.config import ModelSettings
+from medmaskrcnn.models.backbone import stage_planes, stage_sizes
 from medmaskrcnn.models.build import build_model
 
 GIB = 2.0**30
@@ -94,13 +95,10 @@ def _cells(window: np.ndarray, stride: Sequence[int]) -> float:
 def _features(model: ModelSettings, window: np.ndarray) -> float:
     """Values of the dense part that are kept."""
     backbone = model.backbone
-    light = backbone.name == "light"
-    widths = backbone.light_channels if light else (256, 512, 1024, 2048)
-    stem = _cells(window, [min(2, s) for s in backbone.strides[0]]) * (widths[0] if light else 64) * _STEM_MAPS
-    blocks = 1 if light else 4
+    stem = _cells(window, [min(2, s) for s in backbone.strides[0]]) * stage_planes(backbone)[0] * _STEM_MAPS
     return stem + sum(
         _cells(window, stride) * (blocks * _BLOCK_MAPS * width + _FPN_MAPS * backbone.fpn_channels)
-        for stride, width in zip(backbone.strides, widths, strict=True)
+        for stride, (blocks, width) in zip(backbone.strides, stage_sizes(backbone), strict=True)
     )
 
 
