@@ -30,12 +30,13 @@ UPRIGHT = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [3.0, 0, 0, 0], [0, 0, 0, 
 """D up, H to the back, W to the left: nothing is turned."""
 
 
-def settings_of(dims: int, norm: str = "group") -> ModelFileSettings:
+def settings_of(dims: int, norm: str = "group", name: str = "light") -> ModelFileSettings:
+    widths = "light_channels" if name == "light" else "channels"
     return tiny_settings(
         dims,
         sizes=(6, 10, 16, 24, 32),
         model={"class_names": ("liver", "kidney")},
-        backbone={"light_channels": (16, 16, 16, 16), "fpn_channels": 16, "norm": norm},
+        backbone={"name": name, widths: (16, 16, 16, 16), "fpn_channels": 16, "norm": norm},
         rpn={"pre_nms_top_n": 60, "post_nms_top_n": 30},
         roi={"box_size": 4, "mask_size": 4, "box_hidden": 32, "mask_channels": 16, "canonical_size": 24.0},
         detection={"per_image": 9, "mask_threshold": 0.0},
@@ -58,11 +59,12 @@ def scan() -> Volume:
     return Volume(values, Grid((3, 70, 90), UPRIGHT))
 
 
-@pytest.mark.parametrize(("dims", "norm"), [(2, "group"), (2, "frozen_batch"), (3, "group")])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("name", "norm"), [("light", "group"), ("resnet18", "group"), ("resnet18", "frozen_batch")])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_dense_part_is_that_of_torch(dims: int, norm: str, precision: str) -> None:
+def test_dense_part_is_that_of_torch(dims: int, name: str, norm: str, precision: str) -> None:
     torch.manual_seed(0)
-    network = build_model(settings_of(dims, norm).model).eval()
+    network = build_model(settings_of(dims, norm, name).model).eval()
     part = DensePart(network.pyramid, network.rpn_head).eval()
     program = OpenVINOProgram(part, precision=precision, name="tiny")
     for shape in ((1, 1, 64, 96), (2, 1, 96, 64)) if dims == 2 else ((1, 1, 16, 64, 32), (1, 1, 8, 32, 64)):
