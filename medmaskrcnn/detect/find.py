@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -68,17 +69,18 @@ def find_in_tiles(
     settings, inference = loaded.settings, loaded.settings.inference
     origin, end = part or prepared.whole
     scale, windows = prepared.scale, tile_windows(np.subtract(end, origin).tolist(), inference)
-    pasted: list[tuple[Future[list[Found]], Tile]] = []
-    with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next tile
+    pasted: list[tuple[Callable[[], list[Found]], Tile]] = []
+    with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next tiles
         for first in range(0, len(windows), inference.tiles_per_batch):
             corners = np.add(windows[first : first + inference.tiles_per_batch], origin).tolist()
             cut = [prepared.tensor[(slice(None), *map(slice, low, high))] for low, high in corners]  # all of one shape
             found_in = _detect(loaded, torch.stack(cut), [image.shape[1:] for image in cut])
             for detections, (low, high) in zip(found_in, corners, strict=True):
-                own = aside.submit(_paste, detections, low, scale, prepared.turned_shape, settings)
-                pasted.append((own, _tile(low, high, scale)))
+                own = partial(_paste, detections, low, scale, prepared.turned_shape, settings)
+                is_last = first + inference.tiles_per_batch >= len(windows)
+                pasted.append((own if is_last else aside.submit(own).result, _tile(low, high, scale)))
             tell("find", len(pasted) / len(windows))
-        found = [(item, tile) for own, tile in pasted for item in own.result()]
+        found = [(item, tile) for own, tile in pasted for item in own()]
     return _uncovered(merge_tiles(found, merge_iou=inference.merge_iou), prepared.turned_shape, inference)
 
 
@@ -101,16 +103,17 @@ def find_in_slices(
     settings, inference = loaded.settings, loaded.settings.inference
     begin, end = (corner[0] for corner in part or prepared.whole)
     plane = tuple(prepared.tensor.shape[2:])
-    pasted: list[Future[list[Found]]] = []
+    pasted: list[Callable[[], list[Found]]] = []
     with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next slices
         for first in range(begin, end, inference.slices_per_batch):
             last = min(first + inference.slices_per_batch, end)
             batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
             for detections in _detect(loaded, batch, [plane] * len(batch)):
                 where = (0, 0), prepared.scale[1:], prepared.turned_shape[1:]
-                pasted.append(aside.submit(_paste, detections, *where, settings))
+                own = partial(_paste, detections, *where, settings)
+                pasted.append(own if last == end else aside.submit(own).result)
             tell("find", len(pasted) / (end - begin))
-        objects = [own.result() for own in pasted]
+        objects = [own() for own in pasted]
     shape = 1, *prepared.turned_shape[1:]
     slices = [*([[]] * begin), *(_uncovered(found, shape, inference) for found in objects)]
     return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
