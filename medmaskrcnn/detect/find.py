@@ -70,7 +70,8 @@ def find_in_tiles(
     origin, end = part or prepared.whole
     scale, windows = prepared.scale, tile_windows(np.subtract(end, origin).tolist(), inference)
     pasted: list[tuple[Callable[[], list[Found]], Tile]] = []
-    with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next tiles
+    # Masks are pasted while the network looks at the next tiles; beside the last ones a thread would only take time.
+    with ThreadPoolExecutor(1) as aside:
         for first in range(0, len(windows), inference.tiles_per_batch):
             corners = np.add(windows[first : first + inference.tiles_per_batch], origin).tolist()
             cut = [prepared.tensor[(slice(None), *map(slice, low, high))] for low, high in corners]  # all of one shape
@@ -104,7 +105,8 @@ def find_in_slices(
     begin, end = (corner[0] for corner in part or prepared.whole)
     plane = tuple(prepared.tensor.shape[2:])
     pasted: list[Callable[[], list[Found]]] = []
-    with ThreadPoolExecutor(1) as aside:  # masks are pasted while the network looks at the next slices
+    # Masks are pasted while the network looks at the next slices; beside the last ones a thread would only take time.
+    with ThreadPoolExecutor(1) as aside:
         for first in range(begin, end, inference.slices_per_batch):
             last = min(first + inference.slices_per_batch, end)
             batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
