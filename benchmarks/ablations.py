@@ -2,8 +2,9 @@
 
     python benchmarks/ablations.py DATA runs/ablations --steps 1500
 
-DATA holds ``nuclei/`` and ``Task04_Hippocampus/``. Each row is the plan that ships for its data with a few values
-changed, trained for the same number of steps from the same seed on all but the test cases, and scored on those:
+DATA holds ``nuclei/`` and ``Task04_Hippocampus/``. Each row is the plan that ships for its data, with one block a
+stage, and with a few values changed, trained for the same number of steps from the same seed on all but the test cases,
+and scored on those:
 
 - RoIAlign or RoIPool on a map of stride 16 (``c4``) and of stride 32 (``c5``): mask AP75;
 - one stride-16 map (``c4``, masks of 14 x 14) or a pyramid;
@@ -45,6 +46,7 @@ _SPLITS = Path(__file__).parent / "splits"
 _FIGURES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 _LIGHT = MetricSettings(surfaces=False, replicates=200, max_detections=(1, 10, 1000))
 _RESULT = "result.json"
+_ONE_BLOCK = {"model.backbone.name": "light", "model.backbone.channels": None}
 _C4 = {"model.backbone.pyramid": "c4", "model.roi.box_size": 14}
 _C5 = {"model.backbone.pyramid": "c5"}
 _POOL = {"model.roi.pooler": "pool"}
@@ -88,7 +90,7 @@ def plan_of(row: Row, folder: Path, options: argparse.Namespace) -> Plan:
     """The row's plan."""
     values = read_plan(row.plan).model_dump()
     run = {"steps": options.steps, "seed": options.seed, "hours": None}
-    changes = {f"train.{key}": value for key, value in run.items()} | row.changes
+    changes = {f"train.{key}": value for key, value in run.items()} | _ONE_BLOCK | row.changes
     if row.balance_like:
         changes |= {f"model.loss.{k}": v for k, v in balanced(folder / row.balance_like / LOSSES).items()}
     for path, value in changes.items():
