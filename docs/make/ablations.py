@@ -14,8 +14,8 @@ HEAD = """# What each idea is worth
 
 The ablations of the paper (He et al. 2017, table 2) on medical images: RoIAlign or RoIPool on maps of stride 16 and 32,
 one map or a pyramid, masks by a sigmoid for each class or by a softmax, with or without masks. All else is equal: plan
-(`nuclei` and `hippocampus-mr`, with one residual block a stage), data, steps, seed. Small objects have less than 32 x 32
-pixels, medium ones less than 96 x 96, as in COCO.
+(`nuclei` and `hippocampus-mr`, with one residual block a stage), data, steps, seed. Small objects have less than 32 x
+32 pixels, medium ones less than 96 x 96, as in COCO.
 
 <!-- not run: trains nine networks -->
 ```bash
