@@ -129,7 +129,7 @@ class OpenVINOProgram(nn.Module):
         if self.quantised is None:
             # OpenVINO 2026.4 fuses element by element what lies between convolutions. On a stage of two residual blocks
             # with GroupNorm, the first of them strided, that crashes the process in fp32. Of a network in fp32 or bf16
-            # it saves no time; in 8 bits it crashes nothing, and saves a tenth.
+            # it saves no time; in 8 bits it crashes nothing, and saves up to a tenth.
             settings["SNIPPETS_MODE"] = "DISABLE"
         file = self.file(shape)
         if file.is_file():
