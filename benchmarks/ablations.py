@@ -29,11 +29,11 @@ from typing import Any
 import torch
 from machine import machine
 
-from medmaskrcnn.metrics.bootstrap import Estimate
-from medmaskrcnn.metrics.summary import MetricSettings
-from medmaskrcnn.training.evaluate import choose_cases, evaluate
+from medmaskrcnn.data.manifest import Manifest, read_manifest
+from medmaskrcnn.evaluation.evaluate import choose_cases, evaluate
+from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
+from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.training.loop import StepReport
-from medmaskrcnn.training.manifest import Manifest, read_manifest
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.records import LOSSES, read_table
 from medmaskrcnn.training.run import train

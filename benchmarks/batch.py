@@ -31,10 +31,10 @@ import numpy as np
 from PIL import Image
 
 import medmaskrcnn
-from medmaskrcnn.batch.find import FoundSeries
-from medmaskrcnn.batch.ledger import Ledger
-from medmaskrcnn.batch.memory import resident_mb
-from medmaskrcnn.batch.summary import write_summary
+from medmaskrcnn.batch_runs.find import FoundSeries
+from medmaskrcnn.batch_runs.ledger import Ledger
+from medmaskrcnn.batch_runs.summary import write_summary
+from medmaskrcnn.system.process_memory import resident_mb
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
@@ -302,9 +302,9 @@ def save_tiny(path: Path) -> Path:
     """A model of slices with random weights."""
     import torch
 
-    from medmaskrcnn import config
+    from medmaskrcnn import settings as config
+    from medmaskrcnn.hub.model_file import save_model
     from medmaskrcnn.models.build import build_model
-    from medmaskrcnn.models.model_file import save_model
 
     settings = config.ModelFileSettings(
         card=config.ModelCard(name="tiny", licence="CC0-1.0"),

@@ -23,13 +23,13 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from machine import machine
 
-from medmaskrcnn.metrics.average_precision import coco_table, size_table
-from medmaskrcnn.metrics.judging import COCO_THRESHOLDS, judge
-from medmaskrcnn.metrics.pairing import Kind, pair_case
-from medmaskrcnn.metrics.sizes import COCO_AREAS
+from medmaskrcnn.evaluation.metrics.average_precision import coco_table, size_table
+from medmaskrcnn.evaluation.metrics.judging import COCO_THRESHOLDS, judge
+from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
+from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
-from medmaskrcnn.structures.run_lengths import packed, run_lengths
+from medmaskrcnn.structures.rle import packed, run_lengths
 
 SHAPE = (480, 640)
 TARGET = 1.5  # times as long as faster-coco-eval

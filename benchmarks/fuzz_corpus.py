@@ -16,7 +16,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.fileset import FileSet
 
-from medmaskrcnn.models.model_file import shipped_models
+from medmaskrcnn.hub.model_file import shipped_models
 
 ROOT = "1.2.826.0.1.3680043.8.498."
 SHAPE = (4, 40, 36)

@@ -125,9 +125,9 @@ class Case:
 
     def read(self, path: Path, scan: Any) -> None:
         """Hand it to its reader."""
+        from medmaskrcnn.hub.model_file import read_model, read_model_settings
         from medmaskrcnn.io.discover import find_scans
-        from medmaskrcnn.io.labels import load_labels
-        from medmaskrcnn.models.model_file import read_model, read_model_settings
+        from medmaskrcnn.io.labels.read import load_labels
 
         if self.kind == "labels":
             load_labels(path, scan, kind="semantic" if len(self.content) % 2 else "instance")
@@ -144,8 +144,8 @@ def serve(pipe: Connection, corpus: dict[str, list[Path]], seed: int, home: Path
     import torch
 
     from medmaskrcnn.errors import MedMaskRCNNError
+    from medmaskrcnn.hub.model_file import read_model
     from medmaskrcnn.io.read import read_volume
-    from medmaskrcnn.models.model_file import read_model
 
     torch.set_num_threads(1)
     tempfile.tempdir = str(home / "tmp")

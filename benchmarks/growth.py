@@ -32,7 +32,11 @@ import torch
 from machine import machine
 from matplotlib.figure import Figure
 
-from medmaskrcnn.config import (
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.models.build import build_model
+from medmaskrcnn.models.runtime.precision import choose_precision
+from medmaskrcnn.settings import (
     AnchorSettings,
     BackboneSettings,
     DetectionSettings,
@@ -43,10 +47,6 @@ from medmaskrcnn.config import (
     PreprocessSettings,
     RPNSettings,
 )
-from medmaskrcnn.detect.loaded_model import LoadedModel
-from medmaskrcnn.models.build import build_model
-from medmaskrcnn.pipeline import segment
-from medmaskrcnn.runtime.precision import choose_precision
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medmaskrcnn.runtime.precision import processor_features
+from medmaskrcnn.models.runtime.precision import processor_features
 
 
 def machine(*packages: str) -> dict[str, Any]:

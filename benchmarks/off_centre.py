@@ -19,7 +19,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
 
 Cut = tuple[slice, ...]
 

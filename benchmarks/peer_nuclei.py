@@ -31,17 +31,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision_peer import TorchvisionPeer, same_start
 
-from medmaskrcnn.config import BackboneSettings
-from medmaskrcnn.detect.loaded_model import LoadedModel
-from medmaskrcnn.metrics.counts import data_science_bowl_table
-from medmaskrcnn.metrics.judging import judge
-from medmaskrcnn.metrics.sizes import COCO_AREAS
-from medmaskrcnn.metrics.summary import MetricSettings
-from medmaskrcnn.training.cases import prepare_cases
+from medmaskrcnn.data.cases import prepare_cases
+from medmaskrcnn.data.manifest import Manifest, read_manifest
+from medmaskrcnn.evaluation.evaluate import Evaluation, choose_cases, evaluate
+from medmaskrcnn.evaluation.metrics.counts import data_science_bowl_table
+from medmaskrcnn.evaluation.metrics.judging import judge
+from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
+from medmaskrcnn.evaluation.metrics.summary import MetricSettings
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.settings import BackboneSettings
 from medmaskrcnn.training.checkpoint import Progress
-from medmaskrcnn.training.evaluate import Evaluation, choose_cases, evaluate
 from medmaskrcnn.training.loop import is_over, newest_share, schedule
-from medmaskrcnn.training.manifest import Manifest, read_manifest
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.samples import Sample, Samples, Turns
 from medmaskrcnn_datasets.folders import instances_dataset

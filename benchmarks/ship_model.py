@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from medmaskrcnn.config import ModelFileSettings
+from medmaskrcnn.hub.model_file import read_model, save_model
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import read_model, save_model
+from medmaskrcnn.settings import ModelFileSettings
 
 MOST_MB = 12
 

@@ -38,18 +38,18 @@ from torchvision.ops import box_iou
 from torchvision.transforms.functional import center_crop, resize
 from torchvision_peer import TorchvisionPeer
 
-from medmaskrcnn.config import BackboneSettings
-from medmaskrcnn.deploy.dense import random_images
-from medmaskrcnn.deploy.quantise import quantise_network
+from medmaskrcnn.compression.dense import random_images
+from medmaskrcnn.compression.quantise import quantise_network
+from medmaskrcnn.hub.torchvision_model import convert_torchvision, torchvision_classes, torchvision_settings
+from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
+from medmaskrcnn.models.inference_backend import Programs, compile_parts, quantised_forms
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.programs import Programs, compile_parts, quantised_forms
-from medmaskrcnn.models.weights import convert_torchvision, torchvision_classes, torchvision_settings
-from medmaskrcnn.preprocess.prepare import prepare
-from medmaskrcnn.runtime.memory import memory_kept
-from medmaskrcnn.runtime.precision import choose_precision
+from medmaskrcnn.models.runtime.precision import choose_precision
+from medmaskrcnn.settings import BackboneSettings
+from medmaskrcnn.system.memory import memory_kept
 from medmaskrcnn.training.plan import read_plan
 
 _PER_IMAGE = 100

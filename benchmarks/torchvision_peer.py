@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.detection.image_list import ImageList
 
-from medmaskrcnn.config import AnchorSettings, BackboneSettings, ModelSettings
+from medmaskrcnn.hub.torchvision_model import convert_torchvision, torchvision_settings
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.objective import Targets
-from medmaskrcnn.models.transfer import transfer
-from medmaskrcnn.models.weights import convert_torchvision, torchvision_settings
+from medmaskrcnn.settings import AnchorSettings, BackboneSettings, ModelSettings
+from medmaskrcnn.training.transfer.apply import transfer
 
 _INSIDE = 128  # occupancy, of 255, from which a pixel belongs to an object
 

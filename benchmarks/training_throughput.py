@@ -27,7 +27,7 @@ from torchvision_peer import TorchvisionPeer, resnet50_settings
 
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.objective import Targets
-from medmaskrcnn.runtime.memory import memory_kept
+from medmaskrcnn.system.memory import memory_kept
 
 _WARM_UP = 2
 

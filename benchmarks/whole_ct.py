@@ -30,7 +30,7 @@ from reading import write_series
 import medmaskrcnn
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.runtime.profile import Profile, gemm_rate, torch_dtype
+from medmaskrcnn.models.runtime.profile import Profile, gemm_rate, torch_dtype
 from medmaskrcnn.structures.volume import Volume
 
 _MB = 1e6

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import medmaskrcnn
-from medmaskrcnn.metrics.matching import match_case
-from medmaskrcnn.metrics.reference import reference_instances
+from medmaskrcnn.evaluation.metrics.matching import match_case
+from medmaskrcnn.structures.label_maps import reference_instances
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
 FOUND_IOU = 0.5

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 import medmaskrcnn
-from medmaskrcnn.io.labels import read_labels
-from medmaskrcnn.results.measure import measure_instances
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn_datasets.nifti import write_nifti
 

@@ -10,22 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medmaskrcnn.batch.api import batch as batch
-    from medmaskrcnn.detect.loaded_model import load_model as load_model
+    from medmaskrcnn.batch_runs.api import batch as batch
     from medmaskrcnn.errors import MedMaskRCNNError as MedMaskRCNNError
+    from medmaskrcnn.evaluation.evaluate import evaluate as evaluate
     from medmaskrcnn.explain.trace import trace as trace
     from medmaskrcnn.export.write import write_result as write_result
+    from medmaskrcnn.hub.loaded_model import load_model as load_model
+    from medmaskrcnn.hub.model_file import shipped_models as shipped_models
+    from medmaskrcnn.inference.pipeline import segment as segment
     from medmaskrcnn.io.discover import describe as describe
     from medmaskrcnn.io.read import read_volume as read_volume
-    from medmaskrcnn.models.model_file import shipped_models as shipped_models
-    from medmaskrcnn.pipeline import segment as segment
     from medmaskrcnn.structures.case_result import CaseResult as CaseResult
     from medmaskrcnn.structures.grid import Grid as Grid
     from medmaskrcnn.structures.instances import Instances as Instances
     from medmaskrcnn.structures.store import load_case as load_case
     from medmaskrcnn.structures.store import save_case as save_case
     from medmaskrcnn.structures.volume import Volume as Volume
-    from medmaskrcnn.training.evaluate import evaluate as evaluate
     from medmaskrcnn.training.plan import read_plan as read_plan
     from medmaskrcnn.training.run import train as train
 
@@ -37,16 +37,16 @@ _HOMES = {
     "Instances": "structures.instances",
     "MedMaskRCNNError": "errors",
     "Volume": "structures.volume",
-    "batch": "batch.api",
+    "batch": "batch_runs.api",
     "describe": "io.discover",
-    "evaluate": "training.evaluate",
+    "evaluate": "evaluation.evaluate",
     "load_case": "structures.store",
-    "load_model": "detect.loaded_model",
+    "load_model": "hub.loaded_model",
     "read_plan": "training.plan",
     "read_volume": "io.read",
     "save_case": "structures.store",
-    "segment": "pipeline",
-    "shipped_models": "models.model_file",
+    "segment": "inference.pipeline",
+    "shipped_models": "hub.model_file",
     "trace": "explain.trace",
     "train": "training.run",
     "write_result": "export.write",

@@ -1,6 +1,6 @@
 """Labelled data for medmaskrcnn: phantoms, and adapters from other formats to the manifest that training reads."""
 
-from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
 from medmaskrcnn_datasets.coco import coco_dataset
 from medmaskrcnn_datasets.convert import detect_format, to_manifest
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.structures.files import make_folder
-from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance
+from medmaskrcnn.system.files import make_folder
 from medmaskrcnn_datasets.manifest import located, write_manifest
 from medmaskrcnn_datasets.splits import SplitRule
 

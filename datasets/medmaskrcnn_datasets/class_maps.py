@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from medmaskrcnn.data.case_labels import values_in
+from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.labels import values_in
-from medmaskrcnn.training.manifest import ManifestInstance
 from medmaskrcnn_datasets.assemble import Labels
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
 from medmaskrcnn_datasets.objects import ClassRules, objects_of_classes

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.coco import decode_mask
-from medmaskrcnn.io.label_set import LabelledMask
+from medmaskrcnn.io.labels.coco import decode_mask
+from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import tight_crop
 from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Labels, Progress, assemble, json_object

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.formats import sniff
-from medmaskrcnn.structures.files import make_folder, write_bytes
+from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn_datasets.assemble import Progress
 from medmaskrcnn_datasets.coco import coco_dataset, is_coco
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset

@@ -19,8 +19,8 @@ from pydicom.dataset import Dataset
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.discover import FoundScan, find_scans
 from medmaskrcnn.io.guard import reading
-from medmaskrcnn.io.label_set import LabelledMask
-from medmaskrcnn.io.labels import load_labels
+from medmaskrcnn.io.labels.label_set import LabelledMask
+from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Labels, Progress, assemble
 from medmaskrcnn_datasets.label_files import write_label_maps

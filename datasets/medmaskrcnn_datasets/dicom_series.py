@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
-from medmaskrcnn.structures.files import make_folder, write_bytes
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
+from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn_datasets.phantom import Phantom
 
 INTERCEPT_HU = -1024

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from medmaskrcnn.data.case_labels import same_grid, values_in
+from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import tight_crop
-from medmaskrcnn.training.labels import same_grid, values_in
-from medmaskrcnn.training.manifest import ManifestInstance
 from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Labels, Progress, assemble, stem_of
 from medmaskrcnn_datasets.class_maps import class_map_converter
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medmaskrcnn.data.case_labels import LARGEST_VALUE, values_in, whole_numbers
+from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.discover import describe
-from medmaskrcnn.io.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.io.scan_info import ScanInfo
-from medmaskrcnn.structures.files import write_bytes
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.training.labels import LARGEST_VALUE, values_in, whole_numbers
-from medmaskrcnn.training.manifest import ManifestInstance
+from medmaskrcnn.system.files import write_bytes
 from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.objects import packed_maps
 

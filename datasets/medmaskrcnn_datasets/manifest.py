@@ -1,14 +1,14 @@
 """Writing the manifest, the one form in which labelled scans reach training.
 
-What it may say is defined in :mod:`medmaskrcnn.training.manifest`; every adapter of this package writes it.
+What it may say is defined in :mod:`medmaskrcnn.data.manifest`; every adapter of this package writes it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from medmaskrcnn.structures.files import write_bytes
-from medmaskrcnn.training.manifest import Manifest
+from medmaskrcnn.data.manifest import Manifest
+from medmaskrcnn.system.files import write_bytes
 
 
 def write_manifest(manifest: Manifest, path: Path | str) -> Path:

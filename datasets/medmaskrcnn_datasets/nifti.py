@@ -11,8 +11,8 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.structures.files import write_bytes
 from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.system.files import write_bytes
 
 GZIP_LEVEL = 4
 _SHEAR_TOLERANCE = 1e-6
@@ -35,7 +35,7 @@ def write_nifti(array: NDArray[Any], grid: Grid, path: Path | str, *, descriptio
         raise ValueError(f"array must have the grid's shape {grid.shape}, got {array.shape}")
     if len(description.encode()) > 79:
         raise ValueError(f"description must have at most 79 bytes, got {len(description.encode())}")
-    affine = grid.affine_vox_to_ras[:, [2, 1, 0, 3]]
+    affine = grid.affine_xyz_to_ras
     image = nibabel.Nifti1Image(np.transpose(array), affine, dtype=array.dtype)
     image.header["descrip"] = description.encode()
     image.header.set_xyzt_units("mm" if grid.spacing_known else "unknown")

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medmaskrcnn.io.label_set import LabelledMask
+from medmaskrcnn.data.manifest import ManifestInstance
+from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.structures.instances import tight_crop
-from medmaskrcnn.training.manifest import ManifestInstance
 
 Rule = Literal["value", "one", "components"]
 """What one object of a class is: the voxels of one value, all its voxels in a case, or each connected part of them."""

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmaskrcnn.structures.files import make_folder
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, Split
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
-from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance, Split
+from medmaskrcnn.system.files import make_folder
 from medmaskrcnn_datasets.manifest import write_manifest
 from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.phantom import CLASS_NAMES, Phantom, make_phantom

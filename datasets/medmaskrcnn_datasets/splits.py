@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medmaskrcnn.data.manifest import Split
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.manifest import Split
 
 _FEWEST = 3  # patients; from so many on, a split with a share gets one at least
 

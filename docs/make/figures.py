@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from medmaskrcnn.config import AnchorSettings
 from medmaskrcnn.models.anchors import base_anchors
+from medmaskrcnn.settings import AnchorSettings
 from medmaskrcnn_kernels import roi_align, roi_pool
 from medmaskrcnn_kernels.operators import least_areas
 from medmaskrcnn_kernels.roi_align_portable import levels_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from medmaskrcnn.cli.cards import network
-from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.models.model_file import read_model_settings, shipped_models
+from medmaskrcnn.hub.model_file import read_model_settings, shipped_models
+from medmaskrcnn.settings import ModelFileSettings
 
 TARGET = "models.md"
 

@@ -14,13 +14,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from medmaskrcnn.batch.enter import Entered
-from medmaskrcnn.batch.names import read_key
-from medmaskrcnn.batch.one_case import CaseOptions
-from medmaskrcnn.batch.plan import BatchCase, BatchPlan, Progress
-from medmaskrcnn.batch.rules import Rules, read_rules
-from medmaskrcnn.batch.run import BatchRun
-from medmaskrcnn.batch.settings import Limits, Work
+from medmaskrcnn.batch_runs.enter import Entered
+from medmaskrcnn.batch_runs.names import read_key
+from medmaskrcnn.batch_runs.one_case import CaseOptions
+from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, Progress
+from medmaskrcnn.batch_runs.rules import Rules, read_rules
+from medmaskrcnn.batch_runs.run import BatchRun
+from medmaskrcnn.batch_runs.settings import Limits, Work
 from medmaskrcnn.cli.console import ERR, plain, say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
@@ -42,7 +42,7 @@ from medmaskrcnn.cli.options import (
 )
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.write import ALL_FORMATS
-from medmaskrcnn.models.model_file import model_sha256
+from medmaskrcnn.hub.model_file import model_sha256
 
 EXIT_STOPPED = 130
 """What a shell gives a program that Ctrl-C ended."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medmaskrcnn.cli.console import say
-from medmaskrcnn.config import ModelFileSettings, ModelSettings
+from medmaskrcnn.settings import ModelFileSettings, ModelSettings
 
 
 def card_json(settings: ModelFileSettings, file: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medmaskrcnn.cli.console import say, tell
 from medmaskrcnn.cli.tables import print_table
-from medmaskrcnn.training.check import ClassRow, ManifestReport
+from medmaskrcnn.data.check import ClassRow, ManifestReport
 
 _SHOWN = 20  # warnings and notes; errors are all shown
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from medmaskrcnn.export.result_json import to_json
+from medmaskrcnn.report.result_document import to_json
 
 OUT = Console(markup=False, highlight=False, soft_wrap=True)
 ERR = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)

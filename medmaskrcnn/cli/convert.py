@@ -20,8 +20,8 @@ from medmaskrcnn.cli.deidentify_files import deidentify_files
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import DeidentifyOption, LabelMapSegOption, LogOption
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.export.deshear import is_tilted, regular_instances, regular_volume
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.preprocess.regular import is_tilted, regular_instances, regular_volume
 from medmaskrcnn.structures.volume import Provenance, Volume
 
 

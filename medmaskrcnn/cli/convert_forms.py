@@ -13,27 +13,27 @@ import numpy as np
 from pydicom import dcmread
 
 import medmaskrcnn
-from medmaskrcnn.dicom.deidentify import deidentified_result
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.export.coco import write_coco
+from medmaskrcnn.export.deidentify import deidentified_result
 from medmaskrcnn.export.dicom_files import DICOM_FORMATS, write_dicom_object
 from medmaskrcnn.export.dicom_object import AlgorithmType
-from medmaskrcnn.export.nifti import affine_xyz, write_label_map
-from medmaskrcnn.export.report import write_report
+from medmaskrcnn.export.nifti import write_label_map
 from medmaskrcnn.export.source_series import read_source
-from medmaskrcnn.export.table import write_table
-from medmaskrcnn.io.coco import read_coco
-from medmaskrcnn.io.dicom_header import read_header
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.io.dicom.header import read_header
 from medmaskrcnn.io.formats import sniff
-from medmaskrcnn.io.label_maps import MapKind
-from medmaskrcnn.io.labels import load_labels
+from medmaskrcnn.io.labels.coco import read_coco
+from medmaskrcnn.io.labels.label_maps import MapKind
+from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.results.measure import measure_instances
+from medmaskrcnn.report.html_report import write_report
+from medmaskrcnn.report.instance_table import write_table
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
-from medmaskrcnn.structures.files import replacing
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.store import load_case, save_case
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.files import replacing
 
 _MAPS = frozenset({"NIfTI", "NRRD", "MetaImage", "PNG", "TIFF"})
 _NO_MODEL = "labels"
@@ -199,9 +199,9 @@ def write_scan(scan: Volume, target: Path) -> None:
     """
     code = 1 if scan.grid.spacing_known else 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_XFORM_ALIGNED_ANAT
     array = scan.array[0].T if scan.array.shape[0] == 1 else np.moveaxis(scan.array, 0, -1).transpose(2, 1, 0, 3)
-    image = nib.Nifti1Image(array, affine_xyz(scan.grid), dtype=array.dtype)
-    image.set_sform(affine_xyz(scan.grid), code)
-    image.set_qform(None if _sheared(scan) else affine_xyz(scan.grid), 0 if _sheared(scan) else code)
+    image = nib.Nifti1Image(array, scan.grid.affine_xyz_to_ras, dtype=array.dtype)
+    image.set_sform(scan.grid.affine_xyz_to_ras, code)
+    image.set_qform(None if _sheared(scan) else scan.grid.affine_xyz_to_ras, 0 if _sheared(scan) else code)
     image.header.set_xyzt_units("mm" if scan.grid.spacing_known else "unknown")
 
     with replacing(target) as path, path.open("wb") as stream:

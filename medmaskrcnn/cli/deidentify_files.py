@@ -10,9 +10,9 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
 from medmaskrcnn.cli.console import ProgressCall
-from medmaskrcnn.dicom.deidentify import deidentify
-from medmaskrcnn.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind
 from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.export.deidentify import deidentify
+from medmaskrcnn.io.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind
 from medmaskrcnn.io.formats import sniff
 
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medmaskrcnn.batch.one_case import check_output_folder
+from medmaskrcnn.batch_runs.one_case import check_output_folder
 from medmaskrcnn.cli.console import ProgressCall, say, stage_bars
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import Device, DeviceOption, LogOption, Runtime
 from medmaskrcnn.cli.run_cases import Case, SegmentOptions
 from medmaskrcnn.cli.segment import print_outcomes, segment_cases
 from medmaskrcnn.cli.tables import print_table, volume_text
+from medmaskrcnn.evaluation.metrics.matching import match_case
 from medmaskrcnn.export.write import FORMATS
-from medmaskrcnn.metrics.matching import match_case
-from medmaskrcnn.metrics.reference import reference_instances
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.label_maps import reference_instances
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from medmaskrcnn.cli.train_display import count_bar
 from medmaskrcnn.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from medmaskrcnn.training.evaluate import Evaluation
-    from medmaskrcnn.training.manifest import Manifest
+    from medmaskrcnn.data.manifest import Manifest
+    from medmaskrcnn.evaluation.evaluate import Evaluation
 
 EXAMPLES = (
     "medmaskrcnn evaluate abdomen-mr data/manifest.json -o evaluation",
@@ -111,7 +111,7 @@ def evaluate_command(
 
 def _manifest(data: Path, out: Path | None, *, shown: bool) -> Manifest:
     """The manifest at ``data``, or one of the labelled data there; what has to be converted goes beside ``out``."""
-    from medmaskrcnn.training.manifest import read_manifest
+    from medmaskrcnn.data.manifest import read_manifest
     from medmaskrcnn_datasets.convert import to_manifest
 
     place = out or Path("evaluation")
@@ -141,9 +141,9 @@ def _evaluate(
     """
     import torch
 
-    from medmaskrcnn.metrics.summary import MetricSettings
-    from medmaskrcnn.models.model_file import resolve_model
-    from medmaskrcnn.training.evaluate import choose_cases, evaluate
+    from medmaskrcnn.evaluation.evaluate import choose_cases, evaluate
+    from medmaskrcnn.evaluation.metrics.summary import MetricSettings
+    from medmaskrcnn.hub.model_file import resolve_model
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -177,7 +177,7 @@ def _evaluate(
 
 
 def _report(evaluation: Evaluation, out: Path | None, *, as_json: bool, shown: bool) -> None:
-    from medmaskrcnn.training.evaluate_files import evaluation_document, write_evaluation
+    from medmaskrcnn.evaluation.files import evaluation_document, write_evaluation
 
     for failed in evaluation.failed:
         tell("error", failed.error if failed.id in failed.error else f"{failed.id}: {failed.error}")

@@ -8,9 +8,9 @@ from medmaskrcnn.cli.console import say
 from medmaskrcnn.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from medmaskrcnn.metrics.bootstrap import Estimate
-    from medmaskrcnn.metrics.summary import ClassFigures
-    from medmaskrcnn.training.evaluate import Evaluation
+    from medmaskrcnn.evaluation.evaluate import Evaluation
+    from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
+    from medmaskrcnn.evaluation.metrics.summary import ClassFigures
 
 DETECTION = (
     ("AP", "mask", "ap"),
@@ -46,7 +46,7 @@ Columns = tuple[tuple[str, str, str], ...]
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Print all tables; what is undefined is a dash."""
-    from medmaskrcnn.metrics.summary import length_unit
+    from medmaskrcnn.evaluation.metrics.summary import length_unit
 
     settings, unit = evaluation.settings, length_unit(evaluation.cases) or "mixed units"
     level = f"{100 * settings.level:g} %"

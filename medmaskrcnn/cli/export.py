@@ -70,22 +70,22 @@ def export_command(
         if out is None:
             raise typer.BadParameter("name the file or folder to write", param_hint="--out")
         if to is Form.MONAI_BUNDLE:
-            from medmaskrcnn.deploy.bundle import write_bundle
+            from medmaskrcnn.compression.bundle import write_bundle
 
             written = write_bundle(file, out)
             say(f"written to {out}: {', '.join(str(path.relative_to(out)) for path in written)}")
             return
-        from medmaskrcnn.deploy.export import export_dense  # here: help needs no torch
+        from medmaskrcnn.compression.export import export_dense  # here: help needs no torch
 
         error = export_dense(file, to.value, out, shape=_sizes(shape))
         say(f"written to {out}; differs from torch by at most {error:.1e} of its values")
 
 
 def _quantised(file: Path, data: Path, images: int) -> Path:
-    from medmaskrcnn.deploy.quantise import quantise
-    from medmaskrcnn.models.model_file import read_model_settings
-    from medmaskrcnn.optimize.calibrate import calibration_images
-    from medmaskrcnn.training.manifest import read_manifest
+    from medmaskrcnn.compression.quantise import quantise
+    from medmaskrcnn.compression.search.calibrate import calibration_images
+    from medmaskrcnn.data.manifest import read_manifest
+    from medmaskrcnn.hub.model_file import read_model_settings
 
     return quantise(file, calibration_images(read_manifest(data), read_model_settings(file), images))
 

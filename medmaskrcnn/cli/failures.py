@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.batch.reasons import explain
+from medmaskrcnn.batch_runs.reasons import explain
 from medmaskrcnn.cli.console import tell
 
 EXIT_FAILED = 1

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 
 import typer
 
-from medmaskrcnn.batch.ledger import LEDGER_NAME
+from medmaskrcnn.batch_runs.ledger import LEDGER_NAME
 from medmaskrcnn.cli.console import print_json, say, tell
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import LogOption
 from medmaskrcnn.cli.tables import length_text, print_table, volume_text
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.followup.changes import changes_document, write_changes
-from medmaskrcnn.followup.compare import Examination, compare, labels_of
-from medmaskrcnn.followup.tracks import TOLERANCE_MM
+from medmaskrcnn.evaluation.followup.changes import changes_document, write_changes
+from medmaskrcnn.evaluation.followup.compare import Examination, compare, labels_of
+from medmaskrcnn.evaluation.followup.tracks import TOLERANCE_MM
 from medmaskrcnn.io.discover import scans_among
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult

@@ -15,10 +15,10 @@ from medmaskrcnn.cli.cards import card_json, print_card
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.tables import print_instances, print_scans
-from medmaskrcnn.config import ModelCard
-from medmaskrcnn.export.result_json import result_document
+from medmaskrcnn.hub.model_file import SUFFIX, read_model_settings, shipped_models
 from medmaskrcnn.io.discover import FoundScan, find_scans
-from medmaskrcnn.models.model_file import SUFFIX, read_model_settings, shipped_models
+from medmaskrcnn.report.result_document import result_document
+from medmaskrcnn.settings import ModelCard
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
 from medmaskrcnn.structures.volume import Volume

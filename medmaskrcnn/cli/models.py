@@ -9,7 +9,7 @@ import typer
 from medmaskrcnn.cli.cards import card_json, print_card
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.models.model_file import read_model_settings, shipped_models
+from medmaskrcnn.hub.model_file import read_model_settings, shipped_models
 
 EXAMPLES = (
     "medmaskrcnn models",

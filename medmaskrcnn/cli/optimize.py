@@ -15,8 +15,8 @@ from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 
 if TYPE_CHECKING:
-    from medmaskrcnn.optimize.run import Optimised
-    from medmaskrcnn.optimize.variant import Outcome
+    from medmaskrcnn.compression.search.run import Optimised
+    from medmaskrcnn.compression.search.variant import Outcome
     from medmaskrcnn.training.plan import Plan
 
 EXAMPLES = (
@@ -123,9 +123,9 @@ def _optimise(
 ) -> Optimised:
     import torch
 
-    from medmaskrcnn.optimize.bench import Listener
-    from medmaskrcnn.optimize.run import optimize
-    from medmaskrcnn.training.manifest import read_manifest
+    from medmaskrcnn.compression.search.bench import Listener
+    from medmaskrcnn.compression.search.run import optimize
+    from medmaskrcnn.data.manifest import read_manifest
     from medmaskrcnn.training.plan import LoopSettings, read_plan
 
     if threads is not None:

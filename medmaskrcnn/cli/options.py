@@ -13,7 +13,7 @@ import typer
 from medmaskrcnn.cli.failures import failing_as_one
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.export.write import ALL_FORMATS, FORMATS
-from medmaskrcnn.models.model_file import read_model_settings, resolve_model
+from medmaskrcnn.hub.model_file import read_model_settings, resolve_model
 
 
 class Device(StrEnum):

@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from medmaskrcnn.batch.one_case import CaseOptions
-from medmaskrcnn.batch.plan import BatchPlan
-from medmaskrcnn.batch.run import BatchRun
-from medmaskrcnn.batch.settings import Work
+from medmaskrcnn.batch_runs.one_case import CaseOptions
+from medmaskrcnn.batch_runs.plan import BatchPlan
+from medmaskrcnn.batch_runs.run import BatchRun
+from medmaskrcnn.batch_runs.settings import Work
 from medmaskrcnn.cli.console import say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
@@ -27,14 +27,14 @@ from medmaskrcnn.cli.options import (
     model_file,
 )
 from medmaskrcnn.export.write import ALL_FORMATS
-from medmaskrcnn.models.model_file import model_sha256
-from medmaskrcnn.pacs.archive import patiently
-from medmaskrcnn.pacs.connect import open_archive
-from medmaskrcnn.pacs.pull import Pulled, pull
-from medmaskrcnn.pacs.push import Pushed, push, results_below
-from medmaskrcnn.pacs.receive import Inbox
-from medmaskrcnn.pacs.server import PASSWORD, TOKEN, USER, Credentials, Query, Server
-from medmaskrcnn.pacs.watch import Arrivals, Asked, Received, watch
+from medmaskrcnn.hub.model_file import model_sha256
+from medmaskrcnn.services.pacs.archive import patiently
+from medmaskrcnn.services.pacs.connect import open_archive
+from medmaskrcnn.services.pacs.pull import Pulled, pull
+from medmaskrcnn.services.pacs.push import Pushed, push, results_below
+from medmaskrcnn.services.pacs.receive import Inbox
+from medmaskrcnn.services.pacs.server import PASSWORD, TOKEN, USER, Credentials, Query, Server
+from medmaskrcnn.services.pacs.watch import Arrivals, Asked, Received, watch
 
 EXAMPLES = (
     "medmaskrcnn pacs pull https://pacs.example/dicom-web --patient 4711 -o scans",

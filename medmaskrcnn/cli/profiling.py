@@ -11,8 +11,8 @@ from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from medmaskrcnn.detect.loaded_model import LoadedModel
-    from medmaskrcnn.runtime.profile import Profile
+    from medmaskrcnn.hub.loaded_model import LoadedModel
+    from medmaskrcnn.models.runtime.profile import Profile
 
 _MB = 1e6
 _GIGA = 1e9
@@ -20,7 +20,7 @@ _GIGA = 1e9
 
 def profiled(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions) -> list[Outcome]:
     """As :func:`run_cases`, then print what the stages of all cases took; errors as there."""
-    from medmaskrcnn.runtime.profile import Profile  # here: help needs no torch
+    from medmaskrcnn.models.runtime.profile import Profile  # here: help needs no torch
 
     profile = Profile(model.device)
     with profile.listening(model.network):
@@ -32,7 +32,7 @@ def profiled(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions)
 
 def print_profile(profile: Profile, model: LoadedModel) -> None:
     """The stages, and how close the dense ones come to the machine's limit."""
-    from medmaskrcnn.runtime.profile import gemm_rate, torch_dtype
+    from medmaskrcnn.models.runtime.profile import gemm_rate, torch_dtype
 
     precision = model.network.precision
     rows = [

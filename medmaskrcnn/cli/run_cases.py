@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import medmaskrcnn
-from medmaskrcnn.batch.one_case import (
+from medmaskrcnn.batch_runs.one_case import (
     CaseOptions,
     check_output_folder,
     refuse_unwritable,
@@ -21,14 +21,14 @@ from medmaskrcnn.batch.one_case import (
 )
 from medmaskrcnn.cli.console import stage_bars, tell
 from medmaskrcnn.cli.failures import report_failure
-from medmaskrcnn.dicom.deidentify import deidentified_result
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.export.result_json import result_document
+from medmaskrcnn.export.deidentify import deidentified_result
+from medmaskrcnn.report.result_document import result_document
 from medmaskrcnn.structures.case_result import CaseResult
 
 if TYPE_CHECKING:
-    from medmaskrcnn.detect.find import Progress
-    from medmaskrcnn.detect.loaded_model import LoadedModel
+    from medmaskrcnn.hub.loaded_model import LoadedModel
+    from medmaskrcnn.inference.detect import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.batch.case_names import name_cases
-from medmaskrcnn.batch.one_case import check_output_folder
+from medmaskrcnn.batch_runs.case_names import name_cases
+from medmaskrcnn.batch_runs.one_case import check_output_folder
 from medmaskrcnn.cli.console import print_json, say
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
@@ -37,7 +37,7 @@ from medmaskrcnn.cli.profiling import profiled
 from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_instances
 from medmaskrcnn.export.write import ALL_FORMATS
-from medmaskrcnn.models.model_file import read_model_settings
+from medmaskrcnn.hub.model_file import read_model_settings
 
 EXAMPLES = (
     "medmaskrcnn segment ct_folder/ -o result --model phantom-ct",

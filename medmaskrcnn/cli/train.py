@@ -17,8 +17,8 @@ from medmaskrcnn.cli.options import Device
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 
 if TYPE_CHECKING:
-    from medmaskrcnn.training.check import ManifestReport
-    from medmaskrcnn.training.manifest import Manifest
+    from medmaskrcnn.data.check import ManifestReport
+    from medmaskrcnn.data.manifest import Manifest
     from medmaskrcnn.training.plan import Plan
     from medmaskrcnn.training.session import TrainingRecord
 
@@ -119,7 +119,7 @@ def train_command(
 
 
 def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
-    from medmaskrcnn.training.manifest import read_manifest
+    from medmaskrcnn.data.manifest import read_manifest
     from medmaskrcnn_datasets.convert import to_manifest
 
     converted = out.with_name(f"{out.name}-data")
@@ -130,7 +130,7 @@ def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
 def _checked(manifest: Manifest, *, table: bool, shown: bool) -> ManifestReport:
     """What the check found, told; bad cases end the command."""
     from medmaskrcnn.cli.check_table import print_report
-    from medmaskrcnn.training.check import check_manifest
+    from medmaskrcnn.data.check import check_manifest
 
     with count_bar("check", shown=shown) as progress:
         report = check_manifest(manifest, progress=progress)
@@ -156,7 +156,7 @@ def _plan(
     if given is not None:
         plan = read_plan(given)
     else:
-        from medmaskrcnn.training.planner import make_plan
+        from medmaskrcnn.training.planner.planner import make_plan
 
         assert report is not None
         plan, reasons = make_plan(manifest, report.facts, memory_gb=memory, dims=dims)
@@ -170,7 +170,7 @@ def _plan(
 
 
 def _write(path: Path, text: str) -> None:
-    from medmaskrcnn.structures.files import write_bytes
+    from medmaskrcnn.system.files import write_bytes
 
     write_bytes(path, text.encode())
     say(f"wrote {path}")

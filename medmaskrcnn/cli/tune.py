@@ -17,10 +17,10 @@ from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 
 if TYPE_CHECKING:
-    from medmaskrcnn.training.manifest import Manifest
+    from medmaskrcnn.data.manifest import Manifest
     from medmaskrcnn.training.plan import Plan
-    from medmaskrcnn.training.tune import SearchResult
-    from medmaskrcnn.training.tune_table import Trial
+    from medmaskrcnn.training.tune.search import SearchResult
+    from medmaskrcnn.training.tune.table import Trial
 
 EXAMPLES = (
     "medmaskrcnn tune data/manifest.json --plan my.yaml --space space.yaml --trials 30 --steps 500 -o search",
@@ -90,7 +90,7 @@ def tune_command(
 
 def print_trials(result: SearchResult) -> None:
     """The trials, best first; those that failed last, with their reasons."""
-    from medmaskrcnn.training.tune_table import value_text
+    from medmaskrcnn.training.tune.table import value_text
 
     paths: Sequence[str] = tuple(result.trials[0].values) if result.trials else ()
     ranked = sorted(result.trials, key=lambda one: (one.score is None, -(one.score or 0.0), one.number))
@@ -115,8 +115,8 @@ def _use_threads(threads: int) -> None:
 
 
 def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
-    from medmaskrcnn.training.check import check_manifest
-    from medmaskrcnn.training.manifest import read_manifest
+    from medmaskrcnn.data.check import check_manifest
+    from medmaskrcnn.data.manifest import read_manifest
     from medmaskrcnn_datasets.convert import to_manifest
 
     converted = out.with_name(f"{out.name}-data")
@@ -140,9 +140,9 @@ def _search(
     **how: Any,
 ) -> SearchResult:
     from medmaskrcnn.training.plan import read_plan
-    from medmaskrcnn.training.tune import search
-    from medmaskrcnn.training.tune_space import read_space
-    from medmaskrcnn.training.tune_training import training_objective
+    from medmaskrcnn.training.tune.search import search
+    from medmaskrcnn.training.tune.space import read_space
+    from medmaskrcnn.training.tune.trial import training_objective
 
     first = read_plan(plan)
     searched = read_space(space, first)

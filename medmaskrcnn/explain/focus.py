@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medmaskrcnn.config import RoISettings
 from medmaskrcnn.explain.record import Walk
+from medmaskrcnn.settings import RoISettings
 from medmaskrcnn_kernels.operators import least_areas
 from medmaskrcnn_kernels.roi_align_portable import levels_of
 

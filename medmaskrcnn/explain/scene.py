@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medmaskrcnn.config import ModelFileSettings
 from medmaskrcnn.explain.canvas import Canvas, colour, shared_picture
 from medmaskrcnn.explain.focus import Focus, on_plane
 from medmaskrcnn.explain.pictures import Bytes, data_uri, grey
 from medmaskrcnn.explain.record import Walk
-from medmaskrcnn.export.preview_style import class_colour
+from medmaskrcnn.report.style import class_colour
+from medmaskrcnn.settings import ModelFileSettings
 
 LEVEL_COLOURS = ("#4fc3f7", "#81dc84", "#ffee58", "#ffa726", "#ff5f9e")
 """Of P2 to P6."""

@@ -14,7 +14,7 @@ from medmaskrcnn.explain.pictures import data_uri, heat, plane_of, strength
 from medmaskrcnn.explain.scene import PROPOSAL, Scene
 from medmaskrcnn.explain.sections_maps import chips
 from medmaskrcnn.explain.shapes import Stage
-from medmaskrcnn.postprocess.found import paste
+from medmaskrcnn.inference.instance_masks import paste
 from medmaskrcnn_kernels import roi_pool
 from medmaskrcnn_kernels.roi_pool import bin_edges
 from medmaskrcnn_kernels.separable import axis_grid

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.explain.focus import levels_of_boxes
 from medmaskrcnn.explain.record import Walk
+from medmaskrcnn.settings import ModelSettings
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.config import ModelSettings
-from medmaskrcnn.detect.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
 from medmaskrcnn.explain.focus import choose_focus
 from medmaskrcnn.explain.page import page, paragraph, table
 from medmaskrcnn.explain.pictures import Bytes, grey
@@ -28,9 +26,11 @@ from medmaskrcnn.explain.sections_maps import backbone_section, input_section, p
 from medmaskrcnn.explain.sections_regions import align_section, mask_section, pasted_section
 from medmaskrcnn.explain.shapes import Difference, Stage, differences, stages
 from medmaskrcnn.explain.window import Window, choose_window
+from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
+from medmaskrcnn.inference.prepare import Preprocessed, prepare
+from medmaskrcnn.inference.suitability import check_suitable
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.preprocess.prepare import Preprocessed, prepare
-from medmaskrcnn.preprocess.suitable import check_suitable
+from medmaskrcnn.settings import ModelSettings
 from medmaskrcnn.structures.volume import Volume
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.explain.chart import line_chart, moving_mean
 from medmaskrcnn.explain.page import Section, figure, figures, page, paragraph, table
-from medmaskrcnn.structures.run_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
+from medmaskrcnn.report.training_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
 
 MEANINGS = {
     "total": "The sum of all terms, each times its weight. What is learnt from; by itself it says little.",

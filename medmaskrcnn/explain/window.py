@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.detect.find import slice_images, tile_windows
-from medmaskrcnn.preprocess.prepare import Preprocessed, pad_to_multiple
+from medmaskrcnn.inference.detect import slice_images, tile_windows
+from medmaskrcnn.inference.prepare import Preprocessed, pad_to_multiple
+from medmaskrcnn.settings import ModelFileSettings
 
 
 @dataclass(frozen=True, eq=False)

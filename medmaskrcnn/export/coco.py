@@ -12,11 +12,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from medmaskrcnn.export.result_json import to_json
-from medmaskrcnn.export.table import OUT_OF_DOMAIN
+from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
+from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.run_lengths import packed, run_lengths
+from medmaskrcnn.structures.rle import packed, run_lengths
 
 
 def coco_document(result: CaseResult) -> dict[str, Any]:

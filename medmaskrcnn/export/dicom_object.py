@@ -14,10 +14,10 @@ from typing import IO, Any, Literal
 from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
-from medmaskrcnn.dicom.codes import Coding, coding_of
-from medmaskrcnn.dicom.uids import ResultUIDs
+from medmaskrcnn.export.codes import Coding, coding_of
 from medmaskrcnn.export.source_series import SourceSeries
-from medmaskrcnn.export.table import OUT_OF_DOMAIN
+from medmaskrcnn.export.uids import ResultUIDs
+from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.structures.case_result import CaseResult
 
 AlgorithmType = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]

@@ -32,9 +32,8 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from medmaskrcnn.dicom.codes import Coding, Term
-from medmaskrcnn.dicom.uids import ResultUIDs
 from medmaskrcnn.errors import OutputError
+from medmaskrcnn.export.codes import Coding, Term
 from medmaskrcnn.export.dicom_object import (
     MANUFACTURER,
     SERIES_NUMBERS,
@@ -50,8 +49,9 @@ from medmaskrcnn.export.dicom_object import (
     uids_of,
     write_dataset,
 )
-from medmaskrcnn.export.preview_style import class_colour
 from medmaskrcnn.export.source_series import SourceSeries, keeping_quiet, read_source
+from medmaskrcnn.export.uids import ResultUIDs
+from medmaskrcnn.report.style import class_colour
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.structures.case_result import CaseResult
-from medmaskrcnn.structures.grid import FloatArray, Grid
+from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.overlap import voxel_counts
 
@@ -39,11 +39,6 @@ def label_map(instances: Instances) -> NDArray[np.integer]:
     return painted
 
 
-def affine_xyz(grid: Grid) -> FloatArray:
-    """``(4, 4)`` affine for NIfTI's index order x, y, z (array axes W, H, D) to R, A, S in mm."""
-    return np.asarray(grid.affine_vox_to_ras[:, [2, 1, 0, 3]])
-
-
 def write_label_map(result: CaseResult, stream: IO[bytes]) -> None:
     """Write the result's instances as gzipped NIfTI-1; the same result gives the same bytes.
 
@@ -55,7 +50,7 @@ def write_label_map(result: CaseResult, stream: IO[bytes]) -> None:
         stream: Binary stream to write to.
     """
     grid = result.candidates.grid
-    affine = affine_xyz(grid)
+    affine = grid.affine_xyz_to_ras
     image = nib.Nifti1Image(label_map(result.instances).T, affine)
     code = _SCANNER if grid.spacing_known else _ALIGNED
     image.set_sform(affine, code)

@@ -18,8 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 
-from medmaskrcnn.dicom.codes import Term
-from medmaskrcnn.dicom.uids import ResultUIDs, uid_of
+from medmaskrcnn.export.codes import Term
 from medmaskrcnn.export.contours import outlines
 from medmaskrcnn.export.dicom_object import (
     MANUFACTURER,
@@ -38,8 +37,9 @@ from medmaskrcnn.export.dicom_object import (
     uids_of,
     write_dataset,
 )
-from medmaskrcnn.export.preview_style import class_colour
 from medmaskrcnn.export.source_series import SourcePlane, SourceSeries, keeping_quiet, read_source
+from medmaskrcnn.export.uids import ResultUIDs, uid_of
+from medmaskrcnn.report.style import class_colour
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume

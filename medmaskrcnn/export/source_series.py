@@ -19,10 +19,10 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
-from medmaskrcnn.dicom.deidentify import deidentify
-from medmaskrcnn.dicom.frames import Frame, frames_of
-from medmaskrcnn.dicom.geometry import Plane
 from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.export.deidentify import deidentify
+from medmaskrcnn.io.dicom.frames import Frame, frames_of
+from medmaskrcnn.io.dicom.geometry import Plane
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
 from medmaskrcnn.structures.volume import Volume
 
@@ -84,7 +84,7 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
     Args:
         volume: The scan; its provenance names the files.
         what: What is to be written, for errors: ``"a DICOM SEG"``.
-        without_identity: De-identify the headers (:mod:`medmaskrcnn.dicom.deidentify`), so that what is made from
+        without_identity: De-identify the headers (:mod:`medmaskrcnn.export.deidentify`), so that what is made from
             them names no patient and refers to the series as it is after de-identification.
 
     Raises:

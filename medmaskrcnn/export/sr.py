@@ -30,8 +30,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import UID, SegmentationStorage
 
-from medmaskrcnn.dicom.codes import MORPHOLOGY, Coding, Term
-from medmaskrcnn.dicom.uids import uid_of
+from medmaskrcnn.export.codes import MORPHOLOGY, Coding, Term
 from medmaskrcnn.export.dicom_object import (
     MANUFACTURER,
     SERIES_NUMBERS,
@@ -49,6 +48,7 @@ from medmaskrcnn.export.dicom_object import (
 )
 from medmaskrcnn.export.dicom_seg import Encoding, coded, is_label_map, seg_kind
 from medmaskrcnn.export.source_series import SourceSeries, keeping_quiet, read_source
+from medmaskrcnn.export.uids import uid_of
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.volume import Volume
 

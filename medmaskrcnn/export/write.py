@@ -16,18 +16,18 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from medmaskrcnn.dicom.deidentify import deidentified_result, without_places
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.coco import write_coco
+from medmaskrcnn.export.deidentify import deidentified_result, without_places
 from medmaskrcnn.export.dicom_files import DICOM_FORMATS, write_dicom_object
 from medmaskrcnn.export.dicom_object import AlgorithmType
 from medmaskrcnn.export.meshes import mesh_names, write_mesh
 from medmaskrcnn.export.nifti import write_label_map
-from medmaskrcnn.export.preview import write_preview
-from medmaskrcnn.export.report import write_report
-from medmaskrcnn.export.result_json import result_document, run_document, to_json
 from medmaskrcnn.export.source_series import read_source
-from medmaskrcnn.export.table import write_table
+from medmaskrcnn.report.html_report import write_report
+from medmaskrcnn.report.instance_table import write_table
+from medmaskrcnn.report.preview import write_preview
+from medmaskrcnn.report.result_document import result_document, run_document, to_json
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, Volume

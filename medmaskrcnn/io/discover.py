@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from medmaskrcnn.dicom.sop_classes import NOT_IMAGES
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom_header import DicomFile, read_header
-from medmaskrcnn.io.dicom_series import DicomScan, group_scans
-from medmaskrcnn.io.dicom_volume import read_dicom
+from medmaskrcnn.io.dicom.header import DicomFile, read_header
+from medmaskrcnn.io.dicom.series import DicomScan, group_scans
+from medmaskrcnn.io.dicom.sop_classes import NOT_IMAGES
+from medmaskrcnn.io.dicom.volume import read_dicom
 from medmaskrcnn.io.formats import READABLE, sniff
 from medmaskrcnn.io.itk_formats import describe_itk, read_itk
 from medmaskrcnn.io.nifti import describe_nifti, read_nifti

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from medmaskrcnn.config import AnchorSettings
+from medmaskrcnn.settings import AnchorSettings
 
 
 def base_anchors(size: Sequence[float], ratios: Sequence[float], *, rounded: bool) -> Tensor:

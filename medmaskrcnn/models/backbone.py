@@ -14,7 +14,7 @@ from monai.networks.layers.factories import Pool
 from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 
-from medmaskrcnn.config import BackboneSettings
+from medmaskrcnn.settings import BackboneSettings
 
 _STAGES: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "light": ("basic", (1, 1, 1, 1)),

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medmaskrcnn.config import DetectionSettings
 from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
+from medmaskrcnn.settings import DetectionSettings
 from medmaskrcnn_kernels import batched_nms
 
 BOX_CODER = BoxCoder(centre_weight=10.0, size_weight=5.0)

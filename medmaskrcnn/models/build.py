@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.models.backbone import build_backbone
 from medmaskrcnn.models.box_head import BoxHead, MeanBoxHead
 from medmaskrcnn.models.fpn import build_pyramid
 from medmaskrcnn.models.mask_head import MaskHead
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.rpn import RPNHead
+from medmaskrcnn.settings import ModelSettings
 
 
 def build_model(settings: ModelSettings) -> MaskRCNN:
     """Make the network that ``settings`` describe, with random weights (torch's global generator).
 
     Example:
-        >>> from medmaskrcnn.config import ModelSettings
+        >>> from medmaskrcnn.settings import ModelSettings
         >>> model = build_model(ModelSettings(class_names=("liver", "tumour")))
         >>> model.box_head.classes.out_features  # with background
         3

@@ -10,8 +10,8 @@ from __future__ import annotations
 from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
 from torch import Tensor, nn
 
-from medmaskrcnn.config import BackboneSettings
 from medmaskrcnn.models.backbone import Backbone
+from medmaskrcnn.settings import BackboneSettings
 
 
 class Pyramid(nn.Module):

@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medmaskrcnn.config import ModelSettings
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, select_detections
 from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
 from medmaskrcnn.models.fpn import Pyramid
+from medmaskrcnn.models.inference_backend import Programs
 from medmaskrcnn.models.losses import Term
 from medmaskrcnn.models.mask_head import MaskHead, own_log_odds
 from medmaskrcnn.models.objective import Targets, box_terms, draw_regions, mask_terms, rpn_terms
-from medmaskrcnn.models.programs import Programs
-from medmaskrcnn.models.regions import read_regions
+from medmaskrcnn.models.roi_pooler import read_regions
 from medmaskrcnn.models.rpn import RPNHead, propose
-from medmaskrcnn.runtime.precision import Precision, channels_last, lay_out, running
+from medmaskrcnn.models.runtime.precision import Precision, channels_last, lay_out, running
+from medmaskrcnn.settings import ModelSettings
 
 Watch = Callable[[str, Any], None]
 """Called after a step of :meth:`MaskRCNN.detect` with its name and what it made."""

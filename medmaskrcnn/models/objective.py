@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from medmaskrcnn.config import LossSettings, RoISettings, RPNSettings
 from medmaskrcnn.models.box_head import BOX_CODER
 from medmaskrcnn.models.losses import (
     Term,
@@ -27,6 +26,7 @@ from medmaskrcnn.models.mask_head import own_log_odds
 from medmaskrcnn.models.matching import match_atss, match_by_iou
 from medmaskrcnn.models.rpn import RPN_CODER
 from medmaskrcnn.models.sampling import sample
+from medmaskrcnn.settings import LossSettings, RoISettings, RPNSettings
 
 Randoms = Sequence[torch.Generator | None]
 

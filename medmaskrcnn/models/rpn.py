@@ -14,8 +14,8 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medmaskrcnn.config import RPNSettings
 from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
+from medmaskrcnn.settings import RPNSettings
 from medmaskrcnn_kernels import batched_nms
 
 RPN_CODER = BoxCoder()

@@ -83,6 +83,11 @@ class Grid:
         """Volume of one voxel, the determinant of the affine: mm3, or pixels where the spacing is unknown."""
         return float(abs(np.linalg.det(self.affine_vox_to_ras[:3, :3])))
 
+    @property
+    def affine_xyz_to_ras(self) -> FloatArray:
+        """``(4, 4)``: the affine for NIfTI's index order x, y, z (array axes W, H, D) to R, A, S in mm."""
+        return np.asarray(self.affine_vox_to_ras[:, [2, 1, 0, 3]])
+
     def index_to_ras(self, index_vox: ArrayLike) -> FloatArray:
         """World position (R, A, S in mm) of voxel centres; ``index_vox`` is ``(..., 3)`` voxel indices D, H, W."""
         index = np.asarray(index_vox, dtype=np.float64)

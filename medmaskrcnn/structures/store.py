@@ -36,9 +36,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
-from medmaskrcnn.structures.files import replacing
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.system.files import replacing
 
 FORMAT = "medmaskrcnn case"
 VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.structures.files import replacing
+from medmaskrcnn.system.files import replacing
 from medmaskrcnn.training.plan import parse_plan
 
 

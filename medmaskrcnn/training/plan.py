@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from medmaskrcnn.config import (
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.settings import (
     Count,
     Fraction,
     InferenceSettings,
@@ -27,7 +28,6 @@ from medmaskrcnn.config import (
     PreprocessSettings,
     Settings,
 )
-from medmaskrcnn.errors import ReadError
 
 Patch = tuple[Count, Count, Count]
 

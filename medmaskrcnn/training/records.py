@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 
-from medmaskrcnn.structures.files import replacing
-from medmaskrcnn.structures.run_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
+from medmaskrcnn.report.training_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
+from medmaskrcnn.system.files import replacing
 from medmaskrcnn.training.loop import StepReport
 from medmaskrcnn.training.validate import Validation
 

@@ -17,22 +17,22 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from medmaskrcnn.data.cases import prepare_cases
+from medmaskrcnn.data.check import check_manifest
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.transfer import freeze, transfer
-from medmaskrcnn.runtime.device import choose_device
-from medmaskrcnn.structures.files import make_folder, write_bytes
+from medmaskrcnn.models.runtime.device import choose_device
+from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn.training.augment import Transform
-from medmaskrcnn.training.cases import prepare_cases
-from medmaskrcnn.training.check import check_manifest
 from medmaskrcnn.training.checkpoint import load_checkpoint
 from medmaskrcnn.training.loop import Learner, check_depths, make_fabric
-from medmaskrcnn.training.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.training.plan import Plan, plan_text
-from medmaskrcnn.training.planner import make_plan
+from medmaskrcnn.training.planner.planner import make_plan
 from medmaskrcnn.training.samples import Sample, Samples, Turns
 from medmaskrcnn.training.session import CHECKPOINT, Event, Preparing, Session, TrainingRecord
+from medmaskrcnn.training.transfer.apply import freeze, transfer
 
 _PLAN = "plan.yaml"
 _ENDLESS = 10**9  # passes, where time decides
@@ -72,7 +72,7 @@ def train(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Under ``torchrun`` every process takes one.
         workers: Processes that draw samples.
         resume: Go on from the checkpoint in ``folder``.
-        start_from: Weights to begin with; see :func:`medmaskrcnn.models.transfer.transfer`.
+        start_from: Weights to begin with; see :func:`medmaskrcnn.training.transfer.apply.transfer`.
         transform: Of the user's own, applied to every sample after the plan's augmentation.
         cache: Folder of prepared cases, kept for other runs; by default one inside ``folder``, removed at the end.
         plan_yaml: The plan's own text with its comments, to be kept in ``folder``.

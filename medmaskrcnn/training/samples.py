@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from medmaskrcnn.data.cases import LabelledCase, open_prepared
 from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.training.augment import Augmenter, Transform
-from medmaskrcnn.training.cases import LabelledCase, open_prepared
 from medmaskrcnn.training.plan import Plan
 from medmaskrcnn.training.windows import INSIDE, choose_window, cut, dense_occupancy
 
@@ -41,7 +41,7 @@ class Samples(Dataset[Sample]):
     """Every sample of a training; a case is drawn once in every ``len(files)`` samples.
 
     Args:
-        files: Prepared cases (:func:`medmaskrcnn.training.cases.prepare_cases`).
+        files: Prepared cases (:func:`medmaskrcnn.data.cases.prepare_cases`).
         plan: How samples are drawn.
         transform: Of the user's own, applied last.
     """

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmaskrcnn.detect.loaded_model import LoadedModel
-from medmaskrcnn.models.model_file import save_model
-from medmaskrcnn.models.transfer import TransferReport
-from medmaskrcnn.structures.files import make_folder
+from medmaskrcnn.data.manifest import Manifest, ManifestCase
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.hub.model_file import save_model
+from medmaskrcnn.system.files import make_folder
 from medmaskrcnn.training.checkpoint import Progress, save_checkpoint
 from medmaskrcnn.training.loop import Learner, StepReport, is_over
-from medmaskrcnn.training.manifest import Manifest, ManifestCase
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.records import Records
 from medmaskrcnn.training.samples import Sample
+from medmaskrcnn.training.transfer.apply import TransferReport
 from medmaskrcnn.training.validate import Validation, validate
 
 CHECKPOINT, LAST, BEST = "checkpoint.pt", "last.safetensors", "best.safetensors"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmaskrcnn.detect.loaded_model import LoadedModel
-from medmaskrcnn.metrics.bootstrap import Estimate
-from medmaskrcnn.metrics.summary import MetricSettings
-from medmaskrcnn.training.evaluate import evaluate
-from medmaskrcnn.training.manifest import Manifest, ManifestCase
+from medmaskrcnn.data.manifest import Manifest, ManifestCase
+from medmaskrcnn.evaluation.evaluate import evaluate
+from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
+from medmaskrcnn.evaluation.metrics.summary import MetricSettings
+from medmaskrcnn.hub.loaded_model import LoadedModel
 
 _QUICK = MetricSettings(surfaces=False, replicates=0)
 _PICTURES = 4  # of the worst cases

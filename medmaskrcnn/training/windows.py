@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medmaskrcnn.training.cases import LabelledCase, Occupancy
+from medmaskrcnn.data.cases import LabelledCase, Occupancy
 from medmaskrcnn.training.plan import AugmentSettings
 
 INSIDE = 128

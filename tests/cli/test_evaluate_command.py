@@ -10,7 +10,7 @@ import pytest
 
 import medmaskrcnn
 from medmaskrcnn.errors import MedMaskRCNNError
-from medmaskrcnn.metrics.summary import MetricSettings
+from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 
-from medmaskrcnn import pipeline
-from medmaskrcnn.batch.reasons import explain
+from medmaskrcnn.batch_runs.reasons import explain
 from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.inference import pipeline
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_output_folder_without_permission(run, scan, tiny_model):
 
 def test_the_output_folder_is_tried_before_the_model_is_loaded(run, scan, tiny_model, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr("medmaskrcnn.detect.loaded_model.load_model", lambda *a, **k: pytest.fail("work was done"))
+    monkeypatch.setattr("medmaskrcnn.hub.loaded_model.load_model", lambda *a, **k: pytest.fail("work was done"))
     assert run("segment", scan, "-o", tmp_path / "file", "--model", tiny_model).code == 1
 
 

@@ -15,7 +15,7 @@ import pytest
 import medmaskrcnn
 from medmaskrcnn.cli.env import cpu_features
 from medmaskrcnn.cli.info import fitting_models
-from medmaskrcnn.config import ModelCard
+from medmaskrcnn.settings import ModelCard
 
 NO_TORCH = """
 import sys

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from medmaskrcnn.dicom.deidentify import deidentified_uid
+from medmaskrcnn.export.deidentify import deidentified_uid
 from medmaskrcnn.export.write import ALL_FORMATS, FILE_NAMES
-from medmaskrcnn.io.labels import read_labels
+from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.store import load_case
 
@@ -57,7 +57,7 @@ def test_dicom_of_a_nifti_is_refused_before_the_work(run, scan, tiny_model, tmp_
     def never(*arguments: object, **options: object) -> None:
         raise AssertionError("the scan was segmented for nothing")
 
-    monkeypatch.setattr("medmaskrcnn.pipeline.segment", never)
+    monkeypatch.setattr("medmaskrcnn.inference.pipeline.segment", never)
     ran = run("segment", scan, "-o", tmp_path / "out", "--model", tiny_model, "--format", "seg")
     assert ran.code == 1
     assert "belongs to a DICOM series" in ran.err

@@ -46,7 +46,7 @@ def test_table_of_ablations(tmp_path, monkeypatch):
 
 
 def test_cards_say_what_the_files_say():
-    from medmaskrcnn.models.model_file import read_model_settings, shipped_models
+    from medmaskrcnn.hub.model_file import read_model_settings, shipped_models
 
     text = load("model_cards").text()
     for path in shipped_models().values():
@@ -59,8 +59,8 @@ def test_imports_are_those_of_the_code():
     imports = load("imports")
     layers, graph = imports.layers(), imports.graph()
     rooms = [room for layer in layers for room in layer]
-    assert "medmaskrcnn.pipeline" in rooms and all(imports.folder(room).exists() for room in rooms)
-    assert "medmaskrcnn.io" in imports.imports_of("medmaskrcnn.pipeline", rooms, graph)
+    assert "medmaskrcnn.inference.pipeline" in rooms and all(imports.folder(room).exists() for room in rooms)
+    assert "medmaskrcnn.io" in imports.imports_of("medmaskrcnn.inference.pipeline", rooms, graph)
     for height, layer in enumerate(layers):  # none imports what stands above it, or beside it
         above = [room for row in layers[: height + 1] for room in row]
         for room in layer:

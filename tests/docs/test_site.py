@@ -88,7 +88,7 @@ def test_reference_shows_what_docstrings_say(site):
 
 def test_every_command_and_model_has_its_section(site):
     from medmaskrcnn.cli.main import app
-    from medmaskrcnn.models.model_file import shipped_models
+    from medmaskrcnn.hub.model_file import shipped_models
 
     commands = Page(site / "reference/commands.html").ids
     assert {f"medmaskrcnn-{command.name}" for command in app.registered_commands} <= commands

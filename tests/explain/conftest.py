@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny_models import tiny_settings
 
-from medmaskrcnn.config import ModelFileSettings
-from medmaskrcnn.detect.loaded_model import LoadedModel, load_model
+from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
+from medmaskrcnn.hub.model_file import save_model
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import save_model
+from medmaskrcnn.settings import ModelFileSettings
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 

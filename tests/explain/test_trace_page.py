@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import medmaskrcnn
-from medmaskrcnn.config import BackboneSettings, ModelCard, ModelFileSettings, ModelSettings, RPNSettings
-from medmaskrcnn.detect.loaded_model import LoadedModel
 from medmaskrcnn.errors import UnsuitableScanError
 from medmaskrcnn.explain.outline import outline_path
 from medmaskrcnn.explain.pictures import data_uri, grey, heat
+from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.models.build import build_model
+from medmaskrcnn.settings import BackboneSettings, ModelCard, ModelFileSettings, ModelSettings, RPNSettings
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Volume
 

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from medmaskrcnn.cli.main import app
-from medmaskrcnn.config import LossSettings
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.explain.chart import line_chart, moving_mean
 from medmaskrcnn.explain.training import MEANINGS, is_training, trace_training
+from medmaskrcnn.settings import LossSettings
 
 
 @pytest.fixture

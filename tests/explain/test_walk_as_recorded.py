@@ -10,8 +10,8 @@ import torch
 from medmaskrcnn.explain.focus import choose_focus, levels_of_boxes, on_plane, origin_of
 from medmaskrcnn.explain.record import STEPS, Walk, record_walk
 from medmaskrcnn.explain.window import choose_window
+from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.models.rpn import batched_nms
-from medmaskrcnn.preprocess.prepare import prepare
 
 KINDS = [(2, 0), (2, 1), (3, 0)]
 

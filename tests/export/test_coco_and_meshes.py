@@ -19,10 +19,10 @@ from pycocotools.coco import COCO
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.coco import coco_document, write_coco
 from medmaskrcnn.export.meshes import instance_surface, mesh_names, surface, write_mesh
-from medmaskrcnn.io.coco import read_coco
+from medmaskrcnn.io.labels.coco import read_coco
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.run_lengths import packed, painted, run_lengths, unpacked
+from medmaskrcnn.structures.rle import packed, painted, run_lengths, unpacked
 from medmaskrcnn.structures.volume import Volume
 
 Case = tuple[CaseResult, Volume]

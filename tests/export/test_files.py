@@ -16,9 +16,9 @@ import pytest
 import SimpleITK as sitk
 
 from medmaskrcnn.export.nifti import label_map, write_label_map
-from medmaskrcnn.export.result_json import result_document, run_document, to_json
-from medmaskrcnn.export.table import OUT_OF_DOMAIN, columns, write_table
 from medmaskrcnn.export.write import write_result
+from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN, columns, write_table
+from medmaskrcnn.report.result_document import result_document, run_document, to_json
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances

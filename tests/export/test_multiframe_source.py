@@ -17,7 +17,7 @@ from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.dicom_seg import write_seg
 from medmaskrcnn.export.rtstruct import write_rtstruct
 from medmaskrcnn.export.sr import write_sr
-from medmaskrcnn.io.labels import read_labels
+from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import ReadingPolicy, Volume

@@ -14,7 +14,7 @@ import pytest
 from medmaskrcnn.export.dicom_seg import write_seg
 from medmaskrcnn.export.rtstruct import write_rtstruct
 from medmaskrcnn.export.sr import write_sr
-from medmaskrcnn.io.labels import read_labels
+from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances

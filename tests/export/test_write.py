@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from medmaskrcnn.dicom.deidentify import deidentified
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export import write
+from medmaskrcnn.export.deidentify import deidentified
 from medmaskrcnn.export.write import ALL_FORMATS, FILE_NAMES, FORMATS, write_result
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult
@@ -117,7 +117,7 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {folder!r})
 from conftest import SHAPE, make_case, spl_affine
-from medmaskrcnn.dicom.deidentify import deidentified
+from medmaskrcnn.export.deidentify import deidentified
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.structures.grid import Grid

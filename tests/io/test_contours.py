@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from medmaskrcnn.io.contours import Contour, fill_plane, fill_polygon, fill_stack
+from medmaskrcnn.io.labels.contours import Contour, fill_plane, fill_polygon, fill_stack
 
 
 def square(low: float, high: float) -> np.ndarray:

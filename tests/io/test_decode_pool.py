@@ -10,7 +10,7 @@ import pytest
 from pydicom import uid
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io import decode_pool
+from medmaskrcnn.io.dicom import decode_pool
 from medmaskrcnn.io.read import read_volume
 
 

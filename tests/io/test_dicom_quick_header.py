@@ -11,9 +11,9 @@ from pydicom import dcmread, uid
 from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io import dicom_header
-from medmaskrcnn.io.dicom_header import DicomFile, read_header
-from medmaskrcnn.io.dicom_quick import quick_header, wanted_tags
+from medmaskrcnn.io.dicom import header as dicom_header
+from medmaskrcnn.io.dicom.header import DicomFile, read_header
+from medmaskrcnn.io.dicom.quick_header import quick_header, wanted_tags
 
 PYDICOM_FILES = sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm"))
 WANTED = wanted_tags(["Rows", "SeriesDescription", "ImagePositionPatient", "EchoTime", "ImageType"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medmaskrcnn.io.jpeg_check import check_jpeg
+from medmaskrcnn.io.dicom.jpeg_check import check_jpeg
 
 
 @pytest.fixture(scope="module")

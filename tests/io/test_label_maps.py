@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.label_grids import paste, same_voxels
-from medmaskrcnn.io.labels import load_labels, read_labels
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.io.labels.label_grids import paste, same_voxels
+from medmaskrcnn.io.labels.read import load_labels, read_labels
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.results.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.store import save_case

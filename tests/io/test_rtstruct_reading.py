@@ -7,7 +7,7 @@ import pytest
 from pydicom import uid
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.labels import load_labels, read_labels
+from medmaskrcnn.io.labels.read import load_labels, read_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances

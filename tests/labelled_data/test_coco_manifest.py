@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medmaskrcnn.data.case_labels import LabelledScan, read_case
+from medmaskrcnn.data.check import check_manifest
+from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.structures.run_lengths import packed, run_lengths
-from medmaskrcnn.training.check import check_manifest
-from medmaskrcnn.training.labels import LabelledScan, read_case
-from medmaskrcnn.training.manifest import Manifest, read_manifest
+from medmaskrcnn.structures.rle import packed, run_lengths
 from medmaskrcnn_datasets.coco import coco_dataset
 
 HEIGHT, WIDTH = 12, 16

@@ -11,15 +11,15 @@ import numpy as np
 import pydicom
 import pytest
 
+from medmaskrcnn.data.case_labels import read_case
+from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.dicom_seg import write_seg
 from medmaskrcnn.export.rtstruct import write_rtstruct
+from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.results.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.training.labels import read_case
-from medmaskrcnn.training.manifest import Manifest, read_manifest
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medmaskrcnn.data.check import check_manifest
+from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.check import check_manifest
-from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn_datasets.convert import detect_format, to_manifest
 from medmaskrcnn_datasets.splits import SplitRule, read_splits
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medmaskrcnn.data.case_labels import read_case
+from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.labels import read_case
-from medmaskrcnn.training.manifest import Manifest, read_manifest
 from medmaskrcnn_datasets.folders import instances_dataset, paired_files, semantic_dataset
 from medmaskrcnn_datasets.objects import ClassRules
 from medmaskrcnn_datasets.splits import SplitRule

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.manifest import Manifest, ManifestCase, ManifestInstance, read_manifest
 from medmaskrcnn_datasets.manifest import located, write_manifest
 from medmaskrcnn_datasets.splits import SplitRule, read_splits
 

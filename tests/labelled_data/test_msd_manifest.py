@@ -9,9 +9,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from medmaskrcnn.data.case_labels import read_case
+from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.labels import read_case
-from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn_datasets.msd import msd_dataset, read_description
 from medmaskrcnn_datasets.objects import ClassRules
 from medmaskrcnn_datasets.splits import SplitRule

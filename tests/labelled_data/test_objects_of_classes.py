@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from medmaskrcnn.io.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn_datasets import objects as module
 from medmaskrcnn_datasets.objects import ClassRules, objects_of_classes, packed_maps
 

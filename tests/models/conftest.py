@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from medmaskrcnn.config import (
+from medmaskrcnn.settings import (
     AnchorSettings,
     BackboneSettings,
     DetectionSettings,

@@ -7,8 +7,8 @@ import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from medmaskrcnn.config import AnchorSettings
 from medmaskrcnn.models.anchors import base_anchors, grid_anchors, level_strides
+from medmaskrcnn.settings import AnchorSettings
 
 CPU = torch.device("cpu")
 STRIDES_2D = ((4, 4), (8, 8), (16, 16), (32, 32), (64, 64))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medmaskrcnn.config import BackboneSettings
 from medmaskrcnn.models.backbone import Backbone, FrozenBatchNorm, build_backbone
 from medmaskrcnn.models.fpn import Pyramid, build_pyramid
+from medmaskrcnn.settings import BackboneSettings
 
 ISOTROPIC_3D = ((4, 4, 4), (8, 8, 8), (16, 16, 16), (32, 32, 32))
 THICK_3D = ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from medmaskrcnn.config import BackboneSettings, DetectionSettings, LossSettings, ModelSettings, RPNSettings
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.box_coder import box_iou
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.objective import Targets
+from medmaskrcnn.settings import BackboneSettings, DetectionSettings, LossSettings, ModelSettings, RPNSettings
 
 Tiny = Callable[..., ModelSettings]
 SHAPE = {2: (64, 96), 3: (16, 64, 64)}

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 
-from medmaskrcnn.config import AnchorSettings
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_coder import box_iou
 from medmaskrcnn.models.matching import BACKGROUND, IGNORED, match_atss, match_by_iou
 from medmaskrcnn.models.sampling import sample
+from medmaskrcnn.settings import AnchorSettings
 
 OBJECTS = torch.tensor([[0.0, 0, 10, 10], [0, 20, 10, 30]])
 

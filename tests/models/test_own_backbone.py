@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medmaskrcnn.config import BackboneSettings, ModelCard, ModelFileSettings, ModelSettings
 from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.hub.model_file import read_model, save_model
 from medmaskrcnn.models import backbone as backbone_module
 from medmaskrcnn.models.backbone import Backbone, register_backbone
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import read_model, save_model
 from medmaskrcnn.models.objective import Targets
+from medmaskrcnn.settings import BackboneSettings, ModelCard, ModelFileSettings, ModelSettings
 
 Tiny = Callable[..., ModelSettings]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medmaskrcnn.config import AnchorSettings, DetectionSettings, RPNSettings
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_head import BOX_CODER, select_detections
 from medmaskrcnn.models.rpn import RPNHead, propose, top_n
+from medmaskrcnn.settings import AnchorSettings, DetectionSettings, RPNSettings
 
 IMAGE = (100, 100)
 BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60], [90, 90, 120, 130]])

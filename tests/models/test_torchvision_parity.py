@@ -16,10 +16,10 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.hub.torchvision_model import convert_torchvision, read_state_dict, torchvision_settings
+from medmaskrcnn.inference.prepare import pad_to_multiple, prepare
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.weights import convert_torchvision, read_state_dict, torchvision_settings
-from medmaskrcnn.preprocess.prepare import pad_to_multiple, prepare
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn_kernels import mask_windows, paste_masks

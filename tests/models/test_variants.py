@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import roi_pool as torchvision_roi_pool
 
-from medmaskrcnn.config import AnchorSettings, BackboneSettings, LossSettings, ModelSettings, RoISettings
 from medmaskrcnn.models.box_head import MeanBoxHead
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.losses import competing_mask_loss, mask_loss
 from medmaskrcnn.models.mask_head import own_log_odds
 from medmaskrcnn.models.mask_rcnn import Targets
-from medmaskrcnn.models.regions import read_regions
-from medmaskrcnn.models.transfer import freeze, transfer
+from medmaskrcnn.models.roi_pooler import read_regions
+from medmaskrcnn.settings import AnchorSettings, BackboneSettings, LossSettings, ModelSettings, RoISettings
+from medmaskrcnn.training.transfer.apply import freeze, transfer
 
 Tiny = Callable[..., ModelSettings]
 SHAPE = {2: (64, 96), 3: (16, 64, 64)}

@@ -31,7 +31,7 @@ Block = tuple[str, float, tuple[int, int, int], tuple[int, int, int]]
 
 def solid_result(blocks: list[Block], shape: tuple[int, int, int], threshold: float = 0.5) -> tuple[Volume, CaseResult]:
     """A CT and solid blocks in it: (class, score, first voxel, extent)."""
-    from medmaskrcnn.results.measure import measure_instances
+    from medmaskrcnn.inference.measure import measure_instances
 
     names = tuple(dict.fromkeys(name for name, *_ in blocks))
     grid = Grid(shape, UP)
@@ -99,7 +99,7 @@ def open_panel(make_napari_viewer: Any, tmp_path: Path, qtbot: Any) -> Iterator[
     """``viewer, panel = open_panel()``: napari at 1366 x 768 with the panel; settings are not the user's."""
     from qtpy.QtCore import QSettings
 
-    from napari_medmaskrcnn.panel import MedMaskPanel
+    from napari_medmaskrcnn.panels.panel import MedMaskPanel
 
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "settings"))
     panels = []

@@ -25,8 +25,8 @@ BLOCKS = [
 
 @pytest.fixture
 def drawn(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.canvas import ResultCanvas
-    from napari_medmaskrcnn.session import Session
+    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     viewer = make_napari_viewer()
     session = Session(*make_result(BLOCKS, SHAPE))
@@ -64,8 +64,8 @@ def test_the_threshold_paints_and_erases_only_what_comes_and_goes(drawn):
 
 
 def test_a_layer_for_what_has_no_room_waits_until_it_is_asked_for(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.canvas import ResultCanvas
-    from napari_medmaskrcnn.session import Session
+    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     viewer = make_napari_viewer()
     session = Session(*make_result(BLOCKS, SHAPE, 0.75))
@@ -168,8 +168,8 @@ def test_boxes_follow_the_slider_and_name_what_they_hold(drawn):
 
 
 def test_many_instances_take_wider_numbers(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.canvas import ResultCanvas
-    from napari_medmaskrcnn.session import Session
+    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     blocks = [("nucleus", 0.9, (0, r, c), (1, 1, 1)) for r in range(0, 24, 2) for c in range(0, 30, 2)]
     session = Session(*make_result(blocks, (1, 24, 30)))
@@ -186,8 +186,8 @@ def test_many_instances_take_wider_numbers(make_napari_viewer, make_result):
 def test_a_picture_is_drawn_flat(make_napari_viewer, make_result):
     from dataclasses import replace
 
-    from napari_medmaskrcnn.canvas import ResultCanvas
-    from napari_medmaskrcnn.session import Session
+    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     volume, result = make_result([("nucleus", 0.9, (0, 2, 3), (1, 4, 5))], (1, 24, 30))
     grid = pixel_grid((1, 24, 30))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_medmaskrcnn.colours import class_rgb, instance_rgba
+from napari_medmaskrcnn.layers.colours import class_rgb, instance_rgba
 
 
 def test_a_name_decides_its_colour():

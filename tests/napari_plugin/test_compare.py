@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_medmaskrcnn.compare import compare, comparison_layers
+from napari_medmaskrcnn.core.compare import compare, comparison_layers
 
 SHAPE = (4, 12, 12)
 FOUND = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.structures.grid import Grid, pixel_grid
-from napari_medmaskrcnn.display_frame import IPL_FROM_RAS, display_frame
+from napari_medmaskrcnn.layers.display_frame import IPL_FROM_RAS, display_frame
 
 EXACT_MM = 1e-9
 """An orthogonal scan is only permuted, flipped and moved: no more than rounding may differ."""

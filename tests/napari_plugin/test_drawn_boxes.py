@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.structures.grid import Grid
-from napari_medmaskrcnn.display_frame import display_frame
-from napari_medmaskrcnn.drawn_boxes import deepened, drawn_box, one_slice_axis, to_region, usual_depth
+from napari_medmaskrcnn.layers.display_frame import display_frame
+from napari_medmaskrcnn.layers.drawn_boxes import deepened, drawn_box, one_slice_axis, to_region, usual_depth
 
 UP = np.array([[0, 0, -1.0, 0], [0, -1.0, 0, 0], [2.0, 0, 0, 0], [0, 0, 0, 1]])
 FRAME = display_frame(Grid((10, 20, 30), UP))  # shown slice i is stored slice 9 - i

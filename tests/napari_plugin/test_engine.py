@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medmaskrcnn.models.model_file import shipped_models
+from medmaskrcnn.hub.model_file import shipped_models
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
-from napari_medmaskrcnn import engine as engine_module
-from napari_medmaskrcnn import wire
-from napari_medmaskrcnn.engine import Cancelled, Engine, JobFailed
-from napari_medmaskrcnn.jobs import Failed, OutlineJob, Progress, SegmentJob
-from napari_medmaskrcnn.worker import time_left, whole_share
+from napari_medmaskrcnn.engine import client as engine_module
+from napari_medmaskrcnn.engine import ipc as wire
+from napari_medmaskrcnn.engine.client import Cancelled, Engine, JobFailed
+from napari_medmaskrcnn.engine.messages import Failed, OutlineJob, Progress, SegmentJob
+from napari_medmaskrcnn.engine.worker import time_left, whole_share
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +127,8 @@ def test_a_process_that_dies_is_told_with_what_to_do(block: Volume, tmp_path: Pa
 def test_too_little_gpu_memory_means_smaller_tiles_and_the_result_says_so(monkeypatch, block: Volume):
     import torch
 
-    from medmaskrcnn.pipeline import load_model, segment
-    from napari_medmaskrcnn import engine_process
+    from medmaskrcnn.inference.pipeline import load_model, segment
+    from napari_medmaskrcnn.engine import process as engine_process
 
     model = load_model("phantom-ct", device="cpu")
     tried: list[tuple[int, ...]] = []
@@ -155,7 +155,7 @@ def test_too_little_gpu_memory_means_smaller_tiles_and_the_result_says_so(monkey
 
 
 def test_what_is_unforeseen_comes_with_its_traceback():
-    from napari_medmaskrcnn import engine_process
+    from napari_medmaskrcnn.engine import process as engine_process
 
     failed = engine_process.answer(SegmentJob(None, "phantom-ct"), engine_process.Memory(), lambda *_: None)
     assert isinstance(failed, Failed) and "RuntimeError" in failed.message and "Traceback" in failed.details

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medmaskrcnn.data.case_labels import read_case
+from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.export.write import write_result
-from medmaskrcnn.io.labels import read_labels
-from medmaskrcnn.results.measure import measure_instances
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.structures.case_result import CaseResult, Review, RunRecord
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn.training.labels import read_case
-from medmaskrcnn.training.manifest import read_manifest
-from napari_medmaskrcnn import samples
-from napari_medmaskrcnn.reader import napari_get_reader, read_layers
-from napari_medmaskrcnn.reopen import reopen
-from napari_medmaskrcnn.result_layers import result_to_layers
-from napari_medmaskrcnn.training_case import add_training_case
-from napari_medmaskrcnn.writers import result_of_layers, write
+from napari_medmaskrcnn.core.training_case import add_training_case
+from napari_medmaskrcnn.io import samples
+from napari_medmaskrcnn.io.reader import napari_get_reader, read_layers
+from napari_medmaskrcnn.io.reopen import reopen
+from napari_medmaskrcnn.io.writers import result_of_layers, write
+from napari_medmaskrcnn.layers.result_layers import result_to_layers
 
 RECORD = RunRecord("medmaskrcnn 0.1", "phantom-ct", "0" * 64, "CC0", "cpu", "fp32", settings={"classes": ["liver"]})
 

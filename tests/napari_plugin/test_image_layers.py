@@ -7,7 +7,7 @@ import pytest
 
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.image_layers import SOFT_TISSUE_HU, contrast_limits, volume_to_layer
+from napari_medmaskrcnn.layers.image_layers import SOFT_TISSUE_HU, contrast_limits, volume_to_layer
 
 
 def axial_grid(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float] = (5.0, 0.8, 0.7)) -> Grid:

@@ -12,8 +12,8 @@ from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecor
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.image_layers import volume_to_layer
-from napari_medmaskrcnn.result_layers import result_to_layers
+from napari_medmaskrcnn.layers.image_layers import volume_to_layer
+from napari_medmaskrcnn.layers.result_layers import result_to_layers
 
 pytestmark = [
     pytest.mark.needs(display=True),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.structures.volume import Provenance
-from napari_medmaskrcnn.image_layers import volume_to_layer
+from napari_medmaskrcnn.layers.image_layers import volume_to_layer
 
 pytestmark = [
     pytest.mark.needs(display=True),
@@ -29,7 +29,7 @@ BLOCKS = [
 @pytest.fixture
 def quiet_engine(monkeypatch):
     """No process: what is asked of it is kept."""
-    from napari_medmaskrcnn.engine import Engine
+    from napari_medmaskrcnn.engine.client import Engine
 
     asked = []
     monkeypatch.setattr(Engine, "warm_up", lambda self: None)
@@ -153,7 +153,7 @@ def test_the_table_sorts_filters_hides_and_lists_candidates(reviewed):
 
 
 def test_every_tool_has_its_key_and_acts(reviewed):
-    from napari_medmaskrcnn.correct_panel import KEYS
+    from napari_medmaskrcnn.panels.correct_panel import KEYS
 
     viewer, panel = reviewed
     session = panel.host.session
@@ -255,7 +255,7 @@ def test_it_fits_a_screen_of_1366_by_768(open_panel, quiet_engine, make_result):
 
 
 def test_the_first_steps_are_shown_once(open_panel, quiet_engine):
-    from napari_medmaskrcnn.panel import MedMaskPanel
+    from napari_medmaskrcnn.panels.panel import MedMaskPanel
 
     viewer, panel = open_panel(show=False)
     assert not panel.hint.isHidden()

@@ -17,7 +17,7 @@ from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
-from napari_medmaskrcnn.reader import napari_get_reader, read_layers
+from napari_medmaskrcnn.io.reader import napari_get_reader, read_layers
 
 SHAPE = (5, 40, 48)
 

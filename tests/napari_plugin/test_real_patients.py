@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.io.read import read_volume
-from napari_medmaskrcnn.reader import read_layers
+from napari_medmaskrcnn.io.reader import read_layers
 
 PATIENTS = ("STS_001", "STS_003", "STS_004")
 SAME_PLACE_MM = 0.5

@@ -41,7 +41,7 @@ def resident_mb(pid: int) -> float:
 def test_the_viewer_answers_while_it_segments_and_memory_comes_back(open_panel, qtbot, small_volume):
     from qtpy.QtCore import QTimer
 
-    from napari_medmaskrcnn.image_layers import volume_to_layer
+    from napari_medmaskrcnn.layers.image_layers import volume_to_layer
 
     viewer, panel = open_panel()
     data, settings, _ = volume_to_layer(small_volume, "CT")
@@ -87,9 +87,9 @@ def test_the_viewer_answers_while_it_segments_and_memory_comes_back(open_panel, 
 
 
 def test_500_instances_are_added_and_a_threshold_moved_in_time(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.canvas import ResultCanvas
-    from napari_medmaskrcnn.image_layers import volume_to_layer
-    from napari_medmaskrcnn.session import Session
+    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.layers.canvas import ResultCanvas
+    from napari_medmaskrcnn.layers.image_layers import volume_to_layer
 
     shape, rng = (256, 512, 512), np.random.default_rng(0)
     places = [(d, h, w) for d in range(4, 240, 30) for h in range(8, 480, 60) for w in range(8, 480, 60)]

@@ -10,8 +10,8 @@ import pytest
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
-from napari_medmaskrcnn import result_layers
-from napari_medmaskrcnn.result_layers import box_rectangles, result_to_layers
+from napari_medmaskrcnn.layers import result_layers
+from napari_medmaskrcnn.layers.result_layers import box_rectangles, result_to_layers
 
 CLASSES = ("liver", "spleen", "tumour")
 SIZE = Measurement("mm", 1500.0, 12.0, 8.0, (0.0, 0.0, 0.0), 40.0, 0.0, 80.0)

@@ -7,8 +7,8 @@ import pytest
 
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.image_layers import volume_to_layer
-from napari_medmaskrcnn.scan_of_layer import NoScan, scan_of_layer
+from napari_medmaskrcnn.layers.image_layers import volume_to_layer
+from napari_medmaskrcnn.layers.scan_of_layer import NoScan, scan_of_layer
 
 layers = pytest.importorskip("napari.layers", reason="napari is not installed")
 

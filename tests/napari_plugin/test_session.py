@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.structures.store import load_case, save_case
-from napari_medmaskrcnn.items import divided, united
-from napari_medmaskrcnn.session import Session
+from napari_medmaskrcnn.core.items import divided, united
+from napari_medmaskrcnn.core.session import Session
 
 SHAPE = (8, 20, 24)
 BLOCKS = [

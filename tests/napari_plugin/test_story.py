@@ -81,7 +81,7 @@ def move_with_button(native, at) -> None:
 def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct: Path, tmp_path: Path, artifact):
     from qtpy.QtCore import Qt
 
-    from napari_medmaskrcnn.reader import read_layers
+    from napari_medmaskrcnn.io.reader import read_layers
 
     viewer, panel = open_panel()
     for data, settings, _ in read_layers(str(small_ct)):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medmaskrcnn.models.model_file import read_model_settings
-from napari_medmaskrcnn.train_run import losses_of
+from medmaskrcnn.hub.model_file import read_model_settings
+from napari_medmaskrcnn.core.train_run import losses_of
 
 pytestmark = [
     pytest.mark.needs(display=True),

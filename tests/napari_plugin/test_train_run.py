@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_medmaskrcnn.loss_plot import smoothed
-from napari_medmaskrcnn.train_run import losses_of, model_of
+from napari_medmaskrcnn.core.train_run import losses_of, model_of
+from napari_medmaskrcnn.panels.loss_plot import smoothed
 
 
 def test_rows_that_are_whole_are_read(tmp_path: Path):

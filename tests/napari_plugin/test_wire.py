@@ -10,8 +10,8 @@ import pytest
 
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, ReadingPolicy, Volume
-from napari_medmaskrcnn.jobs import Done, Failed, OutlineJob, Progress, Ready, SegmentJob
-from napari_medmaskrcnn.wire import receive, send
+from napari_medmaskrcnn.engine.ipc import receive, send
+from napari_medmaskrcnn.engine.messages import Done, Failed, OutlineJob, Progress, Ready, SegmentJob
 
 SHAPE = (4, 10, 12)
 BLOCKS = [("liver", 0.9, (0, 1, 1), (2, 5, 6)), ("tumour", 0.4, (1, 2, 2), (1, 2, 2))]

@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from medmaskrcnn.config import (
+from medmaskrcnn.hub.model_file import save_model
+from medmaskrcnn.models.build import build_model
+from medmaskrcnn.settings import (
     AnchorSettings,
     BackboneSettings,
     DetectionSettings,
@@ -21,8 +23,6 @@ from medmaskrcnn.config import (
     RoISettings,
     RPNSettings,
 )
-from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import save_model
 
 STRIDES = {2: ((4, 4), (8, 8), (16, 16), (32, 32)), 3: ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))}
 Changes = Mapping[str, Any]

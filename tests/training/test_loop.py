@@ -18,7 +18,12 @@ from lightning_fabric import Fabric
 from PIL import Image
 from safetensors.torch import load_file
 
-from medmaskrcnn.config import (
+from medmaskrcnn.data.manifest import read_manifest
+from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.hub.model_file import read_model
+from medmaskrcnn.models.build import build_model
+from medmaskrcnn.report.training_tables import read_table
+from medmaskrcnn.settings import (
     AnchorSettings,
     BackboneSettings,
     LossSettings,
@@ -28,10 +33,6 @@ from medmaskrcnn.config import (
     RoISettings,
     RPNSettings,
 )
-from medmaskrcnn.errors import OutputError, ReadError
-from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.model_file import read_model
-from medmaskrcnn.structures.run_tables import read_table
 from medmaskrcnn.training.checkpoint import Progress
 from medmaskrcnn.training.loop import (
     Learner,
@@ -43,7 +44,6 @@ from medmaskrcnn.training.loop import (
     newest_share,
     schedule,
 )
-from medmaskrcnn.training.manifest import read_manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
 from medmaskrcnn.training.run import train
 from medmaskrcnn.training.samples import Sample, Samples
@@ -250,7 +250,7 @@ def learner(plan: Plan) -> Learner:
 
 
 def samples_of(data: Path, plan: Plan, folder: Path) -> Samples:
-    from medmaskrcnn.training.cases import prepare_cases
+    from medmaskrcnn.data.cases import prepare_cases
 
     manifest = read_manifest(data)
     return Samples(prepare_cases(manifest, manifest.cases[:4], plan.settings, folder), plan)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medmaskrcnn.data.fingerprint import PERCENTILES, CaseFacts, Intensities, ObjectFacts
+from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.training.facts import PERCENTILES, CaseFacts, Intensities, ObjectFacts
-from medmaskrcnn.training.manifest import Manifest, ManifestCase
 from medmaskrcnn.training.plan import Plan, parse_plan, plan_text
-from medmaskrcnn.training.planner import make_plan
-from medmaskrcnn.training.planner_memory import PROGRAM, count_parameters
-from medmaskrcnn.training.planner_network import LARGEST_FILE, file_bytes, weighted_k_means
+from medmaskrcnn.training.planner.memory import PROGRAM, count_parameters
+from medmaskrcnn.training.planner.network import LARGEST_FILE, file_bytes, weighted_k_means
+from medmaskrcnn.training.planner.planner import make_plan
 
 MEMORY_GB = 12.0
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from medmaskrcnn.models.model_file import read_model_settings
-from medmaskrcnn.training.check import check_manifest
-from medmaskrcnn.training.manifest import read_manifest
-from medmaskrcnn.training.planner import make_plan
+from medmaskrcnn.data.check import check_manifest
+from medmaskrcnn.data.manifest import read_manifest
+from medmaskrcnn.hub.model_file import read_model_settings
+from medmaskrcnn.training.planner.planner import make_plan
 from medmaskrcnn.training.run import train
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.training import planner_memory
 from medmaskrcnn.training.plan import read_plan
-from medmaskrcnn.training.planner_memory import GIB, PROGRAM, count_parameters, memory_of_machine, step_memory
+from medmaskrcnn.training.planner import memory as planner_memory
+from medmaskrcnn.training.planner.memory import GIB, PROGRAM, count_parameters, memory_of_machine, step_memory
 
 AT_LEAST, AT_MOST = 0.75, 2.0  # of what was measured
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medmaskrcnn.data.fingerprint import PERCENTILES, CaseFacts, Intensities, ObjectFacts
+from medmaskrcnn.data.manifest import Manifest
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.training.facts import PERCENTILES, CaseFacts, Intensities, ObjectFacts
-from medmaskrcnn.training.manifest import Manifest
 from medmaskrcnn.training.plan import parse_plan, plan_text
-from medmaskrcnn.training.planner import make_plan
-from medmaskrcnn.training.planner_memory import GIB, count_parameters, step_memory
-from medmaskrcnn.training.planner_network import LARGEST_FILE, file_bytes
-from medmaskrcnn.training.planner_patch import rounded_patch, sound_depth
+from medmaskrcnn.training.planner.memory import GIB, count_parameters, step_memory
+from medmaskrcnn.training.planner.network import LARGEST_FILE, file_bytes
+from medmaskrcnn.training.planner.patch import rounded_patch, sound_depth
+from medmaskrcnn.training.planner.planner import make_plan
 
 NAMES = ("liver", "left kidney", "tumour", "never seen")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from medmaskrcnn.config import AnchorSettings, BackboneSettings, ModelCard, ModelSettings, PreprocessSettings
+from medmaskrcnn.data.cases import LabelledCase, Occupancy
 from medmaskrcnn.models.objective import Targets
+from medmaskrcnn.settings import AnchorSettings, BackboneSettings, ModelCard, ModelSettings, PreprocessSettings
 from medmaskrcnn.training.augment import Augmenter, Transform
-from medmaskrcnn.training.cases import LabelledCase, Occupancy
 from medmaskrcnn.training.plan import AugmentSettings, Plan
 from medmaskrcnn.training.samples import Turns, draw_sample
 

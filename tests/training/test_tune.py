@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from medmaskrcnn.errors import MissingExtraError, OutputError
-from medmaskrcnn.training import tune
 from medmaskrcnn.training.plan import Plan, read_plan
-from medmaskrcnn.training.tune import BEST, PLOT, TABLE, search
-from medmaskrcnn.training.tune_space import SearchSpace
-from medmaskrcnn.training.tune_table import Trial
+from medmaskrcnn.training.tune import search as tune
+from medmaskrcnn.training.tune.search import BEST, PLOT, TABLE, search
+from medmaskrcnn.training.tune.space import SearchSpace
+from medmaskrcnn.training.tune.table import Trial
 
 pytest.importorskip("optuna")
 
@@ -136,13 +136,13 @@ _KILLED = """
 import sys
 from pathlib import Path
 from tune_objective import SPACE, PLAN, objective
-from medmaskrcnn.training.tune import search
+from medmaskrcnn.training.tune.search import search
 search(PLAN, SPACE, objective, Path(sys.argv[1]), trials=9, method=sys.argv[2])
 """
 _OBJECTIVE = """
 import os, signal
 from medmaskrcnn.training.plan import read_plan
-from medmaskrcnn.training.tune_space import SearchSpace
+from medmaskrcnn.training.tune.space import SearchSpace
 
 PLAN = read_plan("nuclei")
 SPACE = SearchSpace.model_validate({"augment.rotate_degrees": {"low": 0, "high": 80, "step": 10}})

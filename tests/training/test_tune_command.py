@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from medmaskrcnn.cli.main import app
-from medmaskrcnn.config import AnchorSettings, BackboneSettings, ModelCard, ModelSettings, RoISettings, RPNSettings
+from medmaskrcnn.settings import AnchorSettings, BackboneSettings, ModelCard, ModelSettings, RoISettings, RPNSettings
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text, read_plan
 
 pytest.importorskip("optuna")

@@ -8,7 +8,7 @@ import pytest
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.training.plan import read_plan
-from medmaskrcnn.training.tune_space import Choices, Range, SearchSpace, changed_plan, read_space, value_at
+from medmaskrcnn.training.tune.space import Choices, Range, SearchSpace, changed_plan, read_space, value_at
 
 PLAN = read_plan("nuclei")
 

@@ -1,0 +1,285 @@
+"""The workers of this machine: started, fed, watched, and replaced when they die.
+
+A crew hands out tasks and tells what became of them; it decides nothing about trying again, which is the run's
+business. What it does decide is whom to blame: a worker that dies or is killed for its time or memory has up to three
+cases in hand, of which one was being read, one segmented, one written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Literal, Protocol
+
+from medmaskrcnn.batch_runs.settings import Limits
+from medmaskrcnn.batch_runs.task import Task
+from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.system.module_process import start_module
+from medmaskrcnn.system.process_memory import resident_mb
+
+logger = logging.getLogger(__name__)
+
+_IN_HAND = 3
+_PATIENCE_S = 0.5
+_END_S = 10.0
+_DEATHS_IN_A_ROW = 3
+"""So many workers may die before their first case: then something other than a case is to blame."""
+
+
+@dataclass(frozen=True)
+class End:
+    """What became of a task.
+
+    Attributes:
+        id: The task's.
+        kind: ``"done"``, ``"refused"``, ``"failed"``; ``"died"``: its worker died while at work on it, or on another
+            one, which trying each alone will tell; ``"innocent"``: a worker died, and not of this one.
+        again: Whether another try, alone, may go better.
+        no_room: Whether the disk was full.
+        details: The traceback of what is no fault of the scan's.
+    """
+
+    id: int
+    kind: Literal["done", "refused", "failed", "died", "innocent"]
+    reason: str | None = None
+    seconds: float | None = None
+    outcome: dict[str, Any] = field(default_factory=dict)
+    again: bool = False
+    no_room: bool = False
+    details: str | None = None
+
+
+class Crew(Protocol):
+    """Whoever takes tasks: processes of this machine, or a Dask cluster."""
+
+    def takes(self, *, alone: bool) -> bool:
+        """Whether a task can be handed over now; ``alone``: one that must have a worker to itself."""
+
+    def hand(self, task: Task, *, alone: bool) -> None:
+        """Hand a task over."""
+
+    def ends(self, timeout_s: float) -> list[End]:
+        """What has ended; waits at most so long for the first."""
+
+    def close(self, *, at_once: bool) -> None:
+        """Let workers go, or kill them."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What every worker needs before the first case."""
+
+    model: str
+    sha256: str
+    device: str = "auto"
+    threads: int = 1
+
+
+@dataclass(eq=False)
+class _InHand:
+    task: Task
+    stage: str = "waits"
+    since: float = 0.0
+    seconds: float = 0.0  # in earlier stages
+
+    def active_s(self) -> float:
+        """Seconds that were spent on it so far; waiting does not count."""
+        return self.seconds + (time.monotonic() - self.since if self.stage != "waits" else 0.0)
+
+
+class _Worker:
+    """One process and what it has in hand."""
+
+    def __init__(self, setup: Setup, index: int, heard: Callable[[_Worker, dict[str, Any] | None], None]) -> None:
+        self.process = start_module(
+            "medmaskrcnn.batch_runs.worker", stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
+        )
+        self.in_hand: dict[int, _InHand] = {}
+        self.alone = False
+        self.ready = False
+        self.index = index
+        self.killed_for: tuple[int | None, str] | None = None
+        Thread(target=self._listen, args=(heard,), daemon=True).start()
+        self.send(setup={**vars(setup), "index": index})
+
+    def send(self, **message: Any) -> None:
+        """Say something; a dead worker is told by its silence, not here."""
+        assert self.process.stdin is not None, "a pipe"
+        try:
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            logger.info("worker %d is gone", self.process.pid)
+
+    def _listen(self, heard: Callable[[_Worker, dict[str, Any] | None], None]) -> None:
+        assert self.process.stdout is not None, "a pipe"
+        for line in self.process.stdout:
+            if line.endswith("\n"):  # half a line: it died within
+                heard(self, json.loads(line))
+        heard(self, None)
+
+    def end(self, *, at_once: bool) -> None:
+        """Ask it to go, and if it does not, make it."""
+        if at_once:
+            self.process.kill()
+        else:
+            self.send(stop=True)
+        try:
+            self.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    logger.debug("the pipe was broken already")
+
+
+class LocalCrew:
+    """Processes of this machine.
+
+    Args:
+        setup: For every worker.
+        n_workers: How many.
+        limits: What one case may take.
+    """
+
+    def __init__(self, setup: Setup, n_workers: int, limits: Limits) -> None:
+        if limits.memory_mb is not None and resident_mb(os.getpid()) is None:
+            raise ValueError("a memory limit needs psutil on this system: pip install psutil")
+        self._setup, self._limits = setup, limits
+        self._heard: SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = SimpleQueue()
+        self._workers = [self._hire(i) for i in range(n_workers)]
+        self._deaths = 0
+
+    def _hire(self, index: int) -> _Worker:
+        return _Worker(self._setup, index, lambda worker, message: self._heard.put((worker, message)))
+
+    def takes(self, *, alone: bool) -> bool:
+        """See :class:`Crew`."""
+        return self._free(alone) is not None
+
+    def _free(self, alone: bool) -> _Worker | None:
+        free = [w for w in self._workers if not w.alone and len(w.in_hand) < (1 if alone else _IN_HAND)]
+        return min(free, key=lambda w: len(w.in_hand), default=None)
+
+    def hand(self, task: Task, *, alone: bool) -> None:
+        """See :class:`Crew`."""
+        worker = self._free(alone)
+        if worker is None:
+            raise ValueError("no worker takes a task now; ask takes() first")
+        worker.alone = alone
+        worker.in_hand[task.id] = _InHand(task)
+        worker.send(task=task.to_json())
+
+    def ends(self, timeout_s: float) -> list[End]:
+        """See :class:`Crew`.
+
+        Raises:
+            MedMaskRCNNError: if workers cannot use the model, or die one after the other.
+        """
+        ends: list[End] = []
+        deadline = time.monotonic() + timeout_s
+        while not ends and (left := deadline - time.monotonic()) > 0:
+            try:
+                heard = self._heard.get(timeout=min(left, _PATIENCE_S))
+            except Empty:
+                pass
+            else:
+                ends += self._understood(*heard)
+            self._check_limits()
+        return ends
+
+    def _understood(self, worker: _Worker, message: dict[str, Any] | None) -> list[End]:
+        if message is None:
+            return self._buried(worker)
+        if "unusable" in message:
+            raise MedMaskRCNNError(message["unusable"])
+        if "ready" in message:
+            worker.ready = True
+            self._deaths = 0
+        elif "stage" in message:
+            id_, stage = message["stage"]
+            case = worker.in_hand[id_]
+            case.seconds, case.stage, case.since = case.active_s(), stage, time.monotonic()
+        elif "end" in message:
+            told = message["end"]
+            del worker.in_hand[told["id"]]
+            worker.alone = False
+            return [End(kind=told.pop("status"), **{"id": told.pop("id")}, **told)]
+        return []
+
+    def _buried(self, worker: _Worker) -> list[End]:
+        """A worker is dead: what it had in hand is told, and another one hired."""
+        code = worker.process.wait()
+        self._deaths += not worker.ready
+        if self._deaths >= _DEATHS_IN_A_ROW:
+            raise MedMaskRCNNError(
+                f"{self._deaths} workers died before their first case ({_how(code)}). See what this says: "
+                "echo '{}' | python -m medmaskrcnn.batch_runs.worker"
+            )
+        worker.end(at_once=True)
+        self._workers[self._workers.index(worker)] = self._hire(worker.index)
+        guilty, reason = worker.killed_for or (None, f"the worker died ({_how(code)})")
+        ends = []
+        for id_, case in worker.in_hand.items():
+            if id_ == guilty:
+                ends.append(End(id_, "failed", reason, round(case.active_s(), 3)))
+            else:
+                at_work = case.stage != "waits" and guilty is None
+                ends.append(End(id_, "died" if at_work else "innocent", reason))
+        return ends
+
+    def _check_limits(self) -> None:
+        for worker in self._workers:
+            if worker.killed_for is None and (blame := self._too_much(worker)) is not None:
+                worker.killed_for = blame
+                worker.process.kill()
+
+    def _too_much(self, worker: _Worker) -> tuple[int | None, str] | None:
+        """The case that takes too much, and what it takes."""
+        limits = self._limits
+        active = [case for case in worker.in_hand.values() if case.stage != "waits"]
+        for case in active:
+            if limits.seconds is not None and case.active_s() > limits.seconds:
+                return case.task.id, f"took longer than the {limits.seconds:g} s allowed, at the step: {case.stage}"
+        if limits.memory_mb is None or not active:
+            return None
+        used = resident_mb(worker.process.pid) or 0.0
+        if used <= limits.memory_mb:
+            return None
+        reason = f"took {used:.0f} MB of memory, more than the {limits.memory_mb:g} allowed"
+        return (active[0].task.id if len(worker.in_hand) == 1 else None), reason  # else trying each alone will tell
+
+    def close(self, *, at_once: bool) -> None:
+        """See :class:`Crew`."""
+        if not at_once:
+            for worker in self._workers:
+                worker.send(stop=True)
+        for worker in self._workers:
+            worker.end(at_once=at_once)
+
+
+def _how(code: int) -> str:
+    """How a process died, from its exit code."""
+    if code == -9:
+        return "killed by signal 9, perhaps for want of memory"
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def threads_of(n_workers: int) -> int:
+    """Threads for each of some workers: the cores shared out, or what ``OMP_NUM_THREADS`` says."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // n_workers)

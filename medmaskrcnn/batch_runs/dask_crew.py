@@ -1,0 +1,121 @@
+"""The workers of a Dask cluster: many machines that share the input and output folders.
+
+Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch_runs.crew`) and keeps it case after
+case, so the model is loaded once, limits hold there as here, and what kills our worker does not kill Dask's. A Dask
+worker that is lost hands its case back: Dask runs it elsewhere. The ledger stays with whoever started the batch.
+"""
+
+from __future__ import annotations
+
+import atexit
+from importlib import import_module
+from queue import Empty, SimpleQueue
+from threading import Lock
+from typing import Any
+
+from medmaskrcnn.batch_runs.crew import End, LocalCrew, Setup
+from medmaskrcnn.batch_runs.settings import Limits
+from medmaskrcnn.batch_runs.task import Task
+from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError
+
+_CONNECT_S = 15
+_WAIT_S = 1.0
+_AHEAD = 2  # tasks a Dask worker: one at work, one on its way
+
+_here: dict[tuple[Setup, Limits], LocalCrew] = {}
+_turn = Lock()
+
+
+def at_this_worker(setup: Setup, limits: Limits, task: dict[str, Any]) -> dict[str, Any]:
+    """What a Dask worker runs for one case: hand it to the worker of ours beside it, and wait."""
+    with _turn:  # a Dask worker with several threads still has one model
+        crew = _here.get((setup, limits))
+        if crew is None:
+            for other in _here.values():  # of another batch
+                other.close(at_once=False)
+            _here.clear()
+            crew = _here[setup, limits] = LocalCrew(setup, 1, limits)
+            atexit.register(crew.close, at_once=True)
+        crew.hand(Task.from_json(task), alone=True)
+        while True:
+            for end in crew.ends(_WAIT_S):
+                return vars(end)
+
+
+class DaskCrew:
+    """A Dask cluster; see the top of this file and :class:`medmaskrcnn.batch_runs.crew.Crew`.
+
+    Args:
+        address: The scheduler's, ``tcp://host:8786``.
+        setup: For every worker.
+        limits: What one case may take.
+
+    Raises:
+        MissingExtraError: if Dask's distributed scheduler is not installed.
+        MedMaskRCNNError: if the scheduler does not answer.
+    """
+
+    def __init__(self, address: str, setup: Setup, limits: Limits) -> None:
+        try:
+            distributed = import_module("distributed")
+        except ImportError as error:
+            raise MissingExtraError(
+                "running on a cluster needs Dask's scheduler: pip install 'medmaskrcnn[cluster]'"
+            ) from error
+        try:
+            self._client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise MedMaskRCNNError(
+                f"no Dask scheduler answers at {address}: {error}. Start one with: dask scheduler"
+            ) from error
+        self._killed = distributed.scheduler.KilledWorker
+        self._setup, self._limits = setup, limits
+        self._futures: dict[int, Any] = {}
+        self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
+        self._handed = 0
+
+    def takes(self, *, alone: bool) -> bool:
+        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`; every task has its worker to itself anyway."""
+        return len(self._futures) < _AHEAD * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+
+    def hand(self, task: Task, *, alone: bool) -> None:
+        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`."""
+        self._handed += 1
+        key = f"medmaskrcnn-{task.id}-{self._handed}"
+        future = self._client.submit(
+            at_this_worker, self._setup, self._limits, task.to_json(), key=key, pure=False, priority=-self._handed
+        )
+        self._futures[task.id] = future
+        future.add_done_callback(lambda done: self._ended.put((task.id, done)))
+
+    def ends(self, timeout_s: float) -> list[End]:
+        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`.
+
+        Raises:
+            MedMaskRCNNError: if the scheduler is lost, or workers cannot use the model.
+        """
+        try:
+            id_, future = self._ended.get(timeout=timeout_s)
+        except Empty:
+            if self._client.status not in ("running", "connecting"):
+                raise MedMaskRCNNError(_LOST) from None
+            return []
+        self._futures.pop(id_, None)
+        if future.status == "finished":
+            return [End(**future.result())]
+        if future.status != "error":
+            raise MedMaskRCNNError(_LOST)
+        error = future.exception()
+        if isinstance(error, self._killed):
+            return [End(id_, "died", "the Dask workers that took it died, one after the other")]
+        if isinstance(error, MedMaskRCNNError):
+            raise error
+        return [End(id_, "failed", f"the Dask worker failed: {type(error).__name__}: {error}")]
+
+    def close(self, *, at_once: bool) -> None:
+        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`; the cluster itself goes on."""
+        self._client.cancel(list(self._futures.values()), force=at_once)
+        self._client.close(timeout=_CONNECT_S)
+
+
+_LOST = "the Dask scheduler is lost. What is done stays done: start it and run the same command again"

@@ -1,0 +1,94 @@
+"""From what lies in the sources to entries of the ledger: new, known, or changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from medmaskrcnn.batch_runs.find import FoundSeries, Verdict, find_series
+from medmaskrcnn.batch_runs.ledger import Ledger, Status
+from medmaskrcnn.batch_runs.names import case_folder, plain_folder
+from medmaskrcnn.batch_runs.reasons import without_paths
+from medmaskrcnn.batch_runs.rules import Rules
+from medmaskrcnn.batch_runs.settings import Work
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What looking through the sources gave.
+
+    Attributes:
+        takes: Series among the sources that are to be segmented or were.
+        new: Of these, those that the ledger did not know.
+        changed: Those whose files are others than last time; they are done again.
+        stale: Result folders of changed series.
+        reasons: Why others are not, with how many, the most frequent first.
+    """
+
+    takes: int
+    new: int
+    changed: int
+    stale: tuple[str, ...]
+    reasons: tuple[tuple[str, int], ...]
+
+
+class _Plan(Protocol):
+    @property
+    def work(self) -> Work: ...
+
+
+def enter_series(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: bytes | None, plan: _Plan) -> Entered:
+    """Look through the sources and bring the ledger up to date, in one transaction.
+
+    Args:
+        ledger: The ledger.
+        sources: Files and folders.
+        rules: Which series to take.
+        key: For the folders' pseudonyms; ``None`` for plain names.
+        plan: Says how scans will be read.
+    """
+    work = plan.work
+    found = find_series(sources, resample_irregular=work.options.resample_irregular, track=work.track)
+    left_out = rules.left_out([series for series in found if series.verdict == "queued"])
+    found = [
+        replace(series, verdict="skipped", reason=left_out[series.identity]) if series.identity in left_out else series
+        for series in found
+    ]
+    known = ledger.known()
+    folders = {folder for folder, _, _ in known.values()}
+    new = changed = 0
+    stale = []
+    with ledger.at_once():
+        for series in found:
+            if series.identity not in known:
+                folder = case_folder(series, key) if key is not None else plain_folder(series, folders)
+                folders.add(folder)
+                ledger.add(series, folder)
+                new += series.verdict == "queued"
+                continue
+            folder, fingerprint, status = known[series.identity]
+            other_files = fingerprint != series.fingerprint
+            ledger.add(series, folder, anew=other_files or _is_judged_anew(series.verdict, status))
+            if other_files:
+                changed += 1
+                stale.append(folder)
+                ledger.note(f"other files than last time: {folder}")
+    reasons = Counter(_shortly(series) for series in found if series.verdict != "queued")
+    takes = sum(series.verdict == "queued" for series in found)
+    return Entered(takes, new, changed, tuple(stale), tuple(reasons.most_common()))
+
+
+def _is_judged_anew(verdict: Verdict, status: Status) -> bool:
+    """Whether rules or settings say something else of unchanged files than last time; what is done stays done."""
+    if verdict == "queued":
+        return status == "skipped"
+    return status != "done" and status != verdict
+
+
+def _shortly(series: FoundSeries) -> str:
+    return without_paths(
+        series.reason or "", [*series.files, str(Path(series.files[0]).parent)] if series.files else []
+    )

@@ -1,0 +1,221 @@
+"""Every series below the sources, with what the rules and the ledger need to know of it; told from headers alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydicom import dcmread
+
+from medmaskrcnn.batch_runs.cine import CINE, is_cine
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.export.source_series import keeping_quiet
+from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
+from medmaskrcnn.io.sources import is_zip, open_source
+
+Verdict = Literal["queued", "refused", "skipped"]
+
+_TAGS = ["PatientID", "IssuerOfPatientID", "PatientName", "StudyInstanceUID", "StudyDate", "ConvolutionKernel",
+         "SpecificCharacterSet"]  # fmt: skip
+_IMAGE_ENDINGS = (".dcm", ".dicom", ".ima", ".nii", ".gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif", ".tiff",
+                  ".jpg", ".jpeg", ".zip")  # fmt: skip
+_NO_SCANS = {"DICOMDIR", "README", "LICENSE", "LICENCE", "COPYING", "VERSION", "CHANGES", "CITATION"}
+
+
+@dataclass(frozen=True)
+class FoundSeries:
+    """One series, or one thing that is none.
+
+    Attributes:
+        identity: Names it in the ledger: the same for the same series, wherever its files lie.
+        verdict: ``"queued"``: to be segmented; ``"refused"``: broken; ``"skipped"``: no scan, or left out by a rule.
+        reason: Why it is not queued; may hold paths.
+        files: Its files; from these alone it is read.
+        part: Which volume of its series, ``"EchoTime 4.6"``; "" where it is alone.
+        archive: The zip archive that it lies in, and its place in the archive's listing.
+        fingerprint: Hash of names, sizes and times of the files: another one, other content.
+        patient: What tells patients apart; study: the same for studies.
+        name: File or folder name.
+        slices: How many; 0 where unknown.
+    """
+
+    identity: str
+    verdict: Verdict
+    reason: str | None
+    files: tuple[str, ...]
+    fingerprint: str
+    patient: str
+    study: str
+    name: str
+    part: str = ""
+    archive: tuple[str, int] | None = None
+    patient_id: str = ""
+    patient_name: str = ""
+    study_date: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    modality: str | None = None
+    description: str = ""
+    kernel: str = ""
+    slices: int = 0
+
+
+def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, track: bool = False) -> list[FoundSeries]:
+    """Every series, and every file that is none, below some sources; each once, in a fixed order.
+
+    Args:
+        sources: Files, folders, DICOMDIRs and zip archives. What cannot be opened is refused, the rest goes on.
+        resample_irregular: Queue series with irregular slices too.
+        track: Take a series of one slice at several times as one.
+    """
+    found: list[FoundSeries] = []
+    files: dict[Path, None] = {}
+    named = set()
+    for source in sources:
+        try:
+            if source.is_file() and is_zip(source):
+                found += _in_archive(source, resample_irregular)
+                continue
+            opened = open_source(source)
+        except (ReadError, OSError) as error:
+            found.append(_unopened(source, str(error)))
+            continue
+        found += [_unopened(Path(e.filename), f"{e.filename} may not be opened: {e.strerror}") for e in opened.closed]
+        files |= dict.fromkeys(file.absolute() for file in opened.files)
+        named |= {file.absolute() for file in opened.files if source.is_file()}
+    scans = scans_among(files)
+    only_pictures = not any(scan.role == "scan" for scan in scans)
+    for scan in scans:
+        takes_picture = only_pictures or scan.files[0] in named
+        found.append(_described(scan, resample_irregular=resample_irregular, takes_picture=takes_picture))
+    if track:
+        found = _films(found, scans)
+    return _distinct(found)
+
+
+def _films(found: list[FoundSeries], scans: Sequence[FoundScan]) -> list[FoundSeries]:
+    """The time points of a cine series become one."""
+    by_series: dict[str, list[FoundScan]] = defaultdict(list)
+    for scan in scans:
+        if scan.info.series_uid and scan.role in ("scan", "aside"):
+            by_series[scan.info.series_uid].append(scan)
+    films = {uid: members for uid, members in by_series.items() if is_cine(members)}
+    kept = [one for one in found if one.series_uid not in films]
+    for uid, members in films.items():
+        files = tuple(str(file) for scan in members for file in scan.files)
+        first = next(one for one in found if one.series_uid == uid)
+        fingerprint = _fingerprint([Path(file) for file in files])
+        kept.append(
+            replace(first, identity=f"{uid} {CINE}", verdict="queued", reason=None, files=files, part=CINE,
+                    fingerprint=fingerprint, slices=len(members))
+        )  # fmt: skip
+    return kept
+
+
+def _in_archive(archive: Path, resample_irregular: bool) -> list[FoundSeries]:
+    scans = find_scans(archive)
+    only_pictures = not any(scan.role == "scan" for scan in scans)
+    fingerprint = _fingerprint([archive])
+    found = []
+    for number, scan in enumerate(scans):
+        one = _described(scan, resample_irregular=resample_irregular, takes_picture=only_pictures)
+        where = (str(archive.absolute()), number)
+        found.append(replace(one, files=(), archive=where, fingerprint=fingerprint, name=archive.name))
+    return found
+
+
+def _described(scan: FoundScan, *, resample_irregular: bool, takes_picture: bool) -> FoundSeries:
+    info, first = scan.info, scan.files[0]
+    verdict, reason = _verdict(scan, resample_irregular, takes_picture)
+    header = _identity_of(first) if info.format == "DICOM" else {}
+    patient = header.get("PatientID") or header.get("PatientName") or header.get("StudyInstanceUID")
+    issuer = header.get("IssuerOfPatientID", "")
+    return FoundSeries(
+        identity=f"{info.series_uid} {scan.part}".strip() if info.series_uid else f"file {first}",
+        verdict=verdict,
+        reason=reason,
+        files=tuple(map(str, scan.files)),
+        fingerprint=_fingerprint(scan.files),
+        patient=f"{issuer}|{patient}" if patient else f"file {first}",
+        study=header.get("StudyInstanceUID") or f"file {first}",
+        name=Path(info.path).name,
+        part=scan.part,
+        patient_id=header.get("PatientID", ""),
+        patient_name=header.get("PatientName", ""),
+        study_date=header.get("StudyDate", ""),
+        study_uid=header.get("StudyInstanceUID", ""),
+        series_uid=info.series_uid or "",
+        modality=info.modality,
+        description=info.description,
+        kernel=header.get("ConvolutionKernel", ""),
+        slices=info.shape[1] if info.shape else 0,
+    )
+
+
+def _verdict(scan: FoundScan, resample_irregular: bool, takes_picture: bool) -> tuple[Verdict, str | None]:
+    info = scan.info
+    if scan.role == "picture":
+        return ("queued", None) if takes_picture else ("skipped", "a picture beside scans")
+    if scan.role == "scan":
+        if info.segmentable or (resample_irregular and scan.can_be_resampled):
+            return "queued", None
+        return "refused", info.reason
+    if scan.role == "damaged" or (info.format == "unknown" and _claims_to_be_an_image(Path(info.path))):
+        return "refused", info.reason
+    return "skipped", info.reason
+
+
+def _claims_to_be_an_image(path: Path) -> bool:
+    """Whether a file that is none says by its name that it is an image: so is named what a copy has broken."""
+    if not path.suffix:
+        return path.name.upper() not in _NO_SCANS
+    return path.name.lower().endswith(_IMAGE_ENDINGS) or path.suffix[1:].isdigit()
+
+
+def _identity_of(file: Path) -> dict[str, str]:
+    """Whose it is, read from one file's header; nothing where that cannot be read."""
+    try:
+        with keeping_quiet():
+            header = dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+            return {keyword: _text(header.get(keyword)) for keyword in _TAGS}
+    except Exception:  # whatever pydicom meets in a damaged header: the scan is then nobody's
+        return {}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return "\\".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    """Hash of the files' names, sizes and times; of their siblings too, which may hold the voxels (``.raw``)."""
+    digest = hashlib.sha256()
+    siblings = sorted(files[0].parent.glob(f"{files[0].stem}.*")) if len(files) == 1 and files[0].suffix else []
+    for file in (*files, *siblings):
+        try:
+            state = file.stat()
+            digest.update(f"{file.name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        except OSError:
+            digest.update(f"{file.name}\0gone\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _unopened(path: Path, reason: str) -> FoundSeries:
+    whole = f"file {path.absolute()}"
+    return FoundSeries(whole, "refused", reason, (str(path.absolute()),), "", whole, whole, path.name)
+
+
+def _distinct(found: list[FoundSeries]) -> list[FoundSeries]:
+    """Scans that share a series' UID, such as its two orientations, get a number."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for one in found:
+        seen[one.identity] += 1
+        n = seen[one.identity]
+        distinct.append(one if n == 1 else replace(one, identity=f"{one.identity} #{n}"))
+    return distinct

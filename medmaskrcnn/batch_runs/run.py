@@ -1,0 +1,291 @@
+"""START READING HERE: a batch, from sources to a tree of results with a summary.
+
+    find the series -> enter them in the ledger -> hand what is left to workers -> remember each end -> summary
+
+The ledger decides what is left, so the same call again does only that, however the last one ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medmaskrcnn.batch_runs.crew import Crew, End, LocalCrew, Setup, threads_of
+from medmaskrcnn.batch_runs.enter import Entered, enter_series
+from medmaskrcnn.batch_runs.ledger import Entry, Ledger, Status
+from medmaskrcnn.batch_runs.names import new_key
+from medmaskrcnn.batch_runs.one_case import check_output_folder
+from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, Progress
+from medmaskrcnn.batch_runs.reasons import without_paths
+from medmaskrcnn.batch_runs.settings import Work
+from medmaskrcnn.batch_runs.summary import hidden_paths, write_summary
+from medmaskrcnn.batch_runs.task import PARTIAL, Task
+from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.hub.model_file import read_model_settings
+
+logger = logging.getLogger(__name__)
+
+_TURN_S = 0.5
+_TRIES = 2
+_SUMMARY_EVERY_S = 60.0
+
+
+class BatchRun:
+    """One run on one output folder: holds the ledger, and workers as long as there is work.
+
+    Args:
+        out: The output folder.
+        plan: What to do.
+
+    Raises:
+        OutputError: as :func:`medmaskrcnn.batch_runs.api.batch`.
+    """
+
+    def __init__(self, out: Path, plan: BatchPlan) -> None:
+        check_output_folder(out)
+        self.out, self.plan = out.absolute(), plan
+        self.ledger = Ledger(self.out)
+        self._crew: Crew | None = None
+        self._pending: deque[Entry] = deque()
+        self._alone: set[int] = set()
+        self._deaths: dict[int, int] = {}
+        self._in_hand: dict[int, Entry] = {}
+        self._stopping = False
+        self._began = time.monotonic()
+        self._ended = 0
+
+    def __enter__(self) -> BatchRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def enter(
+        self, sources: Sequence[Path], *, redo: bool = False, retry_failed: bool = False, quiet: bool = False
+    ) -> Entered:
+        """Find the series of some sources and bring the ledger up to date.
+
+        Args:
+            sources: Files and folders.
+            redo: Queue everything again.
+            retry_failed: Queue again what failed.
+            quiet: Accept sources without a series to segment.
+
+        Raises:
+            ReadError: if nothing among the sources can be segmented, now or earlier.
+            OutputError: if the output folder lies inside a source, or holds results of other settings.
+        """
+        self._refuse_mixing(sources)
+        self._take_up(redo, retry_failed)
+        entered = enter_series(self.ledger, sources, self.plan.rules, self._key(), self.plan)
+        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        for folder in entered.stale:  # results that speak of what is not there any more
+            shutil.rmtree(self.out / folder, ignore_errors=True)
+        if not entered.takes and not quiet:
+            self._write_summary()
+            raise ReadError(_nothing_to_do(sources, entered))
+        return entered
+
+    def _refuse_mixing(self, sources: Sequence[Path]) -> None:
+        for source in sources:
+            if source.is_dir() and self.out.resolve().is_relative_to(source.resolve()):
+                raise OutputError(
+                    f"the output folder {self.out} lies inside the source {source}: its results would be taken for "
+                    "scans. Give a folder elsewhere"
+                )
+
+    def _take_up(self, redo: bool, retry_failed: bool) -> None:
+        """See whether the ledger's results are of this work, and queue what a killed run had in hand."""
+        work, ledger = self.plan.work, self.ledger
+        with ledger.at_once():
+            earlier = ledger.told("work")
+            if earlier not in (None, work.digest()) and not redo:
+                raise OutputError(_other_work(self.out, ledger.told("said"), work))
+            if redo and earlier is not None:
+                ledger.queue_again(("done", "refused", "failed"))
+            if retry_failed:
+                ledger.queue_again(("failed",))
+            ledger.tell("work", work.digest())
+            ledger.tell("said", _text(work.said()))
+            ledger.tell("model", read_model_settings(Path(work.model)).card.name)
+            ledger.recover()
+            ledger.note("run begins")
+
+    def _key(self) -> bytes | None:
+        """The pseudonyms' key: the ledger's, unless one is given; ``None`` for plain names."""
+        if self.plan.plain_names:
+            return None
+        kept = self.ledger.told("key")
+        key = self.plan.key or (bytes.fromhex(kept) if kept else new_key())
+        if kept and key.hex() != kept:
+            raise OutputError(f"{self.out} was begun with another key: give that, or another output folder")
+        self.ledger.tell("key", key.hex())
+        return key
+
+    def stop(self) -> None:
+        """Begin nothing more; what is in hand is finished."""
+        self._stopping = True
+
+    def work(self) -> Iterator[BatchCase]:
+        """Do what is queued; yields every series as it ends.
+
+        Raises:
+            MedMaskRCNNError: if workers cannot be had, or the disk is full; the ledger knows what is left.
+        """
+        self._pending = deque(self.ledger.entries("queued"))
+        self._began, self._ended = time.monotonic(), 0
+        written = time.monotonic()
+        try:
+            while (self._pending and not self._stopping) or self._in_hand:
+                self._feed()
+                assert self._crew is not None, "there is work"
+                for end in self._crew.ends(_TURN_S):
+                    if (case := self._remember(end)) is not None:
+                        yield case
+                        if self.plan.fail_fast and case.status != "done":
+                            self.stop()
+                if time.monotonic() - written > _SUMMARY_EVERY_S:
+                    self._write_summary()
+                    written = time.monotonic()
+        finally:
+            self._give_back()
+            self._write_summary()
+
+    def _feed(self) -> None:
+        if self._crew is None:
+            self._crew = self._hire()
+        while self._pending and not self._stopping:
+            entry = self._pending[0]
+            alone = entry.id in self._alone
+            if not self._crew.takes(alone=alone):
+                return
+            self._pending.popleft()
+            self.ledger.starts(entry.id)
+            self._in_hand[entry.id] = entry
+            self._crew.hand(self._task(entry), alone=alone)
+
+    def _hire(self) -> Crew:
+        plan = self.plan
+        setup = Setup(plan.work.model, plan.work.model_sha256, plan.device, threads_of(plan.workers))
+        if plan.scheduler is None:
+            return LocalCrew(setup, plan.workers, plan.limits)
+        # here, because only a cluster needs it
+        from medmaskrcnn.batch_runs.dask_crew import DaskCrew
+
+        return DaskCrew(plan.scheduler, setup, plan.limits)
+
+    def _task(self, entry: Entry) -> Task:
+        found, work = entry.found, self.plan.work
+        return Task(
+            id=entry.id,
+            out=str(self.out),
+            folder=entry.folder,
+            files=found.files,
+            part=found.part,
+            archive=found.archive,
+            options=work.options,
+            track=work.track,
+            hidden=tuple(hidden_paths(found)),
+        )
+
+    def _remember(self, end: End) -> BatchCase | None:
+        """Write an end into the ledger; ``None`` if the series is to be tried again."""
+        entry = self._in_hand.pop(end.id)
+        if end.details is not None:
+            logger.error("%s: %s", entry.folder, without_paths(end.details, hidden_paths(entry.found)))
+        if end.no_room:
+            self.ledger.put_back(end.id)
+            raise OutputError(
+                f"no room for results in {self.out}: the disk is full or files may not be so large. Make room and run "
+                "again: what is done stays done"
+            )
+        if end.kind == "innocent":
+            self._again(entry)
+            return None
+        if end.kind == "died" or end.again:
+            self._deaths[end.id] = self._deaths.get(end.id, 0) + 1
+            if self._deaths[end.id] < _TRIES:
+                self._alone.add(end.id)
+                self._again(entry)
+                return None
+        status: Status = "failed" if end.kind == "died" else end.kind
+        tried = f", {_TRIES} times" if self._deaths.get(end.id, 0) >= _TRIES else ""
+        reason = None if end.reason is None else end.reason + tried
+        self.ledger.finishes(end.id, status, reason, end.seconds, end.outcome)
+        self._ended += 1
+        return self._case(replace(entry, status=status, reason=reason, seconds=end.seconds, outcome=end.outcome))
+
+    def _again(self, entry: Entry) -> None:
+        self.ledger.put_back(entry.id)
+        self._pending.appendleft(entry)
+
+    def _case(self, entry: Entry) -> BatchCase:
+        reason = None if entry.reason is None else without_paths(entry.reason, hidden_paths(entry.found))
+        return BatchCase(
+            status=entry.status,
+            reason=reason,
+            folder=self.out / entry.folder,
+            counts=entry.outcome.get("counts", {}),
+            warnings=tuple(entry.outcome.get("warnings", ())),
+            seconds=entry.seconds,
+            progress=self.progress(),
+        )
+
+    def progress(self) -> Progress:
+        """How far the batch is."""
+        counts = self.ledger.counts()
+        left = counts.get("queued", 0) + counts.get("running", 0)
+        rate = self._ended / max(time.monotonic() - self._began, 1e-9)
+        return Progress(
+            done=counts.get("done", 0),
+            failed=counts.get("failed", 0),
+            refused=counts.get("refused", 0),
+            skipped=counts.get("skipped", 0),
+            left=left,
+            per_hour=3600 * rate,
+            seconds_left=left / rate if rate else None,
+        )
+
+    def _give_back(self) -> None:
+        """Whatever ended the work: what is still in hand is queued again."""
+        if self._in_hand and self._crew is not None:  # an error or a closed generator: nobody waits for them
+            self._crew.close(at_once=True)
+            self._crew = None
+        for id_ in list(self._in_hand):
+            self.ledger.put_back(id_)
+            del self._in_hand[id_]
+
+    def _write_summary(self) -> None:
+        write_summary(self.out, self.ledger)
+
+    def close(self) -> None:
+        """Let workers and ledger go."""
+        if self._crew is not None:
+            self._crew.close(at_once=bool(self._in_hand))
+            self._crew = None
+        shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
+        self.ledger.close()
+
+
+def _text(said: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(said.items()))
+
+
+def _other_work(out: Path, earlier: str | None, work: Work) -> str:
+    before, after = set((earlier or "").split(", ")), set(_text(work.said()).split(", "))
+    told = f"then {', '.join(sorted(before - after))}; now {', '.join(sorted(after - before))}"
+    return f"{out} holds results of another model or other settings ({told}). Give another folder, or --redo"
+
+
+def _nothing_to_do(sources: Sequence[Path], entered: Entered) -> str:
+    where = ", ".join(str(source) for source in sources[:3]) + (" ..." if len(sources) > 3 else "")
+    if not entered.reasons:
+        return f"{where}: no series that can be segmented"
+    reasons = "; ".join(f"{count} x {reason}" for reason, count in entered.reasons[:3])
+    return f"{where}: no series that can be segmented, only: {reasons}"

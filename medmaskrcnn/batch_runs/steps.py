@@ -1,0 +1,153 @@
+"""What a worker does with a case: read, segment, write, each step for itself. Imports torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from medmaskrcnn.batch_runs.cine import CINE, TRACKS, check_model, read_cine, tracks_csv
+from medmaskrcnn.batch_runs.one_case import refuse_unwritable, segment_volume, write_case
+from medmaskrcnn.batch_runs.reasons import without_paths
+from medmaskrcnn.batch_runs.task import PARTIAL, Task
+from medmaskrcnn.batch_runs.thumbnail import write_thumbnail
+from medmaskrcnn.errors import ModelFileError, ReadError
+from medmaskrcnn.hub.loaded_model import load_model
+from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
+from medmaskrcnn.io.options import ReadingOptions
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan, and for a cine series the size of its pixels (row, column) in mm where that is known."""
+
+    volume: Volume
+    pixel_mm: tuple[float, float] | None = None
+
+
+class Steps:
+    """The three steps with a loaded model.
+
+    Args:
+        model: The model's file.
+        device: As :func:`medmaskrcnn.load_model` takes it.
+        sha256: What the file's hash must be.
+
+    Raises:
+        ModelFileError: if the model cannot be read or is another one than the batch was begun with.
+    """
+
+    def __init__(self, model: str, device: str, sha256: str) -> None:
+        self.model = load_model(model, device=device)
+        if self.model.sha256 != sha256:
+            raise ModelFileError(f"{model} has changed since the batch began; start it again")
+
+    def read(self, task: Task, _: None = None) -> Scan:
+        """Read the scan, and refuse early what cannot be written."""
+        if task.part == CINE:
+            check_model(self.model.settings)
+            scan = Scan(*read_cine(scans_among(map(Path, task.files))))
+            refuse_unwritable(scan.volume, task.options)
+            return scan
+        volume = _scan_of(task).read(ReadingOptions(resample_irregular=task.options.resample_irregular))
+        refuse_unwritable(volume, task.options)
+        return Scan(volume)
+
+    def segment(self, task: Task, scan: Scan) -> tuple[CaseResult, Scan]:
+        """Find, outline and measure."""
+        result = segment_volume(scan.volume, self.model, task.options)
+        return _without_sources(result, task), scan
+
+    def write(self, task: Task, made: tuple[CaseResult, Scan]) -> dict[str, Any]:
+        """Write the result into its folder, whole or not at all; what the summary says of it."""
+        result, volume = made[0], made[1].volume
+        out = Path(task.out)
+        staging = out / PARTIAL / f"{task.id}-{uuid4().hex}"
+        try:
+            write_case(result, volume, staging, task.options)
+            write_thumbnail(result, volume, staging)
+            if task.track and volume.grid.shape[0] > 1 and not volume.grid.spacing_known:
+                (staging / TRACKS).write_text(tracks_csv(result, made[1].pixel_mm), encoding="utf-8", newline="\n")
+            onto_disk(staging)
+            put_in_place(staging, out / task.folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return _outcome(result, volume)
+
+
+def _scan_of(task: Task) -> FoundScan:
+    """The scan that a task is about.
+
+    Raises:
+        ReadError: if its files are gone or make up another scan now.
+    """
+    if task.archive is not None:
+        path, number = task.archive
+        scans = find_scans(Path(path))
+        if number >= len(scans):
+            raise ReadError(f"{path} holds other scans now; start the batch again to look it through")
+        return scans[number]
+    gone = [file for file in task.files if not Path(file).is_file()]
+    if gone:
+        raise ReadError(f"{gone[0]} is gone ({len(gone)} of {len(task.files)} files of the scan are)")
+    scans = [scan for scan in scans_among(map(Path, task.files)) if scan.role in ("scan", "picture")]
+    chosen = [scan for scan in scans if scan.part == task.part] or scans
+    if len(chosen) != 1:
+        raise ReadError(f"{task.about} and the other files make {len(chosen)} scans now; start the batch again")
+    return chosen[0]
+
+
+def _without_sources(result: CaseResult, task: Task) -> CaseResult:
+    """The result with notes and warnings that quote no path."""
+    record = result.record
+    notes = [without_paths(note, task.hidden) for note in record.source.get("notes", ())]
+    warnings = tuple(without_paths(warning, task.hidden) for warning in record.warnings)
+    return replace(result, record=replace(record, source={**record.source, "notes": notes}, warnings=warnings))
+
+
+def _outcome(result: CaseResult, volume: Volume) -> dict[str, Any]:
+    found = result.instances
+    counts = Counter(found.class_names[label] for label in found.labels)
+    return {
+        "counts": {name: counts[name] for name in found.class_names if counts[name]},
+        "instances": len(found),
+        "warnings": list(result.record.warnings),
+        "out_of_domain": result.record.out_of_domain,
+        "shape": list(volume.grid.shape),
+    }
+
+
+def onto_disk(folder: Path) -> None:
+    """Wait until every file of a folder has reached the disk, so that a rename after it names whole files."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with (Path(place) / name).open("rb") as stream:
+                os.fsync(stream.fileno())
+        _sync_folder(Path(place))
+
+
+def put_in_place(staging: Path, target: Path) -> None:
+    """Let a complete folder take its place, and that of an earlier result."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    earlier = staging.with_name(f"{staging.name}.old")
+    if target.exists():
+        target.rename(earlier)
+    staging.rename(target)
+    _sync_folder(target.parent)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

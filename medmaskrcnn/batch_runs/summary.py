@@ -1,0 +1,112 @@
+"""``summary.csv``, ``summary.json`` and ``summary.html``: what became of every series, for everyone to read.
+
+They hold pseudonyms, never a name, ID, date or path, and nothing that varies from run to run: the same work gives the
+same bytes. What is wrong comes first. The fields are described in ``docs/batch.md``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import medmaskrcnn
+from medmaskrcnn.batch_runs.find import FoundSeries
+from medmaskrcnn.batch_runs.ledger import Entry, Ledger
+from medmaskrcnn.batch_runs.reasons import without_paths
+from medmaskrcnn.batch_runs.summary_page import summary_html
+from medmaskrcnn.batch_runs.thumbnail import THUMBNAIL
+from medmaskrcnn.report.result_document import to_json
+
+SCHEMA_VERSION = 1
+_ORDER = ("failed", "refused", "running", "queued", "done", "skipped")
+_SHORT = 3  # a file's name so short is a word of our own sentences rather than a patient's
+_COLUMNS = ("case", "status", "reason", "modality", "slices", "instances", "out_of_domain", "warnings")
+
+
+def write_summary(out: Path, ledger: Ledger) -> None:
+    """Write the three files, each whole or not at all.
+
+    Raises:
+        OSError: if they cannot be written; the ledger is not touched.
+    """
+    document = summary_document(ledger)
+    _replace(out / "summary.csv", summary_csv(document))
+    _replace(out / "summary.json", to_json(document))
+    _replace(out / "summary.html", summary_html(document))
+
+
+def summary_document(ledger: Ledger) -> dict[str, Any]:
+    """The content of ``summary.json``."""
+    entries = sorted(ledger.entries(), key=lambda e: (_ORDER.index(e.status), e.folder))
+    cases = [_case(entry) for entry in entries]
+    totals: Counter[str] = Counter()
+    for case in cases:
+        totals.update(case["counts"])
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "software": f"medmaskrcnn {medmaskrcnn.__version__}",
+        "research_use_only": True,
+        "model": ledger.told("model"),
+        "settings": ledger.told("said"),
+        "statuses": {status: sum(case["status"] == status for case in cases) for status in _ORDER},
+        "totals": dict(sorted(totals.items())),
+        "cases": cases,
+    }
+
+
+def _case(entry: Entry) -> dict[str, Any]:
+    found, outcome = entry.found, entry.outcome
+    done = entry.status == "done"
+    return {
+        "case": entry.folder,
+        "status": entry.status,
+        "reason": None if entry.reason is None else without_paths(entry.reason, hidden_paths(found)),
+        "modality": found.modality,
+        "slices": found.slices or None,
+        "instances": outcome.get("instances") if done else None,
+        "counts": outcome.get("counts", {}) if done else {},
+        "out_of_domain": bool(outcome.get("out_of_domain")) if done else False,
+        "warnings": outcome.get("warnings", []) if done else [],
+        "thumbnail": f"{entry.folder}/{THUMBNAIL}" if done else None,
+    }
+
+
+def summary_csv(document: dict[str, Any]) -> str:
+    """One line a series, with a column for each class that was found anywhere."""
+    classes = list(document["totals"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *(f"n {name}" for name in classes)])
+    for case in document["cases"]:
+        row = [*(case[name] for name in _COLUMNS[:-2]), int(case["out_of_domain"]), " | ".join(case["warnings"])]
+        counts = [case["counts"].get(name, 0) if case["status"] == "done" else None for name in classes]
+        writer.writerow([_harmless(cell) for cell in (*row, *counts)])
+    return text.getvalue()
+
+
+def _harmless(cell: object) -> object:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
+
+
+def hidden_paths(found: FoundSeries) -> Sequence[str]:
+    """Paths that what others may read must not quote: the series' files and every folder that they lie in."""
+    files = [*found.files, *([found.archive[0]] if found.archive else [])]
+    folders = {str(parent) for file in files for parent in Path(file).parents}
+    names = {name for file in files if len(name := Path(file).name) > _SHORT and not name.isdigit()}
+    return [*files, *(folder for folder in folders if folder != os.sep), *names]
+
+
+def _replace(path: Path, text: str) -> None:
+    staging = path.with_name(f".{uuid4().hex}.partial")
+    try:
+        staging.write_text(text, encoding="utf-8", newline="\n")
+        staging.replace(path)
+    finally:
+        staging.unlink(missing_ok=True)

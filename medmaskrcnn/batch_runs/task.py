@@ -1,0 +1,64 @@
+"""One case as it is handed to a worker, on this machine or another: all that it takes, as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medmaskrcnn.batch_runs.one_case import CaseOptions
+
+PARTIAL = ".partial"
+"""Folder inside the output folder where results are written before they are whole."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case to do.
+
+    Attributes:
+        id: Its number in the ledger.
+        out: The output folder, absolute.
+        folder: Folder of its result, relative to that.
+        files: Files that the scan is read from; empty for one in an archive.
+        part: Which volume of the series.
+        archive: Path of a zip archive, and the scan's place in its listing.
+        options: How to segment and what to write.
+        track: Link instances along time.
+        hidden: Paths that no result may quote.
+    """
+
+    id: int
+    out: str
+    folder: str
+    files: tuple[str, ...]
+    part: str
+    archive: tuple[str, int] | None
+    options: CaseOptions
+    track: bool = False
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def about(self) -> str:
+        """What errors are about."""
+        return self.archive[0] if self.archive else self.files[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Task:
+        """The inverse of :meth:`to_json`, after a way through JSON too."""
+        options = dict(values["options"])
+        options["formats"] = tuple(options["formats"])
+        options["classes"] = None if options["classes"] is None else tuple(options["classes"])
+        archive = values["archive"]
+        return cls(
+            **{
+                **values,
+                "files": tuple(values["files"]),
+                "archive": None if archive is None else (archive[0], archive[1]),
+                "options": CaseOptions(**options),
+                "hidden": tuple(values["hidden"]),
+            }
+        )

@@ -1,0 +1,33 @@
+"""``thumbnail.jpg``: the slice with the most in it, small, for the summary of many cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image
+
+from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
+from medmaskrcnn.report.preview_planes import Plane, choose_planes, cut_to_body
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.volume import Volume
+
+THUMBNAIL = "thumbnail.jpg"
+_DRAWN, _SHOWN = 330, 220  # longest side in pixels: drawn with outlines of the usual width, then shrunk
+
+
+def write_thumbnail(result: CaseResult, volume: Volume, folder: Path) -> None:
+    """Draw the one of the preview's planes that cuts most instances; the same result gives the same bytes."""
+    instances, greys = result.instances, grey_range(volume)
+    planes = sorted(choose_planes(instances), key=lambda plane: -_cut(instances, plane))[:1]
+    if volume.grid.spacing_known and not volume.is_planar:
+        planes = cut_to_body(planes, volume, instances, greys)
+    panel = draw_panel(volume, instances, planes[0], panel_size(volume.grid, planes[0], _DRAWN), greys)
+    panel.thumbnail((_SHOWN, _SHOWN), Image.Resampling.LANCZOS)
+    panel.convert("RGB").save(folder / THUMBNAIL, format="JPEG", quality=80)
+
+
+def _cut(instances: Instances, plane: Plane) -> int:
+    """How many instances a plane goes through."""
+    windows = (instances.window(i)[plane.view.axis] for i in range(len(instances)))
+    return sum(window.start <= plane.index < window.stop for window in windows)

@@ -1,0 +1,158 @@
+"""A worker: a program of its own that loads the model once and then takes case after case.
+
+    python -m medmaskrcnn.batch_runs.worker
+
+It is spoken to in lines of JSON: on stdin first ``{"setup": {...}}``, then ``{"task": {...}}`` as often as there are
+cases, at last ``{"stop": true}``. It answers ``{"ready": ...}``, ``{"stage": [id, name]}`` and ``{"end": {...}}``. If
+stdin ends without a stop, whoever started it is dead, and it ends at once. Three threads take the three steps of a
+case, so that the next scan is read and the last result written while the network computes:
+
+    read -> (one waits) -> segment -> (one waits) -> write
+
+A result is written into a folder of another name, which is renamed when all of it is on the disk: a folder with a
+result's name holds a whole result, whenever power goes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import BoundedSemaphore, Lock, Thread
+from typing import IO, Any
+
+from medmaskrcnn.batch_runs.reasons import explain, is_memory, is_no_room, is_refusal
+from medmaskrcnn.batch_runs.task import Task
+
+
+class Speaker:
+    """Lines of JSON to whoever started us; threads may share it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._lock = stream, Lock()
+
+    def __call__(self, **message: Any) -> None:
+        """Say one thing."""
+        with self._lock:
+            self._stream.write(json.dumps(message) + "\n")
+            self._stream.flush()
+
+
+def main() -> None:
+    """The program; see the top of this file."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our starter decides what it means
+    speak = Speaker(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)  # what a library prints must not end among our lines
+    requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+    Thread(target=_listen, args=(requests,), daemon=True).start()
+    setup = requests.get()
+    if setup is None:
+        return
+    try:
+        steps = _load(setup["setup"])
+    except Exception as error:
+        speak(unusable=explain(error, str(setup["setup"]["model"])))
+        return
+    speak(ready=os.getpid())
+    _Line(steps, speak).run(requests)
+
+
+def _listen(requests: SimpleQueue[dict[str, Any] | None]) -> None:
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "stop" in request:
+            requests.put(None)
+            return
+        requests.put(request)
+    os._exit(1)  # our starter is dead: nobody would remember what we did
+
+
+def _load(setup: dict[str, Any]) -> tuple[Callable[..., Any], ...]:
+    """Load the model; the three steps that use it."""
+    # here, because torch takes seconds, and a starter that is refused should hear of it first
+    import torch
+
+    from medmaskrcnn.batch_runs.steps import Steps
+
+    torch.set_num_threads(max(1, setup["threads"]))
+    if setup["device"] in ("auto", "cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(setup["index"] % torch.cuda.device_count())  # GPUs: one worker each
+    steps = Steps(setup["model"], setup["device"], setup["sha256"])
+    return steps.read, steps.segment, steps.write
+
+
+class _Line:
+    """Three threads in a row, each handing on what it made."""
+
+    def __init__(self, steps: tuple[Callable[..., Any], ...], speak: Speaker) -> None:
+        self._speak = speak
+        self._names = ("read", "segment", "write")
+        self._steps = steps
+        self._queues: list[SimpleQueue[Any]] = [SimpleQueue() for _ in steps]
+        self._room = BoundedSemaphore(2)  # scans read and not yet segmented: bounds memory
+        self._began: dict[int, float] = {}
+
+    def run(self, requests: SimpleQueue[dict[str, Any] | None]) -> None:
+        threads = [Thread(target=self._work, args=(i,)) for i in (0, 2)]
+        for thread in threads:
+            thread.start()
+        feeder = Thread(target=self._feed, args=(requests,))
+        feeder.start()
+        self._work(1)  # the network stays in the main thread
+        for thread in (feeder, *threads):
+            thread.join()
+
+    def _feed(self, requests: SimpleQueue[dict[str, Any] | None]) -> None:
+        while (request := requests.get()) is not None:
+            self._room.acquire()
+            self._queues[0].put((Task.from_json(request["task"]), None))
+        self._queues[0].put(None)
+
+    def _work(self, number: int) -> None:
+        """Take cases from one queue, do one step, hand on to the next."""
+        while (item := self._queues[number].get()) is not None:
+            task, made = item
+            self._speak(stage=[task.id, self._names[number]])
+            self._began.setdefault(task.id, time.monotonic())
+            try:
+                made = self._steps[number](task, made)
+            except BaseException as error:
+                self._end(task, **_failure(error, task))
+                made = None
+            if number == 1:
+                self._room.release()
+            if made is None:
+                if number == 0:
+                    self._room.release()
+                continue
+            if number == 2:
+                self._end(task, status="done", outcome=made)
+            else:
+                self._speak(stage=[task.id, "waits"])
+                self._queues[number + 1].put((task, made))
+            del item, made
+        if number < 2:
+            self._queues[number + 1].put(None)
+
+    def _end(self, task: Task, **what: Any) -> None:
+        seconds = round(time.monotonic() - self._began.pop(task.id), 3)
+        self._speak(end={"id": task.id, "seconds": seconds, **what})
+
+
+def _failure(error: BaseException, task: Task) -> dict[str, Any]:
+    return {
+        "status": "refused" if is_refusal(error) else "failed",
+        "reason": explain(error, task.about),
+        "again": is_memory(error),
+        "no_room": is_no_room(error),
+        "details": None if is_refusal(error) else traceback.format_exc(),
+    }
+
+
+if __name__ == "__main__":
+    main()

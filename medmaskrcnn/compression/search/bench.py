@@ -1,0 +1,108 @@
+"""Measures the variants of a search one by one, and remembers; one that fails does not end the search."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from medmaskrcnn.compression.search.forms import Forms
+from medmaskrcnn.compression.search.measure import Progress, average_precision, paired_seconds, times_as_fast
+from medmaskrcnn.compression.search.report import Measured
+from medmaskrcnn.compression.search.variant import ORIGINAL, Outcome, Variant
+from medmaskrcnn.errors import one_line
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.training.session import Event
+
+_TURNS = 5
+_ENOUGH = 60.0  # seconds of timing a variant, after the first turn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Is told how a search goes on.
+
+    Attributes:
+        trying: Called when a variant begins.
+        ended: Called with its outcome.
+        cases: Called with the number of cases evaluated and of all.
+        training: Called as fine-tuning goes on.
+    """
+
+    trying: Callable[[Variant], None] = lambda variant: None
+    ended: Callable[[Outcome], None] = lambda outcome: None
+    cases: Progress = lambda done, total: None
+    training: Callable[[Event], None] | None = None
+
+
+@dataclass
+class Bench:
+    """Measures variants.
+
+    Attributes:
+        forms: Their files.
+        split: Of the manifest, for AP.
+        volumes: Scans to be timed on.
+        measured: What is known already, and is added to.
+        listener: Is told.
+        allow_out_of_domain: Run on scans that the model refuses.
+    """
+
+    forms: Forms
+    split: str
+    volumes: Sequence[Volume]
+    measured: Measured
+    listener: Listener
+    allow_out_of_domain: bool = False
+
+    def __post_init__(self) -> None:
+        self.seen: dict[Variant, Outcome] = {}
+        self._original: LoadedModel | None = None
+
+    def outcome(self, variant: Variant) -> Outcome:
+        """What a variant is worth.
+
+        Raises:
+            Exception: whatever the original fails with; of other variants it is told in the outcome.
+        """
+        if variant not in self.seen:
+            known = self.measured.of(variant)
+            if known is None:
+                self.listener.trying(variant)
+                known = self._tried(variant)
+                self.measured.add(known)
+            self.seen[variant] = known
+            self.listener.ended(known)
+        return self.seen[variant]
+
+    def _tried(self, variant: Variant) -> Outcome:
+        try:
+            return self._measure(variant)
+        except Exception as error:  # of whatever library: the other variants go on
+            if variant == ORIGINAL:
+                raise
+            log.exception("variant %s failed", variant.name)
+            return Outcome(variant, error=f"{type(error).__name__}: {one_line(error)}")
+
+    def _measure(self, variant: Variant) -> Outcome:
+        allow = self.allow_out_of_domain
+        loaded, original = self.forms.load(variant), self._warm_original()
+        before, after = paired_seconds(
+            original, loaded, self.volumes, turns=_TURNS, enough=_ENOUGH, allow_out_of_domain=allow
+        )
+        ap = average_precision(
+            loaded, self.forms.manifest, self.split, allow_out_of_domain=allow, progress=self.listener.cases
+        )
+        times = 1.0 if variant == ORIGINAL else times_as_fast(before, after)
+        return Outcome(variant, round(sorted(after)[len(after) // 2], 5), round(times, 4), round(ap, 6))
+
+    def _warm_original(self) -> LoadedModel:
+        if self._original is None:
+            self._original = self.forms.load(ORIGINAL)
+            for volume in self.volumes:
+                segment(volume, self._original, allow_out_of_domain=self.allow_out_of_domain)
+        return self._original

@@ -1,0 +1,77 @@
+"""In which order variants are tried: engines and precisions, then fewer proposals, then fewer channels.
+
+Each stage goes on with what was fastest within the allowed loss before, so that a dozen measurements serve in place of
+a hundred. Losses add up, but every variant is measured as a whole.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+
+from medmaskrcnn.compression.search.variant import ORIGINAL, Outcome, Variant, allowed
+from medmaskrcnn.models.runtime.precision import multiplies_bf16
+
+Try = Callable[[Variant], Outcome]
+"""Measures a variant."""
+
+_BUDGETS = (2, 4, 8)  # parts of the model's own number of proposals
+_FEWEST = 20  # proposals
+_RUNTIMES_OF_PRUNED = 2
+
+
+def runtimes(target: str) -> tuple[list[Variant], list[str]]:
+    """Engines and precisions to try on a CPU or GPU, the original first, and why others are left out."""
+    if target == "gpu":
+        return [ORIGINAL, Variant("torch", "bf16"), *(Variant("torch-compile", p) for p in ("fp32", "bf16"))], []
+    found, left_out = [ORIGINAL], []
+    if multiplies_bf16():
+        found.append(Variant("torch", "bf16"))
+    else:
+        left_out.append("bf16: this processor does not multiply it natively")
+    if find_spec("openvino") is None:
+        left_out.append('OpenVINO: not installed; get it with: pip install "medmaskrcnn[openvino]"')
+        return found, left_out
+    found += [Variant("openvino", precision) for precision in (("fp32", "bf16") if multiplies_bf16() else ("fp32",))]
+    if find_spec("nncf") is None:
+        left_out.append('8 bits: NNCF is not installed; get it with: pip install "medmaskrcnn[openvino]"')
+    else:
+        found.append(Variant("openvino", "int8"))
+    return found, left_out
+
+
+def search(first: Sequence[Variant], proposals: int, shares: Sequence[float], most: float, measure: Try) -> None:
+    """Try variants; ``measure`` remembers what came of each.
+
+    Args:
+        first: Engines and precisions, the original first.
+        proposals: The model's own number.
+        shares: Of channels to prune.
+        most: AP that may be lost.
+        measure: Measures a variant.
+    """
+    outcomes = [measure(variant) for variant in first]
+    enough = proposals
+    for part in _BUDGETS:
+        fewer = proposals // part
+        fast = allowed(outcomes, most)
+        if fewer < _FEWEST or not fast:
+            break
+        outcomes.append(measure(replace(fast[0].variant, proposals=fewer)))
+        if outcomes[-1] not in allowed(outcomes, most):
+            outcomes.append(measure(replace(fast[0].variant, proposals=round(math.sqrt(enough * fewer)))))
+            break
+        enough = fewer
+    budget = next((o.variant.proposals for o in allowed(outcomes, most)), None)
+    for share in shares:
+        for number, runtime in enumerate(_fastest_runtimes(outcomes[: len(first)], most)):
+            measure(replace(runtime, proposals=budget, pruned=share))
+            if number == 0 and budget is not None:  # fewer proposals may have taken what AP may be lost
+                measure(replace(runtime, pruned=share))
+
+
+def _fastest_runtimes(outcomes: Sequence[Outcome], most: float) -> list[Variant]:
+    """What pruned networks are tried with: the fastest of the runtimes that lose no more than is allowed."""
+    return [o.variant for o in allowed(outcomes, most)][:_RUNTIMES_OF_PRUNED]

@@ -1,0 +1,94 @@
+"""A pruned network learns again what it lost: a short training on the manifest, from its own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from medmaskrcnn.data.check import check_manifest
+from medmaskrcnn.data.manifest import Manifest
+from medmaskrcnn.hub.model_file import read_model_settings
+from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.training.plan import Patch, Plan
+from medmaskrcnn.training.planner.planner import make_plan
+from medmaskrcnn.training.run import train
+from medmaskrcnn.training.session import CHECKPOINT, Event
+
+_GENTLER = 0.3  # of the plan's learning rate: the weights are nearly right
+_WARM_UP = 0.05  # of the steps
+_FOLLOW = 10.0  # the moving average of the weights forgets the start this many times over
+
+
+def planned_training(manifest: Manifest, settings: ModelFileSettings) -> Plan:
+    """How the planner would train on a manifest, for a model that is there already."""
+    report = check_manifest(manifest)
+    report.raise_if_bad()
+    model = settings.model
+    plan, _ = make_plan(manifest, report.facts, dims=2.5 if model.context_slices else model.spatial_dims)
+    return plan
+
+
+def fine_tune(
+    pruned: Path,
+    manifest: Manifest,
+    plan: Plan,
+    folder: Path,
+    *,
+    steps: int,
+    device: str = "auto",
+    workers: int = 1,
+    cache: Path | None = None,
+    tell: Callable[[Event], None] | None = None,
+) -> Path:
+    """Train a model file further; goes on where it was broken off.
+
+    Args:
+        pruned: The model file.
+        manifest: Labelled cases; those of the split ``train`` are learnt.
+        plan: How samples are drawn and learnt; network and preprocessing are those of the file.
+        folder: Of the training.
+        steps: Updates.
+        device: Where to train.
+        workers: Processes that draw samples.
+        cache: Where prepared cases are kept.
+        tell: Called as it goes on.
+
+    Returns:
+        The trained model file.
+    """
+    own = read_model_settings(pruned)
+    loop = plan.train.model_copy(
+        update={
+            "steps": steps,
+            "hours": None,
+            "patience": None,
+            "validate_every": steps,
+            "warmup": int(_WARM_UP * steps),
+            "learning_rate": _GENTLER * plan.train.learning_rate,
+            "ema": min(plan.train.ema, max(0.0, 1 - _FOLLOW / steps)),
+            "freeze": (),
+        }
+    )
+    patches = {name: _whole_cells(getattr(plan.augment, name), own) for name in ("patch", "favoured_patch")}
+    short = Plan(
+        card=own.card,
+        model=own.model,
+        preprocess=own.preprocess,
+        inference=own.inference,
+        augment=plan.augment.model_copy(update=patches),
+        train=loop,
+    )
+    resume = (folder / CHECKPOINT).exists()
+    return train(
+        manifest, short, folder, check=False, device=device, workers=workers, resume=resume,
+        start_from=pruned, cache=cache, tell=tell,
+    ).model  # fmt: skip
+
+
+def _whole_cells(patch: Patch | None, settings: ModelFileSettings) -> Patch | None:
+    """A window enlarged to multiples of what the network pads to."""
+    if patch is None:
+        return None
+    multiples = (1,) * (3 - settings.model.spatial_dims) + settings.preprocess.pad_multiple
+    depth, height, width = (-(-n // m) * m for n, m in zip(patch, multiples, strict=True))
+    return depth, height, width

@@ -1,0 +1,89 @@
+"""How fast and how good a variant is.
+
+Time is that of ``segment`` on a scan in memory: preparing, finding, measuring. The original and the variant take turns
+on every scan, so that what else the machine does hits both; each has seen every scan once before anything is timed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+from medmaskrcnn.data.manifest import Manifest
+from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.evaluation.evaluate import evaluate
+from medmaskrcnn.evaluation.metrics.summary import MetricSettings
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.memory import memory_kept
+
+_LIGHT = MetricSettings(surfaces=False, replicates=0)
+
+Progress = Callable[[int, int], None]
+"""Called with the number of cases done and of all."""
+
+
+def paired_seconds(
+    original: LoadedModel,
+    variant: LoadedModel,
+    volumes: Sequence[Volume],
+    *,
+    turns: int,
+    enough: float,
+    allow_out_of_domain: bool = False,
+) -> tuple[list[float], list[float]]:
+    """Seconds of both on each scan, in pairs.
+
+    Args:
+        original: Has seen every scan already.
+        variant: Has not.
+        volumes: The scans.
+        turns: How often each is timed, at most.
+        enough: No further turn begins after so many seconds.
+        allow_out_of_domain: Run on scans that the model refuses.
+
+    Returns:
+        Times of the original and of the variant, one pair after the other.
+    """
+
+    def seconds(model: LoadedModel, volume: Volume) -> float:
+        began = time.perf_counter()
+        segment(volume, model, allow_out_of_domain=allow_out_of_domain)
+        return time.perf_counter() - began
+
+    pairs: list[tuple[float, float]] = []
+    with memory_kept():  # as of one scan after the other
+        for volume in volumes:
+            seconds(variant, volume)
+        began = time.perf_counter()
+        for turn in range(turns):
+            if turn and time.perf_counter() - began > enough:
+                break
+            pairs += [(seconds(original, volume), seconds(variant, volume)) for volume in volumes]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def times_as_fast(original: Sequence[float], variant: Sequence[float]) -> float:
+    """The median over the pairs."""
+    return statistics.median(a / b for a, b in zip(original, variant, strict=True))
+
+
+def average_precision(
+    model: LoadedModel, manifest: Manifest, split: str, *, allow_out_of_domain: bool = False, progress: Progress
+) -> float:
+    """COCO's AP over the classes, of masks; of boxes where the model has no masks.
+
+    Raises:
+        MedMaskRCNNError: if a case fails, or nothing is there to find.
+    """
+    found = evaluate(
+        model, manifest, split=split, settings=_LIGHT, allow_out_of_domain=allow_out_of_domain, progress=progress
+    )
+    if found.failed:
+        raise MedMaskRCNNError(f"{len(found.failed)} cases failed, the first: {found.failed[0].error}")
+    table = found.overall.mask if model.settings.model.with_masks else found.overall.box
+    if table["ap"].value is None:
+        raise MedMaskRCNNError(f"{manifest.name} holds no object of the model's classes in split {split}")
+    return table["ap"].value

@@ -1,0 +1,151 @@
+"""Find of one model the fastest version that loses little: try, measure, choose, write.
+
+    model file -> variants (engine, precision, proposals, pruned) -> speed and AP of each -> the chosen model file
+
+The chosen file says itself how it is to be run, so that ``segment --model FILE`` needs no further option.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from medmaskrcnn.compression.prune import is_prunable
+from medmaskrcnn.compression.search.bench import Bench, Listener
+from medmaskrcnn.compression.search.candidates import runtimes, search
+from medmaskrcnn.compression.search.chosen import processor, write_chosen
+from medmaskrcnn.compression.search.forms import Forms
+from medmaskrcnn.compression.search.report import PLOT, TABLE, Measured, draw_trade_offs, write_table
+from medmaskrcnn.compression.search.variant import Outcome, allowed
+from medmaskrcnn.data.case_labels import read_image
+from medmaskrcnn.data.manifest import Manifest, read_manifest
+from medmaskrcnn.evaluation.evaluate import choose_cases
+from medmaskrcnn.hub.model_file import model_sha256, read_model, resolve_model
+from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.training.plan import Plan, plan_text
+
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}
+"""Where the model is to run, by what the user calls it."""
+
+PRUNED_SHARES = (0.25, 0.5)
+FINE_TUNE_STEPS = 500
+_TIMED_CASES = 5
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """How a search ended.
+
+    Attributes:
+        file: The chosen model.
+        folder: Tables, plot and the files of the variants.
+        outcomes: Of all variants, the original first.
+        chosen: The one that was written.
+        notes: What was not tried, and why.
+    """
+
+    file: Path
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+    chosen: Outcome
+    notes: tuple[str, ...]
+
+
+def optimize(
+    model: str | os.PathLike[str],
+    manifest: str | os.PathLike[str] | Manifest,
+    out: str | os.PathLike[str],
+    *,
+    target: str = "cpu",
+    max_ap_loss: float = 0.01,
+    split: str = "val",
+    shares: Sequence[float] = PRUNED_SHARES,
+    fine_tune: int = FINE_TUNE_STEPS,
+    plan: Plan | None = None,
+    images: int = 64,
+    workers: int = 1,
+    allow_out_of_domain: bool = False,
+    listener: Listener | None = None,
+) -> Optimised:
+    """Find the fastest version of a model that loses at most so much AP, and write it.
+
+    Args:
+        model: Name of a shipped model, or a model file.
+        manifest: Labelled cases; speed and AP are measured on ``split``, 8 bits and fine-tuning take ``train``.
+        out: The model file to write. Beside it a folder of this name and ``-search`` keeps what was measured; the same
+            call goes on there where it was broken off.
+        target: ``cpu`` or ``gpu``; it must be this machine's.
+        max_ap_loss: AP that may be lost against the original in float32, 0..1.
+        split: Of the manifest, to measure on.
+        shares: Of the channels to prune, each tried on its own; none leaves pruning out.
+        fine_tune: Steps of training after pruning; 0 leaves pruning out.
+        plan: How to fine-tune; the planner's by default.
+        images: Slices or tiles to take ranges from for 8 bits.
+        workers: Processes that draw training samples.
+        allow_out_of_domain: Run the model on scans that it refuses.
+        listener: Is told how it goes on.
+
+    Raises:
+        ReadError: if the manifest cannot be read.
+        ModelFileError: if the model cannot.
+        OutputError: if a file cannot be written, or the folder holds another search.
+        MedMaskRCNNError: if the original itself cannot be run on the cases.
+        ValueError: if a number is out of range, or there is no such target, device or split.
+
+    Example:
+        >>> found = optimize("my.safetensors", "data/manifest.json", "fast.safetensors")  # doctest: +SKIP
+        >>> found.chosen.times  # doctest: +SKIP
+        3.4
+    """
+    _check(target, max_ap_loss, shares)
+    file, source = Path(out), resolve_model(model)
+    labelled = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+    volumes = _volumes_to_time(labelled, split)
+    folder = file.with_name(f"{file.stem}-search")
+    conditions = {
+        "model": model_sha256(source),
+        "data": [labelled.name, [case.id for case in labelled.cases], split],
+        "machine": [target, processor(), torch.get_num_threads()],
+        "steps": fine_tune,
+        "plan": None if plan is None else plan_text(plan),
+        "images": images,
+        "out of domain": allow_out_of_domain,
+    }
+    measured = Measured(folder, conditions)
+    first, notes = runtimes(target)
+    network, settings = read_model(source)
+    why_not = is_prunable(network) if shares and fine_tune else "left out as you wish"
+    if why_not:
+        notes.append(f"pruning: {why_not}")
+    told = listener or Listener()
+    forms = Forms(
+        source, labelled, folder, fine_tune, plan, images, DEVICES[target], workers=workers, tell=told.training
+    )
+    bench = Bench(forms, split, volumes, measured, told, allow_out_of_domain)
+    proposals = settings.inference.proposals or settings.model.rpn.post_nms_top_n
+    search(first, proposals, () if why_not else shares, max_ap_loss, bench.outcome)
+    outcomes = list(bench.seen.values())
+    chosen = allowed(outcomes, max_ap_loss)[0]
+    write_table(outcomes, folder / TABLE)
+    draw_trade_offs(outcomes, max_ap_loss, chosen, folder / PLOT)
+    write_chosen(chosen, outcomes[0], forms, file, f"{labelled.name}, {split}")
+    return Optimised(file, folder, tuple(outcomes), chosen, tuple(notes))
+
+
+def _check(target: str, max_ap_loss: float, shares: Sequence[float]) -> None:
+    if target not in DEVICES:
+        raise ValueError(f"target must be cpu or gpu, got {target!r}")
+    if not 0 <= max_ap_loss <= 1:
+        raise ValueError(f"max_ap_loss must lie in 0..1, got {max_ap_loss}")
+    if any(not 0 < share < 1 for share in shares):
+        raise ValueError(f"shares of channels must lie between 0 and 1, got {list(shares)}")
+
+
+def _volumes_to_time(manifest: Manifest, split: str) -> list[Volume]:
+    """A few scans of a split, evenly from first to last."""
+    cases = choose_cases(manifest, split, None)
+    return [read_image(manifest, case) for case in cases[:: max(1, len(cases) // _TIMED_CASES)][:_TIMED_CASES]]

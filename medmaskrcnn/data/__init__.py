@@ -1,0 +1,1 @@
+"""Labelled data: the manifest, its cases, and the check that says what would spoil a training."""

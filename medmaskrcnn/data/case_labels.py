@@ -1,0 +1,181 @@
+"""A case of a manifest as it lies on disk: the scan with its channels stacked, and every object on the scan's own grid.
+
+A label map gives each voxel to one object alone. Objects that share voxels are told apart by ``part_of`` (a liver also
+holds its tumours' voxels) or lie in several maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medmaskrcnn.data.manifest import Manifest, ManifestCase
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.labels.label_set import LabelledMask, collect
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.label_maps import objects_of
+from medmaskrcnn.structures.volume import Provenance, Volume
+
+LabelledObject = LabelledMask
+"""One object: ``class_name``, ``start`` (voxel index D, H, W of the crop's first voxel) and its tight crop ``mask``."""
+
+LARGEST_VALUE = 1_000_000
+"""Of a label map; larger ones are hashes or colours, not numbers of objects."""
+
+_OFF_VOXELS = 0.1  # by which corners of two grids may differ: headers of different programs round differently
+_OFF_WHOLE = 1e-4  # label maps kept as scaled floats come back this close to whole numbers
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledScan:
+    """A scan with its objects.
+
+    Attributes:
+        volume: The scan, ``(C, D, H, W)`` as stored; its modality is the manifest's where the file does not tell.
+        objects: In the manifest's order; instances without a voxel are left out.
+        absent: ``(map, value)`` of instances without a voxel.
+        unnamed: ``(map, value)`` of voxels that no instance names; they count as background.
+    """
+
+    volume: Volume
+    objects: tuple[LabelledObject, ...]
+    absent: tuple[tuple[int, int], ...] = ()
+    unnamed: tuple[tuple[int, int], ...] = ()
+
+
+def read_case(manifest: Manifest, case: ManifestCase) -> LabelledScan:
+    """Read a case's image and label maps.
+
+    Raises:
+        ReadError: if a file cannot be read, the files do not lie on one grid, or a label map holds anything but whole
+            numbers from 0 to 1,000,000; the message names the case and the file.
+    """
+    volume = read_image(manifest, case)
+    objects: list[LabelledObject] = []
+    absent: list[tuple[int, int]] = []
+    unnamed: list[tuple[int, int]] = []
+    for number, name in enumerate(case.label_maps):
+        values = _label_map(manifest, case, name, volume.grid)
+        instances = [i for i in case.instances if i.map == number]
+        classes = {i.value: i.class_name for i in instances}
+        part_of = {i.value: i.part_of for i in instances if i.part_of is not None}
+        occurring = set(values_in(values))
+        found = _objects(case, values, tuple(classes), part_of)
+        objects += [LabelledObject(classes[value], start, mask) for value, (start, mask) in found.items()]
+        absent += [(number, value) for value in classes if value not in occurring]
+        unnamed += [(number, value) for value in sorted(occurring - set(classes))]
+    return LabelledScan(volume, tuple(objects), tuple(absent), tuple(unnamed))
+
+
+def read_image(manifest: Manifest, case: ManifestCase) -> Volume:
+    """A case's image alone; several files are stacked as channels.
+
+    Raises:
+        ReadError: as :func:`read_case`.
+    """
+    parts = [_read(manifest, case, name) for name in case.images]
+    first = parts[0]
+    modality = first.modality or manifest.modality
+    if len(parts) == 1:
+        return replace(first, modality=modality)
+    for name, part in zip(case.images[1:], parts[1:], strict=True):
+        if not same_grid(part.grid, first.grid):
+            raise ReadError(
+                f"case {case.id}: {name} does not lie on the grid of {case.images[0]}: "
+                f"{_differ(part.grid, first.grid)}. Resample one to the other first"
+            )
+    stacked = np.concatenate([part.array for part in parts])
+    provenance = Provenance(
+        first.provenance.format,
+        tuple(file for part in parts for file in part.provenance.files),
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.provenance.notes)),
+    )
+    return Volume(stacked, first.grid, modality=modality, channel_kind="unknown", provenance=provenance)
+
+
+def to_instances(scan: LabelledScan, class_names: Sequence[str]) -> Instances:
+    """The objects as instances with score 1 on the scan's grid; objects of other classes are left out."""
+    return collect(scan.volume.grid, scan.objects, class_names=class_names).instances
+
+
+def same_grid(one: Grid, other: Grid) -> bool:
+    """True if the voxels of two grids meet by their index; grids without millimetres are compared by shape alone."""
+    if one.shape != other.shape:
+        return False
+    if not (one.spacing_known and other.spacing_known):
+        return True
+    corners = np.array(list(product(*((0, n - 1) for n in one.shape))), np.float64)
+    apart = np.abs(one.ras_to_coordinate(other.index_to_ras(corners)) - 0.5 - corners)
+    return bool(apart.max() <= _OFF_VOXELS)
+
+
+def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:
+    """A label map ``(D, H, W)`` in integers of 32 bits at most; ``None`` unless all are whole, 0 to 1,000,000."""
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        return None
+    if array.size == 0 or not (array.min() >= -_OFF_WHOLE and array.max() <= LARGEST_VALUE):
+        return None  # NaN fails here too
+    if np.issubdtype(array.dtype, np.integer):
+        return array if array.dtype.itemsize <= 4 else array.astype(np.int32)
+    whole = np.rint(array)
+    return whole.astype(np.int32) if np.abs(array - whole).max() <= _OFF_WHOLE else None
+
+
+def values_in(label_map: NDArray[np.integer]) -> list[int]:
+    """Values of a label map ``(D, H, W)`` other than 0, rising."""
+    windows = ndimage.find_objects(label_map)  # ten times as fast as counting voxels, and without a copy
+    return [value for value, window in enumerate(windows, start=1) if window is not None]
+
+
+def _read(manifest: Manifest, case: ManifestCase, name: str) -> Volume:
+    try:
+        return read_volume(manifest.path(name))
+    except ReadError as error:
+        raise ReadError(f"case {case.id}: {error}") from error
+
+
+def _label_map(manifest: Manifest, case: ManifestCase, name: str, grid: Grid) -> NDArray[np.integer]:
+    label = _read(manifest, case, name)
+    if label.array.shape[0] != 1:
+        raise ReadError(f"case {case.id}: {name} has {label.array.shape[0]} channels; a label map has one")
+    if not same_grid(label.grid, grid):
+        raise ReadError(
+            f"case {case.id}: the label map {name} does not lie on the grid of {case.images[0]}: "
+            f"{_differ(label.grid, grid)}"
+        )
+    values = whole_numbers(label.array[0])
+    if values is None:
+        raise ReadError(
+            f"case {case.id}: the label map {name} holds values that are no whole numbers from 0 to {LARGEST_VALUE:,}"
+        )
+    return values
+
+
+def _objects(
+    case: ManifestCase, values: NDArray[np.integer], named: tuple[int, ...], part_of: dict[int, int]
+) -> dict[int, tuple[tuple[int, int, int], NDArray[np.bool_]]]:
+    wrong = [value for value in named if value > LARGEST_VALUE]
+    if wrong:
+        raise ReadError(f"case {case.id}: values of instances must be at most {LARGEST_VALUE:,}, got {wrong[:5]}")
+    try:
+        return objects_of(values, named, part_of)
+    except ValueError as error:
+        raise ReadError(f"case {case.id}: {error}") from error
+
+
+def _differ(one: Grid, other: Grid) -> str:
+    """In which way two grids differ, in words."""
+    if one.shape != other.shape:
+        return f"{one.shape} voxels (D, H, W) and {other.shape}"
+    if not np.allclose(one.voxel_size, other.voxel_size, rtol=1e-3):
+        first, second = (", ".join(f"{size:.3f}" for size in grid.voxel_size) for grid in (one, other))
+        return f"voxels of ({first}) and ({second}) mm"
+    return "the same shape and spacing, elsewhere or turned"

@@ -1,0 +1,188 @@
+"""A labelled case as the network will see it: the prepared image, and each object's occupancy cropped to its box.
+
+Labels are brought to the network's grid object by object with the image's own interpolation, so a voxel that an
+object half fills holds one half: boundaries are learnt where they lie, not where a nearest voxel puts them.
+Objects may overlap (a tumour in a liver), which a resampled label map could not hold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
+from scipy import ndimage
+from torch import Tensor
+
+from medmaskrcnn.data.case_labels import read_case
+from medmaskrcnn.data.manifest import Manifest, ManifestCase
+from medmaskrcnn.inference.prepare import prepare
+from medmaskrcnn.inference.resize import resize_matrix
+from medmaskrcnn.settings import ModelFileSettings, PreprocessSettings
+from medmaskrcnn.system.files import make_folder, write_bytes
+
+_STRAY_SHARE = 0.05  # of the largest island's voxels
+_FORMAT = 1  # of the prepared files
+_CASES_PER_PROCESS = 8  # at least; starting one costs seconds
+_FULL = 255  # occupancy is kept as 0..255 in one byte
+
+
+@dataclass(frozen=True, eq=False)
+class Occupancy:
+    """One object on the network's grid.
+
+    Attributes:
+        label: Class index.
+        start: Voxel index D, H, W of the crop's first voxel.
+        crop: ``(d, h, w)`` uint8, 255 where the object fills the voxel.
+    """
+
+    label: int
+    start: tuple[int, int, int]
+    crop: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCase:
+    """Image ``(C, D, H, W)`` float16 and its objects."""
+
+    id: str
+    image: Tensor
+    objects: tuple[Occupancy, ...]
+
+
+def load_case_for_training(
+    manifest: Manifest,
+    case: ManifestCase,
+    settings: PreprocessSettings,
+    *,
+    class_names: Sequence[str] | None = None,
+) -> LabelledCase:
+    """Read and prepare one case of a manifest.
+
+    Args:
+        manifest: The manifest.
+        case: The case.
+        settings: The model's preprocessing.
+        class_names: The model's classes, in its order (default: the manifest's); objects of others are left out.
+
+    Raises:
+        ReadError: if image and label map cannot be read, do not lie on one grid, or the labels are no whole numbers.
+    """
+    scan = read_case(manifest, case)
+    prepared = prepare(scan.volume, settings)
+    before, after = scan.volume.grid.shape, tuple(prepared.tensor.shape[1:])
+    turned = [before[axis] for axis in prepared.axes.order]
+    matrices = [resize_matrix(a, b, antialias=settings.antialias) for a, b in zip(turned, after, strict=True)]
+    classes = {name: i for i, name in enumerate(class_names or manifest.class_names)}
+    objects = []
+    for one in scan.objects:
+        if one.class_name in classes:
+            start = prepared.axes.apply_start(one.start, one.mask.shape, before)
+            mask = np.ascontiguousarray(prepared.axes.apply(one.mask))
+            objects.append(Occupancy(classes[one.class_name], *_occupancy(start, _without_strays(mask), matrices)))
+    return LabelledCase(case.id, prepared.tensor.half(), tuple(objects))
+
+
+def _occupancy(
+    start: tuple[int, int, int], mask: NDArray[np.bool_], matrices: list[Tensor]
+) -> tuple[tuple[int, int, int], Tensor]:
+    """First voxel and 0..255 crop, on the network's grid, of an object whose ``mask`` begins at ``start``."""
+    crop, first_voxels = torch.from_numpy(mask.astype(np.float32)), []
+    for axis, (matrix, begin) in enumerate(zip(matrices, start, strict=True)):
+        columns = matrix[:, begin : begin + mask.shape[axis]]
+        rows = torch.nonzero(columns.sum(dim=1)).flatten()
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        first_voxels.append(first)
+        crop = torch.tensordot(columns[first:last], crop, dims=([1], [axis])).movedim(0, axis)
+    depth, height, width = first_voxels
+    return (depth, height, width), (crop * _FULL).round().clamp(0, _FULL).to(torch.uint8).contiguous()
+
+
+def _without_strays(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask without islands far smaller than its largest: slips of the pen, which would blow up the box."""
+    islands, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(islands.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= _STRAY_SHARE * sizes.max())[islands] & mask)
+
+
+def prepare_cases(
+    manifest: Manifest,
+    cases: Sequence[ManifestCase],
+    settings: ModelFileSettings,
+    folder: Path,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Prepare cases once and keep them as files, from which training reads windows without loading the rest.
+
+    Args:
+        manifest: The manifest.
+        cases: The cases to prepare.
+        settings: Preprocessing and classes.
+        folder: Where the files go; those that are there and still true are used again.
+        workers: Processes.
+        progress: Called with the number of cases done and of those that were to be prepared.
+
+    Returns:
+        One file per case, in their order.
+
+    Raises:
+        ReadError: as :func:`load_case_for_training`.
+        OutputError: if a file cannot be written.
+    """
+    make_folder(folder)
+    files = [folder / f"{_fingerprint(manifest, settings, case)}.safetensors" for case in cases]
+    missing = [(case, path) for case, path in zip(cases, files, strict=True) if not path.exists()]
+    if not missing:
+        return files
+    workers = min(workers, len(missing) // _CASES_PER_PROCESS)
+    with ExitStack() as stack:
+        run: Callable[..., Iterable[None]] = map
+        if workers > 1:
+            run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn"))).map
+        for done, _ in enumerate(run(partial(_prepare, manifest, settings), *zip(*missing, strict=True)), start=1):
+            if progress:
+                progress(done, len(missing))
+    return files
+
+
+def open_prepared(path: Path) -> LabelledCase:
+    """A prepared case; its voxels stay on disk until they are looked at."""
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["case"])
+        objects = tuple(
+            Occupancy(label, (start[0], start[1], start[2]), file.get_tensor(f"object.{i}"))
+            for i, (label, start) in enumerate(about["objects"])
+        )
+        return LabelledCase(about["id"], file.get_tensor("image"), objects)
+
+
+def _prepare(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase, path: Path) -> None:
+    prepared = load_case_for_training(manifest, case, settings.preprocess, class_names=settings.model.class_names)
+    about = {"id": case.id, "objects": [[item.label, item.start] for item in prepared.objects]}
+    tensors = {"image": prepared.image, **{f"object.{i}": item.crop for i, item in enumerate(prepared.objects)}}
+    write_bytes(path, save(tensors, {"case": json.dumps(about)}))
+
+
+def _fingerprint(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase) -> str:
+    """Changes with whatever a prepared case depends on: the files by size and time, the settings."""
+    files = [manifest.path(name) for name in (*case.images, *case.label_maps)]
+    seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else str(f) for f in files]
+    made_by = settings.preprocess.model_dump_json(), settings.model.class_names, case.model_dump_json()
+    return sha256(json.dumps([_FORMAT, seen, made_by]).encode()).hexdigest()[:32]

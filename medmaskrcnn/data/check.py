@@ -1,0 +1,319 @@
+"""The check before training: every case is read once, and everything that is wrong is told at once.
+
+An *error* makes training impossible or its result worthless, a *warning* is something to look at, a *note* is told
+for completeness.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from medmaskrcnn.data.fingerprint import CaseFacts, read_facts
+from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest, ManifestCase
+from medmaskrcnn.errors import MedMaskRCNNError, ReadError
+
+FEW_VOXELS = 5
+"""Objects with fewer voxels than this are told."""
+
+_LISTED = 5  # examples in one sentence
+_PROCESSES_FROM = 16  # cases; fewer are read sooner than processes start
+
+Level = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was noticed.
+
+    Attributes:
+        level: How bad it is; see the module.
+        case: The case it is about, ``None`` if it is about several or all.
+        text: One or two sentences.
+    """
+
+    level: Level
+    case: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """What there is of one class.
+
+    Attributes:
+        class_name: The class.
+        objects: Its objects in all cases.
+        cases: Cases with at least one.
+        sizes: Smallest, median and largest of the objects' longest box sides; ``None`` without objects.
+        unit: Of ``sizes``: ``"mm"``, or ``"voxels"`` where a case does not tell its spacing.
+    """
+
+    class_name: str
+    objects: int
+    cases: int
+    sizes: tuple[float, float, float] | None
+    unit: Literal["mm", "voxels"]
+
+
+@dataclass(frozen=True)
+class SplitRow:
+    """What there is of one split: its cases, their patients and objects, and how many cases hold no object."""
+
+    split: str
+    cases: int
+    patients: int
+    objects: int
+    empty: int
+
+
+@dataclass(frozen=True)
+class ManifestReport:
+    """What the check found.
+
+    Attributes:
+        manifest: What was checked.
+        facts: Of every case that could be read, in the manifest's order.
+        findings: Errors first, then warnings, then notes; within a level in the manifest's order.
+    """
+
+    manifest: Manifest
+    facts: tuple[CaseFacts, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that forbid training."""
+        return tuple(f for f in self.findings if f.level == "error")
+
+    def raise_if_bad(self) -> None:
+        """Raise one error that lists every bad case.
+
+        Raises:
+            ReadError: if there is an error among the findings.
+        """
+        if self.errors:
+            cases = len({f.case for f in self.errors if f.case})
+            lines = [f"  - {f.text}" for f in self.errors]
+            about = f" in {cases} of {_count(len(self.manifest.cases), 'case')}" if cases else ""
+            raise ReadError(
+                f"{self.manifest.name} cannot be trained on: {_count(len(lines), 'error')}{about}. "
+                "Mend the files or take the cases out of the manifest\n" + "\n".join(lines)
+            )
+
+    def class_rows(self) -> tuple[ClassRow, ...]:
+        """One row a class, in the manifest's order."""
+        return tuple(self._class_row(name) for name in self.manifest.class_names)
+
+    def _class_row(self, name: str) -> ClassRow:
+        holding = [fact for fact in self.facts if any(o.class_name == name for o in fact.objects)]
+        objects = [o for fact in holding for o in fact.objects if o.class_name == name]
+        known = all(o.extent_mm is not None for o in objects)
+        sides = [max(o.extent_mm if known and o.extent_mm else o.extent) for o in objects]
+        sizes = (float(min(sides)), float(np.median(sides)), float(max(sides))) if sides else None
+        return ClassRow(name, len(objects), len(holding), sizes, "mm" if known else "voxels")
+
+    def split_rows(self) -> tuple[SplitRow, ...]:
+        """One row a split that has cases: train, val, test, and ``"open"`` for cases without one."""
+        rows = []
+        for split in ("train", "val", "test", None):
+            facts = [fact for fact in self.facts if fact.split == split]
+            if facts:
+                objects = sum(len(fact.objects) for fact in facts)
+                empty = sum(not fact.objects for fact in facts)
+                rows.append(SplitRow(split or "open", len(facts), len({f.patient for f in facts}), objects, empty))
+        return tuple(rows)
+
+
+def check_manifest(
+    manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> ManifestReport:
+    """Read every case and look for what would spoil a training.
+
+    Args:
+        manifest: What to check.
+        workers: Processes that read; default: one for each core, at most 8, and none for a few cases. With several, a
+            script that calls this needs the usual ``if __name__ == "__main__":``.
+        progress: Called with the number of cases done and their total.
+
+    Raises:
+        ReadError: if a process was ended by the system, probably for want of memory. Whatever is wrong with a case is a
+            finding; see :meth:`ManifestReport.raise_if_bad`.
+    """
+    facts: dict[str, CaseFacts] = {}
+    findings: list[Finding] = []
+    for done, (case, result) in enumerate(_results(manifest, workers), start=1):
+        if isinstance(result, Finding):
+            findings.append(result)
+        else:
+            facts[case.id] = result
+        if progress:
+            progress(done, len(manifest.cases))
+    ordered = tuple(facts[case.id] for case in manifest.cases if case.id in facts)
+    findings += [finding for fact in ordered for finding in _about_case(fact, manifest)]
+    findings += _about_patients(manifest) + _about_cases(ordered) + _about_classes(manifest, ordered)
+    place = {case.id: number for number, case in enumerate(manifest.cases)}
+    levels = ("error", "warning", "note")
+    findings.sort(key=lambda f: (levels.index(f.level), place.get(f.case or "", len(place))))
+    return ManifestReport(manifest, ordered, tuple(findings))
+
+
+def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[ManifestCase, CaseFacts | Finding]]:
+    """Cases as they are finished, in any order."""
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if len(manifest.cases) >= _PROCESSES_FROM else 1
+    if workers <= 1:
+        for case in manifest.cases:
+            yield case, _facts_or_finding(manifest, case)
+        return
+    context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
+    bare = manifest.model_copy(update={"cases": ()})  # each process needs its own case alone
+    with ProcessPoolExecutor(min(workers, max(1, len(manifest.cases))), mp_context=context) as pool:
+        waiting: dict[Future[CaseFacts | Finding], ManifestCase] = {
+            pool.submit(_facts_or_finding, bare, case): case for case in manifest.cases
+        }
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            raise ReadError(
+                f"a process that read {manifest.name} was ended by the system, probably for want of memory. "
+                f"Check with fewer workers than {workers}"
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _facts_or_finding(manifest: Manifest, case: ManifestCase) -> CaseFacts | Finding:
+    try:
+        return read_facts(manifest, case)
+    except MedMaskRCNNError as error:
+        text = str(error)
+        return Finding("error", case.id, text if text.startswith("case ") else f"case {case.id}: {text}")
+
+
+def _about_case(fact: CaseFacts, manifest: Manifest) -> Iterator[Finding]:
+    """What one case's facts tell by themselves."""
+
+    def finding(level: Level, text: str) -> Finding:
+        return Finding(level, fact.id, f"case {fact.id}: {text}")
+
+    if not fact.intensities:
+        yield finding("error", "no voxel of the image is a finite number")
+    elif fact.not_finite:
+        yield finding(
+            "warning", f"{_count(fact.not_finite, 'voxel')} NaN or infinite in the image; filled by preprocessing"
+        )
+    if fact.absent and fact.unnamed and not fact.objects:
+        yield finding(
+            "error",
+            f"none of its {len(fact.absent)} instances has a voxel, but the label map holds {_values(fact.unnamed)}. "
+            "Does the label map belong to this case?",
+        )
+    else:
+        if fact.absent:
+            yield finding("warning", f"instances without a voxel: {_values(fact.absent)}; they are left out")
+        if fact.unnamed:
+            yield finding(
+                "warning", f"the label map holds {_values(fact.unnamed)}, which no instance names; background"
+            )
+    few = Counter(o.class_name for o in fact.objects if o.voxels < FEW_VOXELS)
+    if few:
+        kinds = ", ".join(f"{name} ({n})" for name, n in few.items())
+        yield finding("warning", f"objects of fewer than {FEW_VOXELS} voxels: {kinds}. Slips of the pen?")
+    if fact.modality and manifest.modality and fact.modality != manifest.modality:
+        yield finding("warning", f"the scan says that it is {fact.modality}, the manifest {manifest.modality}")
+
+
+def _about_patients(manifest: Manifest) -> list[Finding]:
+    """Patients in two splits or two folds: what is tested on was learnt from."""
+    findings = []
+    for what in ("split", "fold"):
+        seen: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for case in manifest.cases:
+            if getattr(case, what) is not None:
+                seen[case.patient][str(getattr(case, what))].append(case.id)
+        for patient, parts in seen.items():
+            if len(parts) > 1:
+                where = "; ".join(f"{part}: {_some(cases)}" for part, cases in parts.items())
+                findings.append(Finding("error", None, f"patient {patient} lies in {len(parts)} {what}s ({where})"))
+    return findings
+
+
+def _about_cases(facts: Sequence[CaseFacts]) -> list[Finding]:
+    """What cases do not have in common, and have in common when they should not."""
+    findings: list[Finding] = []
+    channels = _grouped(facts, lambda fact: _count(fact.channels, "channel"))
+    if len(channels) > 1:
+        findings.append(Finding("error", None, f"the cases differ in channels: {_listed(channels)}"))
+    spacing = _grouped(facts, lambda fact: "spacing unknown" if fact.spacing_mm is None else "spacing known")
+    if len(spacing) > 1:
+        findings.append(
+            Finding(
+                "error", None, f"some cases do not tell their spacing: {_listed(spacing)}. Give all a spacing or none"
+            )
+        )
+    planes = _grouped(facts, lambda fact: "single slices" if fact.is_planar else "volumes")
+    if len(planes) > 1:
+        findings.append(
+            Finding("warning", None, f"2D and 3D are mixed: {_listed(planes)}. Only a 2D model learns from both")
+        )
+    for same in _grouped(facts, lambda fact: fact.fingerprint).values():
+        parts = {fact.split for fact in facts if fact.id in same}
+        if len(same) > 1 and len(parts) > 1:
+            named = ", ".join(sorted(part or "open" for part in parts))
+            findings.append(Finding("warning", None, f"the same image lies in several splits ({named}): {_some(same)}"))
+    empty = [fact.id for fact in facts if not fact.objects]
+    if empty:
+        findings.append(
+            Finding("note", None, f"no object, which is fine, in {_count(len(empty), 'case')}: {_some(empty)}")
+        )
+    return findings
+
+
+def _about_classes(manifest: Manifest, facts: Sequence[CaseFacts]) -> list[Finding]:
+    findings = []
+    learnt = [fact for fact in facts if fact.split in FOR_TRAINING]
+    if facts and not learnt:
+        findings.append(Finding("error", None, "no case is for training: none has the split train or an open one"))
+    if learnt and not any(fact.split == "val" or fact.fold is not None for fact in facts):
+        findings.append(Finding("note", None, "no case is for validation: none has the split val, none a fold"))
+    for name in manifest.class_names:
+        if not any(o.class_name == name for fact in learnt for o in fact.objects):
+            findings.append(Finding("warning", None, f"no case for training holds an object of the class {name}"))
+    return findings
+
+
+def _grouped(facts: Sequence[CaseFacts], key: Callable[[CaseFacts], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for fact in facts:
+        groups[key(fact)].append(fact.id)
+    return groups
+
+
+def _listed(groups: dict[str, list[str]]) -> str:
+    return "; ".join(f"{name} in {len(cases)} ({_some(cases)})" for name, cases in sorted(groups.items()))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _values(pairs: Sequence[tuple[int, int]]) -> str:
+    several = any(number for number, _ in pairs)
+    named = [f"{value} in map {number}" if several else str(value) for number, value in pairs]
+    return f"value{'s' if len(pairs) > 1 else ''} {_some(named)}"

@@ -1,0 +1,170 @@
+"""What is true of one labelled scan: all that the check before training reports on and the planner decides from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmaskrcnn.data.case_labels import LabelledObject, read_case
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, Split
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.volume import ChannelKind, Volume
+
+PERCENTILES = (0.5, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
+
+_MOST_VALUES = 1_000_000  # of one channel that percentiles are taken from, evenly spaced
+
+Extent = tuple[int, int, int]
+Millimetres = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """Values of one channel, of all voxels or of those in objects; infinite ones and NaN are left out.
+
+    Attributes:
+        percentiles: Those of :data:`PERCENTILES`.
+        mean, std: Mean and standard deviation.
+    """
+
+    percentiles: tuple[float, ...]
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class ObjectFacts:
+    """One labelled object.
+
+    Attributes:
+        class_name: Its class.
+        extent: Voxels of its box along the scan's D, H, W.
+        extent_mm: The same in mm; ``None`` where the scan does not tell its spacing.
+        voxels: How many it has.
+    """
+
+    class_name: str
+    extent: Extent
+    extent_mm: Millimetres | None
+    voxels: int
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """One labelled scan.
+
+    Attributes:
+        id, patient, split, fold: As the manifest says.
+        grid: Shape and affine of the scan, as stored.
+        channels: Of the image.
+        channel_kind: As in :class:`~medmaskrcnn.structures.volume.Volume`.
+        modality: The file's, else the manifest's, else ``None``.
+        intensities: Of all voxels, by channel; empty where no voxel is finite.
+        foreground: Of the objects' voxels, by channel; empty where there are none.
+        not_finite: Number of voxels that are NaN or infinite.
+        objects: Every object with a voxel.
+        absent: ``(map, value)`` of instances without a voxel.
+        unnamed: ``(map, value)`` of voxels that no instance names.
+        fingerprint: Equal for two cases whose images hold the same voxels.
+    """
+
+    id: str
+    patient: str
+    split: Split | None
+    fold: int | None
+    grid: Grid = field(repr=False)
+    channels: int
+    channel_kind: ChannelKind
+    modality: str | None
+    intensities: tuple[Intensities, ...]
+    foreground: tuple[Intensities, ...]
+    not_finite: int
+    objects: tuple[ObjectFacts, ...]
+    absent: tuple[tuple[int, int], ...]
+    unnamed: tuple[tuple[int, int], ...]
+    fingerprint: str
+
+    @property
+    def shape(self) -> Extent:
+        """Voxels along D, H, W."""
+        return self.grid.shape
+
+    @property
+    def spacing_mm(self) -> Millimetres | None:
+        """Distance between voxel centres along D, H, W in mm; ``None`` where the file does not tell."""
+        return self.grid.spacing_mm
+
+    @property
+    def is_planar(self) -> bool:
+        """True for a single image (one slice)."""
+        return self.grid.shape[0] == 1
+
+
+def read_facts(manifest: Manifest, case: ManifestCase) -> CaseFacts:
+    """Read one case and gather its facts.
+
+    Raises:
+        ReadError: as :func:`~medmaskrcnn.data.case_labels.read_case`.
+    """
+    scan = read_case(manifest, case)
+    volume = scan.volume
+    not_finite = 0
+    if np.issubdtype(volume.array.dtype, np.floating):
+        not_finite = volume.array.size - int(np.count_nonzero(np.isfinite(volume.array)))
+    everything = [_intensities(channel.ravel()) for channel in volume.array]
+    inside = [_intensities(_inside(channel, scan.objects)) for channel in volume.array]
+    return CaseFacts(
+        id=case.id,
+        patient=case.patient,
+        split=case.split,
+        fold=case.fold,
+        grid=volume.grid,
+        channels=volume.array.shape[0],
+        channel_kind=volume.channel_kind,
+        modality=volume.modality,
+        intensities=tuple(one for one in everything if one),
+        foreground=tuple(one for one in inside if one),
+        not_finite=not_finite,
+        objects=tuple(_object(one, volume) for one in scan.objects),
+        absent=scan.absent,
+        unnamed=scan.unnamed,
+        fingerprint=_fingerprint(volume.array),
+    )
+
+
+def _object(one: LabelledObject, volume: Volume) -> ObjectFacts:
+    d, h, w = one.mask.shape
+    extent_mm = None
+    if volume.spacing_mm is not None:
+        z, y, x = volume.spacing_mm
+        extent_mm = (d * z, h * y, w * x)
+    return ObjectFacts(one.class_name, (d, h, w), extent_mm, int(np.count_nonzero(one.mask)))
+
+
+def _inside(channel: NDArray[Any], objects: tuple[LabelledObject, ...]) -> NDArray[Any]:
+    """Values ``(n,)`` of the objects' voxels; those of overlapping objects come several times."""
+    values = [
+        channel[tuple(slice(a, a + n) for a, n in zip(one.start, one.mask.shape, strict=True))][one.mask]
+        for one in objects
+    ]
+    return np.concatenate(values) if values else channel[:0].ravel()
+
+
+def _intensities(values: NDArray[Any]) -> Intensities | None:
+    sample = values[:: max(1, -(-values.size // _MOST_VALUES))].astype(np.float64)
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return None
+    percentiles = tuple(float(value) for value in np.percentile(sample, PERCENTILES))
+    return Intensities(percentiles, float(sample.mean()), float(sample.std()))
+
+
+def _fingerprint(array: NDArray[Any]) -> str:
+    digest = hashlib.blake2b(f"{array.dtype.str} {array.shape}".encode(), digest_size=16)
+    for channel in array:
+        digest.update(np.ascontiguousarray(channel).data)
+    return digest.hexdigest()

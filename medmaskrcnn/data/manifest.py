@@ -1,0 +1,157 @@
+"""The one thing that training reads: a list of labelled cases on disk (a MONAI-style datalist in JSON).
+
+Adapters from the formats that labelled data comes in write it (package ``medmaskrcnn_datasets``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.settings import Settings
+
+VERSION: Literal[1] = 1
+
+Split = Literal["train", "val", "test"]
+FOR_TRAINING: tuple[Split | None, ...] = ("train", None)
+"""Splits whose cases may decide something about a model before it is trained."""
+
+Paths = str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ManifestInstance(Settings):
+    """One labelled object.
+
+    Attributes:
+        value: Its voxel value in the label map; 0 is the background.
+        class_name: Its class (key ``class`` in the file).
+        part_of: Value of the object it lies in (a tumour's liver), whose mask then includes it.
+        map: Which of the case's label maps holds it, from 0.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True, validate_by_name=True)
+
+    value: Annotated[int, Field(ge=1)]
+    class_name: str = Field(alias="class")
+    part_of: int | None = None
+    map: Annotated[int, Field(ge=0)] = 0
+
+
+class ManifestCase(Settings):
+    """One scan with its instances.
+
+    Attributes:
+        id: Unique in the manifest.
+        patient: Whose it is; scans of one patient belong in one split.
+        image: Path, relative to the manifest's folder or absolute; several are sequences on one grid, whose channels
+            are stacked in this order.
+        label: Path of the instance label map on the image's grid; several where objects overlap; ``None`` for a scan
+            without any object.
+        split: Which set it belongs to, or ``None`` if that is open.
+        fold: Its part in a cross-validation, from 0, or ``None``.
+        case_labels: What is known of the case as a whole, ``{"pathology": "benign"}``.
+        instances: What the values of the label maps mean; values that none names are background.
+    """
+
+    id: str
+    patient: str
+    image: Paths
+    label: Paths | None = None
+    split: Split | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+    case_labels: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    instances: tuple[ManifestInstance, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The image files, one or several."""
+        return (self.image,) if isinstance(self.image, str) else self.image
+
+    @property
+    def label_maps(self) -> tuple[str, ...]:
+        """The label maps: none, one or several."""
+        if self.label is None:
+            return ()
+        return (self.label,) if isinstance(self.label, str) else self.label
+
+    @model_validator(mode="after")
+    def _check(self) -> ManifestCase:
+        maps = len(self.label_maps)
+        beyond = sorted({i.map for i in self.instances if i.map >= maps})
+        if beyond:
+            raise ValueError(f"case {self.id} has {maps} label maps, its instances speak of the maps {beyond}")
+        for index in range(maps):
+            values = [i.value for i in self.instances if i.map == index]
+            twice = sorted(value for value, n in Counter(values).items() if n > 1)
+            if twice:
+                raise ValueError(f"case {self.id} gives one value to two instances: {twice}")
+            strangers = {i.part_of for i in self.instances if i.map == index} - {None, *values}
+            if strangers:
+                raise ValueError(f"case {self.id} has instances that are part of none of its instances: {strangers}")
+        return self
+
+
+class Manifest(Settings):
+    """A labelled data set.
+
+    Attributes:
+        version: Of the format.
+        name: Of the data set.
+        modality: DICOM modality, or ``None`` for any.
+        licence: Of the data.
+        class_names: Names of the classes.
+        cases: The scans.
+        folder: Where the manifest lies; filled in on reading, not written.
+    """
+
+    version: Literal[1] = VERSION
+    name: str
+    modality: str | None = None
+    licence: str = ""
+    class_names: tuple[str, ...]
+    cases: tuple[ManifestCase, ...]
+    folder: str = Field(default=".", exclude=True)
+
+    def path(self, relative: str) -> Path:
+        """The file that a case names."""
+        return Path(self.folder) / relative
+
+    @model_validator(mode="after")
+    def _check(self) -> Manifest:
+        twice = sorted(name for name, n in Counter(case.id for case in self.cases).items() if n > 1)
+        if twice:
+            raise ValueError(f"these case ids occur twice: {twice}")
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"a class name occurs twice: {self.class_names}")
+        for case in self.cases:
+            unknown = sorted({i.class_name for i in case.instances} - set(self.class_names))
+            if unknown:
+                raise ValueError(f"case {case.id} names classes that class_names lacks: {unknown}")
+        return self
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        ReadError: if it is missing, no JSON, its fields are not those of a manifest, or they contradict each other.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ReadError(f"cannot read manifest {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ReadError(f"{path} is no manifest: it is not a text file") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ReadError(f"{path} is no manifest: {where + ': ' if where else ''}{first['msg']}") from error
+    return manifest.model_copy(update={"folder": str(path.resolve().parent)})

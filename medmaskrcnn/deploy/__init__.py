@@ -1,1 +1,0 @@
-"""What makes another form of a model out of a model: quantised, exported, slimmer."""

@@ -1,0 +1,292 @@
+"""What a model is worth on labelled cases: segment each, compare with the reference, put all figures in one table.
+
+One case that cannot be evaluated is told and listed; the others count.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from PIL import Image
+
+from medmaskrcnn.data.case_labels import read_case, to_instances
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
+from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.evaluation.metrics.summary import CaseFigures, ClassFigures, MetricSettings, figures_of_case, summarise
+from medmaskrcnn.evaluation.pictures import draw_errors
+from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
+from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.memory import memory_kept
+
+Progress = Callable[[int, int], None]
+"""Called with the number of cases done and of all."""
+
+ALL_SPLITS = "all"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CasePair:
+    """One case to judge, segmented already.
+
+    Attributes:
+        id: Names the case.
+        patient: Whose it is; confidence intervals are over patients.
+        predicted: All candidates, whatever their score.
+        reference: The truth on the same grid.
+        crowd: ``(M,)`` references that stand for many objects (COCO's ``iscrowd``); none by default.
+        ignored: ``(M,)`` references that need not be found; none by default.
+        volume: The scan, where the case may have to be drawn.
+        seconds: That segmenting took.
+    """
+
+    id: str
+    patient: str
+    predicted: Instances
+    reference: Instances
+    crowd: BoolArray | None = None
+    ignored: BoolArray | None = None
+    volume: Volume | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class FailedCase:
+    """A case that could not be evaluated, and why."""
+
+    id: str
+    error: str
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All figures of a set of cases.
+
+    Attributes:
+        class_names: Classes that were judged.
+        not_judged: Classes that only the model or only the manifest knows.
+        score: Predictions with this score or more are the result; curves (AP, FROC) use all candidates.
+        settings: What decided the figures.
+        classes: Table of each class.
+        overall: Table over all classes.
+        cases: In the order of the manifest.
+        failed: Cases that could not be evaluated.
+        pictures: The worst cases drawn, by their id.
+        model: Name of the model and the SHA-256 of its file; ``None`` where results were given.
+        runtime: Precision and engine that the model ran in; ``None`` where results were given.
+        dataset: Name of the manifest and the split; ``None`` where results were given.
+    """
+
+    class_names: tuple[str, ...]
+    score: float
+    settings: MetricSettings
+    classes: dict[str, ClassFigures]
+    overall: ClassFigures
+    cases: tuple[CaseFigures, ...]
+    failed: tuple[FailedCase, ...] = ()
+    not_judged: tuple[str, ...] = ()
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    model: tuple[str, str] | None = None
+    runtime: tuple[str, str] | None = None
+    dataset: tuple[str, str] | None = None
+
+    @property
+    def worst_first(self) -> list[CaseFigures]:
+        """The cases, the one with the largest error first."""
+        return sorted(self.cases, key=lambda case: -case.badness)
+
+
+@memory_kept()
+def evaluate(
+    model: str | os.PathLike[str] | LoadedModel,
+    manifest: str | os.PathLike[str] | Manifest,
+    *,
+    split: str = "test",
+    cases: Sequence[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+    score: float | None = None,
+    settings: MetricSettings | None = None,
+    pictures: int = 0,
+    allow_out_of_domain: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Run a model on the labelled cases of a manifest and compare.
+
+    Args:
+        model: Name of a shipped model, a model file, or a loaded model.
+        manifest: A manifest or its path.
+        split: ``"train"``, ``"val"``, ``"test"``, or ``"all"``.
+        cases: Ids of the cases to evaluate, whatever their split; by default those of ``split``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays where it is.
+        precision: As for :func:`medmaskrcnn.load_model`; a loaded model stays as it was loaded.
+        engine: Likewise.
+        score: Score from which on candidates are the result; the model's own by default.
+        settings: What decides the figures; see :class:`~medmaskrcnn.evaluation.metrics.summary.MetricSettings`.
+        pictures: How many of the worst cases to draw.
+        allow_out_of_domain: Run the model on scans that it was not made for.
+        progress: Called with the number of cases done and of all.
+
+    Returns:
+        The figures; classes that only one of model and manifest knows are not judged.
+
+    Raises:
+        ReadError: if the manifest cannot be read.
+        ModelFileError: if the model cannot.
+        MedMaskRCNNError: if not a single case could be evaluated.
+        ValueError: if there is no such case, split, precision or engine, or model and manifest share no class.
+
+    Example:
+        >>> evaluation = medmaskrcnn.evaluate("abdomen-mr", "data/manifest.json")  # doctest: +SKIP
+        >>> evaluation.overall.mask["ap50"].value  # doctest: +SKIP
+        0.93
+    """
+    manifest = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+    chosen = choose_cases(manifest, split, cases)
+    loaded = (
+        model
+        if isinstance(model, LoadedModel)
+        else load_model(model, device=device, precision=precision, engine=engine)
+    )
+    known = loaded.settings.model.class_names
+    class_names = tuple(name for name in manifest.class_names if name in known)
+    if not class_names:
+        raise ValueError(f"the model knows {', '.join(known)}; the manifest has {', '.join(manifest.class_names)}")
+    failed: list[FailedCase] = []
+    tell = progress or (lambda done, total: None)
+
+    def pairs() -> Iterable[CasePair]:
+        for number, case in enumerate(chosen):
+            tell(number, len(chosen))
+            try:
+                yield _segmented(loaded, manifest, case, class_names, allow_out_of_domain)
+            except Exception as error:  # whatever it is, the other cases go on
+                log.exception("case %s could not be evaluated", case.id)
+                failed.append(FailedCase(case.id, _reason(error)))
+        tell(len(chosen), len(chosen))
+
+    threshold = loaded.settings.inference.score if score is None else score
+    try:
+        evaluation = evaluate_results(
+            pairs(), class_names=class_names, score=threshold, settings=settings, pictures=pictures
+        )
+    except ValueError as error:
+        if len(failed) < len(chosen):
+            raise
+        raise MedMaskRCNNError(f"none of {len(chosen)} cases could be evaluated; {failed[0].error}") from error
+    return replace(
+        evaluation,
+        failed=tuple(failed),
+        not_judged=tuple(sorted(set(known) ^ set(manifest.class_names))),
+        model=(loaded.settings.card.name, loaded.sha256),
+        runtime=(loaded.precision, loaded.engine),
+        dataset=(manifest.name, "chosen cases" if cases is not None else split),
+    )
+
+
+def evaluate_results(
+    pairs: Iterable[CasePair],
+    *,
+    class_names: Sequence[str],
+    score: float,
+    settings: MetricSettings | None = None,
+    pictures: int = 0,
+) -> Evaluation:
+    """Compare results that are there already; takes one pair after the other and keeps no masks.
+
+    Args:
+        pairs: The cases.
+        class_names: Classes to judge.
+        score: Candidates with this score or more are the result.
+        settings: What decides the figures.
+        pictures: How many of the worst cases to draw, of those with a volume.
+
+    Raises:
+        ValueError: if there is no case, or one's prediction and reference lie on different grids.
+    """
+    settings = settings or MetricSettings()
+    figures: list[CaseFigures] = []
+    drawn: dict[str, tuple[float, Image.Image]] = {}
+    for pair in pairs:
+        case = figures_of_case(
+            pair.id,
+            pair.patient,
+            pair.predicted,
+            pair.reference,
+            class_names,
+            settings,
+            score=score,
+            crowd=pair.crowd,
+            ignored=pair.ignored,
+            seconds=pair.seconds,
+        )
+        figures.append(case)
+        _draw_if_among_the_worst(pair, case, drawn, pictures)
+    if not figures:
+        raise ValueError("there is no case to evaluate")
+    classes, overall = summarise(figures, class_names, settings, score=score)
+    return Evaluation(
+        class_names=tuple(class_names),
+        score=score,
+        settings=settings,
+        classes=classes,
+        overall=overall,
+        cases=tuple(figures),
+        pictures={name: picture for name, (_, picture) in drawn.items()},
+    )
+
+
+def choose_cases(manifest: Manifest, split: str, ids: Sequence[str] | None) -> list[ManifestCase]:
+    """The cases of a split, or those named.
+
+    Raises:
+        ValueError: if a name is unknown or the split is empty.
+    """
+    if ids is not None:
+        by_id = {case.id: case for case in manifest.cases}
+        unknown = [name for name in ids if name not in by_id]
+        if unknown or not ids:
+            raise ValueError(f"{manifest.name} has no case {', '.join(unknown) or '(none was named)'}")
+        return [by_id[name] for name in dict.fromkeys(ids)]
+    chosen = [case for case in manifest.cases if split in (ALL_SPLITS, case.split)]
+    if not chosen:
+        there = sorted({str(case.split) for case in manifest.cases})
+        raise ValueError(f"{manifest.name} has no case in split {split!r}; its cases are in: {', '.join(there)}")
+    return chosen
+
+
+def _segmented(
+    loaded: LoadedModel, manifest: Manifest, case: ManifestCase, class_names: Sequence[str], allow_out_of_domain: bool
+) -> CasePair:
+    scan = read_case(manifest, case)
+    started = time.monotonic()
+    result = segment(scan.volume, loaded, allow_out_of_domain=allow_out_of_domain)
+    seconds = time.monotonic() - started
+    reference = to_instances(scan, class_names)
+    return CasePair(case.id, case.patient, result.candidates, reference, volume=scan.volume, seconds=round(seconds, 2))
+
+
+def _reason(error: Exception) -> str:
+    """An error as one sentence: ours explain themselves, of others the kind is told too."""
+    return str(error) if isinstance(error, MedMaskRCNNError) else f"{type(error).__name__}: {error}"
+
+
+def _draw_if_among_the_worst(
+    pair: CasePair, case: CaseFigures, drawn: dict[str, tuple[float, Image.Image]], most: int
+) -> None:
+    """Add the case's picture to those of the ``most`` worst, and drop the best of these where there are more."""
+    if pair.volume is None or most < 1:
+        return
+    if len(drawn) >= most and case.badness <= min(badness for badness, _ in drawn.values()):
+        return
+    drawn[case.id] = (case.badness, draw_errors(pair.volume, pair.predicted, pair.reference, case.objects))
+    if len(drawn) > most:
+        del drawn[min(drawn, key=lambda name: drawn[name][0])]

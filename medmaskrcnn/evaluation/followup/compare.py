@@ -1,0 +1,100 @@
+"""START READING HERE: results of one patient at several times become a table of change.
+
+load results -> align each scan with the first -> match instances -> changes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.evaluation.followup.align import SAME_FRAME, Alignment, align_rigidly
+from medmaskrcnn.evaluation.followup.tracks import TOLERANCE_MM, TimePoint, Track, follow
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Examination:
+    """One time point before it is aligned.
+
+    Attributes:
+        label: What it is called.
+        result: Its instances.
+        scan: Reads its scan; called only where scans must be registered.
+    """
+
+    label: str
+    result: CaseResult
+    scan: Callable[[], Volume]
+
+
+def compare(
+    examinations: Sequence[Examination],
+    *,
+    classes: Sequence[str] | None = None,
+    tolerance_mm: float = TOLERANCE_MM,
+    always_register: bool = False,
+) -> tuple[list[TimePoint], list[Track]]:
+    """Follow one patient.
+
+    Args:
+        examinations: Two or more, in order of time.
+        classes: Classes to follow; all by default.
+        tolerance_mm: See :func:`medmaskrcnn.evaluation.followup.tracks.follow`.
+        always_register: Register scans that share a frame of reference too (the patient moved in between).
+
+    Raises:
+        ValueError: if there are fewer than two, a class is unknown, or sizes are in pixels.
+        ReadError: if a scan must be read and cannot.
+    """
+    if len(examinations) < 2:
+        raise ValueError(f"following needs two time points or more, got {len(examinations)}")
+    known = {name for one in examinations for name in one.result.candidates.class_names}
+    if unknown := sorted(set(classes or ()) - known):
+        raise ValueError(f"no result knows a class {', '.join(unknown)}; the classes are: {', '.join(sorted(known))}")
+    first = examinations[0]
+    points = [TimePoint(first.label, first.result, SAME_FRAME)]
+    fixed: Volume | None = None
+    for one in examinations[1:]:
+        if _share_frame(first.result, one.result) and not always_register:
+            points.append(TimePoint(one.label, one.result, SAME_FRAME))
+            continue
+        fixed = fixed or _read(first)
+        points.append(TimePoint(one.label, one.result, _aligned(_read(one), fixed, one.label)))
+    tracks = follow(points, tolerance_mm=tolerance_mm)
+    return points, [track for track in tracks if classes is None or track.class_name in classes]
+
+
+def _share_frame(first: CaseResult, other: CaseResult) -> bool:
+    frame = first.record.source.get("frame_of_reference_uid")
+    return frame is not None and frame == other.record.source.get("frame_of_reference_uid")
+
+
+def _read(one: Examination) -> Volume:
+    volume = one.scan()
+    if volume.grid != one.result.candidates.grid:
+        raise ReadError(f"the scan of time point {one.label} is not the one that its result was made from")
+    return volume
+
+
+def _aligned(moving: Volume, fixed: Volume, label: str) -> Alignment:
+    try:
+        return align_rigidly(moving, fixed)
+    except (RuntimeError, ValueError) as error:  # ITK's errors are RuntimeErrors
+        reason = str(error).strip().splitlines()[-1]
+        raise ReadError(f"time point {label} cannot be registered with the first: {reason}") from error
+
+
+def labels_of(places: Sequence[Path], given: Sequence[str]) -> list[str]:
+    """What time points are called: as the user says, else ``t1``, ``t2``, ...
+
+    Raises:
+        ValueError: if there are other numbers of labels than of places, or one twice.
+    """
+    labels = list(given) or [f"t{n}" for n in range(1, len(places) + 1)]
+    if len(labels) != len(places) or len(set(labels)) != len(labels):
+        raise ValueError(f"{len(places)} time points need as many different labels, got {labels}")
+    return labels

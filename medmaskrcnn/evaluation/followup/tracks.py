@@ -1,0 +1,156 @@
+"""Which lesion at one time is which at another.
+
+All time points are looked at in the world of the first. Instances of one class are paired so that the distances between
+their centres, in units of what is plausible for their size, are least in sum (Hungarian method); a pair further apart
+than plausible is none. A lesion that is not there at one time may come again at the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from medmaskrcnn.evaluation.followup.align import Alignment, covers
+from medmaskrcnn.structures.case_result import CaseResult, Measurement
+from medmaskrcnn.structures.grid import FloatArray
+
+TOLERANCE_MM = 10.0
+"""What breathing and a rigid registration may leave between two centres of one small lesion."""
+
+
+@dataclass(frozen=True, eq=False)
+class TimePoint:
+    """One examination.
+
+    Attributes:
+        label: What it is called, ``"t1"`` or a date that the user gave.
+        result: Its instances.
+        alignment: From its world to that of the first time point.
+    """
+
+    label: str
+    result: CaseResult
+    alignment: Alignment
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A lesion at one time.
+
+    Attributes:
+        id: The instance's id in that result, from 1.
+        score: 0..1.
+        measurement: Size and place, in that scan.
+    """
+
+    id: int
+    score: float
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class Track:
+    """One lesion through all time points.
+
+    Attributes:
+        number: From 1, in the order in which lesions were first seen.
+        class_name: Its class.
+        sightings: One per time point; ``None`` where it was not found.
+        covered: Whether each scan reaches its place: what lies outside cannot be called vanished.
+    """
+
+    number: int
+    class_name: str
+    sightings: tuple[Sighting | None, ...]
+    covered: tuple[bool, ...]
+
+    def state(self, t: int) -> str:
+        """``"new"``, ``"present"``, ``"vanished"``, ``"absent"`` (not yet or no more) or ``"not covered"``."""
+        seen = [i for i, sighting in enumerate(self.sightings) if sighting is not None]
+        if self.sightings[t] is not None:
+            return "new" if t == seen[0] and t > 0 and any(self.covered[:t]) else "present"
+        if not self.covered[t]:
+            return "not covered"
+        earlier = [i for i in seen if i < t]
+        if earlier and not any(self.covered[i] for i in range(earlier[-1] + 1, t)):
+            return "vanished"
+        return "absent"
+
+
+@dataclass(eq=False)
+class _Open:
+    class_name: str
+    place: FloatArray  # R, A, S of the first time point's world, where it was last seen
+    radius_mm: float
+    sightings: list[Sighting | None]
+
+
+def follow(time_points: Sequence[TimePoint], *, tolerance_mm: float = TOLERANCE_MM) -> list[Track]:
+    """Match the instances of two or more time points.
+
+    Args:
+        time_points: In order of time.
+        tolerance_mm: How far apart the centres of a small lesion may lie; large ones may move by their radius more.
+
+    Raises:
+        ValueError: if there are fewer than two, or a result has no millimetres.
+    """
+    if len(time_points) < 2:
+        raise ValueError(f"following needs two time points or more, got {len(time_points)}")
+    tracks: list[_Open] = []
+    for t, point in enumerate(time_points):
+        seen = _objects(point)
+        pairs = _pairs(tracks, seen, tolerance_mm)
+        for k, track in enumerate(tracks):
+            here = seen[pairs[k]] if k in pairs else None
+            track.sightings.append(None if here is None else here.sightings[0])
+            if here is not None:
+                track.place, track.radius_mm = here.place, here.radius_mm
+        taken = set(pairs.values())
+        for j, one in enumerate(seen):
+            if j not in taken:
+                tracks.append(_Open(one.class_name, one.place, one.radius_mm, [*[None] * t, one.sightings[0]]))
+    return [
+        Track(number, track.class_name, tuple(track.sightings), _covered(track, time_points))
+        for number, track in enumerate(tracks, start=1)
+    ]
+
+
+def _objects(point: TimePoint) -> list[_Open]:
+    found, kept = point.result.candidates, point.result.kept
+    if not found.grid.spacing_known:
+        raise ValueError(f"time point {point.label} is measured in pixels: sizes cannot be compared")
+    objects = []
+    for number, i in enumerate(kept, start=1):
+        m = point.result.measurements[i]
+        if m.centroid is None:
+            continue
+        place = point.alignment.to_fixed(np.asarray(m.centroid))
+        radius = float((3 * m.volume / (4 * np.pi)) ** (1 / 3))
+        sighting = Sighting(number, float(found.scores[i]), m)
+        objects.append(_Open(found.class_names[found.labels[i]], place, radius, [sighting]))
+    return objects
+
+
+def _pairs(tracks: Sequence[_Open], seen: Sequence[_Open], tolerance_mm: float) -> dict[int, int]:
+    """Track to object; each at most once."""
+    if not tracks or not seen:
+        return {}
+    cost = np.ones((len(tracks), len(seen)))
+    for k, track in enumerate(tracks):
+        for j, one in enumerate(seen):
+            if one.class_name == track.class_name:
+                apart = float(np.linalg.norm(one.place - track.place))
+                cost[k, j] = min(1.0, apart / (tolerance_mm + max(one.radius_mm, track.radius_mm)))
+    rows, columns = linear_sum_assignment(cost)
+    return {int(k): int(j) for k, j in zip(rows, columns, strict=True) if cost[k, j] < 1}
+
+
+def _covered(track: _Open, time_points: Sequence[TimePoint]) -> tuple[bool, ...]:
+    return tuple(
+        sighting is not None or covers(point.result.candidates.grid, point.alignment.to_moving(track.place))
+        for sighting, point in zip(track.sightings, time_points, strict=True)
+    )

@@ -1,0 +1,125 @@
+"""COCO's average precision and average recall, of boxes or masks, in 2D and 3D.
+
+With the predictions of a class in all cases by falling score, after each of them: recall = hits / references,
+precision = hits / (hits + errors), made never to rise with recall. AP is its mean at the recalls 0, 0.01, .. 1; AR the
+recall at the end. Equal to pycocotools (Lin et al. 2014, https://cocodataset.org/#detection-eval) within rounding.
+
+Every figure is computed for many weightings of the cases at once, which is what a bootstrap asks for: a case drawn
+twice counts twice. Letters: K classes, T thresholds, C cases, R weightings (the first is all ones, by convention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medmaskrcnn.evaluation.metrics.judging import COCO_THRESHOLDS, LOW_THRESHOLD, Judged
+from medmaskrcnn.structures.grid import FloatArray
+from medmaskrcnn.structures.instances import BoolArray
+
+MAX_DETECTIONS = (1, 10, 100)
+"""COCO's limits on detections per case and class."""
+
+_RECALLS = np.linspace(0.0, 1.0, 101)
+_AT_ONCE = 100_000  # numbers of one array: few enough for the cache of a processor
+
+
+def coco_table(
+    judged: Judged, weights: FloatArray, *, max_detections: Sequence[int | None] = MAX_DETECTIONS
+) -> dict[str, FloatArray]:
+    """COCO's figures over all sizes by name, each ``(K, R)`` with NaN where it is undefined.
+
+    ``ap`` (mean over IoU 0.5, 0.55, .. 0.95), ``ap50``, ``ap75``, and, if judged at IoU 0.1 too, ``ap10``, at the last
+    of ``max_detections``; ``ar_1``, ``ar_10``, ``ar_100`` (``ar_all`` where there is no limit).
+    """
+    most, indices = max_detections[-1], judged.coco_indices
+    low = [judged.threshold_index(LOW_THRESHOLD)] if LOW_THRESHOLD in judged.thresholds else []
+    values = average_precision(judged, weights, threshold_indices=indices + low, max_detections=most)
+    table = {"ap": values[:, :10].mean(axis=1), "ap50": values[:, 0], "ap75": values[:, COCO_THRESHOLDS.index(0.75)]}
+    if low:
+        table["ap10"] = values[:, 10]
+    for limit in max_detections:
+        table[f"ar_{limit or 'all'}"] = average_recall(judged, weights, max_detections=limit)
+    return table
+
+
+def size_table(judged: Judged, weights: FloatArray, *, max_detections: int | None = 100) -> dict[str, FloatArray]:
+    """COCO's figures by size, ``ap_small``, ``ar_small`` and so on, each ``(K, R)`` with NaN where it is undefined."""
+    table = {}
+    for a, name in enumerate(judged.ranges.names[1:], start=1):
+        values = average_precision(
+            judged, weights, threshold_indices=judged.coco_indices, size_range=a, max_detections=max_detections
+        )
+        table[f"ap_{name}"] = values.mean(axis=1)
+        table[f"ar_{name}"] = average_recall(judged, weights, size_range=a, max_detections=max_detections)
+    return table
+
+
+def average_precision(
+    judged: Judged,
+    weights: FloatArray,
+    *,
+    threshold_indices: Sequence[int],
+    size_range: int = 0,
+    max_detections: int | None = None,
+) -> FloatArray:
+    """``(K, T, R)`` AP of each class at each threshold, NaN where a class has no reference.
+
+    Args:
+        judged: See :func:`medmaskrcnn.evaluation.metrics.judging.judge`.
+        weights: ``(R, C)`` how often each case counts.
+        threshold_indices: Which T of the judged thresholds.
+        size_range: Index of the size range.
+        max_detections: Most predictions of a class in a case, those with the highest scores; ``None`` for all.
+    """
+    result = np.full((len(judged.class_names), len(threshold_indices), len(weights)), np.nan)
+    n_references = weights @ judged.n_references[:, :, size_range]
+    for k in range(len(judged.class_names)):
+        chosen = _chosen(judged, k, max_detections)
+        hit = judged.hit[chosen, size_range][:, threshold_indices].T
+        error = ~hit & ~judged.ignored[chosen, size_range][:, threshold_indices].T
+        step = max(1, _AT_ONCE // max(1, hit.shape[1]))
+        for first in range(0, len(weights), step):
+            rows = np.arange(first, min(first + step, len(weights)))
+            rows = rows[n_references[rows, k] > 0]
+            if not len(rows):
+                continue
+            case_weights = weights[rows][:, judged.case[chosen]]
+            for t in range(len(threshold_indices)):
+                result[k, t, rows] = _area(hit[t], error[t], case_weights, n_references[rows, k])
+    return result
+
+
+def average_recall(
+    judged: Judged, weights: FloatArray, *, size_range: int = 0, max_detections: int | None = None
+) -> FloatArray:
+    """``(K, R)`` recall, mean over COCO's thresholds, with so many predictions a case; NaN without a reference."""
+    result = np.full((len(judged.class_names), len(weights)), np.nan)
+    n_references = weights @ judged.n_references[:, :, size_range]
+    for k in range(len(judged.class_names)):
+        chosen = _chosen(judged, k, max_detections)
+        hits = judged.hit[chosen, size_range][:, judged.coco_indices].mean(axis=1)
+        per_case = np.bincount(judged.case[chosen], hits, minlength=len(judged.patients))
+        np.divide(weights @ per_case, n_references[:, k], out=result[k], where=n_references[:, k] > 0)
+    return result
+
+
+def _chosen(judged: Judged, k: int, max_detections: int | None) -> BoolArray:
+    chosen = judged.label == k
+    return chosen if max_detections is None else chosen & (judged.rank < max_detections)
+
+
+def _area(hit: BoolArray, error: BoolArray, weights: FloatArray, n_references: FloatArray) -> FloatArray:
+    """``(R,)`` area below the precision of N predictions: ``(N,)`` hits and errors, ``(R, N)`` weights."""
+    counted = hit | error
+    if not counted.any():
+        return np.zeros(len(weights))
+    weights, hit, error = weights[:, counted], hit[counted], error[counted]
+    hits, errors = np.cumsum(weights * hit, axis=1), np.cumsum(weights * error, axis=1)
+    precision = np.zeros((len(hits), hits.shape[1] + 1))  # the last: 0 at recalls that are never reached
+    np.divide(hits, hits + errors + np.spacing(1), out=precision[:, :-1])
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    recall = hits / n_references[:, None]
+    places = np.stack([np.searchsorted(row, _RECALLS, side="left") for row in recall])
+    return np.asarray(np.take_along_axis(precision, places, axis=1).mean(axis=1))

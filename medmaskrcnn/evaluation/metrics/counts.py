@@ -1,0 +1,104 @@
+"""What a result at one score threshold is worth: hits, false positives and missed objects, and what is made of them.
+
+With TP, FP and FN at an IoU threshold: recall = TP / (TP + FN), precision = TP / (TP + FP), and the AP of the Data
+Science Bowl 2018 (https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation) = TP / (TP + FP + FN), there
+taken of each image, over IoU 0.5, 0.55, .. 0.95, and averaged.
+
+Panoptic quality (Kirillov et al. 2019, eq. 1), with TP at IoU > 0.5:
+PQ = SQ x RQ, SQ = mean IoU of the TP, RQ = TP / (TP + FP / 2 + FN / 2).
+
+All are computed for R weightings of the C cases at once; see :mod:`medmaskrcnn.evaluation.metrics.average_precision`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medmaskrcnn.evaluation.metrics.judging import Judged
+from medmaskrcnn.structures.grid import FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Counts:
+    """Hits and errors of each case and class, each ``(C, K)`` float64.
+
+    Attributes:
+        hits, false_positives, missed: Numbers of objects.
+        iou: Sum of the hits' IoUs.
+    """
+
+    hits: FloatArray
+    false_positives: FloatArray
+    missed: FloatArray
+    iou: FloatArray
+
+
+def count(judged: Judged, *, score: float, threshold_index: int, above: float = 0.0) -> Counts:
+    """Count what predictions from ``score`` on are worth.
+
+    Args:
+        judged: See :func:`medmaskrcnn.evaluation.metrics.judging.judge`.
+        score: Predictions with this score or more are the result (compared in float32, as results do).
+        threshold_index: Which of the judged IoUs makes a hit.
+        above: A hit's IoU must also exceed this.
+    """
+    kept = judged.score.astype(np.float32) >= np.float32(score)
+    iou = judged.iou[:, threshold_index]
+    hit = judged.hit[:, 0, threshold_index] & kept & (iou > above)
+    error = kept & ~hit & ~judged.ignored[:, 0, threshold_index]
+    shape = judged.n_references.shape[:2]
+    place = judged.case * shape[1] + judged.label
+
+    def table(values: FloatArray) -> FloatArray:
+        return np.asarray(np.bincount(place, values, minlength=shape[0] * shape[1]).reshape(shape), np.float64)
+
+    hits = table(hit.astype(np.float64))
+    return Counts(hits, table(error.astype(np.float64)), judged.n_references[:, :, 0] - hits, table(iou * hit))
+
+
+def ratio(numerator: FloatArray, denominator: FloatArray, weights: FloatArray) -> FloatArray:
+    """``(K, R)`` ratio of the weighted sums of two ``(C, K)`` tables, NaN where there is nothing to divide by."""
+    above, below = (weights @ numerator).T, (weights @ denominator).T
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+
+
+def detection_table(counts: Counts, weights: FloatArray) -> dict[str, FloatArray]:
+    """``recall``, ``precision`` and ``false_positives_per_case``, each ``(K, R)``."""
+    cases = np.ones_like(counts.hits)
+    return {
+        "recall": ratio(counts.hits, counts.hits + counts.missed, weights),
+        "precision": ratio(counts.hits, counts.hits + counts.false_positives, weights),
+        "false_positives_per_case": ratio(counts.false_positives, cases, weights),
+    }
+
+
+def panoptic_table(judged: Judged, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:
+    """``pq``, ``sq`` and ``rq``, each ``(K, R)``; PQ is 0 where nothing was hit and SQ is then undefined."""
+    counts = count(judged, score=score, threshold_index=judged.threshold_index(0.5), above=0.5)
+    whole = counts.hits + 0.5 * (counts.false_positives + counts.missed)
+    return {
+        "pq": ratio(counts.iou, whole, weights),
+        "sq": ratio(counts.iou, counts.hits, weights),
+        "rq": ratio(counts.hits, whole, weights),
+    }
+
+
+def data_science_bowl_table(judged: Judged, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:
+    """TP / (TP + FP + FN), each ``(K, R)``; a case with neither objects nor predictions of a class has none.
+
+    ``dsb50``, ``dsb75``, ``dsb90``: mean over cases at one IoU; ``dsb``: mean over cases and COCO's ten IoUs.
+    ``dsb50_pooled`` and so on: of all cases' objects taken together, as StarDist reports it.
+    """
+    per_case, pooled = [], []
+    for t in judged.coco_indices:
+        counts = count(judged, score=score, threshold_index=t)
+        whole = counts.hits + counts.false_positives + counts.missed
+        share = np.divide(counts.hits, whole, out=np.zeros(whole.shape), where=whole > 0)
+        per_case.append(ratio(share, (whole > 0).astype(np.float64), weights))
+        pooled.append(ratio(counts.hits, whole, weights))
+    at = {"dsb50": 0, "dsb75": 5, "dsb90": 8}
+    table = {name: per_case[k] for name, k in at.items()}
+    table["dsb"] = np.mean(per_case, axis=0)
+    return table | {f"{name}_pooled": pooled[k] for name, k in at.items()}

@@ -1,0 +1,145 @@
+"""Each object of a case: found or missed, and how well its outline agrees; predictions that found none beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from medmaskrcnn.evaluation.metrics.judging import judge
+from medmaskrcnn.evaluation.metrics.overlap import dice
+from medmaskrcnn.evaluation.metrics.pairing import PairedCase
+from medmaskrcnn.evaluation.metrics.sizes import BALL_DIAMETERS_MM, equivalent_diameter
+from medmaskrcnn.evaluation.metrics.surface import TOLERANCE, surface_agreement
+from medmaskrcnn.structures.grid import FloatArray
+from medmaskrcnn.structures.instances import BoolArray, Instances
+
+Outcome = Literal["found", "missed", "false positive"]
+
+
+@dataclass(frozen=True)
+class ObjectFigures:
+    """One object of a case, or one prediction that found none.
+
+    Attributes:
+        class_name: Its class.
+        outcome: What became of it.
+        predicted, reference: Index among the case's candidates and references; ``None`` where there is none.
+        score: Of the prediction.
+        diameter: Of the ball of the object's volume (of the prediction's where it found none); mm or pixels.
+        iou, dice: Agreement of the masks; 0 for what was missed or is not there.
+        volume_error: (predicted - reference) / reference volume of what was found.
+        hd95, nsd: See :mod:`medmaskrcnn.evaluation.metrics.surface`, of what was found.
+    """
+
+    class_name: str
+    outcome: Outcome
+    predicted: int | None
+    reference: int | None
+    score: float | None
+    diameter: float
+    iou: float = 0.0
+    dice: float = 0.0
+    volume_error: float | None = None
+    hd95: float | None = None
+    nsd: float | None = None
+
+
+def compare_objects(
+    predicted: Instances,
+    reference: Instances,
+    paired: PairedCase,
+    class_names: Sequence[str],
+    *,
+    score: float,
+    match_iou: float = 0.5,
+    tolerance: float = TOLERANCE,
+    surfaces: bool = True,
+) -> tuple[ObjectFigures, ...]:
+    """Objects in the order of the references, then false positives by falling score.
+
+    Args:
+        predicted: All candidates of the case.
+        reference: Its truth.
+        paired: The two compared by masks; ignored references are left out, and so are predictions that found them.
+        class_names: The classes that they were paired by.
+        score: Candidates with this score or more are the result.
+        match_iou: IoU of the masks from which an object counts as found, in (0, 1].
+        tolerance: Of the normalised surface distance, mm (pixels where the spacing is unknown).
+        surfaces: Compute the surface distances, which takes most of the time.
+    """
+    judged = judge([paired], class_names, ranges=BALL_DIAMETERS_MM, thresholds=(match_iou,))
+    kept = judged.score.astype(np.float32) >= np.float32(score)
+    hits = {int(judged.match[n, 0]): int(n) for n in np.flatnonzero(judged.hit[:, 0, 0] & kept)}
+    true_diameters = equivalent_diameter(paired.true_voxels, paired.grid.voxel_volume)
+    rows = []
+    for m in np.flatnonzero(~paired.ignored).tolist():
+        name, j = class_names[paired.true_labels[m]], int(paired.reference[m])
+        if m not in hits:
+            rows.append(ObjectFigures(name, "missed", None, j, None, float(true_diameters[m])))
+            continue
+        n = hits[m]
+        i, iou = int(judged.predicted[n]), float(judged.iou[n, 0])
+        size, true_size = np.count_nonzero(predicted.masks[i]), np.count_nonzero(reference.masks[j])
+        surface = surface_agreement(predicted, i, reference, j, tolerance=tolerance) if surfaces else None
+        rows.append(
+            ObjectFigures(
+                class_name=name,
+                outcome="found",
+                predicted=i,
+                reference=j,
+                score=float(judged.score[n]),
+                diameter=float(true_diameters[m]),
+                iou=iou,
+                dice=2 * iou / (1 + iou),
+                volume_error=(size - true_size) / true_size,
+                hd95=surface.hd95 if surface else None,
+                nsd=surface.nsd if surface else None,
+            )
+        )
+    errors = kept & ~judged.hit[:, 0, 0] & ~judged.ignored[:, 0, 0]
+    return (
+        *rows,
+        *(
+            _false_positive(predicted, int(judged.predicted[n]), class_names[judged.label[n]])
+            for n in np.flatnonzero(errors)
+        ),
+    )
+
+
+def _false_positive(predicted: Instances, i: int, class_name: str) -> ObjectFigures:
+    diameter = equivalent_diameter(np.array([np.count_nonzero(predicted.masks[i])]), predicted.grid.voxel_volume)
+    return ObjectFigures(class_name, "false positive", i, None, float(predicted.scores[i]), float(diameter[0]))
+
+
+def class_dice(predicted: Instances, reference: Instances, class_name: str) -> float | None:
+    """Dice of all voxels of a class in a case, whichever object they belong to; ``None`` if neither side has any.
+
+    Args:
+        predicted: The result's instances.
+        reference: The truth on the same grid.
+        class_name: Class that one of them knows.
+    """
+    found, true = (
+        [i for i, k in enumerate(side.labels) if side.class_names[k] == class_name and side.masks[i].size]
+        for side in (predicted, reference)
+    )
+    ends = [side.tight_box(i) for side, chosen in ((predicted, found), (reference, true)) for i in chosen]
+    if not ends:
+        return None
+    low = np.min([start for start, _ in ends], axis=0)
+    high = np.max([stop for _, stop in ends], axis=0)
+    return dice(painted(predicted, found, low, high), painted(reference, true, low, high))
+
+
+def painted(instances: Instances, chosen: Sequence[int], low: FloatArray, high: FloatArray) -> BoolArray:
+    """The union of some masks between two corners ``(3,)`` (voxel indices D, H, W): ``(d, h, w)`` bool."""
+    union = np.zeros((high - low).astype(int).tolist(), np.bool_)
+    for i in chosen:
+        start = instances.mask_starts[i] - low
+        union[tuple(slice(a, a + n) for a, n in zip(start, instances.masks[i].shape, strict=True))] |= instances.masks[
+            i
+        ]
+    return union

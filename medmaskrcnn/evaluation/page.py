@@ -1,0 +1,192 @@
+"""``evaluation.html``: an evaluation to read, in one file that needs nothing else; the worst cases first, drawn."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from medmaskrcnn.evaluation.evaluate import Evaluation
+from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
+from medmaskrcnn.evaluation.metrics.summary import CaseFigures, ClassFigures, length_unit
+from medmaskrcnn.report.html_report import STYLE, embedded
+
+NOT_CLINICAL = "Not for clinical use. Research software, not a medical device."
+
+COLUMNS = (
+    ("found", "mask", "recall"),
+    ("false/case", "mask", "false_positives_per_case"),
+    ("precision", "mask", "precision"),
+    ("Dice", "outline", "dice"),
+    ("Dice, missed 0", "outline", "dice_with_missed"),
+    ("HD95", "outline", "hd95"),
+    ("NSD", "outline", "nsd"),
+)
+"""Heading, part and name of the figures of the result; ``evaluation.json`` has them all."""
+
+CURVES = (
+    ("AP", "mask", "ap"),
+    ("AP50", "mask", "ap50"),
+    ("AP75", "mask", "ap75"),
+    ("AP at IoU 0.1", "mask", "ap10"),
+    ("box AP50", "box", "ap50"),
+    ("CPM", "mask", "cpm"),
+    ("DSB AP50", "mask", "dsb50"),
+    ("PQ", "mask", "pq"),
+)
+"""Those that other work is compared by."""
+
+MEANINGS = """found: share of the objects that the result has. false/case: objects of the result that are none.
+precision: share of the result's objects that are right. Dice: overlap of an outline with the reference, 0 to 1, of the
+objects found; "missed 0" counts the others as 0. HD95: how far outlines lie apart, but for the worst 5 %. NSD: share of
+the outline that lies within the tolerance of the reference."""
+
+_DASH = "\N{EN DASH}"
+_MOST_OBJECTS = 12  # of a case that are listed
+
+
+def figure_of(table: ClassFigures, part: str, name: str) -> Estimate:
+    """One figure of a table."""
+    parts = {"mask": table.mask, "box": table.box, "outline": table.outline}
+    return parts[part][name]
+
+
+def evaluation_html(evaluation: Evaluation, froc_png: bytes) -> str:
+    """The page as HTML text.
+
+    Args:
+        evaluation: What to show; cases with pictures are shown with them.
+        froc_png: The FROC plot.
+    """
+    name = evaluation.model[0] if evaluation.model else "results"
+    title = f"{name} on {len(evaluation.cases)} cases" + (
+        f" of {evaluation.dataset[0]}, {evaluation.dataset[1]}" if evaluation.dataset else ""
+    )
+    plot = f"data:image/png;base64,{base64.b64encode(froc_png).decode()}"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{escape(title)}</title>
+<style>{STYLE}.plot {{ max-width: 44rem; width: 100% }} .interval {{ color: var(--faint); font-size: .8em;
+  white-space: nowrap }} .case {{ display: grid; grid-template-columns: minmax(16rem, 32rem) 1fr; gap: 1rem;
+  margin: 1rem 0; align-items: start }} .wide td:first-child, .wide th:first-child {{ position: sticky; left: 0;
+  background: var(--paper) }} .meanings {{ max-width: 60rem; margin: .8rem 0 }}
+  @media (max-width: 50rem) {{ .case {{ grid-template-columns: minmax(0, 1fr) }} body {{ padding: 0 1rem 2rem }}
+  .stamp {{ margin: 0 -1rem; padding: .6rem 1rem }} th, td {{ padding: .35rem .4rem }} }}</style>
+</head>
+<body>
+<p class="stamp">{NOT_CLINICAL}</p>
+<h1>{escape(title)}</h1>
+<p class="lead">{escape(_lead(evaluation))}</p>
+{_failed(evaluation)}
+<h2>Figures</h2>
+{_summary(evaluation, COLUMNS)}
+<p class="lead meanings">{MEANINGS}</p>
+<h2>Figures that other work is compared by</h2>
+{_summary(evaluation, CURVES)}
+<h2>FROC: what is found, and what it costs in false alarms</h2>
+<img class="plot" src="{plot}" alt="share of objects found against false positives per case">
+<h2>Cases, the worst first</h2>
+{"".join(_case(case, evaluation) for case in evaluation.worst_first if case.id in evaluation.pictures)}
+{_cases(evaluation)}
+</body>
+</html>
+"""
+
+
+def _lead(evaluation: Evaluation) -> str:
+    settings, unit = evaluation.settings, length_unit(evaluation.cases) or "mm"
+    patients = len({case.patient for case in evaluation.cases})
+    words = [
+        f"{patients} patients",
+        f"result: score {evaluation.score:.3g} or more",
+        f"found: IoU {settings.match_iou:g} or more",
+        f"NSD within {settings.tolerance:g} {unit}",
+        f"small figures: {100 * settings.level:g} % interval over patients",
+    ]
+    if settings.min_diameter:
+        words.append(f"objects below {settings.min_diameter:g} {unit} need not be found")
+    if evaluation.not_judged:
+        words.append(f"not judged: {', '.join(evaluation.not_judged)}")
+    return "; ".join(words)
+
+
+def _failed(evaluation: Evaluation) -> str:
+    return "".join(
+        f'<p class="warning">{escape(case.id)} could not be evaluated: {escape(case.error)}</p>'
+        for case in evaluation.failed
+    )
+
+
+def _summary(evaluation: Evaluation, columns: Sequence[tuple[str, str, str]]) -> str:
+    heads = ["class", "objects", *(_distance(evaluation) if head == "HD95" else head for head, _, _ in columns)]
+    tables = [*evaluation.classes.items()]
+    if len(tables) > 1:
+        tables.append(("all classes", evaluation.overall))
+    rows = (
+        [escape(name), str(table.references), *(_with_interval(figure_of(table, p, n)) for _, p, n in columns)]
+        for name, table in tables
+    )
+    return _table(heads, rows)
+
+
+def _distance(evaluation: Evaluation) -> str:
+    """Heading of the distances between outlines, with its unit where all scans share one."""
+    unit = length_unit(evaluation.cases)
+    return f"HD95, {unit}" if unit else "HD95"
+
+
+def _with_interval(figure: Estimate) -> str:
+    if figure.low is None or figure.high is None:
+        return _number(figure.value)
+    return f'{_number(figure.value)}<br><span class="interval">{_number(figure.low)} to {_number(figure.high)}</span>'
+
+
+def _number(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.3f}"
+
+
+def _case(case: CaseFigures, evaluation: Evaluation) -> str:
+    """A case with its picture and its objects, errors first."""
+    picture = evaluation.pictures[case.id]
+    errors_first = sorted(case.objects, key=lambda one: (one.outcome == "found", one.dice))
+    heads = ["object", "", "score", "Dice", _distance(evaluation), "NSD"]
+    rows = [
+        [escape(o.class_name), o.outcome, _number(o.score), _number(o.dice), _number(o.hd95), _number(o.nsd)]
+        for o in errors_first[:_MOST_OBJECTS]
+    ]
+    more = len(case.objects) - len(rows)
+    left = f"<p class=lead>and {more} more</p>" if more > 0 else ""
+    words = f"{case.id}: reference and prediction outlined in the slice with the largest error"
+    return (
+        f'<div class="case"><figure><img src="{embedded(picture)}" alt="{escape(words)}">'
+        f"<figcaption>{escape(case.id)}</figcaption></figure><div>{_table(heads, rows, 2)}{left}</div></div>"
+    )
+
+
+def _cases(evaluation: Evaluation) -> str:
+    heads = ["case", "patient", "objects", "found", "missed", "false", "Dice, missed 0"]
+    rows = []
+    for case in evaluation.worst_first:
+        outcomes = [one.outcome for one in case.objects]
+        dice = [one.dice for one in case.objects if one.outcome != "false positive"]
+        counts = [outcomes.count("found"), outcomes.count("missed"), outcomes.count("false positive")]
+        mean = sum(dice) / len(dice) if dice else None
+        rows.append([escape(case.id), escape(case.patient), str(len(dice)), *map(str, counts), _number(mean)])
+    return _table(heads, rows, 2)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], first_figure: int = 1) -> str:
+    """A table of cells that are HTML already; those from ``first_figure`` on stand to the right."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        kinds = ["" if k < first_figure else " class=figure" for k in range(len(cells))]
+        return "".join(f"<{tag}{kind}>{cell}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
+    head = line("th", [escape(h) for h in heads])
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -1,0 +1,112 @@
+"""A model file opened and its network made ready to run on a device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.hub.model_file import model_sha256, read_model, resolve_model
+from medmaskrcnn.models.inference_backend import (
+    Programs,
+    compile_dense,
+    compile_parts,
+    quantised_folder,
+    quantised_forms,
+)
+from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
+from medmaskrcnn.models.runtime.choice import how_to_run
+from medmaskrcnn.models.runtime.device import choose_device
+from medmaskrcnn.models.runtime.precision import choose_precision
+from medmaskrcnn.settings import ModelFileSettings
+
+DEFAULT_MODEL = "phantom-ct"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network ready to run, with what its file says.
+
+    Attributes:
+        network: On :attr:`device`, in evaluation mode.
+        settings: Settings and card of the file.
+        sha256: Hash of the file.
+        device: Where it runs.
+        watch: Is shown what the network makes at each step, as :meth:`MaskRCNN.detect` says, and before and after it
+            ``"input"`` (the padded images) and ``"masks"`` (the detections).
+    """
+
+    network: MaskRCNN
+    settings: ModelFileSettings
+    sha256: str
+    device: torch.device
+    watch: Watch = unwatched
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``bf16``, or ``int8`` where its parts are quantised."""
+        programs = self.network.compiled
+        return "int8" if programs is not None and programs.quantised else self.network.precision
+
+    @property
+    def engine(self) -> str:
+        """What runs the network's layers, with its version."""
+        programs = self.network.compiled
+        return f"torch {torch.__version__}" if programs is None else programs.engine
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
+) -> LoadedModel:
+    """Load a shipped model by name, or any model file by path.
+
+    Args:
+        name_or_path: See ``medmaskrcnn models`` for the names.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto`` (what the model's settings say, else the rule of
+            :mod:`medmaskrcnn.models.runtime.precision`), ``fp32`` or ``bf16``; ``int8`` with engine ``openvino``, of a
+            model with its 8-bit form beside it.
+        engine: What runs the layers: ``auto`` (what the model's settings say for such a device, else torch), ``torch``,
+            ``openvino`` on a CPU, or ``torch-compile``: backbone, FPN and RPN head by ``torch.compile``, which takes a
+            minute or more at the first image.
+
+    Raises:
+        ModelFileError: if the model is unknown, its file damaged, or its 8-bit form not there in whole.
+        ValueError: if the device or engine is not there, or the precision unknown.
+    """
+    path = resolve_model(name_or_path)
+    where = choose_device(device)
+    network, settings = read_model(path)
+    precision, engine = how_to_run(settings.inference, precision, engine, where)
+    sha256 = model_sha256(path)
+    eight_bits = engine == "openvino" and precision == "int8"
+    chosen = choose_precision("auto" if eight_bits else precision, where)
+    if engine == "openvino":
+        network.compiled = _programs(network, path, sha256, precision=chosen, eight_bits=eight_bits)
+    network = network.run_in(chosen).to(where)
+    if engine == "torch-compile":
+        network.compiled = compile_dense(network.parts())
+    return LoadedModel(network, settings, sha256, where)
+
+
+def _programs(network: MaskRCNN, path: Path, sha256: str, *, precision: str, eight_bits: bool) -> Programs:
+    parts = network.parts()
+    if not eight_bits:
+        return compile_parts(parts, precision=precision, name=sha256)
+    folder = quantised_folder(path, sha256)
+    forms = quantised_forms(folder, parts)
+    files = [file.with_suffix(suffix) for file in forms.values() for suffix in (".xml", ".bin")]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise ModelFileError(
+            f"model {path} has no 8-bit form beside it: the folder {folder.name} lacks {', '.join(missing)}. "
+            f"Make it with: medmaskrcnn export {path} --to openvino-int8 --data MANIFEST"
+        )
+    return compile_parts(parts, precision=precision, name=sha256, quantised=forms)

@@ -1,0 +1,1 @@
+"""From a scan to counted and measured instances. Start reading at :mod:`.pipeline`."""

@@ -1,0 +1,184 @@
+"""Objects of a prepared scan: the network is shown each tile or slice, what it finds goes back to the scan's voxels.
+
+A 3D model walks in tiles, and what neighbouring tiles saw of one object is merged; a 2D or 2.5D model walks slice by
+slice, and neighbouring slices' objects are linked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.inference.instance_masks import Found, paste
+from medmaskrcnn.inference.link_slices import link_slices
+from medmaskrcnn.inference.merge_tiles import Tile, merge_tiles, tile_starts
+from medmaskrcnn.inference.prepare import Preprocessed, Window, pad_to_multiple
+from medmaskrcnn.inference.suppress import drop_covered
+from medmaskrcnn.models.box_head import Detections
+from medmaskrcnn.settings import InferenceSettings, ModelFileSettings
+
+Progress = Callable[[str, float], None]
+"""Called with the name of a stage and the share of it that is done, 0..1."""
+
+
+def find(
+    loaded: LoadedModel,
+    prepared: Preprocessed,
+    *,
+    labels: Collection[int],
+    window: Window | None = None,
+    progress: Progress = lambda stage, done: None,
+) -> list[Found]:
+    """Everything that a model finds in a prepared scan.
+
+    Args:
+        loaded: The model.
+        prepared: The scan as its network sees it.
+        labels: Indices of the classes that are asked for.
+        window: The network's voxels that are looked at, by default all.
+        progress: Called with ``"find"`` and the share done.
+
+    Returns:
+        Objects with masks in the turned scan's voxels, of every score, save those that better ones cover;
+        one alone of each class of which a body has one.
+    """
+    walk = find_in_tiles if loaded.settings.model.spatial_dims == 3 else find_in_slices
+    found = [f for f in walk(loaded, prepared, progress, window) if f.label in labels]
+    return one_of_each(found, loaded.settings)
+
+
+def find_in_tiles(
+    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+) -> list[Found]:
+    """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object.
+
+    Args:
+        loaded: The model.
+        prepared: The scan as its network sees it.
+        tell: Called with ``"find"`` and the share done.
+        part: The network's voxels to walk over, by default all.
+    """
+    settings, inference = loaded.settings, loaded.settings.inference
+    origin, end = part or prepared.whole
+    scale, windows = prepared.scale, tile_windows(np.subtract(end, origin).tolist(), inference)
+    pasted: list[tuple[Callable[[], list[Found]], Tile]] = []
+    # Masks are pasted while the network looks at the next tiles; beside the last ones a thread would only take time.
+    with ThreadPoolExecutor(1) as aside:
+        for first in range(0, len(windows), inference.tiles_per_batch):
+            corners = np.add(windows[first : first + inference.tiles_per_batch], origin).tolist()
+            cut = [prepared.tensor[(slice(None), *map(slice, low, high))] for low, high in corners]  # all of one shape
+            found_in = _detect(loaded, torch.stack(cut), [image.shape[1:] for image in cut])
+            for detections, (low, high) in zip(found_in, corners, strict=True):
+                own = partial(_paste, detections, low, scale, prepared.turned_shape, settings)
+                is_last = first + inference.tiles_per_batch >= len(windows)
+                pasted.append((own if is_last else aside.submit(own).result, _tile(low, high, scale)))
+            tell("find", len(pasted) / len(windows))
+        found = [(item, tile) for own, tile in pasted for item in own()]
+    return _uncovered(merge_tiles(found, merge_iou=inference.merge_iou), prepared.turned_shape, inference)
+
+
+def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """First voxel and last voxel + 1 (D, H, W) of each tile of an array of ``shape``."""
+    starts = [tile_starts(n, t, inference.tile_overlap) for n, t in zip(shape, inference.tile, strict=True)]
+    return [
+        (low, tuple(min(a + t, n) for a, t, n in zip(low, inference.tile, shape, strict=True)))
+        for low in product(*starts)
+    ]
+
+
+def find_in_slices(
+    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+) -> list[Found]:
+    """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects.
+
+    Arguments as :func:`find_in_tiles`; of ``part`` the slices count alone, each is looked at whole.
+    """
+    settings, inference = loaded.settings, loaded.settings.inference
+    begin, end = (corner[0] for corner in part or prepared.whole)
+    plane = tuple(prepared.tensor.shape[2:])
+    pasted: list[Callable[[], list[Found]]] = []
+    # Masks are pasted while the network looks at the next slices; beside the last ones a thread would only take time.
+    with ThreadPoolExecutor(1) as aside:
+        for first in range(begin, end, inference.slices_per_batch):
+            last = min(first + inference.slices_per_batch, end)
+            batch = slice_images(prepared.tensor, range(first, last), settings.model.context_slices)
+            for detections in _detect(loaded, batch, [plane] * len(batch)):
+                where = (0, 0), prepared.scale[1:], prepared.turned_shape[1:]
+                own = partial(_paste, detections, *where, settings)
+                pasted.append(own if last == end else aside.submit(own).result)
+            tell("find", len(pasted) / (end - begin))
+        objects = [own() for own in pasted]
+    shape = 1, *prepared.turned_shape[1:]
+    slices = [*([[]] * begin), *(_uncovered(found, shape, inference) for found in objects)]
+    return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
+
+
+def _uncovered(found: list[Found], shape: tuple[int, int, int], inference: InferenceSettings) -> list[Found]:
+    return found if inference.covered is None else drop_covered(found, share=inference.covered, shape=shape)
+
+
+def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
+    """Slices of ``(C, D, H, W)`` with ``context`` neighbours on each side as channels: ``(B, C * (2 c + 1), H, W)``."""
+    low, high = indices.start - context, indices.stop + context
+    beyond = max(-low, 0), max(high - tensor.shape[1], 0)  # past the ends: zeros, as in training
+    part = torch.nn.functional.pad(tensor[:, max(low, 0) : high], (0, 0, 0, 0, *beyond))
+    return torch.stack([part[:, i : i + 2 * context + 1].flatten(0, 1) for i in range(len(indices))])
+
+
+def _detect(loaded: LoadedModel, images: Tensor, shapes: list[tuple[int, ...]]) -> list[Detections]:
+    padded = pad_to_multiple(images, loaded.settings.preprocess.pad_multiple)
+    loaded.watch("input", padded)
+    most = loaded.settings.inference.proposals
+    found = loaded.network.detect(padded.to(loaded.device), shapes, proposals=most, watch=loaded.watch)
+    loaded.watch("masks", found)
+    return found
+
+
+def _paste(
+    detections: Detections,
+    low: Sequence[int],
+    scale: Sequence[float],
+    shape: tuple[int, ...],
+    settings: ModelFileSettings,
+) -> list[Found]:
+    """Detections of a window that begins at ``low`` (network voxels), in the turned scan's voxels."""
+    offset, factor = torch.tensor([*low, *low]), torch.tensor([*scale, *scale], dtype=torch.float32)
+    probabilities = detections.mask_probabilities
+    return paste(
+        (detections.boxes.cpu() + offset) * factor,
+        detections.labels.cpu(),
+        detections.scores.cpu(),
+        None if probabilities is None else probabilities.cpu(),
+        shape=shape,
+        threshold=settings.model.detection.mask_threshold,
+    )
+
+
+def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Tile:
+    """The scan's voxels whose centres lie in a window of the network's: the ones that its masks may hold."""
+    first, last = (
+        [math.ceil(x * factor - 0.5) for x, factor in zip(corner, scale, strict=True)] for corner in (low, high)
+    )
+    return Tile((first[0], first[1], first[2]), (last[0], last[1], last[2]))
+
+
+def one_of_each(found: Sequence[Found], settings: ModelFileSettings) -> list[Found]:
+    """Only the most certain candidate with a voxel of each class of which a body has one; all of the others."""
+    single = {settings.model.class_names.index(name) for name in settings.inference.single}
+    kept: list[Found] = []
+    seen: set[int] = set()
+    for item in found:
+        if item.label not in single:
+            kept.append(item)
+        elif item.label not in seen and item.mask.size:
+            kept.append(item)
+            seen.add(item.label)
+    return kept

@@ -1,0 +1,103 @@
+"""Objects seen by several overlapping tiles become one object each.
+
+Two detections of one class from different tiles are the same object if their masks agree where both tiles looked.
+Pairs are joined from the best agreement down. Two detections of one tile never become one: the tile saw both, so two
+touching tumours stay two even where a neighbouring tile took them for one. Of the pieces of an object the most certain
+one stands whose tile holds all the others, for that tile saw the object whole; if there is none, the object is their
+union.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medmaskrcnn.inference.instance_masks import Found, overlap_voxels, union, voxels_within
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A window of the turned scan: the voxels whose centres it holds.
+
+    Attributes:
+        low, high: Half-open, voxel indices D, H, W.
+    """
+
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+
+    def holds(self, found: Found) -> bool:
+        """Whether all of an object lies in the tile."""
+        begins = all(a >= b for a, b in zip(found.start, self.low, strict=True))
+        return begins and all(a <= b for a, b in zip(found.end, self.high, strict=True))
+
+
+Seen = tuple[Found, Tile]
+"""An object with the tile it was found in."""
+
+
+def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
+    """First voxels of tiles of length ``tile`` that cover ``length`` and share at least ``overlap`` of themselves.
+
+    The last one ends at the end; one tile serves if it is long enough.
+    """
+    if length <= tile:
+        return [0]
+    count = -(-(length - tile) // max(1, int(tile * (1 - overlap)))) + 1
+    return [round(i * (length - tile) / (count - 1)) for i in range(count)]
+
+
+def merge_tiles(seen: Sequence[Seen], *, merge_iou: float) -> list[Found]:
+    """Join what tiles found.
+
+    Args:
+        seen: Objects with the tile each comes from.
+        merge_iou: Agreement (intersection over union of the masks within both tiles) from which two are one.
+
+    Returns:
+        Objects; those with the most certain pieces come first.
+    """
+    ranked = sorted(seen, key=lambda s: -s[0].score)
+    group_of = [[i] for i in range(len(ranked))]
+    for _, i, j in sorted(_agreeing_pairs(ranked, merge_iou)):
+        one, two = group_of[i], group_of[j]
+        if one is not two and {ranked[k][1] for k in one}.isdisjoint(ranked[k][1] for k in two):
+            joined = sorted(one + two)
+            for k in joined:
+                group_of[k] = joined
+    return [_join([ranked[k] for k in group]) for i, group in enumerate(group_of) if group[0] == i]
+
+
+def _agreeing_pairs(ranked: Sequence[Seen], merge_iou: float) -> Iterator[tuple[float, int, int]]:
+    """``(-agreement, i, j)`` of every pair of detections that may be one object."""
+    starts = np.array([found.start for found, _ in ranked]).reshape(-1, 3)
+    ends = np.array([found.end for found, _ in ranked]).reshape(-1, 3)
+    for j in range(len(ranked)):
+        meets = (np.minimum(ends[j], ends[:j]) > np.maximum(starts[j], starts[:j])).all(axis=1)
+        for i in np.flatnonzero(meets).tolist():
+            agreement = _agreement(ranked[i], ranked[j])
+            if agreement and agreement >= merge_iou:
+                yield -agreement, i, j
+
+
+def _agreement(a: Seen, b: Seen) -> float:
+    """Intersection over union of two masks within both tiles; 0 if they cannot be one object."""
+    (one, tile_one), (two, tile_two) = a, b
+    if one.label != two.label or tile_one == tile_two:
+        return 0.0
+    low = [max(x, y) for x, y in zip(tile_one.low, tile_two.low, strict=True)]
+    high = [min(x, y) for x, y in zip(tile_one.high, tile_two.high, strict=True)]
+    shared = overlap_voxels(one, two, low=low, high=high)
+    if not shared:
+        return 0.0
+    return shared / (voxels_within(one, low, high) + voxels_within(two, low, high) - shared)
+
+
+def _join(pieces: Sequence[Seen]) -> Found:
+    """One object from its pieces, which come by falling score."""
+    for found, tile in pieces:
+        if all(tile.holds(other) for other, _ in pieces):
+            return found
+    return union([found for found, _ in pieces], score=pieces[0][0].score)

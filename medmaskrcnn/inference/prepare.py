@@ -1,0 +1,119 @@
+"""From a scan to the network's tensor, and the record of how to come back.
+
+Steps: turn the axes (exact), fill what is not finite, resample (linear), map intensities. What moved voxels is undone
+for boxes and masks with what :class:`Preprocessed` records, all that the rooms behind need to know of this one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from medmaskrcnn.inference.intensity import fill_not_finite, normalise
+from medmaskrcnn.inference.orientation import choose_axes
+from medmaskrcnn.inference.resize import resize
+from medmaskrcnn.settings import PreprocessSettings
+from medmaskrcnn.structures.axes import AxisMap
+from medmaskrcnn.structures.volume import Volume
+
+Window = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""Half-open low and high indices D, H, W."""
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessed:
+    """A scan as the network sees it.
+
+    Attributes:
+        tensor: ``(C, D, H, W)`` float32 on the CPU, in the network's axes and spacing, not padded.
+        axes: How the scan's axes were turned.
+        turned_shape: Shape D, H, W of the scan after turning, in its own voxels.
+    """
+
+    tensor: Tensor
+    axes: AxisMap
+    turned_shape: tuple[int, int, int]
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """Scan voxels per network voxel along the network's D, H, W."""
+        d, h, w = (a / b for a, b in zip(self.turned_shape, self.tensor.shape[1:], strict=True))
+        return d, h, w
+
+    def box_in_turned(self, box_vox: ArrayLike) -> NDArray[np.float64]:
+        """A box ``(6,)`` of the scan's voxels, minima then maxima along D, H, W, in those of the turned scan."""
+        order = self.axes.order
+        stored = tuple(self.turned_shape[order.index(axis)] for axis in range(3))
+        return np.asarray(self.axes.apply_boxes(np.asarray(box_vox, np.float64)[None], stored)[0])
+
+    def window(self, box_turned: NDArray[np.float64], *, margin: int) -> Window:
+        """The network's voxels that hold a box of the turned scan and ``margin`` voxels around it, as far as there are.
+
+        Args:
+            box_turned: ``(6,)``, minima D, H, W, then maxima, voxel coordinates of the turned scan.
+            margin: The network's voxels.
+
+        Returns:
+            Half-open low and high indices D, H, W into :attr:`tensor`.
+        """
+        edges = zip(box_turned[:3], box_turned[3:], self.scale, self.tensor.shape[1:], strict=True)
+        ends = [(max(0, math.floor(a / f) - margin), min(n, math.ceil(b / f) + margin)) for a, b, f, n in edges]
+        (d0, d1), (h0, h1), (w0, w1) = ends
+        return (d0, h0, w0), (d1, h1, w1)
+
+    @property
+    def whole(self) -> Window:
+        """The window that holds everything."""
+        _, d, h, w = self.tensor.shape
+        return (0, 0, 0), (d, h, w)
+
+
+def prepare(volume: Volume, settings: PreprocessSettings) -> Preprocessed:
+    """Turn, resample and normalise a scan as a model's settings ask.
+
+    Raises:
+        ValueError: if the settings name a spacing in mm and the scan's spacing is unknown.
+    """
+    axes = choose_axes(volume.grid, settings.orientation)
+    target = target_shape(volume, axes, settings)
+    turned = np.array(axes.apply(volume.array), dtype=np.float32, order="C")  # a copy: the scan's own may be read-only
+    image = fill_not_finite(torch.from_numpy(turned))
+    resized = resize(image, target, antialias=settings.antialias)
+    depth, height, width = turned.shape[1:]
+    return Preprocessed(normalise(resized, settings), axes, (depth, height, width))
+
+
+def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) -> tuple[int, int, int]:
+    """Shape D, H, W of the network's array for a scan."""
+    shape = [volume.grid.shape[axis] for axis in axes.order]
+    if settings.resize_min_max:
+        smallest, largest = settings.resize_min_max
+        # in double precision, as torchvision computes it eagerly: one voxel more or less would move every box
+        factor = min(smallest / min(shape[1:]), largest / max(shape[1:]))
+        return shape[0], max(1, int(shape[1] * factor)), max(1, int(shape[2] * factor))
+    if not any(settings.spacing_mm):
+        return shape[0], shape[1], shape[2]
+    if volume.spacing_mm is None:
+        raise ValueError(
+            f"the settings ask for a spacing of {settings.spacing_mm} mm, but the scan does not tell its own; "
+            "use a model that works in pixels"
+        )
+    spacing = [volume.spacing_mm[axis] for axis in axes.order]
+    d, h, w = (
+        n if wanted is None else max(1, round(n * own / wanted))
+        for n, own, wanted in zip(shape, spacing, settings.spacing_mm, strict=True)
+    )
+    return d, h, w
+
+
+def pad_to_multiple(tensor: Tensor, multiples: tuple[int, ...]) -> Tensor:
+    """Pad ``(..., *spatial)`` with zeros at the far end of the last axes, each to a multiple (voxels)."""
+    padding: list[int] = []
+    for size, multiple in zip(reversed(tensor.shape), reversed(multiples), strict=False):
+        padding += [0, -size % multiple]
+    return torch.nn.functional.pad(tensor, padding) if any(padding) else tensor

@@ -1,0 +1,35 @@
+"""A part of the scan to look at, instead of all of it."""
+
+from __future__ import annotations
+
+from medmaskrcnn.inference.prepare import Preprocessed, Window
+from medmaskrcnn.structures.instances import Instances
+
+Region = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""Half-open voxel indices of a part of the scan: low D, H, W, then high D, H, W."""
+
+REGION_MARGIN = 32
+"""The network's voxels around a region that are looked at with it: one cell of its coarsest level."""
+
+
+def window_of(region: Region, prepared: Preprocessed, scan_shape: tuple[int, int, int]) -> Window:
+    """The network's voxels that are looked at for a region of the scan.
+
+    Raises:
+        ValueError: if the region does not lie in the scan.
+    """
+    for a, b, n in zip(*region, scan_shape, strict=True):
+        if not 0 <= a < b <= n:
+            raise ValueError(f"region must lie in the scan of shape {scan_shape}, got {region}")
+    return prepared.window(prepared.box_in_turned([*region[0], *region[1]]), margin=REGION_MARGIN)
+
+
+def in_region(found: Instances, region: Region) -> Instances:
+    """Those objects that have a voxel in a region of the scan."""
+    return found.select([i for i in range(len(found)) if _meets(found, i, region)])
+
+
+def _meets(found: Instances, i: int, region: Region) -> bool:
+    start = found.mask_starts[i].tolist()
+    inside = tuple(slice(max(0, a - s), max(0, b - s)) for a, b, s in zip(*region, start, strict=True))
+    return bool(found.masks[i][inside].any())

@@ -1,0 +1,104 @@
+"""What is written down of a run: which model with which settings on which scan, and how long each stage took."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+import medmaskrcnn
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.inference.region import Region
+from medmaskrcnn.inference.suitability import is_out_of_domain
+from medmaskrcnn.models.runtime.precision import processor_features
+from medmaskrcnn.structures.case_result import RunRecord
+from medmaskrcnn.structures.volume import Volume
+
+
+def record_of(
+    loaded: LoadedModel,
+    volume: Volume,
+    *,
+    score: float,
+    classes: Sequence[str] | None,
+    region: Region | None,
+    warnings: tuple[str, ...],
+) -> RunRecord:
+    """All that decided a result: the same again when the same work is done again.
+
+    Args:
+        loaded: The model.
+        volume: The scan.
+        score: Threshold 0..1.
+        classes: Names of those asked for; ``None`` for all.
+        region: The part of the scan that was looked at, in its voxels; ``None`` for all.
+        warnings: Sentences for the user.
+    """
+    card, origin = loaded.settings.card, volume.provenance
+    return RunRecord(
+        software=f"medmaskrcnn {medmaskrcnn.__version__}",
+        model_name=card.name,
+        model_sha256=loaded.sha256,
+        model_licence=card.licence,
+        device=loaded.device.type,
+        precision=loaded.precision,
+        settings={
+            "score": score,
+            "classes": list(classes) if classes is not None else list(loaded.settings.model.class_names),
+            "inference": loaded.settings.inference.model_dump(mode="json"),
+            **({} if loaded.network.compiled is None else {"engine": loaded.engine}),
+            **({"codes": {n: c.model_dump(mode="json") for n, c in card.codes.items()}} if card.codes else {}),
+            **({} if region is None else {"region": [list(corner) for corner in region]}),
+        },
+        source={
+            "format": origin.format,
+            "modality": volume.modality,
+            "study_uid": origin.study_uid,
+            "series_uid": origin.series_uid,
+            "frame_of_reference_uid": origin.frame_of_reference_uid,
+            "sop_instance_uids": list(origin.sop_instance_uids),
+            "generator": origin.generator,
+            "notes": list(origin.notes),
+            "reading": asdict(origin.policy),
+        },
+        warnings=warnings,
+        out_of_domain=is_out_of_domain(volume, loaded.settings),
+    )
+
+
+@dataclass
+class Stopwatch:
+    """Seconds of each stage.
+
+    Attributes:
+        seconds: By the stage's name.
+        last: When the last stage ended, in seconds of the monotonic clock.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.monotonic)
+
+    def lap(self, stage: str) -> None:
+        """A stage ends here, the next begins."""
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self.last, 3)
+        self.last = now
+
+
+def circumstances_of(stopwatch: Stopwatch, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
+    """Where, when and how fast a run was: JSON-able, different each time, with paths and the machine's name."""
+    return {
+        "seconds": stopwatch.seconds,
+        "precision": loaded.precision,
+        "engine": loaded.engine,
+        "processor": processor_features().get("cpu_name", platform.machine()),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "files": list(volume.provenance.files),
+    }

@@ -1,0 +1,119 @@
+"""One object in a box that a person drew: the mask head alone, nothing is searched for.
+
+    read -> suits the model? -> prepare -> the box in the network's voxels -> outline -> turn back
+
+The same rooms as :mod:`medmaskrcnn.inference.pipeline`, whose ``find`` a given box replaces. A 3D model outlines
+the box at once, a 2D or 2.5D one slice by slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.inference.instance_masks import Found, paste, to_instances, union
+from medmaskrcnn.inference.prepare import Preprocessed, pad_to_multiple, prepare
+from medmaskrcnn.inference.region import REGION_MARGIN
+from medmaskrcnn.inference.suitability import check_suitable
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.volume import Volume
+
+Box = NDArray[np.float64]
+
+
+def outline_box(
+    volume: Volume,
+    model: LoadedModel,
+    box_vox: Sequence[float],
+    class_name: str,
+    *,
+    allow_out_of_domain: bool = False,
+) -> Instances:
+    """Outline the object in a given box.
+
+    Args:
+        volume: The scan.
+        model: A model with a mask head.
+        box_vox: Minima D, H, W, then maxima, voxel coordinates of the scan; what lies outside of the scan is cut off.
+        class_name: Of the model's classes, what the object is.
+        allow_out_of_domain: As for :func:`medmaskrcnn.segment`.
+
+    Returns:
+        One object of score 1 in the scan's grid. Its mask is empty where the network sees nothing in the box.
+
+    Raises:
+        UnsuitableScanError: if scan and model do not fit each other.
+        ValueError: if the class is unknown, the box holds nothing of the scan, or the model has no mask head.
+    """
+    settings = model.settings
+    names = settings.model.class_names
+    if class_name not in names:
+        raise ValueError(f"the model has no class {class_name!r}; its classes are: {', '.join(names)}")
+    if not settings.model.with_masks:
+        raise ValueError(f"model {settings.card.name} finds boxes only; outlining needs a model with masks")
+    box = np.clip(np.asarray(box_vox, np.float64), 0, np.tile(volume.grid.shape, 2))
+    if box.shape != (6,) or not (box[3:] > box[:3]).all():
+        raise ValueError(f"the box must hold a part of the scan of shape {volume.grid.shape}, got {list(box_vox)}")
+    check_suitable(volume, settings, allow_out_of_domain=allow_out_of_domain)
+    prepared = prepare(volume, settings.preprocess)
+    outline = _in_volume if settings.model.spatial_dims == 3 else _in_slices
+    return to_instances(
+        [outline(model, prepared, prepared.box_in_turned(box), names.index(class_name))],
+        grid=volume.grid,
+        class_names=names,
+        turned_shape=prepared.turned_shape,
+        axes=prepared.axes,
+    )
+
+
+def _in_volume(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Found:
+    """A 3D model's outline in a box of the turned scan's voxels, seen in a window around it."""
+    low, high = prepared.window(box, margin=REGION_MARGIN)
+    image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    own = box / np.tile(prepared.scale, 2) - np.tile(low, 2)
+    (found,) = _outlined(model, image[None], [own], box, label, prepared.turned_shape)
+    return found
+
+
+def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Found:
+    """A 2D or 2.5D model's outline: the same rectangle on each slice that the box reaches halfway into."""
+    context = model.settings.model.context_slices
+    padded = torch.nn.functional.pad(prepared.tensor, (0, 0, 0, 0, context, context))
+    first = min(round(box[0]), prepared.turned_shape[0] - 1)
+    last = max(first + 1, round(box[3]))
+    flat = box[[1, 2, 4, 5]]
+    own = flat / np.tile(prepared.scale[1:], 2)
+    parts = []
+    for index in range(first, last):
+        image = padded[:, index : index + 2 * context + 1].flatten(0, 1)
+        (found,) = _outlined(model, image[None], [own], flat, label, prepared.turned_shape[1:])
+        if found.mask.size:
+            parts.append(Found(label, 1.0, found.box, (index, *found.start[1:]), found.mask))
+    whole = box.astype(np.float32)
+    if not parts:
+        return Found(label, 1.0, whole, (0, 0, 0), np.zeros((0, 0, 0), np.bool_))
+    joined = union(parts, score=1.0)
+    return Found(label, 1.0, whole, joined.start, joined.mask)
+
+
+def _outlined(
+    model: LoadedModel, images: Tensor, boxes: Sequence[Box], box_turned: Box, label: int, shape: tuple[int, ...]
+) -> list[Found]:
+    """The mask head's answer for one box, pasted into the turned scan's voxels."""
+    labels = torch.tensor([label])
+    padded = pad_to_multiple(images, model.settings.preprocess.pad_multiple).to(model.device)
+    asked = [torch.tensor(box[None], dtype=torch.float32, device=model.device) for box in boxes]
+    (probabilities,) = model.network.outline(padded, asked, [labels.to(model.device)])
+    return paste(
+        torch.tensor(box_turned[None], dtype=torch.float32),
+        labels,
+        torch.ones(1),
+        probabilities.cpu(),
+        shape=shape,
+        threshold=model.settings.model.detection.mask_threshold,
+    )

@@ -1,0 +1,67 @@
+"""Whether a model may be run on a scan: refused, allowed with a warning, or fine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medmaskrcnn.errors import UnsuitableScanError
+from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.structures.volume import Volume
+
+log = logging.getLogger(__name__)
+
+_LOOKS_LIKE_CT = -900  # a scan with values down to here holds air in Hounsfield units
+
+
+def check_suitable(
+    volume: Volume, settings: ModelFileSettings, *, allow_out_of_domain: bool = False
+) -> tuple[str, ...]:
+    """Whether a model may be run on a scan.
+
+    Returns:
+        Warnings for the user, one sentence each, without paths: they stand in the result.
+
+    Raises:
+        UnsuitableScanError: if it cannot, or must not without ``allow_out_of_domain``.
+    """
+    card, preprocess = settings.card, settings.preprocess
+    name = _name(volume)
+    channels = settings.model.image_channels // max(1, len(preprocess.windows))
+    if volume.array.shape[0] != channels:
+        held = "colours" if volume.channel_kind == "colour" else "volumes (time points, echoes or channels)"
+        raise UnsuitableScanError(
+            f"{name} holds {volume.array.shape[0]} {held}, model {card.name} wants {channels}; give it one of them"
+        )
+    if volume.spacing_mm is None and any(preprocess.spacing_mm):
+        raise UnsuitableScanError(f"{name} does not tell the size of its pixels, which model {card.name} needs")
+    if volume.is_planar and settings.model.spatial_dims == 3:
+        raise UnsuitableScanError(f"{name} is a single slice, model {card.name} works on volumes")
+    warnings = []
+    if is_out_of_domain(volume, settings):
+        if not allow_out_of_domain:
+            raise UnsuitableScanError(
+                f"model {card.name} knows only scans made by '{card.domain}' and {name} is none of them; "
+                "choose another model, or --allow-out-of-domain to run it all the same"
+            )
+        warnings.append(f"OUT OF DOMAIN: model {card.name} knows only scans made by '{card.domain}'")
+    if card.modality and volume.modality and card.modality != volume.modality:
+        warnings.append(f"model {card.name} was made for {card.modality}, but this scan is {volume.modality}")
+    elif card.modality == "MR" and not volume.modality and volume.array.min() <= _LOOKS_LIKE_CT:
+        warnings.append(f"model {card.name} was made for MR, but this scan's values look like those of a CT")
+    for warning in warnings:
+        log.warning(warning)
+    return tuple(warnings)
+
+
+def is_out_of_domain(volume: Volume, settings: ModelFileSettings) -> bool:
+    """Whether a model that knows only one generator's scans is given another scan."""
+    domain = settings.card.domain
+    return domain is not None and volume.provenance.generator != domain
+
+
+def _name(volume: Volume) -> str:
+    files = volume.provenance.files
+    if not files:
+        return "this scan"
+    return str(Path(files[0]).parent if len(files) > 1 else Path(files[0]))

@@ -1,0 +1,158 @@
+"""Compressed slices decoded by several processes, where that pays.
+
+The decoders hold Python's lock, so threads gain nothing. Workers are started as programs of their own: nothing of the
+caller's state is copied into them, its script needs no ``if __name__ == "__main__"``, and a decoder that ends its
+process on damaged data takes a worker with it, not the caller. A worker gets a path a line and answers with a header
+line and the pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.uid import (
+    HTJ2K,
+    JPEG2000,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.header import DicomFile
+from medmaskrcnn.system.module_process import start_module
+
+_LOG = logging.getLogger(__name__)
+
+_NS_PER_SAMPLE: dict[str, int] = {
+    JPEG2000Lossless: 100,
+    JPEG2000: 100,
+    HTJ2K: 20,
+    HTJ2KLossless: 20,
+    HTJ2KLosslessRPCL: 20,
+    JPEGLSLossless: 18,
+    JPEGLSNearLossless: 18,
+}
+"""What decoding takes, measured on 512 x 512 CT; other syntaxes are too fast to be worth it."""
+
+_PAYS_FROM_S = 2.0
+"""A worker takes about half a second to start."""
+
+_BUSY = 0.75
+"""Share of the cores from which on others use them already: more processes would only wait for one another."""
+
+_MAX_WORKERS = 8
+_AHEAD = 4  # slices a worker that are decoded before they are asked for: bounds memory
+
+
+def decoded_elsewhere(files: Sequence[DicomFile]) -> Iterator[NDArray[Any]] | None:
+    """Pixels ``(H, W)`` of single-frame files in order, by worker processes; ``None`` where that does not pay.
+
+    Raises:
+        ReadError: while iterating, if a file is damaged.
+    """
+    seconds = sum(_NS_PER_SAMPLE.get(f.transfer_syntax, 0) * f.rows * f.columns * f.samples for f in files) * 1e-9
+    n_workers = _idle_cores()
+    if n_workers < 2 or seconds < _PAYS_FROM_S or any(len(f.frames) != 1 for f in files) or not sys.executable:
+        return None
+    workers: list[_Worker] = []
+    try:
+        for _ in range(min(n_workers, _MAX_WORKERS)):
+            workers.append(_Worker())
+    except OSError as error:
+        _LOG.info("only %d worker processes: %s", len(workers), error)
+    if not workers:
+        return None
+    return _in_order(files, workers)
+
+
+def _idle_cores() -> int:
+    """How many processes may compute at once; 1 if the machine is busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return 1 if load > _BUSY * cores else cores
+
+
+class _Worker:
+    """One process that decodes what it is given, one file at a time."""
+
+    def __init__(self) -> None:
+        self.process = start_module("medmaskrcnn.io.dicom.decode_worker", stderr=subprocess.DEVNULL)
+
+    def decode(self, path: Path) -> NDArray[Any]:
+        request, answer = self.process.stdin, self.process.stdout
+        assert request is not None and answer is not None, "both are pipes"
+        try:
+            request.write(json.dumps(str(path)).encode() + b"\n")
+            request.flush()
+            return _received(answer)
+        except (OSError, EOFError) as error:
+            raise ReadError(
+                f"{path} cannot be decoded: the decoder stopped. It may be damaged; copy or export it again"
+            ) from error
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+
+def _received(answer: IO[bytes]) -> NDArray[Any]:
+    line = answer.readline()
+    if not line:
+        raise EOFError("the worker is gone")
+    header = json.loads(line)
+    if "error" in header:
+        raise ReadError(header["error"])
+    pixels = np.empty(header["shape"], header["dtype"])
+    view = pixels.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(view):
+        n_read = answer.readinto(view[done:])  # type: ignore[attr-defined] # a buffered reader has it
+        if not n_read:
+            raise EOFError("the worker is gone")
+        done += n_read
+    return pixels
+
+
+def _in_order(files: Sequence[DicomFile], workers: Sequence[_Worker]) -> Iterator[NDArray[Any]]:
+    free: SimpleQueue[_Worker] = SimpleQueue()
+    for worker in workers:
+        free.put(worker)
+
+    def decode(file: DicomFile) -> NDArray[Any]:
+        worker = free.get()
+        try:
+            return worker.decode(file.path)
+        finally:
+            free.put(worker)
+
+    waiting: deque[Future[NDArray[Any]]] = deque()
+    threads = ThreadPoolExecutor(len(workers))
+    try:
+        for file in files:
+            waiting.append(threads.submit(decode, file))
+            if len(waiting) > _AHEAD * len(workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        for worker in workers:
+            worker.close()
+        threads.shutdown()

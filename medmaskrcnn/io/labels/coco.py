@@ -1,0 +1,119 @@
+"""COCO JSON as instances of one scan: what ``coco.json`` holds, or a picture's annotations from elsewhere.
+
+Masks are run-length codes (text or numbers) or polygons, whose coordinates count pixels' edges: pixel ``i`` covers
+``[i, i + 1)``. Annotations of one ``instance_id`` in several slices are one object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.labels.contours import fill_polygon
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
+from medmaskrcnn.structures.rle import painted, unpacked
+
+MAX_BYTES = 1 << 30
+
+
+def read_coco(path: Path, grid: Grid, *, picture: str | None = None) -> Instances:
+    """Read the annotations of one scan.
+
+    Args:
+        path: The JSON file.
+        grid: The scan's grid; slices are along its D axis.
+        picture: Name of the picture, without folder and extension; tells which images of a file about many are meant.
+
+    Returns:
+        One instance per ``instance_id``, or per annotation where there is none; the score is 1 where none is given.
+
+    Raises:
+        ReadError: if the file is no COCO JSON, its images do not fit the grid, or a mask is damaged.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ReadError(f"{path} is larger than the {MAX_BYTES} bytes that are read")
+        document = json.loads(path.read_bytes())
+        slices = _slices(path, document, grid, picture)
+        names = {int(c["id"]): str(c["name"]) for c in document["categories"]}
+        objects: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+        for number, annotation in enumerate(document["annotations"]):
+            if annotation["image_id"] in slices:
+                own = annotation.get("instance_id")
+                objects[("instance", int(own)) if own is not None else ("annotation", number)].append(annotation)
+        return _gathered(list(objects.values()), slices, names, grid)
+    except OSError as error:
+        raise ReadError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
+        raise ReadError(f"{path} is no COCO JSON or is damaged: {type(error).__name__}: {error}") from error
+
+
+def _slices(path: Path, document: dict[str, Any], grid: Grid, picture: str | None) -> dict[Any, int]:
+    """Slice of the scan by image id."""
+    images = list(document["images"])
+    if len(images) != grid.shape[0]:
+        images = [image for image in images if Path(str(image["file_name"])).stem == picture]
+    sizes = {(int(image["height"]), int(image["width"])) for image in images}
+    if len(images) != grid.shape[0] or sizes != {grid.shape[1:]}:
+        depth, height, width = grid.shape
+        raise ReadError(
+            f"{path} must hold {depth} images of {height} x {width} pixels for this scan. It has "
+            f"{len(document['images'])}, of which {len(images)} fit in number or name; give the scan that it belongs to"
+        )
+    order = sorted(images, key=lambda image: int(image.get("slice", image["id"])))
+    return {image["id"]: d for d, image in enumerate(order)}
+
+
+def _gathered(
+    objects: list[list[dict[str, Any]]], slices: dict[Any, int], names: dict[int, str], grid: Grid
+) -> Instances:
+    class_names = tuple(dict.fromkeys(names.values()))
+    starts, masks, labels, scores = [], [], [], []
+    for parts in objects:
+        places = [slices[part["image_id"]] for part in parts]
+        low, high = min(places), max(places) + 1
+        whole = np.zeros((high - low, *grid.shape[1:]), np.bool_)
+        for d, part in zip(places, parts, strict=True):
+            whole[d - low] |= decode_mask(part["segmentation"], (grid.shape[1], grid.shape[2]))
+        start, mask = tight_crop(whole, (low, 0, 0))
+        starts.append(start)
+        masks.append(mask)
+        labels.append(class_names.index(names[int(parts[0]["category_id"])]))
+        scores.append(float(parts[0].get("score", 1.0)))
+    begins = np.array(starts, np.int64).reshape(-1, 3)
+    ends = begins + np.array([m.shape for m in masks], np.int64).reshape(-1, 3)
+    return Instances(
+        grid=grid,
+        class_names=class_names,
+        labels=np.array(labels, np.int64),
+        scores=np.array(scores, np.float32),
+        boxes=np.concatenate([begins, ends], axis=1).astype(np.float32),
+        mask_starts=begins,
+        masks=tuple(masks),
+    )
+
+
+def decode_mask(segmentation: Any, shape: tuple[int, int]) -> BoolArray:
+    """The mask ``(rows, columns)`` of an annotation: a run-length code, packed or not, or polygons.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it is damaged or of another size.
+    """
+    if isinstance(segmentation, dict):
+        counts = segmentation["counts"]
+        if list(segmentation["size"]) != list(shape):
+            raise ValueError(f"a mask of size {segmentation['size']} in an image of {list(shape)}")
+        return painted(unpacked(counts) if isinstance(counts, str) else [int(n) for n in counts], *shape)
+    mask = np.zeros(shape, np.bool_)
+    for polygon in segmentation:
+        corners = np.reshape(np.asarray(polygon, np.float64), (-1, 2))[:, ::-1] - 0.5
+        if not np.isfinite(corners).all():
+            raise ValueError("a polygon's corners must be finite numbers")
+        mask |= fill_polygon(corners, shape)
+    return mask

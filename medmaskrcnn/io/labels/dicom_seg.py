@@ -1,0 +1,176 @@
+"""DICOM SEG (Segmentation and Label Map Segmentation Storage) as instances on a scan's grid.
+
+Each segment is one instance. BINARY frames hold a bit a pixel, FRACTIONAL frames a share of Maximum Fractional Value,
+LABELMAP frames the segment's number in each pixel; segments of the first two may overlap. Frames are put where their
+own Plane Position says. DICOM PS3.3, C.8.20 and C.7.6.16.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.frames import Frame, frames_of
+from medmaskrcnn.io.dicom.geometry import same_orientation
+from medmaskrcnn.io.dicom.pixels import stored_frames
+from medmaskrcnn.io.guard import MAX_SCAN_BYTES, reading
+from medmaskrcnn.io.labels.label_grids import SliceMap, map_slices, paste
+from medmaskrcnn.io.labels.label_set import LabelledMask, Labels, collect
+from medmaskrcnn.structures.instances import BoolArray, tight_crop
+from medmaskrcnn.structures.volume import Volume
+
+FRACTION = 0.5
+"""A voxel of a FRACTIONAL segmentation belongs to its segment from this share on."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Segmentation:
+    """A SEG's header: its frames, and which segment each frame belongs to (``None`` for a label map)."""
+
+    dataset: FileDataset
+    kind: str
+    names: dict[int, str]
+    frames: list[Frame]
+    numbers: list[int | None]
+
+
+def read_seg(path: Path, volume: Volume) -> Labels:
+    """Read a DICOM SEG onto a scan's grid.
+
+    Args:
+        path: The SEG.
+        volume: The scan that it segments, or another in its frame of reference.
+
+    Returns:
+        One instance a segment, in the order of segment numbers, its class being the segment's label. Frames that lie
+        up to half a slice off a slice go to that slice; a segmentation on another grid is taken over by the nearest
+        voxel, and told.
+
+    Raises:
+        ReadError: if the file is damaged, belongs to another frame of reference, or does not tell where it lies.
+    """
+    with reading(path, "DICOM SEG"):
+        seg = _open(path, volume)
+        notes: list[str] = []
+        slices = map_slices(
+            [f.plane for f in seg.frames if f.plane is not None],
+            (int(seg.dataset.Rows), int(seg.dataset.Columns)),
+            volume.grid,
+            spacing_mm=_spacing(seg.dataset),
+            thickness_mm=seg.frames[0].thickness_mm,
+        )
+        notes += slices.notes
+        crops: dict[int, list[tuple[int, BoolArray]]] = defaultdict(list)
+        for index, number, mask in _segment_frames(seg, path):
+            if mask.any():
+                crops[number].append((slices.places[index], mask))
+        found = [
+            _labelled(name, crops.pop(number, []), slices, volume, notes) for number, name in sorted(seg.names.items())
+        ]
+        for number in sorted(crops):
+            raise ReadError(f"{path} has voxels of segment {number}, which its header does not describe; it is damaged")
+        return collect(volume.grid, found, notes)
+
+
+def _open(path: Path, volume: Volume) -> _Segmentation:
+    """Header and frames, checked as far as they can be without decoding."""
+    dataset = dcmread(path, force=True)
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    n_frames = int(dataset.get("NumberOfFrames") or 1)
+    if not (rows and columns and dataset.get("SegmentSequence")):
+        raise ReadError(f"{path} is no segmentation made of voxels (it has no rows, columns or segments)")
+    if rows * columns * n_frames > MAX_SCAN_BYTES:
+        raise ReadError(f"{path}: the header claims {n_frames} frames of {rows} x {columns}; the file is damaged")
+    ours, theirs = volume.provenance.frame_of_reference_uid, dataset.get("FrameOfReferenceUID")
+    if ours and theirs and str(theirs) != ours:
+        raise ReadError(
+            f"{path} lies in another frame of reference ({theirs}) than the scan ({ours}). "
+            f"Give the scan that it was made from"
+        )
+    frames = frames_of(dataset, n_frames)
+    first = frames[0].plane
+    if first is None or any(f.plane is None or not same_orientation(f.plane, first) for f in frames):
+        raise ReadError(f"{path} does not tell for each frame where it lies, or its frames are turned differently")
+    kind = str(dataset.get("SegmentationType") or "BINARY")
+    if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+        raise ReadError(f"{path}: segmentation type {kind!r} is unknown; BINARY, FRACTIONAL or LABELMAP can be read")
+    names = {int(s.SegmentNumber): _class_name(s) for s in dataset.SegmentSequence}
+    names.pop(0, None)  # a label map describes its background as segment 0
+    numbers: list[int | None] = [None] * n_frames if kind == "LABELMAP" else _segment_numbers(dataset)
+    return _Segmentation(dataset, kind, names, frames, numbers)
+
+
+def _class_name(segment: Dataset) -> str:
+    """Segment Label is a class, unless a Segment Description "tumour; score 0.9" begins it: "tumour" of "tumour 2"."""
+    label = str(segment.get("SegmentLabel") or "") or f"segment {segment.SegmentNumber}"
+    name = str(segment.get("SegmentDescription") or "").partition(";")[0].strip()
+    return name if name and label.startswith(name) else label
+
+
+def _segment_numbers(dataset: Dataset) -> list[int | None]:
+    """Referenced Segment Number of each frame; a single segment may be named once for all."""
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    found: list[int | None] = []
+    for group in groups:
+        item = (group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence)[0]
+        found.append(int(item.ReferencedSegmentNumber))
+    return found
+
+
+def _spacing(dataset: Dataset) -> float | None:
+    """Spacing Between Slices (0018,0088), or ``None`` where the file does not tell."""
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    value = (shared.get("PixelMeasuresSequence") or [Dataset()])[0].get("SpacingBetweenSlices")
+    return float(value) if value else None
+
+
+def _segment_frames(seg: _Segmentation, path: Path) -> Iterator[tuple[int, int, BoolArray]]:
+    """Frame index, segment number and mask, for each segment of each frame."""
+    whole = float(seg.dataset.get("MaximumFractionalValue") or 255)
+    for index, pixels in enumerate(stored_frames(seg.dataset)):
+        number = seg.numbers[index]
+        if number is None:
+            for value in _values(pixels):
+                yield index, value, pixels == value
+        elif seg.kind == "FRACTIONAL":
+            yield index, number, pixels >= FRACTION * whole
+        else:
+            yield index, number, pixels.astype(np.bool_)
+
+
+def _values(pixels: NDArray[Any]) -> list[int]:
+    return [int(v) for v in np.unique(pixels) if v != 0]
+
+
+def _labelled(
+    name: str, planes: list[tuple[int, BoolArray]], slices: SliceMap, volume: Volume, notes: list[str]
+) -> LabelledMask:
+    """One segment, from its planes that hold a voxel to a tight crop on the scan's grid."""
+    if not planes:
+        notes.append(f"{name!r} has no voxel.")
+        return LabelledMask(name, (0, 0, 0), np.zeros((0, 0, 0), np.bool_))
+    low, high = min(k for k, _ in planes), max(k for k, _ in planes)
+    rows = _extent([np.asarray(m.any(axis=1)) for _, m in planes])
+    columns = _extent([np.asarray(m.any(axis=0)) for _, m in planes])
+    crop = np.zeros((high - low + 1, rows.stop - rows.start, columns.stop - columns.start), np.bool_)
+    for k, mask in planes:
+        crop[k - low] |= mask[rows, columns]
+    start, mask = tight_crop(*paste(crop, (low, rows.start, columns.start), slices.grid, volume.grid))
+    if not mask.size:
+        notes.append(f"{name!r} lies outside of the scan or between its voxels; its mask is empty.")
+    return LabelledMask(name, start, mask)
+
+
+def _extent(hits: list[NDArray[np.bool_]]) -> slice:
+    found = np.flatnonzero(np.logical_or.reduce(hits))
+    return slice(int(found[0]), int(found[-1]) + 1)

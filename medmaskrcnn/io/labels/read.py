@@ -1,0 +1,117 @@
+"""The door for labels: outlines, segmentations and label maps become instances on a scan's grid.
+
+For training and for comparison: an RTSTRUCT, a DICOM SEG, a label map in any format that scans come in, or a result of
+our own (instances.npz). Which of them a file is, its content tells.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.header import read_header
+from medmaskrcnn.io.dicom.sop_classes import NOT_IMAGES
+from medmaskrcnn.io.formats import sniff
+from medmaskrcnn.io.labels.dicom_seg import read_seg
+from medmaskrcnn.io.labels.label_maps import MapKind, labels_of_map
+from medmaskrcnn.io.labels.label_set import Labels
+from medmaskrcnn.io.labels.rtstruct import read_rtstruct
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.store import load_case
+from medmaskrcnn.structures.volume import Volume
+
+_LOG = logging.getLogger(__name__)
+
+
+def read_labels(
+    path: str | os.PathLike[str],
+    volume: Volume,
+    *,
+    names: Mapping[int, str] | None = None,
+    kind: MapKind = "instance",
+) -> Instances:
+    """Read the labels of a scan; what reading them took goes to the log (:func:`load_labels` returns it).
+
+    Args:
+        path: An RTSTRUCT, a DICOM SEG, a label map (NIfTI, NRRD, MetaImage, PNG, TIFF), or instances.npz; or a folder
+            with one RTSTRUCT or SEG in it.
+        volume: The scan that they label. Its grid is that of the result.
+        names: Class names by value, for label maps; values that it lacks are background.
+        kind: For label maps: ``"instance"`` (a value is an object) or ``"semantic"`` (a value is a class, objects are
+            its connected parts).
+
+    Returns:
+        The labels as instances on ``volume.grid``, in the file's order, with score 1. They may overlap.
+
+    Raises:
+        ReadError: if the file holds no labels, is damaged, or belongs to another scan.
+
+    Example:
+        >>> scan = read_volume("CT")  # doctest: +SKIP
+        >>> read_labels("RS.dcm", scan).class_names  # doctest: +SKIP
+        ('GTV',)
+    """
+    labels = load_labels(path, volume, names=names, kind=kind)
+    for note in labels.notes:
+        _LOG.warning("%s: %s", path, note)
+    return labels.instances
+
+
+def load_labels(
+    path: str | os.PathLike[str],
+    volume: Volume,
+    *,
+    names: Mapping[int, str] | None = None,
+    kind: MapKind = "instance",
+) -> Labels:
+    """As :func:`read_labels`, with the notes."""
+    if kind not in ("instance", "semantic"):
+        raise ValueError(f"kind must be 'instance' or 'semantic', got {kind!r}")
+    source = _only_file(Path(path))
+    if zipfile.is_zipfile(source):
+        return _from_result(source, volume)
+    found = sniff(source)
+    if found != "DICOM":
+        return labels_of_map(source, read_volume(source), volume, names=names, kind=kind)
+    header = read_header(source)
+    if header.non_image == "RTSTRUCT":
+        return read_rtstruct(source, volume)
+    if header.non_image == "SEG":
+        return read_seg(source, volume)
+    what = NOT_IMAGES[header.non_image] if header.non_image else "an image, not labels"
+    raise ReadError(f"{source} is {what}. Give an RTSTRUCT, a SEG or a label map")
+
+
+def _only_file(path: Path) -> Path:
+    """The label object that a path means."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ReadError(f"{path} does not exist. Check the spelling")
+    files = sorted(p for p in path.rglob("*") if p.is_file() and sniff(p) == "DICOM")
+    found = [p for p in files if read_header(p).non_image in ("RTSTRUCT", "SEG")]
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found[:5])
+        raise ReadError(f"{path} must hold one RTSTRUCT or SEG, it holds {len(found)}: {names or 'none'}. Name a file")
+    return found[0]
+
+
+def _from_result(path: Path, volume: Volume) -> Labels:
+    """A result of ours lies on its scan's grid, and on no other."""
+    instances = load_case(path).instances
+    same = instances.grid.shape == volume.grid.shape and np.allclose(
+        instances.grid.affine_vox_to_ras, volume.grid.affine_vox_to_ras, atol=1e-3
+    )
+    if not same:
+        raise ReadError(
+            f"{path} was made on a grid of {instances.grid.shape}, the scan's grid is {volume.grid.shape} or lies "
+            f"elsewhere. Give the scan that it was made from"
+        )
+    return Labels(instances)

@@ -1,1 +1,0 @@
-"""From a Volume to the network's tensor; each step records how to undo itself."""

@@ -1,1 +1,0 @@
-"""How the dense part of the network runs: on which device, in which precision."""

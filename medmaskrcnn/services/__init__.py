@@ -1,0 +1,1 @@
+"""Services around the library: archives (PACS)."""

@@ -1,0 +1,121 @@
+"""Series out of an archive into a folder: ``study/series/instance.dcm``, each file whole or not there.
+
+What a folder holds is what was pulled, so the same call again fetches only what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from pydicom.dataset import Dataset
+
+from medmaskrcnn.errors import ArchiveError, OutputError
+from medmaskrcnn.services.pacs.archive import Archive, TransientError, patiently
+from medmaskrcnn.services.pacs.server import RemoteSeries
+
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What became of one series.
+
+    Attributes:
+        series: The series.
+        folder: Where it is.
+        fetched: Files that came now.
+        were_there: Files that an earlier call had fetched.
+        error: Why it is not complete.
+    """
+
+    series: RemoteSeries
+    folder: Path
+    fetched: int = 0
+    were_there: int = 0
+    error: str | None = None
+
+
+def pull(
+    archive: Archive, wanted: Sequence[RemoteSeries], out: Path, tell: Callable[[Pulled], None] | None = None
+) -> list[Pulled]:
+    """Fetch series; one that the archive cannot give does not stop the others.
+
+    Args:
+        archive: The archive.
+        wanted: From :meth:`~medmaskrcnn.services.pacs.archive.Archive.find`.
+        out: Folder, made for its owner alone if missing.
+        tell: Called after each series.
+
+    Raises:
+        OutputError: if files cannot be written.
+    """
+    pulled = []
+    try:
+        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for stale in out.glob(f"*/*/*{PARTIAL}"):
+            stale.unlink()
+        for series in wanted:
+            pulled.append(pull_series(archive, series, out))
+            if tell is not None:
+                tell(pulled[-1])
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot write to {out}: {reason}. Make room and run again: what came stays") from error
+    return pulled
+
+
+def pull_series(archive: Archive, series: RemoteSeries, out: Path) -> Pulled:
+    """Fetch what is missing of one series; an archive that goes away meanwhile is waited for."""
+    folder = out / series.study / series.series
+    before = held(folder)
+    fetched = 0
+
+    def once() -> None:
+        nonlocal fetched
+        there = held(folder)
+        missing = [uid for uid in archive.instances(series) if uid not in there]
+        if not missing:
+            return
+        for dataset in archive.fetch(series, missing if there else None):
+            fetched += write_object(dataset, folder)
+        if left := set(missing) - held(folder):
+            raise TransientError(f"{archive.server.name} has sent {len(missing) - len(left)} of {len(missing)} objects")
+
+    try:
+        patiently(once, archive.server)
+    except ArchiveError as error:
+        return Pulled(series, folder, fetched, len(before), str(error))
+    return Pulled(series, folder, fetched, len(before))
+
+
+def held(folder: Path) -> set[str]:
+    """SOP Instance UIDs of the files in a series' folder."""
+    return {file.stem for file in folder.glob("*.dcm")}
+
+
+def write_object(dataset: Dataset, folder: Path) -> int:
+    """Write one object under its UID; 0 if it was there already, else 1.
+
+    Raises:
+        ArchiveError: if its UID is none, which would name a file elsewhere.
+    """
+    uid = str(dataset.get("SOPInstanceUID", ""))
+    if not uid or not uid.replace(".", "").isdigit():
+        raise ArchiveError(f"an object came with the SOP Instance UID {uid[:64]!r}, which is none")
+    target = folder / f"{uid}.dcm"
+    if target.exists():
+        return 0
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    staging = folder / f".{uuid4().hex}{PARTIAL}"
+    try:
+        dataset.save_as(staging, enforce_file_format=True)
+        with staging.open("rb") as stream:
+            os.fsync(stream.fileno())
+        staging.replace(target)
+    finally:
+        staging.unlink(missing_ok=True)
+    return 1

@@ -1,0 +1,100 @@
+"""Results into an archive: SEG and SR go into the study that they are about.
+
+An object's UID is a hash of what it holds, and the archive is asked for it first: however often a push is interrupted
+and begun again, each object is there once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from medmaskrcnn.errors import ArchiveError, ReadError
+from medmaskrcnn.export.source_series import keeping_quiet
+from medmaskrcnn.export.write import FILE_NAMES
+from medmaskrcnn.services.pacs.archive import Archive, patiently
+
+_OURS = tuple(FILE_NAMES[name] for name in ("seg", "sr", "rtstruct"))
+_KINDS = ("SEG", "SR", "RTSTRUCT")
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What became of one file.
+
+    Attributes:
+        file: The file.
+        modality: What it is.
+        was_there: Whether the archive had it already.
+        error: Why it is not stored.
+    """
+
+    file: Path
+    modality: str
+    was_there: bool = False
+    error: str | None = None
+
+
+def results_below(places: Iterable[Path]) -> list[Path]:
+    """The DICOM results below some folders: ``segmentation.dcm``, ``measurements.dcm``, ``contours.dcm``.
+
+    Raises:
+        ReadError: if a place is not there, or there are none.
+    """
+    found: list[Path] = []
+    given = list(places)
+    for place in given:
+        if not place.exists():
+            raise ReadError(f"there is no file or folder {place}")
+        found += [place] if place.is_file() else sorted(p for name in _OURS for p in place.rglob(name))
+    if not found:
+        where = ", ".join(map(str, given))
+        raise ReadError(f"{where}: no DICOM result. Segment with --format seg,sr to have some")
+    return list(dict.fromkeys(found))
+
+
+def push(archive: Archive, files: Sequence[Path], tell: Callable[[Pushed], None] | None = None) -> list[Pushed]:
+    """Store results; one that is refused does not stop the others.
+
+    Args:
+        archive: The archive.
+        files: SEG, SR and RTSTRUCT files.
+        tell: Called after each.
+    """
+    pushed = []
+    for file in files:
+        pushed.append(_push_one(archive, file))
+        if tell is not None:
+            tell(pushed[-1])
+    archive.close()
+    return pushed
+
+
+def _push_one(archive: Archive, file: Path) -> Pushed:
+    try:
+        with keeping_quiet():
+            dataset = dcmread(file)
+            modality = str(dataset.get("Modality", ""))
+            place = [str(dataset[name].value) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
+    except (OSError, InvalidDicomError, KeyError) as error:
+        return Pushed(file, "", error=f"{file} cannot be read as DICOM: {error}")
+    if modality not in _KINDS:
+        return Pushed(
+            file, modality, error=f"{file} is {modality or 'of no modality'}; only {', '.join(_KINDS)} go back"
+        )
+
+    def once() -> bool:
+        if archive.holds(*place):
+            return True
+        archive.store(dataset)
+        return False
+
+    try:
+        with keeping_quiet():
+            return Pushed(file, modality, was_there=patiently(once, archive.server))
+    except ArchiveError as error:
+        return Pushed(file, modality, error=str(error))

@@ -1,0 +1,111 @@
+"""A storage service of our own: whoever is allowed sends us scans with C-STORE."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import ssl
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from medmaskrcnn.errors import ArchiveError
+from medmaskrcnn.export.source_series import keeping_quiet
+from medmaskrcnn.services.pacs.dimse import pynetdicom
+from medmaskrcnn.services.pacs.pull import held, write_object
+
+logger = logging.getLogger(__name__)
+
+_SUCCESS, _NO_ROOM, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC210
+_ECHO = "1.2.840.10008.1.1"
+
+
+class Inbox:
+    """Receives objects into ``folder/study/series/instance.dcm`` and knows which series have gone quiet.
+
+    Args:
+        folder: Where files go; made for its owner alone if missing.
+        port: To listen on; 0 lets the system choose, see :attr:`port`.
+        title: Our application entity title; callers must know it.
+        host: Address to listen on; this machine alone by default.
+        callers: Titles of those who may send; everybody by default.
+        tls: Certificate and key, to listen encrypted.
+        timeout_s: For a caller that hangs.
+
+    Raises:
+        MissingExtraError: if pynetdicom is not installed.
+        ArchiveError: if the port or the certificate cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int,
+        title: str = "MEDMASKRCNN",
+        host: str = "127.0.0.1",
+        callers: Sequence[str] = (),
+        tls: tuple[Path, Path] | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        net = pynetdicom()
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = Lock()
+        self._last = {path: time.monotonic() for path in folder.glob("*/*") if path.is_dir()}
+        ours = net.AE(ae_title=title)
+        ours.acse_timeout = ours.dimse_timeout = ours.network_timeout = timeout_s
+        ours.require_called_aet = True
+        ours.require_calling_aet = list(callers)
+        ours.add_supported_context(_ECHO)
+        for context in net.AllStoragePresentationContexts:
+            ours.add_supported_context(context.abstract_syntax, net.ALL_TRANSFER_SYNTAXES)
+        try:
+            secure = None if tls is None else _server_side(*tls)
+            self._server: Any = ours.start_server(
+                (host, port), block=False, ssl_context=secure, evt_handlers=[(net.evt.EVT_C_STORE, self._receive)]
+            )
+        except OSError as error:
+            raise ArchiveError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        self.port = int(self._server.server_address[1])
+
+    def _receive(self, event: Any) -> int:
+        try:
+            with keeping_quiet():
+                dataset = event.dataset
+                dataset.file_meta = event.file_meta
+                study, series = str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID)
+                if not all(uid and uid.replace(".", "").isdigit() for uid in (study, series)):
+                    return _CANNOT_UNDERSTAND
+                folder = self.folder / study / series
+                with self._lock:
+                    write_object(dataset, folder)
+                    self._last[folder] = time.monotonic()
+        except OSError as error:
+            logger.error("cannot keep an object: %s", error.strerror)
+            return _NO_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else _CANNOT_UNDERSTAND
+        except Exception:
+            logger.exception("an object cannot be used")
+            return _CANNOT_UNDERSTAND
+        return _SUCCESS
+
+    def quiet(self, seconds: float) -> list[Path]:
+        """Folders of series of which nothing has come for a while; each is named once, until more comes."""
+        now = time.monotonic()
+        with self._lock:
+            ripe = sorted(folder for folder, last in self._last.items() if now - last >= seconds and held(folder))
+            for folder in ripe:
+                del self._last[folder]
+        return ripe
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+
+
+def _server_side(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

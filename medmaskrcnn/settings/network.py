@@ -1,0 +1,234 @@
+"""Settings of the network: backbone, pyramid, anchors, proposals, heads and losses.
+
+Axis order is that of arrays: D, H, W in 3D and H, W in 2D. Lengths are voxels of the network's input
+(after preprocessing) unless a name says mm.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from medmaskrcnn.settings.base import Count, Fraction, NotNegative, Positive, Settings
+
+_STAGES = 4
+_FPN_LEVELS = 5  # P2 to P6 (FPN, section 4.1)
+
+
+class BackboneSettings(Settings):
+    """The bottom-up network and its pyramid.
+
+    Attributes:
+        name: A MONAI ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block a
+            stage and few channels), or what :func:`medmaskrcnn.models.backbone.register_backbone` was given.
+        light_channels: Channels of the four stages of ``"light"``.
+        channels: Of the four stages, in place of those that ``name`` stands for; a bottleneck's stage gives out four
+            times as many. What pruning leaves.
+        norm: ``"group"`` or ``"frozen_batch"`` (affine constants from pretrained weights). Neither uses the batch.
+        norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights want 0.0.
+        strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32.
+        fpn_channels: Channels of every pyramid level.
+        pyramid: What anchors and regions look at. ``"fpn"``: P2..P6. ``"c5"``: one map of the coarsest stride, with
+            ``fpn_channels`` and the same heads. ``"c4"``: the map before the last stage as it is; the last stage runs
+            on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN, figure 4, left).
+    """
+
+    name: str = "resnet50"
+    light_channels: tuple[Count, Count, Count, Count] = (24, 48, 96, 128)
+    channels: tuple[Count, Count, Count, Count] | None = None
+    norm: Literal["group", "frozen_batch"] = "group"
+    norm_eps: NotNegative = 1e-5
+    strides: tuple[tuple[Count, ...], ...] = ((4, 4), (8, 8), (16, 16), (32, 32))
+    fpn_channels: Count = 256
+    pyramid: Literal["fpn", "c4", "c5"] = "fpn"
+
+    @model_validator(mode="after")
+    def _check(self) -> BackboneSettings:
+        if len(self.strides) != _STAGES or len({len(s) for s in self.strides}) != 1:
+            raise ValueError(f"strides needs one entry per level P2..P5, all of one length, got {self.strides}")
+        if [s[-1] for s in self.strides] != [4, 8, 16, 32]:
+            raise ValueError(f"on the last axis the strides must be 4, 8, 16, 32, got {self.strides}")
+        for fine, coarse in zip(((1,) * len(self.strides[0]), *self.strides), self.strides, strict=False):
+            factors = (1, 2, 4) if fine[-1] == 1 else (1, 2)
+            if any(c % f or c // f not in factors for f, c in zip(fine, coarse, strict=True)):
+                raise ValueError(f"strides must grow by a factor of 1 or 2 a level, got {self.strides}")
+        return self
+
+
+class AnchorSettings(Settings):
+    """Reference boxes of the RPN: one scale a level and a few shapes (FPN, section 4.1).
+
+    Attributes:
+        sizes: For each level P2..P6 the edge length per spatial axis; without a pyramid as many as one likes, all of
+            which lie on the one map (Faster R-CNN, section 3.1.1).
+        ratios: Height over width at constant area; applied to the last two axes.
+        offset: Where in its cell an anchor's centre lies, in strides: 0.5 is the cell's centre, 0.0 torchvision's.
+        rounded: Round half edges to whole voxels, as torchvision does.
+        stride_from_size: Space anchors by the image's size divided by the map's, as torchvision does, in place of
+            the level's stride; they differ on P6 where P5 has an odd size.
+    """
+
+    sizes: tuple[tuple[Positive, ...], ...] = ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))
+    ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
+    offset: Fraction = 0.5
+    rounded: bool = False
+    stride_from_size: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> AnchorSettings:
+        if len({len(s) for s in self.sizes}) != 1:
+            raise ValueError(f"anchor sizes need at least one entry, all of one length, got {self.sizes}")
+        return self
+
+
+class RPNSettings(Settings):
+    """Region proposal network (Faster R-CNN, section 3.1).
+
+    Attributes:
+        pre_nms_top_n: Anchors kept per level by objectness before non-maximum suppression.
+        post_nms_top_n: Proposals kept per image after it.
+        nms_iou: Overlap above which the weaker proposal is dropped.
+        min_size: Proposals with an edge below this are dropped.
+        matcher: How anchors meet objects in training: fixed IoU thresholds, or ATSS (Zhang et al. 2020).
+        foreground_iou, background_iou: Thresholds of the IoU matcher.
+        batch_per_image: Anchors sampled per image for the loss.
+        positive_fraction: Largest share of positives among them.
+        negatives: Drawn at random, or at random among those that look most like objects (hard negative mining).
+    """
+
+    pre_nms_top_n: Count = 1000
+    post_nms_top_n: Count = 1000
+    nms_iou: Fraction = 0.7
+    min_size: NotNegative = 1e-3
+    matcher: Literal["iou", "atss"] = "iou"
+    foreground_iou: Fraction = 0.7
+    background_iou: Fraction = 0.3
+    batch_per_image: Count = 256
+    positive_fraction: Fraction = 0.5
+    negatives: Literal["random", "hard"] = "random"
+
+
+class RoISettings(Settings):
+    """RoIAlign (Mask R-CNN, section 3) and the two heads behind it.
+
+    Attributes:
+        pooler: How a region is read from a map: RoIAlign, or RoIPool with its rounding (Fast R-CNN), to compare.
+        box_size, mask_size: Bins per axis that the box head and the mask head are given; the mask head
+            doubles it (14 to 28). On ``"c4"`` the last stage has halved it before.
+        sampling_ratio: Samples per bin and axis; 0 adapts to the box.
+        aligned: Continuous coordinates (half-voxel shift); False is torchvision's detection models' choice.
+        canonical_size, canonical_level: A box of this size goes to level P``canonical_level`` (FPN, eq. 1).
+        box_hidden: Width of the box head's two fully connected layers.
+        mask_channels, mask_convs: Channels and number of the mask head's convolutions; on ``"c4"`` there are none
+            before the one that doubles.
+        mask_activation: ``"sigmoid"``: classes do not compete for voxels. ``"softmax"``: they do, and the background
+            with them (Mask R-CNN, table 2b).
+        foreground_iou: A proposal that overlaps an object at least so much is a positive.
+        batch_per_image, positive_fraction: RoIs sampled per image for the loss, and the largest share of positives.
+        max_mask_rois: Positives per image that the mask head is trained on; bounds memory in 3D.
+    """
+
+    pooler: Literal["align", "pool"] = "align"
+    box_size: Count = 7
+    mask_size: Count = 14
+    sampling_ratio: Annotated[int, Field(ge=0)] = 2
+    aligned: bool = True
+    canonical_size: Positive = 224.0
+    canonical_level: Count = 4
+    box_hidden: Count = 1024
+    mask_channels: Count = 256
+    mask_convs: Count = 4
+    mask_activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    foreground_iou: Fraction = 0.5
+    batch_per_image: Count = 512
+    positive_fraction: Fraction = 0.25
+    max_mask_rois: Count = 128
+
+
+class DetectionSettings(Settings):
+    """What becomes of the box head's scores.
+
+    Attributes:
+        candidate_score: Candidates below it are dropped; lower than any threshold a user will ask for.
+        nms_iou: Overlap above which the weaker of two candidates of one class is dropped.
+        per_image: Candidates kept per image or tile.
+        mask_threshold: A voxel belongs to an instance where its mask probability reaches this.
+    """
+
+    candidate_score: Fraction = 0.05
+    nms_iou: Fraction = 0.5
+    per_image: Count = 100
+    mask_threshold: Fraction = 0.5
+
+
+class LossSettings(Settings):
+    """Weight of each term of the multi-task loss (Mask R-CNN, section 3), and its form.
+
+    Attributes:
+        objectness, rpn_box, classification, box, mask: Weights.
+        mask_dice: Weight of a Dice term on the masks beside the cross-entropy (Milletari et al. 2016); 0 leaves it out.
+        focal: Exponent of the focal loss (Lin et al. 2017, eq. 4) in both classifications; 0 is cross-entropy.
+    """
+
+    objectness: NotNegative = 1.0
+    rpn_box: NotNegative = 1.0
+    classification: NotNegative = 1.0
+    box: NotNegative = 1.0
+    mask: NotNegative = 1.0
+    mask_dice: NotNegative = 0.0
+    focal: NotNegative = 0.0
+
+
+class ModelSettings(Settings):
+    """A Mask R-CNN, from which :func:`medmaskrcnn.models.build.build_model` makes the network.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        image_channels: Channels of the preprocessed image (one per intensity window, or 3 for colour).
+        context_slices: 2.5D: so many neighbouring slices on each side are further channels. Needs 2 dims.
+        class_names: Names of the classes without background.
+        with_masks: False gives Faster R-CNN.
+    """
+
+    spatial_dims: Literal[2, 3] = 2
+    image_channels: Count = 1
+    context_slices: Annotated[int, Field(ge=0)] = 0
+    class_names: tuple[str, ...]
+    with_masks: bool = True
+    backbone: BackboneSettings = BackboneSettings()
+    anchors: AnchorSettings = AnchorSettings()
+    rpn: RPNSettings = RPNSettings()
+    roi: RoISettings = RoISettings()
+    detection: DetectionSettings = DetectionSettings()
+    loss: LossSettings = LossSettings()
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSettings:
+        if not self.class_names or len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"class_names must be distinct and at least one, got {self.class_names}")
+        if self.context_slices and self.spatial_dims != 2:
+            raise ValueError("context_slices (2.5D) needs spatial_dims=2")
+        for what, got in (("strides", self.backbone.strides[0]), ("anchor sizes", self.anchors.sizes[0])):
+            if len(got) != self.spatial_dims:
+                raise ValueError(f"{what} must have {self.spatial_dims} values a level, got {got}")
+        if self.backbone.pyramid == "fpn" and len(self.anchors.sizes) != _FPN_LEVELS:
+            raise ValueError(f"anchor sizes need one entry per level P2..P6, got {self.anchors.sizes}")
+        if self.backbone.pyramid == "c4" and (self.roi.box_size % 2 or self.roi.mask_size % 2):
+            raise ValueError("with pyramid c4, whose last stage halves them, roi.box_size and mask_size must be even")
+        return self
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the network's first layer: image channels times slices seen at once."""
+        return self.image_channels * (2 * self.context_slices + 1)
+
+    @property
+    def anchors_per_cell(self) -> int:
+        """Anchors at each place of a map: every ratio, and without a pyramid every size."""
+        return len(self.anchors.ratios) * (1 if self.backbone.pyramid == "fpn" else len(self.anchors.sizes))
+
+    @property
+    def mask_bins(self) -> int:
+        """Bins per axis of a predicted mask."""
+        return self.roi.mask_size * (1 if self.backbone.pyramid == "c4" else 2)

@@ -1,0 +1,205 @@
+"""The network's grid: 2D, 2.5D or 3D, the spacing that scans are brought to, and the pyramid's strides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.training.planner.survey import Array, SeenCase, Survey, in_plane
+
+FIRST_STRIDE = 4
+"""Voxels of the plane in a cell of P2."""
+
+MASK_BINS = 28
+"""Bins per axis of a predicted mask: 14 of the mask head, doubled."""
+
+_COARSEST_BINS = 1.0  # voxels a mask bin below which outlines are lost: scans are not shrunk further
+_FINEST_BINS = 2.0  # voxels a mask bin beyond which nothing is gained: scans are not enlarged further
+_MOST_ENLARGED = 2.0  # interpolation adds no detail
+_WHOLE_SCAN = {2: 800_000, 3: 800_000}  # voxels in which a whole slice or scan is liked to fit
+_ISOTROPIC = 1.2  # spacings within this factor count as equal
+_SAME = (0.8, 1.07)  # of the scans' own spacing: a target within is replaced by it, and nothing is interpolated
+_ANISOTROPIC = 3.0  # thickness over width of voxels from which slices may be taken one by one
+_FEW_SLICES = 12.0  # of a scan
+_SLICES_OF_AN_OBJECT = 5.0  # fewer give three dimensions nothing to learn
+_NO_NEIGHBOUR = 1.5  # slices of an object below which the slices beside hold nothing of it
+_CELLS = 8.0  # of P2 that the smallest class should span from slice to slice
+
+
+@dataclass(frozen=True)
+class GridPlan:
+    """How a scan is brought to the network's grid.
+
+    Attributes:
+        dims: 2 or 3, the model's spatial dimensions.
+        context_slices: Neighbours on each side (2.5D).
+        spacing: ``(3,)`` distance of the network's voxels, in the survey's unit.
+        spacing_mm: The setting.
+        resize_min_max: The setting, for pictures without a spacing.
+        strides: Of P2..P5, per spatial axis.
+    """
+
+    dims: int
+    context_slices: int
+    spacing: Array
+    spacing_mm: tuple[float | None, float | None, float | None]
+    resize_min_max: tuple[int, int] | None
+    strides: tuple[tuple[int, ...], ...]
+
+    def scans(self, survey: Survey) -> Array:
+        """``(cases, 3)`` scans in voxels of the network."""
+        return np.array([np.multiply(case.shape, case.spacing) * self._scale(case) for case in survey.cases])
+
+    def objects(self, survey: Survey) -> tuple[tuple[str, ...], Array]:
+        """Class names and ``(N, 3)`` extents of all objects in voxels of the network."""
+        names = tuple(item.class_name for item in survey.objects)
+        sizes = [np.asarray(item.size) * self._scale(case) for case in survey.cases for item in case.objects]
+        return names, np.array(sizes)
+
+    def _scale(self, case: SeenCase) -> Array:
+        """``(3,)`` network voxels in a unit of the survey."""
+        if self.resize_min_max is None:
+            return 1 / self.spacing
+        short, long = sorted(case.shape[1:])
+        factor = min(self.resize_min_max[0] / short, self.resize_min_max[1] / long)
+        return np.array([1.0, factor, factor])
+
+
+def plan_grid(survey: Survey, dims: float | None, reasons: dict[str, str]) -> GridPlan:
+    """Decide on dimensions, spacing and strides; the reasons are added to ``reasons``.
+
+    Raises:
+        ValueError: if ``dims`` is not 2, 2.5 or 3.
+        ReadError: if 2.5 or 3 is asked of single images.
+    """
+    chosen = _dims(survey, dims, reasons)
+    spatial = 3 if chosen == 3 else 2
+    spacing, spacing_mm, resize = _spacing(survey, spatial, reasons)
+    reasons["preprocess.orientation"] = {
+        "as_stored": "Pictures and scans of unknown spacing have no place in a patient: axes stay as they are.",
+        "SPL": "Slices up, rows to the back, columns to the left, whatever the file's order.",
+        "acquisition": "Most scans are thick along another axis than up: the thickest axis comes first.",
+    }[survey.orientation]
+    strides = _strides(survey, spacing, spatial, reasons)
+    return GridPlan(spatial, int(chosen == 2.5), spacing, spacing_mm, resize, strides)
+
+
+def _dims(survey: Survey, asked: float | None, reasons: dict[str, str]) -> float:
+    if asked is not None and asked not in (2, 2.5, 3):
+        raise ValueError(f"dims must be 2, 2.5 or 3, got {asked}")
+    if survey.planar and asked not in (None, 2):
+        raise ReadError(f"{survey.facts[0].id} and its like are single images: only a 2D network can learn from them")
+    thickness = float(survey.spacing[0] / np.sqrt(survey.spacing[1] * survey.spacing[2]))
+    name, size = min(survey.class_sizes().items(), key=lambda pair: float(pair[1][0]))
+    slices, depth = float(size[0] / survey.spacing[0]), float(survey.shape[0])
+    seen = f"slices {thickness:.1f} times as thick as pixels are wide, {depth:.0f} a scan, {slices:.0f} a {name}"
+    if survey.planar:
+        why, dims = "Single images.", 2.0
+    elif thickness < _ANISOTROPIC:
+        why, dims = f"Fine slices ({seen}): objects are seen whole in 3D.", 3.0
+    elif slices < _NO_NEIGHBOUR:
+        why, dims = f"Slices that share no object ({seen}): each is looked at alone.", 2.0
+    elif slices < _SLICES_OF_AN_OBJECT or depth < _FEW_SLICES:
+        why, dims = f"Few thick slices ({seen}): slice by slice, with a neighbour on either side.", 2.5
+    else:
+        why, dims = f"Thick slices, but enough of them ({seen}): 3D with flat voxels.", 3.0
+    if asked is not None and asked != dims:
+        why, dims = f"Asked for {asked:g}D; the planner's own choice: {dims:g}D. {why}", float(asked)
+    reasons["model.spatial_dims"] = why
+    reasons["model.context_slices"] = "2.5D: neighbours on each side." if dims == 2.5 else "No neighbouring slices."
+    return dims
+
+
+def _spacing(
+    survey: Survey, dims: int, reasons: dict[str, str]
+) -> tuple[Array, tuple[float | None, float | None, float | None], tuple[int, int] | None]:
+    own = in_plane(survey.spacing)
+    target = _plane_spacing(survey, dims, own)
+    unit = "mm" if survey.spacing_known else "pixels"
+    name, size = survey.smallest
+    span = in_plane(size)
+    seen = (
+        f"the scans' own {own:.3g} {unit} give a median {name} {span / own:.0f} pixels, {target:.3g} {unit} "
+        f"{span / target:.0f}, {span / target / FIRST_STRIDE:.1f} cells of P2"
+    )
+    if not survey.spacing_known:
+        return _without_spacing(survey, dims, own, target, seen, reasons)
+    depth, why_depth = _depth_spacing(survey, dims, own, target)
+    mm = (None if dims == 2 else depth, target, target)
+    reasons["preprocess.spacing_mm"] = f"{why_depth} In the plane: {seen}."
+    reasons["preprocess.resize_min_max"] = "Spacing is known."
+    return np.array([depth, target, target]), mm, None
+
+
+def _plane_spacing(survey: Survey, dims: int, own: float) -> float:
+    """The finest spacing of the plane, between what masks need and what they can use, at which a scan still fits."""
+    span = in_plane(survey.smallest[1])
+    coarsest = max(own, span / (_COARSEST_BINS * MASK_BINS))
+    finest = min(own, max(own / _MOST_ENLARGED, span / (_FINEST_BINS * MASK_BINS)))
+    steps = np.geomspace(finest, coarsest, 60)
+    fitting = [s for s in steps if _scan_voxels(survey, dims, own, float(s)) <= _WHOLE_SCAN[dims]]
+    target = float(fitting[0]) if fitting else coarsest
+    return float(f"{own:.4g}") if _SAME[0] < target / own < _SAME[1] else float(f"{target:.2g}")
+
+
+def _scan_voxels(survey: Survey, dims: int, own: float, target: float) -> float:
+    depth, _ = _depth_spacing(survey, dims, own, target)
+    cells = survey.field / np.array([depth, target, target])
+    return float(np.prod(cells[1:] if dims == 2 else cells))
+
+
+def _depth_spacing(survey: Survey, dims: int, own: float, target: float) -> tuple[float, str]:
+    """Distance of the network's slices."""
+    slices = float(f"{survey.spacing[0]:.4g}")
+    if dims == 2:
+        return slices, "Slices as they are."
+    if not survey.spacing_known:
+        return slices, ""
+    if slices > _ISOTROPIC * max(own, target):
+        return slices, f"Thick slices ({slices:g} mm) are kept."
+    return target, f"Slices of {slices:g} mm are about as thick as pixels are wide: one spacing for all axes."
+
+
+def _without_spacing(
+    survey: Survey, dims: int, own: float, target: float, seen: str, reasons: dict[str, str]
+) -> tuple[Array, tuple[None, None, None], tuple[int, int] | None]:
+    """Pictures: nothing but their size in pixels can tell how to scale them."""
+    reasons["preprocess.spacing_mm"] = "The files do not tell the size of a pixel."
+    sides = np.array([sorted(case.shape[1:]) for case in survey.cases], np.float64)
+    short, aspect = np.median(sides[:, 0]) / target, (sides[:, 1] / sides[:, 0]).max()
+    if dims == 3 or target == own:
+        reasons["preprocess.resize_min_max"] = f"Scans of unknown spacing are taken as they are: {seen}."
+        return np.ones(3), (None, None, None), None
+    smallest = round(short)
+    largest = int(np.ceil(smallest * aspect))
+    reasons["preprocess.resize_min_max"] = (
+        f"Shorter side {np.median(sides[:, 0]):.0f} pixels (median), to be {smallest}; sides differ by a factor of "
+        f"{aspect:.2g} at most; {seen}."
+    )
+    return np.array([1.0, target, target]), (None, None, None), (smallest, largest)
+
+
+def _strides(survey: Survey, spacing: Array, dims: int, reasons: dict[str, str]) -> tuple[tuple[int, ...], ...]:
+    planes = [FIRST_STRIDE * 2**level for level in range(4)]
+    if dims == 2:
+        reasons["model.backbone.strides"] = "4, 8, 16, 32: the pyramid's own."
+        return tuple((p, p) for p in planes)
+    name, size = min(survey.class_sizes().items(), key=lambda pair: float(pair[1][0]))
+    slices = float(size[0] / spacing[0])
+    flat = float(spacing[0] / spacing[1])
+    depth = max(s for s in (1, 2, 4) if s == 1 or s * flat <= FIRST_STRIDE)
+    while depth > 1 and slices / depth < _CELLS and depth * flat >= FIRST_STRIDE:
+        depth //= 2
+    first = depth
+    depths = [depth]
+    for plane in planes[1:]:
+        depth = 2 * depth if 2 * depth * flat <= plane else depth
+        depths.append(depth)
+    reasons["model.backbone.strides"] = (
+        f"Voxels are {flat:.2g} times as deep as wide: cells of P2 are {first * spacing[0]:.3g} x "
+        f"{FIRST_STRIDE * spacing[1]:.3g}{' mm' if survey.spacing_known else ' voxels'}, no deeper than wide where "
+        f"slices allow; a median {name} spans {slices / first:.1f} of them in depth."
+    )
+    return tuple((d, p, p) for d, p in zip(depths, planes, strict=True))

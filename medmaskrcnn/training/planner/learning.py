@@ -1,0 +1,204 @@
+"""How samples are drawn and changed, and how long is learnt."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import numpy as np
+
+from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest
+from medmaskrcnn.training.plan import AugmentSettings, LoopSettings
+from medmaskrcnn.training.planner.grid import GridPlan
+from medmaskrcnn.training.planner.patch import Patch, PatchPlan, grid_size, rounded_patch
+from medmaskrcnn.training.planner.survey import Survey
+
+Axis = Literal["D", "H", "W"]
+
+_AXES: tuple[Axis, Axis, Axis] = ("D", "H", "W")
+_LESION = re.compile(
+    r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|nodule|cyst|polyp|aneurysm|hemorrhage|haemorrhage|abscess|plaque|"
+    r"stone|fracture|neoplas|malignan|o?edema|\b(?!stroma|soma)\w+oma\b"
+)
+_SIDED = {"left", "right", "l", "r"}
+_ON_ONE_SIDE = re.compile(
+    r"liver|spleen|stomach|pancreas|gall.?bladder|heart|aorta|duodenum|colon|atrium|ventricle|vena cava|adrenal|lobe"
+)
+_FEW_CASES = 40
+_CROWD = 10  # objects of a scan from which windows anywhere hold some
+_SMALL = 0.25  # longest edge of the favoured class, of the largest class's
+_AROUND_SMALL = 4.0  # favoured windows, of the class's objects
+_LEAST_SMALL = 64.0  # voxels of a favoured window's side
+_EPOCHS = 12
+_COVERED = 0.5  # of an object's voxels; labels that touch lose less to each other
+
+
+def is_lesion(class_name: str) -> bool:
+    """Whether a class is a finding, of which a body may have any number, not a part of the body."""
+    return bool(_LESION.search(class_name.lower()))
+
+
+def _has_side(class_name: str) -> bool:
+    return bool(_SIDED & set(re.split(r"[^a-z]+", class_name.lower())))
+
+
+def plan_single(survey: Survey, reasons: dict[str, str]) -> tuple[str, ...]:
+    """Classes of which a body has one; the reason is added to ``reasons``."""
+    single = []
+    if not survey.planar:
+        for name in survey.class_names:
+            counts = survey.counts(name)
+            if counts.max() == 1 and 2 * np.count_nonzero(counts) > len(counts) and not is_lesion(name):
+                single.append(name)
+    reasons["inference.single"] = (
+        f"At most one in each of {len(survey.cases)} scans, and in most; findings (tumours, nodules) never count."
+        if single
+        else "No class is there once in most scans, or they are pictures or findings, of which there may be any number."
+    )
+    return tuple(single)
+
+
+def plan_covered(manifest: Manifest, reasons: dict[str, str]) -> float | None:
+    """How much of an object better ones of its class may hold; the reason is added to ``reasons``."""
+    for case in manifest.cases:
+        held = {(item.class_name, item.map) for item in case.instances}
+        if case.split in FOR_TRAINING and len(held) > len({name for name, _ in held}):
+            reasons["inference.covered"] = f"Objects of one class overlap: {case.id} has them in several label maps."
+            return None
+    reasons["inference.covered"] = (
+        "No two labels of a class overlap, so what others hold by half is one of them seen twice, or a part of it."
+    )
+    return _COVERED
+
+
+def plan_augment(survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]) -> AugmentSettings:
+    """Decide how samples are drawn and changed; the reasons are added to ``reasons``."""
+    favoured, small = _favoured(survey, grid, window, reasons)
+    crowd = float(np.median(survey.counts())) >= _CROWD
+    reasons["augment.foreground"] = (
+        "The window holds most scans whole."
+        if window.whole
+        else f"{np.median(survey.counts()):.0f} objects a scan (median), on windows smaller than a scan."
+    )
+    changes = _changes(survey, reasons)
+    return AugmentSettings(
+        patch=window.patch,
+        foreground=0.2 if window.whole else 0.5 if crowd and not favoured else 0.75,
+        favoured=favoured,
+        favoured_patch=small,
+        flip=_flips(survey, grid, reasons),
+        **_movements(survey, reasons),
+        **changes,
+    )
+
+
+def _favoured(
+    survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]
+) -> tuple[str | None, Patch | None]:
+    """A class of small objects among large ones, and a window for them."""
+    sizes, (large, most) = survey.class_sizes(), survey.largest
+    name = min(sizes, key=lambda n: float(np.prod(sizes[n])))
+    seen = f"a median {name} is {sizes[name].max():.3g} long, a {large} {most.max():.3g}"
+    reasons["augment.favoured_patch"] = "As the other windows."
+    if window.whole:
+        why = "Windows hold whole scans."
+    elif grid.dims == 2 or window.batch > 1:
+        why = "Several windows make an update and must be of one size."
+    elif sizes[name].max() >= _SMALL * most.max():
+        why = f"Classes are of like size: {seen}."
+    else:
+        why = ""
+    reasons["augment.favoured"] = f"None. {why}"
+    if why:
+        return None, None
+    reasons["augment.favoured"] = f"Small objects among large ones ({seen}) are shown in half of the windows with one."
+    wanted = np.maximum(_AROUND_SMALL * grid_size(grid, survey, name), _LEAST_SMALL)
+    small = rounded_patch(list(np.minimum(wanted, window.patch)), grid.strides)
+    if small == window.patch:
+        return name, None
+    reasons["augment.favoured_patch"] = f"{_AROUND_SMALL:g} times such an object, at least {_LEAST_SMALL:g} voxels."
+    return name, small
+
+
+def _flips(survey: Survey, grid: GridPlan, reasons: dict[str, str]) -> tuple[Axis, ...]:
+    names = survey.class_names
+    sided = [n for n in names if _has_side(n)]
+    one_side = [n for n in names if _ON_ONE_SIDE.search(n.lower()) and not is_lesion(n)]
+    lesions = all(map(is_lesion, names))
+    across = {case.left_right for case in survey.cases}
+    mirrored: tuple[Axis, ...]
+    if sided:
+        mirrored, why = (), f"None: classes have sides ({', '.join(sided[:3])})."
+    elif survey.planar:
+        mirrored, why = ("H", "W"), "Pictures have no up or side."
+    elif one_side:
+        mirrored, why = (), f"None: {', '.join(one_side[:3])} lie on one side of the body."
+    elif lesions:
+        mirrored, why = ("H", "W"), "Findings look alike however they lie."
+    elif len(across) == 1 and None not in across and (grid.dims == 3 or across != {0}):
+        mirrored = (_AXES[next(iter(axis for axis in across if axis is not None))],)
+        why = f"Left and right look alike ({mirrored[0]}); up, down, front and back do not."
+    else:
+        mirrored, why = (), "None: scans lie differently, so no axis is left-right in all."
+    reasons["augment.flip"] = why
+    return mirrored
+
+
+def _movements(survey: Survey, reasons: dict[str, str]) -> dict[str, float]:
+    few = len(survey.cases) < _FEW_CASES
+    reasons["augment.zoom"] = f"{len(survey.cases)} training scans: {'strong' if few else 'moderate'} distortions."
+    if survey.planar and not any(map(_has_side, survey.class_names)):
+        reasons["augment.rotate_degrees"] = "Pictures may lie any way."
+        return {"rotate_degrees": 90.0, "zoom": 0.25, "shift": 0.0, "elastic": 0.02}
+    lesions = all(map(is_lesion, survey.class_names))
+    reasons["augment.rotate_degrees"] = (
+        "Findings may lie any way, patients do not." if lesions else "Organs hardly turn."
+    )
+    return {
+        "rotate_degrees": 15.0 if lesions else 12.0,
+        "zoom": 0.2 if few else 0.15,
+        "shift": 0.06,
+        "elastic": 0.035 if few else 0.02,
+    }
+
+
+def _changes(survey: Survey, reasons: dict[str, str]) -> dict[str, Any]:
+    keys = ("blur", "shift_intensity", "scale_intensity", "gamma", "bias_field", "noise", "colour")
+    few = len(survey.cases) < _FEW_CASES
+    if survey.modality == "CT":
+        values = (0.5, 0.1, 0.1, 0.1, 0.0, 0.1, 0.0)
+        why = "CT: values mean the same everywhere, so they are changed little; no coil shades them."
+    elif survey.channel_kind == "colour":
+        values = (1.0, 0.15, 0.3, 0.2, 0.0, 0.1, 0.2)
+        why = "Pictures: lamps and cameras differ in brightness, colour and sharpness."
+    elif survey.modality == "MR":
+        values = (0.5, 0.25, 0.4, 0.4, 0.15, 0.15, 0.0) if few else (0.5, 0.15, 0.25, 0.3, 0.1, 0.1, 0.0)
+        why = f"MR: values have no unit and coils shade them; {len(survey.cases)} training scans."
+    else:
+        values = (0.5, 0.15, 0.3, 0.4, 0.0, 0.15, 0.0)
+        why = "Values have no unit."
+    reasons["augment"] = why
+    return dict(zip(keys, values, strict=True))
+
+
+def plan_loop(survey: Survey, window: PatchPlan, reasons: dict[str, str]) -> LoopSettings:
+    """Decide how long and how fast to learn; the reasons are added to ``reasons``."""
+    cases = len(survey.cases)
+    steps = 4000 + 500 * np.log2(cases)
+    steps = round(steps * (0.75 if window.batch > 1 else 1.0) / 500) * 500
+    epoch = round(steps / _EPOCHS / 100) * 100
+    drawn = steps * window.batch / cases
+    reasons["train"] = "AdamW with warm-up and cosine decay; rates that served the models that ship."
+    reasons["train.steps"] = f"{cases} training scans, each drawn some {drawn:.0f} times; more scans, more steps."
+    reasons["train.hours"] = "Steps decide; set hours instead to end by the clock."
+    reasons["train.warmup"] = "One step in a hundred, at least 50."
+    reasons["train.validate_every"] = (
+        f"{_EPOCHS} epochs, each {epoch * window.batch / cases:.1f} passes over the scans."
+    )
+    reasons["train.patience"] = "The learning rate falls to the end, which is where scores are best."
+    reasons["train.precision"] = "Half of fp32's time and memory where the processor knows it; set fp32 where not."
+    reasons["train.freeze"] = "Nothing: weights are random at first."
+    reasons["train.seed"] = "Any number; the same again gives the same weights on a CPU."
+    return LoopSettings(
+        steps=steps, batch=window.batch, warmup=max(50, steps // 100), validate_every=max(100, epoch), precision="bf16"
+    )

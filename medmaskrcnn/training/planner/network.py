@@ -1,0 +1,170 @@
+"""The network's parts: widths that keep the file small, anchors fitted to the objects, numbers of candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medmaskrcnn.settings import (
+    AnchorSettings,
+    BackboneSettings,
+    DetectionSettings,
+    ModelSettings,
+    RoISettings,
+    RPNSettings,
+)
+from medmaskrcnn.training.planner.grid import GridPlan
+from medmaskrcnn.training.planner.memory import count_parameters
+from medmaskrcnn.training.planner.survey import Array, Survey
+
+LARGEST_FILE = 12e6
+"""Bytes of a model's file."""
+
+_BYTES_A_WEIGHT = 2  # fp16
+_HEADER = 0.2e6  # bytes left for the settings and the names of the weights
+_LEVELS = 5  # P2..P6
+_ITERATIONS = 50  # of k-means, which settles long before
+_SPREAD = {2: (0.8, 1.0, 1.25), 3: (0.8, 1.0, 1.25)}  # sizes that zoom and cut windows make of an object
+_SLICED = (0.5, 0.75, 1.0)  # of an object's width that a slice shows
+_SMALLEST_EDGE = 2.0  # voxels
+_VARIED = 0.25  # deviation of log(height / width) within a level from which one shape is too few
+_WIDTHS = {  # channels of the stages, the pyramid, the box head, the mask head; its convolutions
+    2: (
+        ((32, 64, 128, 192), 96, 256, 96, 4),
+        ((24, 48, 96, 128), 64, 256, 64, 4),
+        ((16, 32, 64, 96), 48, 128, 48, 3),
+    ),
+    3: (((24, 48, 96, 128), 48, 128, 48, 4), ((16, 32, 64, 96), 32, 96, 32, 3), ((16, 24, 48, 64), 24, 64, 24, 2)),
+}
+
+
+def plan_network(survey: Survey, grid: GridPlan, image_channels: int, reasons: dict[str, str]) -> list[ModelSettings]:
+    """Settings of the network, widest first; the reasons are added to ``reasons``."""
+    per_case = survey.busy
+    _counting_reasons(survey, reasons)
+    common = {
+        "spatial_dims": grid.dims,
+        "image_channels": image_channels,
+        "context_slices": grid.context_slices,
+        "class_names": survey.class_names,
+        "anchors": _anchors(survey, grid, reasons),
+        "rpn": RPNSettings(
+            pre_nms_top_n=int(np.clip(60 * per_case, 200, 1000)),
+            post_nms_top_n=int(np.clip(30 * per_case, 100, 600)),
+            matcher="atss",
+            batch_per_image=int(np.clip(32 * per_case, 64, 256)),
+        ),
+        "detection": DetectionSettings(per_image=_per_image(survey)),
+    }
+    networks = []
+    for stages, pyramid, hidden, mask, convs in _WIDTHS[grid.dims]:
+        backbone = BackboneSettings(name="light", light_channels=stages, fpn_channels=pyramid, strides=grid.strides)
+        roi = RoISettings(
+            box_hidden=hidden,
+            mask_channels=mask,
+            mask_convs=convs,
+            batch_per_image=int(np.clip(10 * per_case, 32, 160)),
+            positive_fraction=0.4,
+            max_mask_rois=int(np.clip(2 * per_case, 8, 48 if grid.dims == 2 else 16)),
+        )
+        networks.append(ModelSettings(backbone=backbone, roi=roi, **common))
+    small = [one for one in networks if file_bytes(one) <= LARGEST_FILE]
+    return small or networks[-1:]
+
+
+def file_bytes(model: ModelSettings) -> float:
+    """Size of a model's file."""
+    return _BYTES_A_WEIGHT * count_parameters(model) + _HEADER
+
+
+def width_reasons(model: ModelSettings, reasons: dict[str, str]) -> None:
+    """Why the network is as wide as it is; added to ``reasons``."""
+    size = file_bytes(model) / 1e6
+    text = (
+        f"{count_parameters(model) / 1e6:.1f} million weights, a file of {size:.1f} MB; at most {LARGEST_FILE / 1e6:g}."
+    )
+    reasons["model.backbone"] = f"One block a stage and group normalisation, which needs no large batches. {text}"
+    reasons["model.roi.box_hidden"] = reasons["model.roi.mask_channels"] = f"As the backbone: {text}"
+    reasons["model.roi.mask_convs"] = "Enough to see across a region."
+
+
+def _per_image(survey: Survey) -> int:
+    most = int(survey.counts().max())
+    return int(np.clip(-(-(3 * most + 10) // 10) * 10, 20, 1000))
+
+
+def _counting_reasons(survey: Survey, reasons: dict[str, str]) -> None:
+    counts = survey.counts()
+    seen = f"{np.median(counts):.0f} objects a scan (median), {survey.busy} in a full one, {counts.max():.0f} at most"
+    reasons["model.class_names"] = "As in the manifest."
+    reasons["model.with_masks"] = "Objects are outlined, not only boxed."
+    reasons["model.rpn"] = "Proposals and samples by the number of objects."
+    reasons["model.rpn.matcher"] = "ATSS fits a threshold to each object, so that small ones find anchors too."
+    reasons["model.rpn.post_nms_top_n"] = f"30 for each object of a full scan: {seen}."
+    reasons["model.rpn.pre_nms_top_n"] = "Twice as many for each level."
+    reasons["model.rpn.batch_per_image"] = "32 for each object of a full scan, 64 to 256."
+    reasons["model.roi"] = "As in the paper where nothing else is said."
+    reasons["model.roi.batch_per_image"] = f"10 for each object of a full scan: {seen}."
+    reasons["model.roi.positive_fraction"] = "Four regions on every object, six beside."
+    reasons["model.roi.max_mask_rois"] = "Two for each object of a full scan; more cost memory and teach little."
+    reasons["model.roi.canonical_size"] = (
+        "A box of 224 has 14 cells of P4: every box is read from the level that has a cell or two for each of 14 bins."
+    )
+    reasons["model.detection"] = "Candidates far below the threshold are kept, so that it can be changed afterwards."
+    reasons["model.detection.per_image"] = f"Three times the most objects in a scan, and ten: {seen}."
+    reasons["model.loss"] = "All terms count alike."
+
+
+def _anchors(survey: Survey, grid: GridPlan, reasons: dict[str, str]) -> AnchorSettings:
+    """One size a level by k-means on the logarithms of the objects' edges, classes counting alike."""
+    names, sizes = grid.objects(survey)
+    edges = np.maximum(sizes[:, 3 - grid.dims :], _SMALLEST_EDGE)
+    share = {name: 1.0 / names.count(name) for name in set(names)}
+    weights = np.array([share[name] for name in names])
+    sliced = grid.dims == 2 and not survey.planar
+    factors = _SLICED if sliced else _SPREAD[grid.dims]
+    logs = np.concatenate([np.log(edges * factor) for factor in factors])
+    means, nearest = weighted_k_means(logs, np.tile(weights, len(factors)), _LEVELS)
+    anchors = tuple(tuple(float(f"{edge:.2g}") for edge in np.maximum(np.exp(mean), _SMALLEST_EDGE)) for mean in means)
+    tall = (logs - means[nearest]) @ np.array([0.0] * (grid.dims - 2) + [1.0, -1.0])
+    varied = float(np.sqrt(np.average(tall**2, weights=np.tile(weights, len(factors)))))
+    wide = float(f"{np.exp(1.2 * varied):.2g}")
+    ratios = (round(1 / wide, 2), 1.0, wide) if varied > _VARIED else (1.0,)
+    shown = " x ".join(f"{low:.0f}-{high:.0f}" for low, high in zip(edges.min(0), edges.max(0), strict=True))
+    reasons["model.anchors"] = f"Fitted to {len(edges)} objects of {shown} voxels."
+    reasons["model.anchors.sizes"] = (
+        "Five groups of their edges (k-means on logarithms, classes alike), one a level"
+        + ("; slices show less than an object's whole width." if sliced else "; windows cut and zoom them.")
+    )
+    reasons["model.anchors.ratios"] = (
+        f"Height over width differs by a factor of {np.exp(varied):.2f} within a level: "
+        + ("three shapes." if len(ratios) == 3 else "one shape.")
+    )
+    return AnchorSettings(sizes=anchors, ratios=ratios)
+
+
+def weighted_k_means(points: Array, weights: Array, count: int) -> tuple[Array, Array]:
+    """Lloyd's k-means that needs no chance: it starts from equal shares of the points ordered by their sum.
+
+    Args:
+        points: ``(N, S)``.
+        weights: ``(N,)``, positive.
+        count: Means wanted.
+
+    Returns:
+        ``(count, S)`` means, smallest sum first, and the index ``(N,)`` of each point's mean.
+    """
+    order = np.argsort(points.sum(axis=1), kind="stable")
+    share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
+    means = np.array([points[order[np.argmin(np.abs(share - (k + 0.5) / count))]] for k in range(count)])
+    for _ in range(_ITERATIONS):
+        nearest = np.argmin(((points[:, None] - means[None]) ** 2).sum(axis=2), axis=1)
+        moved = means.copy()
+        for k in range(count):
+            own = nearest == k
+            if own.any():
+                moved[k] = np.average(points[own], axis=0, weights=weights[own])
+        if np.allclose(moved, means):
+            break
+        means = moved
+    means = means[np.argsort(means.sum(axis=1), kind="stable")]
+    return means, np.argmin(((points[:, None] - means[None]) ** 2).sum(axis=2), axis=1)

@@ -1,0 +1,192 @@
+"""What the planner looks at: the facts of the training cases, turned into the axes that the network will see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmaskrcnn.data.fingerprint import CaseFacts
+from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.inference.orientation import Orientation, choose_axes
+from medmaskrcnn.structures.volume import ChannelKind
+
+Triple = tuple[float, float, float]
+
+Array = NDArray[np.float64]
+
+_THICKER = 1.2
+"""An axis whose spacing is larger by this factor is a thick one."""
+
+
+@dataclass(frozen=True)
+class SeenObject:
+    """An object: its class and the extent D, H, W of its box, in mm (voxels where the spacing is unknown)."""
+
+    class_name: str
+    size: Triple
+
+
+@dataclass(frozen=True)
+class SeenCase:
+    """A scan in the network's axes.
+
+    Attributes:
+        shape: Voxels along D, H, W.
+        spacing: Their distance in mm; 1 where it is unknown.
+        objects: What is labelled in it.
+        left_right: Which of D, H, W runs closest to left-right; ``None`` where the file does not tell.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: Triple
+    objects: tuple[SeenObject, ...]
+    left_right: int | None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The training cases of a manifest.
+
+    Attributes:
+        class_names: The manifest's.
+        cases: The training cases; those of other splits must not decide anything.
+        facts: Their facts, in the same order.
+        orientation: The axes that ``cases`` are in.
+        spacing_known: Whether lengths are mm.
+        planar: Whether the cases are single images.
+        channels, channel_kind: Of the images.
+        modality: That of most cases, or ``None``.
+    """
+
+    class_names: tuple[str, ...]
+    cases: tuple[SeenCase, ...]
+    facts: tuple[CaseFacts, ...]
+    orientation: Orientation
+    spacing_known: bool
+    planar: bool
+    channels: int
+    channel_kind: ChannelKind
+    modality: str | None
+
+    @property
+    def shape(self) -> Array:
+        """``(3,)`` median voxels along D, H, W."""
+        return np.median([case.shape for case in self.cases], axis=0)
+
+    @property
+    def spacing(self) -> Array:
+        """``(3,)`` median distance of voxels along D, H, W."""
+        return np.median([case.spacing for case in self.cases], axis=0)
+
+    @property
+    def field(self) -> Array:
+        """``(3,)`` median extent of a scan in mm (voxels where the spacing is unknown)."""
+        return np.median([np.multiply(case.shape, case.spacing) for case in self.cases], axis=0)
+
+    @property
+    def objects(self) -> list[SeenObject]:
+        """Every object of every case."""
+        return [item for case in self.cases for item in case.objects]
+
+    def class_sizes(self) -> dict[str, Array]:
+        """``(3,)`` median size D, H, W of each class that occurs."""
+        sizes: dict[str, list[Triple]] = {}
+        for item in self.objects:
+            sizes.setdefault(item.class_name, []).append(item.size)
+        return {name: np.median(sizes[name], axis=0) for name in self.class_names if name in sizes}
+
+    @property
+    def smallest(self) -> tuple[str, Array]:
+        """The class whose median object is smallest in the plane, and that object's size."""
+        return min(self.class_sizes().items(), key=lambda pair: in_plane(pair[1]))
+
+    @property
+    def largest(self) -> tuple[str, Array]:
+        """The class whose median object has the largest box, and that object's size."""
+        return max(self.class_sizes().items(), key=lambda pair: float(np.prod(pair[1])))
+
+    def counts(self, class_name: str | None = None) -> Array:
+        """``(cases,)`` objects in each case, of one class or of all."""
+        return np.array(
+            [sum(class_name in (None, item.class_name) for item in case.objects) for case in self.cases], np.float64
+        )
+
+    @property
+    def busy(self) -> int:
+        """Objects in a scan that holds many: the 90th percentile, at least 1."""
+        return max(1, round(float(np.percentile(self.counts(), 90))))
+
+
+def in_plane(size: Array) -> float:
+    """One length for an extent D, H, W: the geometric mean of H and W."""
+    return float(np.sqrt(size[1] * size[2]))
+
+
+def make_survey(manifest: Manifest, facts: Sequence[CaseFacts]) -> Survey:
+    """Turn the facts of the training cases.
+
+    Raises:
+        ReadError: if no case is for training, they hold no object, or they differ in channels.
+    """
+    learnt = tuple(fact for fact in facts if fact.split in FOR_TRAINING)
+    if not learnt:
+        raise ReadError(f"{manifest.name} cannot be planned for: no case has the split train, or none")
+    if not any(fact.objects for fact in learnt):
+        raise ReadError(f"{manifest.name} cannot be planned for: no training case holds an object")
+    channels = sorted({fact.channels for fact in learnt})
+    if len(channels) > 1:
+        raise ReadError(f"{manifest.name} cannot be planned for: its images have {channels} channels; give all as many")
+    planar = any(fact.is_planar for fact in learnt)
+    spacing_known = all(fact.spacing_mm is not None for fact in learnt)
+    orientation = _orientation(learnt, planar=planar, spacing_known=spacing_known)
+    modalities = Counter(fact.modality or manifest.modality for fact in learnt)
+    return Survey(
+        class_names=manifest.class_names,
+        cases=tuple(_turn(fact, orientation, spacing_known=spacing_known) for fact in learnt),
+        facts=learnt,
+        orientation=orientation,
+        spacing_known=spacing_known,
+        planar=planar,
+        channels=channels[0],
+        channel_kind=Counter(fact.channel_kind for fact in learnt).most_common(1)[0][0],
+        modality=modalities.most_common(1)[0][0],
+    )
+
+
+def _orientation(facts: Sequence[CaseFacts], *, planar: bool, spacing_known: bool) -> Orientation:
+    """``"acquisition"`` where most scans were not cut across the body, so that their thick axis is not S."""
+    if planar or not spacing_known:
+        return "as_stored"
+    otherwise = 0
+    for fact in facts:
+        spacing = [fact.grid.voxel_size[axis] for axis in choose_axes(fact.grid, "SPL").order]
+        otherwise += max(spacing[1:]) > _THICKER * spacing[0]
+    return "acquisition" if 2 * otherwise > len(facts) else "SPL"
+
+
+def _turn(fact: CaseFacts, orientation: Literal["SPL", "acquisition", "as_stored"], *, spacing_known: bool) -> SeenCase:
+    order = choose_axes(fact.grid, orientation).order
+    spacing = fact.grid.voxel_size if spacing_known else (1.0, 1.0, 1.0)
+    objects = tuple(
+        SeenObject(item.class_name, _ordered([n * s for n, s in zip(item.extent, spacing, strict=True)], order))
+        for item in fact.objects
+    )
+    d, h, w = (fact.shape[axis] for axis in order)
+    return SeenCase((d, h, w), _ordered(spacing, order), objects, _left_right(fact, order) if spacing_known else None)
+
+
+def _ordered(values: Sequence[float], order: tuple[int, int, int]) -> Triple:
+    d, h, w = (float(values[axis]) for axis in order)
+    return d, h, w
+
+
+def _left_right(fact: CaseFacts, order: tuple[int, int, int]) -> int:
+    """The network's axis that runs closest to left-right (row R of the affine)."""
+    right = np.abs(fact.grid.affine_vox_to_ras[0, :3]) / np.asarray(fact.grid.voxel_size)
+    return int(np.argmax([right[axis] for axis in order]))

@@ -1,0 +1,1 @@
+"""Search over the values of a plan by many short trainings."""

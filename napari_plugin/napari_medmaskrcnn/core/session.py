@@ -1,0 +1,273 @@
+"""The state of a review: a scan, every candidate, thresholds, what the user did, and the way back.
+
+Without napari or Qt: widgets call the methods here, and the canvas and the table follow its two signals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
+from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
+from medmaskrcnn.structures.volume import Volume
+from napari_medmaskrcnn.core.items import Item, Start, Verdict, divided, tight_box, to_instances, united
+
+NO_SIZE = Measurement("mm", 0.0, None, None, None, None, None, None)
+"""Stands for the measurement of what is not measured yet."""
+
+
+class Session:
+    """A result under review.
+
+    Attributes:
+        volume: The scan.
+        record: How the result came about.
+        run: What varied from run to run.
+        items: Every instance by key, those below the threshold and the rejected ones too.
+        class_names: The classes; those of the model come first.
+        threshold: Score from which an instance is in the result.
+        class_thresholds: The same for single classes, where it differs.
+        hidden: Keys that the user does not want to see; they stay in the result.
+    """
+
+    edited = Signal(object)
+    """Emitted with the set of keys whose items changed, came or went."""
+    shown_changed = Signal()
+    """Emitted when thresholds or hiding changed which instances are in or shown; items are the same."""
+
+    def __init__(self, volume: Volume, result: CaseResult) -> None:
+        if volume.grid != result.candidates.grid:
+            raise ValueError("the result was not made on this scan: their grids differ")
+        self.volume = volume
+        self.record: RunRecord = result.record
+        self.run: dict[str, Any] = result.run
+        self.class_names = result.candidates.class_names
+        self.threshold = float(result.score_threshold)
+        self.class_thresholds = dict(result.review.class_thresholds) if result.review else {}
+        self.hidden: set[int] = set()
+        self.items: dict[int, Item] = {item.key: item for item in _items_of(result)}
+        self._next_key = len(self.items) + 1
+        self._done: list[tuple[str, dict[int, Item]]] = []
+        self._undone: list[tuple[str, dict[int, Item]]] = []
+
+    def to_result(self) -> CaseResult:
+        """Everything as a result: candidates by falling score, decisions in its review."""
+        items = sorted(self.items.values(), key=lambda item: (-item.score, item.key))
+        review = Review(
+            accepted=tuple(i for i, item in enumerate(items) if item.verdict == "accepted"),
+            rejected=tuple(i for i, item in enumerate(items) if item.verdict == "rejected"),
+            changed=tuple(i for i, item in enumerate(items) if item.changed),
+            class_thresholds=dict(sorted(self.class_thresholds.items())),
+        )
+        return CaseResult(
+            candidates=to_instances(self.volume.grid, self.class_names, items),
+            score_threshold=self.threshold,
+            measurements=tuple(item.size for item in items),
+            record=self.record,
+            run=self.run,
+            review=None if review == Review() else review,
+        )
+
+    def is_in(self, key: int) -> bool:
+        """Whether an instance is in the result: by what the user decided, else by its score."""
+        item = self.items[key]
+        if item.verdict:
+            return item.verdict == "accepted" and bool(item.mask.size)
+        threshold = self.class_thresholds.get(item.class_name, self.threshold)
+        return bool(item.mask.size) and bool(np.float32(item.score) >= np.float32(threshold))
+
+    def keys_in(self) -> list[int]:
+        """Keys of the result's instances, ordered by class, then falling score."""
+        order = {name: i for i, name in enumerate(self.class_names)}
+        found = (self.items[key] for key in self.items if self.is_in(key))
+        return [i.key for i in sorted(found, key=lambda i: (order[i.class_name], -i.score, i.key))]
+
+    def keys_shown(self) -> set[int]:
+        """Keys of what is to be drawn: in the result and not hidden."""
+        return {key for key in self.items if key not in self.hidden and self.is_in(key)}
+
+    def set_threshold(self, score: float, class_name: str | None = None) -> None:
+        """Move the score threshold of all classes, or of one."""
+        if class_name is None:
+            self.threshold = float(score)
+            self.class_thresholds.clear()
+        else:
+            self.class_thresholds[class_name] = float(score)
+        self.shown_changed.emit()
+
+    def set_hidden(self, keys: Iterable[int], hidden: bool) -> None:
+        """Hide instances from view, or show them again."""
+        self.hidden = self.hidden | set(keys) if hidden else self.hidden - set(keys)
+        self.shown_changed.emit()
+
+    def decide(self, keys: Iterable[int], verdict: Verdict) -> None:
+        """Accept or reject instances, or let their score decide again."""
+        new = {key: replace(self.items[key], verdict=verdict) for key in keys}
+        self._apply({"accepted": "accept", "rejected": "reject", "": "undecide"}[verdict], new)
+
+    def relabel(self, keys: Iterable[int], class_name: str) -> None:
+        """Give instances another class; a name that is new becomes a class."""
+        name = self._class(class_name)
+        new = {key: replace(self.items[key], class_name=name, changed=True) for key in keys}
+        self._apply(f"relabel as {name}", new)
+
+    def delete(self, keys: Iterable[int]) -> None:
+        """Remove instances for good; unlike rejected ones they are not saved."""
+        self._apply("delete", {}, gone=set(keys))
+
+    def merge(self, keys: Iterable[int]) -> int:
+        """Make one instance of several, of the class of the most certain one; returns its key.
+
+        Raises:
+            ValueError: if fewer than two instances with voxels are given.
+        """
+        parts = sorted((self.items[k] for k in set(keys) if self.items[k].mask.size), key=lambda i: (-i.score, i.key))
+        if len(parts) < 2:
+            raise ValueError("Select two or more instances to merge.")
+        start, mask = united([(part.start, part.mask) for part in parts])
+        whole = self._reshaped(parts[0], start, mask)
+        self._apply("merge", {whole.key: whole}, gone={part.key for part in parts[1:]})
+        return whole.key
+
+    def split(self, key: int) -> list[int]:
+        """Make several instances of one: its separate parts, or two cut at its narrowest place; returns their keys.
+
+        Raises:
+            ValueError: if it has fewer than two voxels.
+        """
+        whole = self.items[key]
+        if np.count_nonzero(whole.mask) < 2:
+            raise ValueError("An instance of a single voxel cannot be split.")
+        pieces = divided(whole.start, whole.mask, self.volume.grid.voxel_size)
+        keys = [key, *range(self._next_key, self._next_key + len(pieces) - 1)]
+        self._next_key += len(pieces) - 1
+        new = {k: self._reshaped(replace(whole, key=k), *piece) for k, piece in zip(keys, pieces, strict=True)}
+        self._apply("split", new)
+        return keys
+
+    def add(self, class_name: str, start: Start, mask: BoolArray, box: NDArray[np.float32] | None = None) -> int:
+        """Add an instance that a person drew; returns its key.
+
+        Args:
+            class_name: What it is.
+            start: Voxel index D, H, W of the crop's first voxel.
+            mask: The crop ``(d, h, w)``.
+            box: ``(6,)``, minima D, H, W, then maxima, in voxels; by default the box around the mask.
+
+        Raises:
+            ValueError: if the mask has no voxel.
+        """
+        if not mask.any():
+            raise ValueError("There is nothing in this place to add.")
+        key = self._next_key
+        self._next_key += 1
+        empty = Item(key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, NO_SIZE, "accepted")
+        item = self._reshaped(empty, start, mask)
+        self._apply("add", {key: item if box is None else replace(item, box=box)})
+        return key
+
+    def repaint(self, masks: Mapping[int, tuple[str, Start, BoolArray]]) -> None:
+        """Take over masks that the user painted, by key: class, start D, H, W, mask ``(d, h, w)``. A new key is new.
+
+        An instance of which nothing is left is deleted.
+        """
+        new: dict[int, Item] = {}
+        gone: set[int] = set()
+        for key, (class_name, start, mask) in masks.items():
+            if not mask.any():
+                gone |= {key} & set(self.items)
+                continue
+            base = self.items.get(key) or Item(
+                key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, NO_SIZE, "accepted"
+            )
+            new[key] = self._reshaped(base, start, mask)
+            self._next_key = max(self._next_key, key + 1)
+        if new or gone:
+            self._apply("paint", new, gone=gone)
+
+    def unused_key(self) -> int:
+        """The value that a new instance will have."""
+        return self._next_key
+
+    @property
+    def undo_text(self) -> str:
+        """What undo would take back, ``""`` if nothing."""
+        return self._done[-1][0] if self._done else ""
+
+    @property
+    def redo_text(self) -> str:
+        """What redo would do again, ``""`` if nothing."""
+        return self._undone[-1][0] if self._undone else ""
+
+    def undo(self) -> None:
+        """Take back the last change; nothing happens if there is none."""
+        self._travel(self._done, self._undone)
+
+    def redo(self) -> None:
+        """Do again what was last taken back; nothing happens if there is none."""
+        self._travel(self._undone, self._done)
+
+    def _travel(self, from_: list[tuple[str, dict[int, Item]]], to: list[tuple[str, dict[int, Item]]]) -> None:
+        if not from_:
+            return
+        what, items = from_.pop()
+        to.append((what, self.items))
+        before, self.items = self.items, items
+        self.edited.emit(_differing(before, items))
+
+    def _apply(self, what: str, new: Mapping[int, Item], gone: Iterable[int] = ()) -> None:
+        before, without = self.items, set(gone)
+        self.items = {key: item for key, item in {**before, **new}.items() if key not in without}
+        self._done.append((what, before))
+        self._undone.clear()
+        self.edited.emit(_differing(before, self.items))
+
+    def _class(self, name: str) -> str:
+        name = name.strip()
+        if not name:
+            raise ValueError("Give the class a name.")
+        if name not in self.class_names:
+            self.class_names = (*self.class_names, name)
+        return name
+
+    def _reshaped(self, item: Item, start: Start, mask: BoolArray) -> Item:
+        """An item with another mask: measured anew, its box tight around it."""
+        first, tight = tight_crop(mask, start)
+        shaped = replace(item, start=first, mask=tight, box=tight_box(first, tight), changed=True)
+        (size,) = measure_instances(self.volume, to_instances(self.volume.grid, (item.class_name,), [shaped]))
+        return replace(shaped, size=size)
+
+
+def _items_of(result: CaseResult) -> list[Item]:
+    found, review = result.candidates, result.review or Review()
+    accepted, rejected, changed = (set(some) for some in (review.accepted, review.rejected, review.changed))
+    return [
+        Item(
+            key=i + 1,
+            class_name=found.class_names[found.labels[i]],
+            score=float(found.scores[i]),
+            box=found.boxes[i],
+            start=_start(found, i),
+            mask=found.masks[i],
+            size=result.measurements[i],
+            verdict="accepted" if i in accepted else "rejected" if i in rejected else "",
+            changed=i in changed,
+        )
+        for i in range(len(found))
+    ]
+
+
+def _start(found: Instances, i: int) -> Start:
+    d, h, w = (int(a) for a in found.mask_starts[i])
+    return d, h, w
+
+
+def _differing(before: Mapping[int, Item], after: Mapping[int, Item]) -> set[int]:
+    return {key for key in before.keys() | after.keys() if before.get(key) is not after.get(key)}

@@ -1,0 +1,117 @@
+"""A reviewed result becomes a case of a manifest, which is what training reads.
+
+The scan is copied as NIfTI beside the manifest, without anything of the patient; the instances become label maps, as
+many as their overlaps ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, Split, read_manifest
+from medmaskrcnn.errors import OutputError
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels
+from medmaskrcnn.structures.volume import Volume
+
+_PATIENT_LETTERS = 12
+
+
+def add_training_case(path: Path, result: CaseResult, volume: Volume, split: Split | None) -> str:
+    """Add the result's instances and their scan to a manifest; the manifest is made if it is not there.
+
+    Args:
+        path: The manifest; the case's files go into a folder beside it.
+        result: Its instances, those in the result alone, are the truth.
+        volume: The scan.
+        split: The set that the case belongs to, ``None`` if that is open.
+
+    Returns:
+        The case's id.
+
+    Raises:
+        OutputError: if something cannot be written, or the scan is a colour picture.
+        ReadError: if there is a file of that name that is no manifest.
+    """
+    from medmaskrcnn_datasets.manifest import write_manifest  # the labelled data's package: for this button alone
+    from medmaskrcnn_datasets.nifti import write_nifti
+
+    if volume.channel_kind == "colour":
+        raise OutputError("a colour picture cannot be a training case as NIfTI; add it to the manifest by hand")
+    found = result.instances
+    manifest = read_manifest(path) if path.exists() else _new_manifest(path, volume, found)
+    number = len(manifest.cases) + 1
+    taken = {case.id for case in manifest.cases}
+    case_id = next(name for n in range(number, number + len(taken) + 1) if (name := f"case-{n:03d}") not in taken)
+    folder = path.parent / case_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}. Choose another place") from error
+    images = [f"{case_id}/image{f'_{c}' if c else ''}.nii.gz" for c in range(volume.array.shape[0])]
+    for name, channel in zip(images, volume.array, strict=True):
+        write_nifti(_storable(channel), volume.grid, path.parent / name)
+    maps, instances = _label_maps(found)
+    labels = [f"{case_id}/labels{f'_{m}' if m else ''}.nii.gz" for m in range(len(maps))]
+    for name, values in zip(labels, maps, strict=True):
+        write_nifti(values, volume.grid, path.parent / name)
+    case = ManifestCase(
+        id=case_id,
+        patient=_patient(volume, case_id),
+        image=images[0] if len(images) == 1 else tuple(images),
+        label=None if not labels else labels[0] if len(labels) == 1 else tuple(labels),
+        split=split,
+        instances=instances,
+    )
+    names = tuple(dict.fromkeys((*manifest.class_names, *(i.class_name for i in instances))))
+    written = manifest.model_copy(update={"class_names": names, "cases": (*manifest.cases, case)})
+    write_manifest(Manifest.model_validate(written.model_dump(by_alias=True)), path)
+    return case_id
+
+
+def _new_manifest(path: Path, volume: Volume, found: Instances) -> Manifest:
+    return Manifest(name=path.stem, modality=volume.modality, class_names=found.class_names, cases=())
+
+
+def _label_maps(found: Instances) -> tuple[list[NDArray[np.uint16]], tuple[ManifestInstance, ...]]:
+    """Label maps in which nothing overlaps, and what their values mean."""
+    hits: dict[int, set[int]] = {i: set() for i in range(len(found))}
+    for i, j in meeting_pairs(found, found):
+        if i < j and shared_voxels(found, i, found, j):
+            hits[j].add(i)
+    layers: list[list[int]] = []
+    for i in range(len(found)):
+        room = next((members for members in layers if hits[i].isdisjoint(members)), None)
+        if room is None:
+            layers.append([i])
+        else:
+            room.append(i)
+    maps, instances = [], []
+    for number, members in enumerate(layers):
+        values = np.zeros(found.grid.shape, np.uint16)
+        for value, i in enumerate(members, start=1):
+            values[found.window(i)][found.masks[i]] = value
+            name = found.class_names[found.labels[i]]
+            instances.append(ManifestInstance(value=value, class_name=name, map=number))
+        maps.append(values)
+    return maps, tuple(instances)
+
+
+def _storable(channel: NDArray[Any]) -> NDArray[Any]:
+    """Values in a type that NIfTI programs read: 16, 32 bit whole numbers or float32."""
+    if channel.dtype in (np.int16, np.uint8, np.int32, np.float32):
+        return channel
+    wide = np.issubdtype(channel.dtype, np.integer) and np.abs(channel.astype(np.int64)).max(initial=0) < 2**31
+    return channel.astype(np.int32 if wide else np.float32)
+
+
+def _patient(volume: Volume, case_id: str) -> str:
+    """One name for all scans of a study, so that they stay in one split; it tells nothing of who it is."""
+    study = volume.provenance.study_uid
+    return hashlib.sha256(study.encode()).hexdigest()[:_PATIENT_LETTERS] if study else case_id

@@ -1,0 +1,121 @@
+"""The process in which networks run, so that the viewer stays free and cancelling is at once.
+
+A thread would share one interpreter with the viewer, and a network cannot be stopped in the middle of a layer. A
+process can be ended at any moment, and takes its memory along. It is started as a module of its own, not by
+``multiprocessing``: that would run a user's script again that has no ``if __name__ == "__main__"``.
+
+Jobs and answers go through the process's own pipes (:mod:`.wire`). A scan is sent once and kept by the process until
+another one comes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import IO, Any
+
+from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.module_process import start_module
+from napari_medmaskrcnn.engine import ipc as wire
+from napari_medmaskrcnn.engine.messages import Done, Failed, Job, Progress, Ready
+
+MODULE = "napari_medmaskrcnn.engine.process"
+_SHUTDOWN_S = 2.0
+
+
+class Cancelled(Exception):
+    """The process was ended while the job ran."""
+
+
+class JobFailed(Exception):
+    """The job came to nothing; the message is for the user.
+
+    Attributes:
+        details: A traceback, where the failure was not foreseen.
+    """
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.details = failed.details
+
+
+class Engine:
+    """One process, started when needed and kept warm: torch and the last model stay loaded between jobs."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._sent: Volume | None = None
+        self._lock = threading.Lock()
+        self.devices: tuple[str, ...] = ("cpu",)
+
+    @property
+    def pid(self) -> int | None:
+        """Process number, ``None`` while there is none."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def warm_up(self) -> None:
+        """Start the process, so that the first job need not wait for torch; returns at once."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._sent = None
+                self._process = start_module(MODULE)
+
+    def run(self, job: Job, report: Callable[[Progress], None]) -> Any:
+        """Do a job; blocks, so call it from a thread.
+
+        Args:
+            job: What to do.
+            report: Called with each step of progress, from this thread.
+
+        Raises:
+            Cancelled: if :meth:`stop` was called meanwhile.
+            JobFailed: if it could not be done.
+        """
+        self.warm_up()
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        known = job.volume is self._sent
+        try:
+            wire.send(process.stdin, replace(job, volume=None) if known else job)
+            self._sent = job.volume
+            return self._answer(process.stdout, report)
+        except (EOFError, OSError, ValueError) as error:
+            if process is not self._process:
+                raise Cancelled from None
+            code = process.wait(_SHUTDOWN_S)
+            self.stop()
+            raise JobFailed(Failed(_death_message(code))) from error
+
+    def _answer(self, stream: IO[bytes], report: Callable[[Progress], None]) -> Any:
+        while True:
+            message = wire.receive(stream)
+            if isinstance(message, Done):
+                return message.answer
+            if isinstance(message, Failed):
+                raise JobFailed(message)
+            if isinstance(message, Ready):
+                self.devices = message.devices
+            elif isinstance(message, Progress):
+                report(message)
+
+    def stop(self) -> None:
+        """End the process, whatever it does; its memory is free when this returns."""
+        with self._lock:
+            process, self._process, self._sent = self._process, None, None
+        if process is None:
+            return
+        process.kill()
+        process.wait(_SHUTDOWN_S)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what was still to be written has nowhere to go
+                    pipe.close()
+
+
+def _death_message(code: int) -> str:
+    if code in (-9, 137):
+        return "The process was ended by the system, most likely for lack of memory. Try a region instead of the scan."
+    return f"The process that runs the network ended with code {code}. Try again; the terminal may tell more."

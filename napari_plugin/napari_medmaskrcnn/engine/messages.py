@@ -1,0 +1,84 @@
+"""What the plugin asks of the library, as messages to the process that does it; no napari, no Qt, no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medmaskrcnn.structures.volume import Volume
+
+Region = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentJob:
+    """Find, outline and measure: the arguments of :func:`medmaskrcnn.segment`. Answered with a ``CaseResult``.
+
+    Attributes:
+        volume: The scan; ``None`` on its way to a process that has it already.
+        model: Name of a shipped model, or a model file.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        classes: Names of classes, or ``None`` for all.
+        region: Half-open voxel indices of the scan, or ``None`` for all of it.
+        allow_out_of_domain: Run a model on a scan that it was not made for.
+    """
+
+    volume: Volume | None
+    model: str
+    device: str = "auto"
+    classes: tuple[str, ...] | None = None
+    region: Region | None = None
+    allow_out_of_domain: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class OutlineJob:
+    """Outline the object in a box: the arguments of :func:`medmaskrcnn.inference.segment_box.outline_box`.
+
+    Answered with ``Instances`` of one. Attributes as of :class:`SegmentJob`; ``box_vox`` holds minima D, H, W, then
+    maxima in voxel coordinates.
+    """
+
+    volume: Volume | None
+    model: str
+    box_vox: tuple[float, ...]
+    class_name: str
+    device: str = "auto"
+    allow_out_of_domain: bool = False
+
+
+Job = SegmentJob | OutlineJob
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The first message of a process: what it can compute on."""
+
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is: a stage and the share of it that is done, 0..1."""
+
+    stage: str
+    share: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that came to nothing.
+
+    Attributes:
+        message: What to tell the user.
+        details: The traceback, ``""`` where the message says all there is to say.
+    """
+
+    message: str
+    details: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A job's answer."""
+
+    answer: object

@@ -1,0 +1,149 @@
+"""The other side of :mod:`.engine`: waits for jobs on its standard input and answers on its standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import torch
+
+from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
+from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.inference.segment_box import outline_box
+from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.volume import Volume
+from napari_medmaskrcnn.engine import ipc as wire
+from napari_medmaskrcnn.engine.messages import Done, Failed, Job, OutlineJob, Progress, Ready, SegmentJob
+
+NICENESS = 5
+"""The viewer comes first where both want the same core."""
+
+_SMALLEST_TILE = 64
+
+
+@dataclass
+class Memory:
+    """What is kept from job to job."""
+
+    volume: Volume | None = None
+    model: LoadedModel | None = None
+    model_key: tuple[str, str, float] | None = None
+
+
+def main() -> None:
+    """Answer jobs until the pipe is closed."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not get between the answers
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    wire.send(answers, Ready(_devices()))
+    memory = Memory()
+    while True:
+        try:
+            job = wire.receive(sys.stdin.buffer)
+        except EOFError:
+            return
+        if isinstance(job, (SegmentJob, OutlineJob)):
+            wire.send(answers, answer(job, memory, lambda stage, share: wire.send(answers, Progress(stage, share))))
+
+
+def answer(job: Job, memory: Memory, tell: Callable[[str, float], None]) -> Done | Failed:
+    """Do a job; whatever goes wrong becomes words."""
+    try:
+        memory.volume = job.volume if job.volume is not None else memory.volume
+        if memory.volume is None:
+            raise RuntimeError("the first job came without a scan")
+        return Done(_do(replace(job, volume=memory.volume), memory, tell))
+    except (MedMaskRCNNError, ValueError) as error:
+        return Failed(str(error))
+    except torch.OutOfMemoryError:
+        return Failed(
+            "The GPU has too little memory, with the smallest tiles too. Choose the CPU, "
+            "or close what else uses the GPU."
+        )
+    except MemoryError:
+        return Failed("There is too little memory for this scan. Try a region of it, or close other programs.")
+    except Exception as error:
+        return Failed(f"Something unforeseen went wrong: {type(error).__name__}: {error}", traceback.format_exc())
+
+
+def _do(job: Job, memory: Memory, tell: Callable[[str, float], None]) -> object:
+    assert job.volume is not None
+    tell("load model", 0.0)
+    model = _model(job, memory)
+    if isinstance(job, SegmentJob):
+        return segment_in_memory(job, model, tell)
+    return outline_box(job.volume, model, job.box_vox, job.class_name, allow_out_of_domain=job.allow_out_of_domain)
+
+
+def segment_in_memory(job: SegmentJob, model: LoadedModel, tell: Callable[[str, float], None]) -> CaseResult:
+    """Segment; where the GPU's memory does not do, again with tiles of half the size, which the result then says."""
+    assert job.volume is not None
+    warnings: tuple[str, ...] = ()
+    while True:
+        try:
+            result = segment(
+                job.volume,
+                model,
+                classes=job.classes,
+                region=job.region,
+                allow_out_of_domain=job.allow_out_of_domain,
+                progress=tell,
+            )
+        except torch.OutOfMemoryError:
+            smaller = with_smaller_tiles(model)
+            if smaller is None:
+                raise
+            model = smaller
+            inference = model.settings.inference
+            size = " x ".join(map(str, inference.tile))
+            what = (
+                f"tiles of {size}, {inference.tiles_per_batch}"
+                if model.settings.model.spatial_dims == 3
+                else f"{inference.slices_per_batch} slices"
+            )
+            warnings = (f"The GPU's memory was too small: done with {what} at a time, which may change what is found.",)
+            torch.cuda.empty_cache()
+            continue
+        return replace(result, record=replace(result.record, warnings=(*result.record.warnings, *warnings)))
+
+
+def with_smaller_tiles(model: LoadedModel) -> LoadedModel | None:
+    """The same model, walking in steps of half the size; ``None`` if they are as small as is sensible."""
+    inference, in_tiles = model.settings.inference, model.settings.model.spatial_dims == 3
+    batch = "tiles_per_batch" if in_tiles else "slices_per_batch"
+    many: int = getattr(inference, batch)
+    if many > 1:
+        change: dict[str, object] = {batch: many // 2}
+    elif in_tiles and max(inference.tile) > _SMALLEST_TILE:
+        change = {"tile": tuple(min(n, max(_SMALLEST_TILE, n // 2)) for n in inference.tile)}
+    else:
+        return None
+    settings = model.settings.model_copy(update={"inference": inference.model_copy(update=change)})
+    return replace(model, settings=settings)
+
+
+def _model(job: Job, memory: Memory) -> LoadedModel:
+    """The model, from the last job if its file is still the same."""
+    changed = 0.0
+    with suppress(OSError):
+        changed = os.path.getmtime(job.model)  # noqa: PTH204 - shipped models are names, not paths
+    key = (job.model, job.device, changed)
+    if memory.model is None or memory.model_key != key:
+        memory.model = load_model(job.model, device=job.device)
+        memory.model_key = key
+    return memory.model
+
+
+def _devices() -> tuple[str, ...]:
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return tuple(name for name, there in present.items() if there)
+
+
+if __name__ == "__main__":
+    main()

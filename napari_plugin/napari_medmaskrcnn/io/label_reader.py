@@ -1,0 +1,93 @@
+"""Segmentations of other programs: DICOM SEG and RTSTRUCT, put onto the scan that they belong to.
+
+Such a file knows its scan by UID alone. The scan is looked for among what is open, beside the file, and in the folders
+next to it; without it a segmentation has no place to lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+import medmaskrcnn
+from medmaskrcnn.errors import MedMaskRCNNError, ReadError
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.io.discover import describe
+from medmaskrcnn.io.labels.read import read_labels
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.structures.case_result import CaseResult, RunRecord
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.volume import Volume
+
+KINDS = ("RTSTRUCT", "SEG")
+_FOLDERS_UP = 3
+_MOST_FILES = 5000
+"""A folder with more is not searched: it is somebody's home, not a study."""
+
+
+def labels_with_scan(path: Path, known: Sequence[Volume]) -> tuple[CaseResult, Volume]:
+    """A SEG or RTSTRUCT as a result, and the scan it lies on.
+
+    Args:
+        path: The file.
+        known: Scans that are open already.
+
+    Raises:
+        ReadError: if the scan is not found, or the file is damaged or belongs to none of the scans.
+    """
+    wanted = referenced_series(dcmread(path, stop_before_pixels=True))
+    fitting = [volume for volume in known if volume.provenance.series_uid in wanted]
+    volume = fitting[0] if fitting else _scan_nearby(path, wanted)
+    return labels_as_result(read_labels(path, volume), volume), volume
+
+
+def labels_as_result(labels: Instances, volume: Volume, *, name: str = "labels") -> CaseResult:
+    """Labels of unknown making as a result, measured on their scan; every score is 1."""
+    record = RunRecord(
+        software=f"medmaskrcnn {medmaskrcnn.__version__}",
+        model_name=name,
+        model_sha256="",
+        model_licence="",
+        device="",
+        precision="",
+        source={"format": volume.provenance.format, "modality": volume.modality,
+                "series_uid": volume.provenance.series_uid},
+    )  # fmt: skip
+    return CaseResult(labels, 0.5, measure_instances(volume, labels), record)
+
+
+def referenced_series(dataset: Dataset) -> set[str]:
+    """Series Instance UIDs (0020,000E) that a SEG or RTSTRUCT refers to, wherever it names them."""
+    found = {str(item.get("SeriesInstanceUID", "")) for item in dataset.get("ReferencedSeriesSequence") or []}
+    for frame in dataset.get("ReferencedFrameOfReferenceSequence") or []:
+        for study in frame.get("RTReferencedStudySequence") or []:
+            for series in study.get("RTReferencedSeriesSequence") or []:
+                found.add(str(series.get("SeriesInstanceUID", "")))
+    return found - {""}
+
+
+def _scan_nearby(path: Path, wanted: set[str]) -> Volume:
+    for folder in _folders_near(path):
+        try:
+            scans = [info for info in describe(folder) if info.segmentable and info.series_uid in wanted]
+        except MedMaskRCNNError:
+            continue
+        if scans:
+            return read_volume(scans[0].path, series=scans[0].series_uid)
+    raise ReadError(
+        f"the scan that {path.name} belongs to was not found: it is neither open nor in a folder near the file. "
+        "Open the scan first"
+    )
+
+
+def _folders_near(path: Path) -> Iterator[Path]:
+    for folder in list(path.resolve().parents)[:_FOLDERS_UP]:
+        files = 0
+        for files, _ in enumerate(folder.rglob("*"), start=1):
+            if files > _MOST_FILES:
+                return
+        if files:
+            yield folder

@@ -1,0 +1,52 @@
+"""Sample data: a synthetic CT as a folder of DICOM, with and without a result. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import getpass
+import tempfile
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import medmaskrcnn
+from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.structures.store import load_case
+from napari_medmaskrcnn.layers.image_layers import LayerData, volume_to_layer
+from napari_medmaskrcnn.layers.result_layers import result_to_layers
+
+SEED = 1
+RESULT = "phantom-1.npz"
+"""What the model ``phantom-ct`` finds in the phantom of :data:`SEED`."""
+
+NAME = "phantom CT"
+_COMPLETE = "complete"
+
+
+def phantom_layers() -> list[LayerData]:
+    """The image layer of the phantom, read from DICOM."""
+    return [volume_to_layer(read_volume(phantom_folder() / "ct"), NAME)]
+
+
+def phantom_with_result_layers() -> list[LayerData]:
+    """The phantom with what ``phantom-ct`` finds in it."""
+    volume = read_volume(phantom_folder() / "ct")
+    with as_file(files("napari_medmaskrcnn") / "sample" / RESULT) as path:
+        result = load_case(path)
+    return [volume_to_layer(volume, NAME), *result_to_layers(result, volume)]
+
+
+def phantom_folder(parent: Path | None = None) -> Path:
+    """The folder with the phantom's DICOM series ``ct``; made when it is first asked for, in some ten seconds.
+
+    Args:
+        parent: Where to keep it; by default a folder of this version in the system's place for temporary files.
+    """
+    # here, because the samples alone need the labelled data's package
+    from medmaskrcnn_datasets.dicom_series import write_dicom_series
+    from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
+
+    home = parent or Path(tempfile.gettempdir()) / f"medmaskrcnn-{medmaskrcnn.__version__}-{getpass.getuser()}"
+    folder = home / f"phantom-{SEED}"
+    if not (folder / _COMPLETE).exists():
+        write_dicom_series(make_phantom(PhantomSettings(seed=SEED)), folder / "ct")
+        (folder / _COMPLETE).touch()
+    return folder

@@ -1,0 +1,108 @@
+"""napari's Save As: Labels layers of a result become DICOM SEG, RTSTRUCT, NIfTI, CSV, HTML or instances.npz.
+
+What is written is what the layers hold, brush strokes included. They must lie on a scan that the plugin knows:
+layers of a result do.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from medmaskrcnn.errors import OutputError
+from medmaskrcnn.export.write import write_result
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.structures.case_result import CaseResult, Review
+from medmaskrcnn.structures.instances import tight_crop
+from medmaskrcnn.structures.volume import Volume
+from napari_medmaskrcnn.core.items import Item, tight_box, to_instances
+from napari_medmaskrcnn.core.session import NO_SIZE
+from napari_medmaskrcnn.io.label_reader import labels_as_result
+from napari_medmaskrcnn.layers.display_frame import DisplayFrame
+
+FullLayerData = tuple[Any, dict[str, Any], str]
+
+
+def write(form: str, path: str, layers: Sequence[FullLayerData]) -> list[str]:
+    """Write Labels layers as one file.
+
+    Args:
+        form: One of the library's formats: ``"seg"``, ``"rtstruct"``, ``"nifti"``, ``"csv"``, ``"html"``,
+            ``"instances"``.
+        path: The file to write.
+        layers: As napari hands them over; layers that are no Labels are passed over.
+
+    Returns:
+        The path, which is what napari wants to hear.
+
+    Raises:
+        OutputError: if the layers lie on no scan that is known, or the file cannot be written.
+    """
+    result, volume = result_of_layers([layer for layer in layers if layer[2] == "labels"])
+    target = Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent if target.parent.is_dir() else None) as folder:
+        formats = [] if form == "instances" else [form]
+        written = write_result(result, volume, folder, formats=formats)
+        try:
+            Path(written[form]).replace(target)
+        except OSError as error:
+            raise OutputError(f"cannot write {target}: {error.strerror}") from error
+    return [path]
+
+
+def result_of_layers(layers: Sequence[FullLayerData]) -> tuple[CaseResult, Volume]:
+    """The instances that Labels layers hold, measured on their scan, and that scan.
+
+    Raises:
+        OutputError: if there is no Labels layer, or one lies on a scan that is not known.
+    """
+    places = [meta.get("metadata", {}).get("medmaskrcnn", {}) for _, meta, _ in layers]
+    if not places or any("volume" not in place for place in places):
+        raise OutputError(
+            "only Labels layers of a result can be written: they know the scan they lie on. "
+            "Segment the scan, or open a result, in medmaskrcnn's panel first"
+        )
+    volume: Volume = places[0]["volume"]
+    items: list[Item] = []
+    for (data, meta, _), place in zip(layers, places, strict=True):
+        items += _items(np.asarray(data), meta, place["frame"], len(items))
+    names = tuple(dict.fromkeys(item.class_name for item in items)) or ("object",)
+    instances = to_instances(volume.grid, names, sorted(items, key=lambda item: -item.score))
+    record = labels_as_result(instances, volume, name="napari").record
+    accepted = tuple(range(len(instances)))
+    review = Review(accepted=accepted, changed=accepted)
+    return CaseResult(instances, 0.5, measure_instances(volume, instances), record, review=review), volume
+
+
+def _items(data: Any, meta: dict[str, Any], frame: DisplayFrame, number: int) -> list[Item]:
+    """The instances on one layer; those that the layer's features do not know have its name as their class."""
+    features = meta.get("features")
+    known: dict[int, tuple[str, float]] = {}
+    if features is not None and {"index", "class"} <= set(features):
+        scores = features["score"] if "score" in features else [1.0] * len(features["index"])
+        rows = zip(features["index"], features["class"], scores, strict=True)
+        known = {int(i): (str(name), float(score)) for i, name, score in rows}
+    flat = tuple(i for i in range(3) if frame.shape[i] == 1) if data.ndim == 2 else ()
+    stored = frame.to_stored(np.expand_dims(data, flat) if flat else data)
+    items: list[Item] = []
+    for value, window in enumerate(ndimage.find_objects(stored.astype(np.int32)), start=1):
+        if window is None:
+            continue
+        start, mask = tight_crop(stored[window] == value, [part.start for part in window])
+        name, score = known.get(value, (str(meta.get("name", "object")), 1.0))
+        items.append(Item(number + len(items) + 1, name, score, tight_box(start, mask), start, mask, NO_SIZE))
+    return items
+
+
+write_seg = partial(write, "seg")
+write_rtstruct = partial(write, "rtstruct")
+write_nifti = partial(write, "nifti")
+write_csv = partial(write, "csv")
+write_html = partial(write, "html")
+write_instances = partial(write, "instances")

@@ -1,0 +1,1 @@
+"""napari layers made from scans and results, and back."""

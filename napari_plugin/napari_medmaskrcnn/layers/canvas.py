@@ -1,0 +1,353 @@
+"""A session in the viewer: one Labels layer per class, boxes with names, and back from brush and click.
+
+A Labels layer's voxels hold one value each, so an instance that overlaps another of its class goes onto a further
+layer. Only what changes is painted: moving a threshold touches the voxels of the instances that come or go. The arrays
+are full size, but memory is taken only by the pages that something was painted into.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from medmaskrcnn.structures.instances import BoolArray
+from napari_medmaskrcnn.core.items import Item
+from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.layers.boxes_layer import BoxesLayer
+from napari_medmaskrcnn.layers.colours import class_rgb, instance_rgba, rgba
+from napari_medmaskrcnn.layers.display_frame import DisplayFrame, display_frame
+from napari_medmaskrcnn.layers.image_layers import layer_metadata, shown_axes, world_settings
+from napari_medmaskrcnn.layers.painted import apply_changes, changed_window, windows_meet
+
+Window = tuple[slice, ...]
+
+_SPARE_KEYS = 55
+"""So many instances can be added before a layer of 8 bits has to grow."""
+
+
+@dataclass
+class ClassLayer:
+    """One Labels layer with what is painted into it.
+
+    Attributes:
+        class_name: The class of all instances in it.
+        layer: napari's layer.
+        data: Its array ``(D, H, W)``, axes as displayed.
+        windows: Where each key is painted.
+        colours: Keys that its colormap knows.
+    """
+
+    class_name: str
+    layer: Labels
+    data: NDArray[Any]
+    windows: dict[int, Window] = field(default_factory=dict)
+    colours: frozenset[int | None] = frozenset()
+
+
+class ResultCanvas:
+    """Draws a session and follows it; tells of clicks on instances.
+
+    Args:
+        viewer: napari's viewer.
+        session: What to draw. Its layers lie in the world as the scan's image layer does.
+    """
+
+    clicked = Signal(int, bool)
+    """Emitted with the key of an instance that was clicked, and whether it is to be added to the selection."""
+    unsettled = Signal()
+    """Emitted when there is something for :meth:`settle` to do."""
+
+    def __init__(self, viewer: ViewerModel, session: Session) -> None:
+        self.viewer, self.session = viewer, session
+        self.frame: DisplayFrame = display_frame(session.volume.grid)
+        self.keep = shown_axes(session.volume.grid, self.frame)
+        self._layers: list[ClassLayer] = []
+        self._drawn: dict[int, tuple[ClassLayer, Item]] = {}
+        self.waiting: list[Item] = []
+        """What is to be shown and has no room on the layers there are."""
+        self._common = {
+            "metadata": layer_metadata(session.volume.grid, self.frame, volume=session.volume),
+            **world_settings(self.frame, self.keep),
+        }
+        self.boxes = BoxesLayer(viewer, session, self.frame, self.keep, self._common)
+        session.edited.connect(self._on_edited)
+        session.shown_changed.connect(self.draw)
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.mouse_drag_callbacks.append(self._on_press)
+        self.draw()
+        self.settle()
+
+    def close(self, *, remove_layers: bool = True) -> None:
+        """Let go of session and viewer; the layers go too unless they are to stay as they are."""
+        self.session.edited.disconnect(self._on_edited)
+        self.session.shown_changed.disconnect(self.draw)
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+        if self._on_press in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._on_press)
+        self.boxes.close(remove_layer=remove_layers)
+        for one in self._layers:
+            one.layer.events.paint.disconnect()
+            if remove_layers and one.layer in self.viewer.layers:
+                self.viewer.layers.remove(one.layer)
+        self._layers.clear()
+
+    def draw(self) -> None:
+        """Paint what came, erase what went.
+
+        What has no room on the layers there are waits for :meth:`settle`: napari needs a tenth of a second and more
+        for a new layer, and a slider must not wait for that.
+        """
+        wanted = self.session.keys_shown()
+        touched: list[ClassLayer] = []
+        for key, (one, item) in list(self._drawn.items()):
+            if key not in wanted or not _looks_same(self.session.items[key], item):
+                self._erase(one, item)
+                touched.append(one)
+        missing = [self.session.items[key] for key in wanted - self._drawn.keys()]
+        self.waiting = []
+        for item in sorted(missing, key=lambda item: (-item.score, item.key)):
+            mask, window = self._displayed(item)
+            own = (one for one in self._layers if one.class_name == item.class_name)
+            room = next((one for one in own if _has_room(one, window, mask)), None)
+            if room is None:
+                self.waiting.append(item)
+            else:
+                self._paint(room, item)
+                touched.append(room)
+        for one in {id(one): one for one in touched}.values():
+            one.layer.refresh(extent=False)
+        self.boxes.draw()
+        if self.waiting or self._spare():
+            self.unsettled.emit()
+
+    def settle(self) -> None:
+        """Add the layers that waiting instances need, paint them, and remove further layers that became empty."""
+        for one in self._spare():
+            self.viewer.layers.remove(one.layer)
+        fresh: list[ClassLayer] = []
+        for item in self.waiting:
+            if self.session.items.get(item.key) is not item or item.key in self._drawn:
+                continue
+            mask, window = self._displayed(item)
+            own = (one for one in fresh if one.class_name == item.class_name)
+            room = next((one for one in own if _has_room(one, window, mask)), None)
+            if room is None:
+                room = self._new_layer(item.class_name)
+                fresh.append(room)
+            self._paint(room, item)
+        self.waiting = []
+        order = list(self.session.class_names)
+        self._insert(sorted(fresh, key=lambda one: order.index(one.class_name)))
+
+    def _spare(self) -> list[ClassLayer]:
+        """Further layers of a class with nothing on them."""
+        first = {one.class_name: one for one in reversed(self._layers)}
+        return [one for one in self._layers if not one.windows and one is not first[one.class_name]]
+
+    def select(self, keys: Sequence[int]) -> None:
+        """Mark instances as selected; napari's brush then paints the last one, on its layer."""
+        self.boxes.selected = set(keys)
+        if keys and keys[-1] in self._drawn:
+            one, item = self._drawn[keys[-1]]
+            one.layer.selected_label = item.key
+
+    def labels_layer(self, key: int) -> Labels | None:
+        """The layer that an instance is painted on, ``None`` if it is not shown."""
+        return self._drawn[key][0].layer if key in self._drawn else None
+
+    def layer_of_class(self, class_name: str) -> Labels:
+        """The first layer of a class; made if there is none."""
+        found = next((one for one in self._layers if one.class_name == class_name), None)
+        if found is None:
+            found = self._new_layer(class_name)
+            self._insert([found])
+        return found.layer
+
+    def fly_to(self, key: int) -> None:
+        """Move slider and camera to where an instance is largest."""
+        item, dims = self.session.items[key], self.viewer.dims
+        if not item.mask.size:
+            return
+        mask, window = self._displayed(item)
+        offset = dims.ndim - mask.ndim
+        centre = [(part.start + part.stop - 1) / 2 for part in window]
+        for axis in range(mask.ndim):
+            if axis + offset in dims.not_displayed:
+                areas = mask.sum(axis=tuple(a for a in range(mask.ndim) if a != axis))
+                centre[axis] = window[axis].start + int(areas.argmax())
+        world = [self.frame.translate[k] + self.frame.scale[k] * at for k, at in zip(self.keep, centre, strict=True)]
+        for axis, at in enumerate(world):
+            dims.set_point(axis + offset, at)
+        shown = [world[axis - offset] for axis in dims.displayed if axis >= offset]
+        camera = getattr(self.viewer, "scene", self.viewer).camera  # napari moved it in 0.9
+        camera.center = (0.0, *shown) if len(shown) == 2 else tuple(shown)
+
+    def _on_edited(self, keys: set[int]) -> None:
+        self.draw()
+        self.settle()
+        for one in self._layers:
+            self._describe(one)
+
+    def _displayed(self, item: Item) -> tuple[BoolArray, Window]:
+        """An item's mask with the layers' axes, and the window it covers there."""
+        mask, window = self.frame.to_display(item.mask), self.frame.window_to_display(item.window)
+        flat = tuple(i for i in range(3) if i not in self.keep)
+        return np.squeeze(mask, axis=flat), tuple(window[i] for i in self.keep)
+
+    def _paint(self, one: ClassLayer, item: Item) -> None:
+        mask, window = self._displayed(item)
+        if item.key > np.iinfo(one.data.dtype).max:
+            one.data = one.data.astype(np.uint16)
+            one.layer.data = one.data
+        np.copyto(one.data[window], item.key, where=mask)
+        one.windows[item.key] = window
+        self._drawn[item.key] = (one, item)
+
+    def _erase(self, one: ClassLayer, item: Item) -> None:
+        mask, window = self._displayed(item)
+        part = one.data[window]
+        np.copyto(part, 0, where=mask & (part == item.key))
+        del one.windows[item.key], self._drawn[item.key]
+
+    def _new_layer(self, class_name: str) -> ClassLayer:
+        """A layer for a class, not yet in the viewer."""
+        depth = sum(one.class_name == class_name for one in self._layers) + 1
+        name = class_name if depth == 1 else f"{class_name} (overlapping {depth})"
+        stamp = " [out of domain]" if self.session.record.out_of_domain else ""
+        dtype = (
+            np.uint8 if self.session.unused_key() + _SPARE_KEYS < 2**8 else np.uint16
+        )  # napari colours 8 bit quicker
+        data = np.zeros([self.frame.shape[i] for i in self.keep], dtype)
+        colours = self._colours(class_name)
+        settings = {"features": self._features(class_name), **self._common}
+        layer = Labels(
+            data, name=name + stamp, opacity=0.6, colormap=DirectLabelColormap(color_dict=colours), **settings
+        )
+        one = ClassLayer(class_name, layer, data, colours=frozenset(colours))
+        self._layers.append(one)
+        layer.events.paint.connect(partial(self._on_paint, one))
+        layer.bind_key("Control-Z", lambda _: self.session.undo(), overwrite=True)
+        layer.bind_key("Control-Shift-Z", lambda _: self.session.redo(), overwrite=True)
+        layer.bind_key("M", self._choose_new_label, overwrite=True)
+        return one
+
+    def _insert(self, fresh: Sequence[ClassLayer]) -> None:
+        """Put layers into the viewer, below the boxes; what was active stays so."""
+        active = self.viewer.layers.selection.active
+        for one in fresh:
+            self.viewer.layers.insert(self.boxes.position(), one.layer)
+        if active is not None and fresh:
+            self.viewer.layers.selection.active = active
+
+    def _describe(self, one: ClassLayer) -> None:
+        """Features of all instances of the layer's class, shown or not, and colours for those that are new."""
+        one.layer.features = self._features(one.class_name)
+        colours = self._colours(one.class_name)
+        if not one.colours >= colours.keys():
+            one.colours = frozenset(colours)
+            one.layer.colormap = DirectLabelColormap(color_dict=colours)
+
+    def _items(self, class_name: str) -> list[Item]:
+        return [item for item in self.session.items.values() if item.class_name == class_name]
+
+    def _colours(self, class_name: str) -> dict[int | None, Any]:
+        own: dict[int | None, Any] = {item.key: instance_rgba(class_name, item.key) for item in self._items(class_name)}
+        return {None: rgba(class_rgb(class_name)), 0: np.zeros(4, np.float32), **own}
+
+    def _features(self, class_name: str) -> dict[str, list[Any]]:
+        items = self._items(class_name)
+        return {
+            "index": [item.key for item in items],
+            "class": [item.class_name for item in items],
+            "score": [round(item.score, 3) for item in items],
+            f"volume_{self.volume_unit}": [item.size.volume for item in items],
+        }
+
+    @property
+    def volume_unit(self) -> str:
+        """``"mm3"``, or ``"px"`` where the scan's spacing is unknown."""
+        return "mm3" if self.session.volume.grid.spacing_known else "px"
+
+    def _choose_new_label(self, layer: Labels) -> None:
+        layer.selected_label = self.session.unused_key()
+
+    def _on_paint(self, one: ClassLayer, event: Any) -> None:
+        """Take over what the brush did: masks of the instances that it touched."""
+        apply_changes(event.value, one.data)
+        window, old_values = changed_window(event.value, one.data.shape)
+        strangers = {int(k) for k in np.unique(one.data[window])} - one.windows.keys() - {0}
+        for key in strangers & self.session.items.keys():  # a value that an instance elsewhere has: this one is new
+            part = one.data[window]
+            np.copyto(part, self.session.unused_key(), where=part == key)
+        present = {int(k) for k in np.unique(one.data[window])} - {0}
+        touched = present | {k for k in one.windows if k in old_values and windows_meet(one.windows[k], window)}
+        masks = {}
+        for key in touched:
+            around = _hull(window, one.windows[key]) if key in one.windows else window
+            mask = one.data[around] == key
+            whole = tuple(around[self.keep.index(i)] if i in self.keep else slice(0, 1) for i in range(3))
+            stored = self.frame.window_to_stored(whole)
+            solid = np.expand_dims(mask, tuple(i for i in range(3) if i not in self.keep))
+            start = (stored[0].start, stored[1].start, stored[2].start)
+            masks[key] = (one.class_name, start, np.ascontiguousarray(self.frame.to_stored(solid)))
+        self.session.repaint(masks)
+
+    def _on_removed(self, event: Any) -> None:
+        """The user removed one of our layers: its instances are hidden."""
+        gone = [one for one in self._layers if one.layer is event.value]
+        for one in gone:
+            self._layers.remove(one)
+            keys = set(one.windows)
+            for key in keys:
+                del self._drawn[key]
+            self.session.set_hidden(keys, hidden=True)
+
+    def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
+        """A click without a drag, while no tool is active, selects what lies under it."""
+        active = viewer.layers.selection.active
+        if event.button != 1 or (active is not None and str(active.mode) not in ("pan_zoom", "transform")):
+            return
+        yield
+        if event.type == "mouse_move":
+            return
+        key = self._key_at(event)
+        if key:
+            modifiers = {str(getattr(m, "name", m)).lower() for m in event.modifiers}
+            self.clicked.emit(key, bool(modifiers & {"control", "shift", "meta"}))
+
+    def _key_at(self, event: Any) -> int:
+        """Key under the cursor, the uppermost layer's; 0 if there is none."""
+        ours: dict[Layer, ClassLayer] = {one.layer: one for one in self._layers}
+        for layer in reversed(self.viewer.layers):
+            if layer in ours and layer.visible:
+                value = layer.get_value(
+                    event.position,
+                    view_direction=event.view_direction,
+                    dims_displayed=event.dims_displayed,
+                    world=True,
+                )
+                if value:
+                    return int(value)
+        return 0
+
+
+def _looks_same(one: Item, other: Item) -> bool:
+    return one.mask is other.mask and one.start == other.start and one.class_name == other.class_name
+
+
+def _has_room(one: ClassLayer, window: Window, mask: BoolArray) -> bool:
+    """Whether a mask overlaps nothing that is painted on a layer."""
+    return not one.windows or not (one.data[window].astype(np.bool_) & mask).any()
+
+
+def _hull(one: Window, other: Window) -> Window:
+    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,1 @@
+"""The panels: Qt widgets that show a review and call the core."""

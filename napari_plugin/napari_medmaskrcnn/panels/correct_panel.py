@@ -1,0 +1,255 @@
+"""The tools of correction, each with a key: decide, relabel, merge, split, delete, paint, add by a box, undo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QPushButton, QShortcut, QSpinBox, QVBoxLayout, QWidget
+
+from medmaskrcnn.structures.instances import Instances
+from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.engine.messages import OutlineJob
+from napari_medmaskrcnn.engine.worker import Worker
+from napari_medmaskrcnn.layers.drawn_boxes import Box, deepened, one_slice_axis, usual_depth
+from napari_medmaskrcnn.panels.controls import button, named, note
+from napari_medmaskrcnn.panels.host import Host
+
+BOX = "box to outline"
+
+KEYS = {
+    "Accept": "Shift+Y",
+    "Reject": "Shift+N",
+    "Relabel": "Shift+R",
+    "Merge": "Shift+M",
+    "Split": "Shift+S",
+    "Delete": "Shift+D",
+    "Paint": "Shift+B",
+    "Draw a box": "Shift+X",
+    "Outline": "Shift+O",
+    "Undo": "Ctrl+Z",
+    "Redo": "Ctrl+Shift+Z",
+}
+"""The key of each tool; they work on the canvas and in the panel. None of them is one of napari's own."""
+
+
+class CorrectPanel(QWidget):
+    """The tools.
+
+    Args:
+        host: What the panels share.
+        worker: Runs the outlining of boxes.
+    """
+
+    def __init__(self, host: Host, worker: Worker) -> None:
+        super().__init__()
+        self._host, self._worker = host, worker
+        self._box: Box | None = None
+        self.buttons: dict[str, QPushButton] = {}
+        self.class_name = named(QComboBox(), "class", "Class for Relabel, Paint and Outline; type a new one if need be")
+        self.class_name.setEditable(True)
+        self.box_depth = named(QSpinBox(), "depth of the box", "Slices that a box drawn on one slice reaches over")
+        self.box_depth.setRange(1, 9999)
+        self.box_depth.setPrefix("slices: ")
+        self.hint = note()
+        self._lay_out()
+        self._bind_keys()
+        host.session_changed.connect(self._on_session)
+        host.selection_changed.connect(self._enable)
+        worker.finished.connect(self._on_outlined)
+        worker.failed.connect(self._on_failed)
+        self._enable()
+
+    def _tools(self) -> dict[str, tuple[str, Callable[[], None]]]:
+        return {
+            "Accept": ("In the result, whatever the score", partial(self._decide, "accepted")),
+            "Reject": ("Not in the result, whatever the score", partial(self._decide, "rejected")),
+            "Relabel": ("Give the selected instances the class chosen above", self.relabel),
+            "Merge": ("One instance of the selected ones", self.merge),
+            "Split": ("The selected instance into its parts, or in two", self.split),
+            "Delete": ("Remove the selected instances for good", self.delete),
+            "Paint": ("napari's brush on the selected instance, or on a new one of the class above", self.paint),
+            "Draw a box": ("Drag a rectangle around what was missed", self.draw_box),
+            "Outline": ("Let the network outline what is in the box", self.outline),
+            "Undo": ("Take back the last change", self.undo),
+            "Redo": ("Do again what was taken back", self.redo),
+        }
+
+    def relabel(self) -> None:
+        """Give the selected instances the chosen class."""
+        self._try(lambda session: session.relabel(self._host.selected, self.class_name.currentText()))
+        self._offer_classes()
+
+    def merge(self) -> None:
+        """Make one of the selected instances."""
+        self._try(lambda session: self._host.select((session.merge(self._host.selected),)))
+
+    def split(self) -> None:
+        """Divide the selected instance."""
+        if len(self._host.selected) != 1:
+            self._host.say("Select one instance to split.", "Warning")
+            return
+        self._try(lambda session: self._host.select(tuple(session.split(self._host.selected[0]))))
+
+    def delete(self) -> None:
+        """Remove the selected instances."""
+        self._try(lambda session: session.delete(self._host.selected))
+
+    def undo(self) -> None:
+        """Take back the last change."""
+        self._try(Session.undo)
+
+    def redo(self) -> None:
+        """Do again what was taken back."""
+        self._try(Session.redo)
+
+    def paint(self) -> None:
+        """Choose napari's brush, on the selected instance or on a new one."""
+        session, canvas = self._host.session, self._host.canvas
+        if session is None or canvas is None:
+            return
+        key = self._host.selected[-1] if self._host.selected else session.unused_key()
+        layer = canvas.labels_layer(key)
+        if layer is None:
+            key = session.unused_key()
+            layer = canvas.layer_of_class(self.class_name.currentText() or session.class_names[0])
+        layer.selected_label = key
+        layer.preserve_labels = False
+        layer.mode = "paint"
+        self._host.viewer.layers.selection.active = layer
+        known = key in session.items
+        self._host.say(f"Painting {'instance' if known else 'a new instance,'} {key}. E erases, Z ends painting.")
+
+    def draw_box(self) -> None:
+        """Choose the rectangle tool on a layer of its own."""
+        if self._host.session is None:
+            return
+        layer = self._host.drawing_layer(BOX, self._host.session.volume)
+        layer.data = []
+        layer.mode = "add_rectangle"
+        layer.events.data.connect(self._on_drawn)
+        self._host.say("Drag a rectangle around the object on a slice in its middle.")
+
+    def outline(self) -> None:
+        """Outline what is in the drawn box."""
+        session = self._host.session
+        if session is None or self._worker.busy:
+            return
+        box = self._host.drawn(BOX, session.volume)
+        if box is None:
+            self._host.say("No box is drawn yet: choose 'Draw a box' and drag a rectangle.", "Warning")
+            return
+        axis = one_slice_axis(box)
+        if axis is not None and not session.volume.is_planar:
+            box = deepened(box, axis, self.box_depth.value(), session.volume.grid.shape)
+        self._box = box
+        model = self._host.model or session.record.model_name
+        self._worker.start(
+            OutlineJob(
+                session.volume,
+                model,
+                box,
+                self.class_name.currentText(),
+                self._host.device,
+                self._host.allow_out_of_domain,
+            ),
+            "outlining a box",
+        )
+        self._host.say("Outlining what is in the box.")
+
+    def _decide(self, verdict: str) -> None:
+        self._try(lambda session: session.decide(self._host.selected, verdict))  # type: ignore[arg-type]
+
+    def _try(self, action: Callable[[Session], object]) -> None:
+        """Do something to the session; what cannot be done is said."""
+        if self._host.session is None:
+            return
+        try:
+            action(self._host.session)
+        except ValueError as error:
+            self._host.say(str(error), "Warning")
+        else:
+            self._host.say("")
+
+    def _on_drawn(self, event: object = None) -> None:
+        session = self._host.session
+        box = self._host.drawn(BOX, session.volume) if session is not None else None
+        if box is None or session is None:
+            return
+        axis = one_slice_axis(box)
+        self.box_depth.setEnabled(axis is not None and not session.volume.is_planar)
+        if axis is not None:
+            self.box_depth.setValue(usual_depth(box, axis, session.volume.grid.voxel_size))
+        self._host.say("Set how deep it is, or draw it on a second slice; then Outline.")
+
+    def _on_outlined(self, answer: object) -> None:
+        session = self._host.session
+        if not isinstance(answer, Instances) or session is None or self._box is None:
+            return
+        if not len(answer) or not answer.masks[0].any():
+            self._host.say("The network sees nothing of this class in the box. Draw it larger, or paint.", "Warning")
+            return
+        d, h, w = (int(a) for a in answer.mask_starts[0])
+        key = session.add(answer.class_names[answer.labels[0]], (d, h, w), answer.masks[0], answer.boxes[0])
+        self._host.remove_drawing(BOX)
+        self._host.select((key,))
+        self._host.say(f"Added as instance {key}.")
+
+    def _on_failed(self, message: str, details: str) -> None:
+        if self._box is not None:
+            self._box = None
+
+    def _lay_out(self) -> None:
+        grid = QGridLayout()
+        grid.setSpacing(4)
+        for place, (name, (tip, action)) in enumerate(self._tools().items()):
+            made = button(name, tip, action, KEYS[name])
+            self.buttons[name] = made
+            if name not in ("Draw a box", "Outline"):
+                grid.addWidget(made, *divmod(place if place < 7 else place - 2, 3))
+        row = QHBoxLayout()
+        row.addWidget(self.buttons["Draw a box"], 1)
+        row.addWidget(self.box_depth)
+        row.addWidget(self.buttons["Outline"], 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
+        layout.addWidget(self.class_name)
+        layout.addLayout(grid)
+        layout.addLayout(row)
+        keys = ", ".join(f"{name}\u00a0<b>{key}</b>".replace(" ", "\u00a0") for name, key in KEYS.items())
+        self.hint.setText(f"<small>{keys}</small>")
+        layout.addWidget(self.hint)
+
+    def _bind_keys(self) -> None:
+        for name, key in KEYS.items():
+            action = self._tools()[name][1]
+            QShortcut(QKeySequence(key), self).activated.connect(action)
+            pressed = key.replace("Ctrl", "Control").replace("+", "-")
+            self._host.viewer.bind_key(pressed, lambda _, act=action: act(), overwrite=True)
+
+    def _on_session(self) -> None:
+        if self._host.session is not None:
+            self._host.session.edited.connect(self._enable)
+        self._offer_classes()
+        self._enable()
+
+    def _offer_classes(self) -> None:
+        chosen = self.class_name.currentText()
+        self.class_name.clear()
+        if self._host.session is not None:
+            self.class_name.addItems(list(self._host.session.class_names))
+            if chosen in self._host.session.class_names:
+                self.class_name.setCurrentText(chosen)
+
+    def _enable(self, *_: object) -> None:
+        session, n = self._host.session, len(self._host.selected)
+        needs = {"Accept": n > 0, "Reject": n > 0, "Relabel": n > 0, "Delete": n > 0, "Merge": n > 1, "Split": n == 1}
+        for name, made in self.buttons.items():
+            made.setEnabled(session is not None and needs.get(name, True))
+        self.box_depth.setEnabled(session is not None)
+        if session is not None:
+            for name, what in (("Undo", session.undo_text), ("Redo", session.redo_text)):
+                self.buttons[name].setEnabled(bool(what))
+                self.buttons[name].setToolTip(f"{name}: {what or 'nothing'} ({KEYS[name]})")

@@ -1,0 +1,93 @@
+"""A cine series is one film: a thing that moves through it is one instance, with its place in every frame."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+import medmaskrcnn
+from medmaskrcnn.batch_runs.cine import tracks_csv
+from medmaskrcnn.batch_runs.find import find_series
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.structures.case_result import CaseResult, RunRecord
+from medmaskrcnn.structures.grid import pixel_grid
+from medmaskrcnn.structures.instances import Instances
+
+N_FRAMES, SIDE = 6, 48
+
+
+@pytest.fixture
+def cine(tmp_path: Path) -> Path:
+    """A cine MR: one sagittal slice, a bright disc that wanders and swells."""
+    folder = tmp_path / "cine"
+    folder.mkdir()
+    series, study, frame_of_reference = generate_uid(), generate_uid(), generate_uid()
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    for t in range(N_FRAMES):
+        image = Dataset()
+        image.SOPClassUID, image.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", generate_uid()
+        image.StudyInstanceUID, image.SeriesInstanceUID = study, series
+        image.FrameOfReferenceUID, image.Modality, image.PatientID = frame_of_reference, "MR", "cine"
+        image.InstanceNumber, image.TriggerTime = t + 1, 40.0 * t
+        image.ImagePositionPatient, image.ImageOrientationPatient = [5, -30, 30], [0, 1, 0, 0, 0, -1]
+        image.PixelSpacing, image.SliceThickness = [1.5, 1.25], 8
+        image.Rows = image.Columns = SIDE
+        image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+        image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 16, 15, 0
+        disc = (rows - 20 - t) ** 2 + (columns - 24) ** 2 <= (8 + t / 2) ** 2
+        image.PixelData = (100 + 300 * disc).astype(np.uint16).tobytes()
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        image.save_as(folder / f"{(7 * t) % 11}.dcm", enforce_file_format=True)  # names tell no order
+    return folder
+
+
+def test_time_points_are_series_of_their_own_unless_tracked(cine: Path):
+    assert len(find_series([cine])) == N_FRAMES
+    (film,) = find_series([cine], track=True)
+    assert (film.verdict, film.part, film.slices, len(film.files)) == ("queued", "cine", N_FRAMES, N_FRAMES)
+
+
+def test_a_volume_is_no_film(clean_archive: Path):
+    assert find_series([clean_archive], track=True) == find_series([clean_archive])
+
+
+def test_instances_are_linked_along_time(cine: Path, tiny_model: Path, tmp_path: Path):
+    (case,) = medmaskrcnn.batch(cine, tmp_path / "out", model=tiny_model, track=True)
+    assert case.status == "done", case.reason
+    result = case.result()
+    assert result.instances.grid.shape == (N_FRAMES, SIDE, SIDE)
+    document = json.loads((case.folder / "result.json").read_text())
+    assert document["geometry"]["unit"] == "px"
+    rows = list(csv.DictReader((case.folder / "tracks.csv").open()))
+    frames = Counter(row["track"] for row in rows)
+    assert max(frames.values()) > 1  # one instance, several frames
+    for row in rows:
+        assert float(row["area_mm2"]) == pytest.approx(int(row["area_px"]) * 1.5 * 1.25, abs=1e-3)
+    for i, mask in enumerate(result.instances.masks):
+        areas = [int(row["area_px"]) for row in rows if row["track"] == str(i + 1)]
+        assert sum(areas) == np.count_nonzero(mask)
+
+
+def test_the_table_by_hand():
+    mask = np.zeros((2, 2, 3), bool)
+    mask[0, 0, 0] = mask[1, :, 1] = True
+    found = Instances(
+        pixel_grid((4, 9, 9)), ("heart",), np.zeros(1, np.int64), np.array([0.75], np.float32),
+        np.zeros((1, 6), np.float32), np.array([[1, 4, 5]]), (mask,),
+    )  # fmt: skip
+    record = RunRecord("medmaskrcnn 0", "m", "0", "", "cpu", "fp32")
+    volume = medmaskrcnn.Volume(np.zeros((1, 4, 9, 9), np.int16), found.grid)
+    result = CaseResult(found, 0.5, measure_instances(volume, found), record)
+    assert tracks_csv(result, (2.0, 0.5)).splitlines()[1:] == [
+        "1,heart,0.7500,1,1,1.000,4.00,5.00",
+        "1,heart,0.7500,2,2,2.000,4.50,6.00",
+    ]
+    assert tracks_csv(result, None).splitlines()[1] == "1,heart,0.7500,1,1,,4.00,5.00"

@@ -1,0 +1,3 @@
+"""The labelled case that tests of several rooms share."""
+
+from labelled_case import labelled as labelled

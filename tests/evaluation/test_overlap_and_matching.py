@@ -1,0 +1,195 @@
+"""Agreement of masks against pycocotools and by hand, and COCO's matching."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medmaskrcnn.evaluation.metrics.matching import CaseSummary, greedy_pairs, match_case
+from medmaskrcnn.evaluation.metrics.overlap import dice, mask_iou
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import Instances, empty_instances, tight_crop
+from medmaskrcnn.structures.label_maps import reference_instances
+
+
+def instances(masks: list[np.ndarray], labels: list[int], scores: list[float], names: tuple[str, ...]) -> Instances:
+    """Instances from dense ``(D, H, W)`` masks."""
+    crops = [tight_crop(m, (0, 0, 0)) for m in masks]
+    return Instances(
+        Grid(masks[0].shape, np.diag([3.0, 2, 1, 1])),
+        names,
+        np.array(labels),
+        np.array(scores, np.float32),
+        np.zeros((len(masks), 6), np.float32),
+        np.array([start for start, _ in crops]),
+        tuple(crop for _, crop in crops),
+    )
+
+
+def blobs(seed: int, n: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    index = np.stack(np.meshgrid(*[np.arange(s) for s in shape], indexing="ij"), -1)
+    radii = np.where(np.array(shape) > 1, rng.uniform(1, 9, (n, 3)), 1)
+    centres = rng.uniform(0, shape, (n, 3)) - 0.5
+    return [(((index - c) / r) ** 2).sum(-1) < 1 for c, r in zip(centres, radii, strict=True)]
+
+
+def test_dice_by_hand() -> None:
+    a = np.array([[1, 1, 0], [0, 0, 0]], bool)
+    b = np.array([[1, 0, 0], [1, 0, 0]], bool)
+    assert dice(a, b) == 0.5  # 2 * 1 / (2 + 2)
+    assert dice(a, a) == 1.0
+    assert dice(a, ~a & b) == 0.0
+    assert dice(np.zeros(3, bool), np.zeros(3, bool)) == 1.0
+
+
+def test_dice_refuses() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        dice(np.zeros(3, bool), np.zeros(4, bool))
+    with pytest.raises(ValueError, match="boolean"):
+        dice(np.zeros(3, np.int64), np.zeros(3, bool))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_iou_equals_pycocotools(seed: int) -> None:
+    mask_utils = pytest.importorskip("pycocotools.mask")
+    first, second = blobs(seed, 7, (1, 30, 40)), blobs(seed + 100, 6, (1, 30, 40))
+    encoded = [[mask_utils.encode(np.asfortranarray(m[0].astype(np.uint8))) for m in side] for side in (first, second)]
+    expected = mask_utils.iou(encoded[0], encoded[1], [False] * len(second))
+    got = mask_iou(instances(first, [0] * 7, [1] * 7, ("x",)), instances(second, [0] * 6, [1] * 6, ("x",)))
+    assert np.array_equal(got, expected)
+    assert np.count_nonzero(got) > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_iou_on_crops_equals_iou_on_volumes(seed: int) -> None:
+    first, second = blobs(seed, 4, (9, 12, 10)), blobs(seed + 1, 3, (9, 12, 10))
+    first.append(np.zeros((9, 12, 10), bool))
+    got = mask_iou(instances(first, [0] * 5, [1] * 5, ("x",)), instances(second, [0] * 3, [1] * 3, ("x",)))
+    expected = [[(a & b).sum() / max((a | b).sum(), 1) for b in second] for a in first]
+    assert np.array_equal(got, expected)
+
+
+def test_iou_of_nothing_and_of_other_grids() -> None:
+    some = instances(blobs(0, 2, (4, 5, 6)), [0, 0], [1, 1], ("x",))
+    nothing = empty_instances(some.grid, ("x",))
+    assert mask_iou(some, nothing).shape == (2, 0)
+    assert mask_iou(nothing, some).shape == (0, 2)
+    with pytest.raises(ValueError, match="one grid"):
+        mask_iou(some, empty_instances(Grid((4, 5, 7), np.eye(4)), ("x",)))
+
+
+def test_greedy_matching_by_hand() -> None:
+    """The confident prediction takes the reference although the other fits better; the class keeps them apart."""
+    iou = np.array([[0.6, 0.0, 0.0], [0.9, 0.55, 0.0], [0.0, 0.0, 0.8]])
+    scores = np.array([0.9, 0.8, 0.7])
+    assert greedy_pairs(iou, scores, ["a", "a", "b"], ["a", "a", "c"]) == [(0, 0), (1, 1)]
+    assert greedy_pairs(iou, scores[::-1].copy(), ["a", "a", "b"], ["a", "a", "b"]) == [(2, 2), (1, 0)]
+    assert greedy_pairs(iou, scores, ["a", "a", "b"], ["a", "a", "b"], iou_threshold=0.7) == [(1, 0), (2, 2)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.1, 0.5, 0.9]))
+def test_greedy_matching_equals_a_plain_loop(seed: int, threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(0, 7, 2)
+    iou, scores = rng.random((n, m)), rng.integers(0, 4, n) / 4
+    mine, theirs = list(rng.choice(["a", "b"], n)), list(rng.choice(["a", "b"], m))
+    expected, taken = [], set()
+    for i in sorted(range(n), key=lambda k: (-scores[k], k)):
+        open_ = [j for j in range(m) if j not in taken and mine[i] == theirs[j] and iou[i, j] >= threshold]
+        if open_:
+            best = max(open_, key=lambda j: iou[i, j])
+            taken.add(best)
+            expected.append((i, best))
+    assert greedy_pairs(iou, scores, mine, theirs, iou_threshold=threshold) == expected
+
+
+def test_matching_refuses() -> None:
+    with pytest.raises(ValueError, match="threshold"):
+        greedy_pairs(np.zeros((1, 1)), np.zeros(1), ["a"], ["a"], iou_threshold=0)
+    with pytest.raises(ValueError, match="shape"):
+        greedy_pairs(np.zeros((1, 2)), np.zeros(1), ["a"], ["a"])
+
+
+def test_case_summary_by_hand() -> None:
+    """Liver found, tumour missed, spleen invented; class names in another order than the reference's."""
+    liver, tumour, spleen = (np.zeros((2, 4, 6), bool) for _ in range(3))
+    liver[:, :, :3] = True  # 24 voxels
+    tumour[0, 0, 0] = True
+    spleen[:, :, 5] = True
+    near = liver.copy()
+    near[0, 0, :] = True  # 27 voxels: 12.5 % too large
+    predicted = instances([near, spleen], [2, 0], [0.9, 0.8], ("spleen", "tumour", "liver"))
+    reference = instances([tumour, liver], [1, 0], [1, 1], ("liver", "tumour"))
+    got = match_case(predicted, reference)
+    (match,) = got.matches
+    assert (match.predicted, match.reference, match.class_name) == (0, 1, "liver")
+    assert match.iou == pytest.approx(24 / 27) and match.dice == pytest.approx(48 / 51)
+    assert match.volume_error == pytest.approx(0.125)
+    assert (got.missed, got.false_positives) == ((0,), (1,))
+    assert (got.n_reference, got.recall, got.precision) == (2, 0.5, 0.5)
+    assert got.mean_dice == pytest.approx(48 / 51) and got.mean_dice_with_missed == pytest.approx(24 / 51)
+
+
+def test_empty_summary() -> None:
+    got = match_case(*[empty_instances(Grid((2, 2, 2), np.eye(4)), ("x",))] * 2)
+    assert got == CaseSummary(0.5, (), (), ())
+    assert (got.recall, got.precision, got.mean_dice, got.mean_dice_with_missed) == (None,) * 4
+
+
+LABELS = np.zeros((3, 5, 6), np.uint16)
+LABELS[0:2, 0:4, 0:4] = 1  # liver
+LABELS[1, 1:3, 1:3] = 7  # tumour in it
+LABELS[1, 1, 1] = 9  # necrosis in that
+LABELS[2, 4, 5] = 3  # another object
+GRID = Grid(LABELS.shape, np.eye(4))
+CLASSES = {7: "tumour", 1: "liver", 9: "necrosis", 3: "liver"}
+
+
+def test_reference_without_parts() -> None:
+    got = reference_instances(LABELS, GRID, CLASSES)
+    assert got.class_names == ("tumour", "liver", "necrosis")
+    assert got.labels.tolist() == [0, 1, 2, 1]
+    assert [int(m.sum()) for m in got.masks] == [3, 28, 1, 1]
+    assert got.tight_box(0) == ((1, 1, 1), (2, 3, 3))
+    assert got.boxes[3].tolist() == [2, 4, 5, 3, 5, 6]
+
+
+def test_reference_parts_belong_to_all_that_hold_them() -> None:
+    got = reference_instances(LABELS, GRID, CLASSES, part_of={9: 7, 7: 1}, class_names=["liver", "tumour", "necrosis"])
+    assert got.labels.tolist() == [1, 0, 2, 0]
+    assert [int(m.sum()) for m in got.masks] == [4, 32, 1, 1]
+    dense = np.zeros(LABELS.shape, bool)
+    dense[got.window(1)] = got.masks[1]
+    assert np.array_equal(dense, np.isin(LABELS, [1, 7, 9]))
+
+
+def test_reference_of_a_part_outside_the_whole_widens_its_box() -> None:
+    got = reference_instances(LABELS, GRID, {1: "liver", 3: "tumour"}, part_of={3: 1})
+    assert got.tight_box(0) == ((0, 0, 0), (3, 5, 6))
+
+
+def test_reference_leaves_out_what_is_not_there() -> None:
+    got = reference_instances(LABELS, GRID, {5: "a", 3: "b", 40: "c"})
+    assert [got.class_names[i] for i in got.labels] == ["b"]
+    assert len(reference_instances(LABELS, GRID, {})) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_map": LABELS[:2]}, "grid's shape"),
+        ({"label_map": LABELS.astype(float)}, "integers"),
+        ({"classes": {0: "x"}}, "1..1000000"),
+        ({"class_names": ["liver"]}, "not among"),
+        ({"part_of": {9: 7, 7: 9}}, "circle"),
+        ({"part_of": {9: 11}}, "speaks of values"),
+    ],
+)
+def test_reference_refuses(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reference_instances(**{"label_map": LABELS, "grid": GRID, "classes": CLASSES, **change})  # type: ignore[arg-type]

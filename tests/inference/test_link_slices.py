@@ -1,0 +1,111 @@
+"""Objects of slices become objects of the volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from medmaskrcnn.inference.instance_masks import Found
+from medmaskrcnn.inference.link_slices import link_slices
+
+PLANE = (1, 10, 30)
+Make = Callable[..., Found]
+Dense = Callable[..., np.ndarray]
+
+
+def span(first: int, last: int) -> np.ndarray:
+    dense = np.zeros(PLANE, bool)
+    dense[0, 3:7, first:last] = True
+    return dense
+
+
+def test_one_object_through_all_slices(as_found: Make, as_dense: Dense) -> None:
+    slices = [[as_found(span(5 + k, 11 + k), score=0.5 + 0.1 * k)] for k in range(4)]
+    (linked,) = link_slices(slices, link_iou=0.2, gap=1)
+    expected = np.concatenate([span(5 + k, 11 + k) for k in range(4)])
+    np.testing.assert_array_equal(as_dense(linked, (4, 10, 30)), expected)
+    assert linked.score == pytest.approx(0.8) and linked.box.tolist() == [0, 3, 5, 4, 7, 14]
+
+
+def test_an_object_is_as_certain_as_the_slice_that_shows_it_best(as_found: Make) -> None:
+    slices = [[as_found(span(5, 15), score=0.9)], [as_found(span(5, 10), score=0.3)]]
+    (linked,) = link_slices(slices, link_iou=0.2, gap=0)
+    assert linked.score == 0.9
+
+
+def test_a_missed_slice_is_filled_with_what_its_neighbours_share(as_found: Make, as_dense: Dense) -> None:
+    slices = [[as_found(span(5, 12))], [], [as_found(span(8, 15))]]
+    (linked,) = link_slices(slices, link_iou=0.2, gap=1)
+    np.testing.assert_array_equal(
+        as_dense(linked, (3, 10, 30)), np.concatenate([span(5, 12), span(8, 12), span(8, 15)])
+    )
+
+
+@pytest.mark.parametrize(("missing", "gap", "objects"), [(1, 0, 2), (1, 1, 1), (2, 1, 2), (2, 2, 1), (3, 2, 2)])
+def test_gaps_up_to_the_setting_are_bridged(as_found: Make, missing: int, gap: int, objects: int) -> None:
+    slices = [[], [as_found(span(5, 12))], *[[] for _ in range(missing)], [as_found(span(5, 12))], []]
+    linked = link_slices(slices, link_iou=0.2, gap=gap)
+    assert len(linked) == objects
+    assert linked[0].start[0] == 1 and linked[-1].end[0] == missing + 3
+    if objects == 1:
+        assert linked[0].mask.sum() == 28 * (missing + 2)
+
+
+def test_two_touching_tumours_stay_two(as_found: Make, as_dense: Dense) -> None:
+    """Side by side and wandering: each slice's left one also overlaps the neighbour's right one."""
+    lefts = [span(5 + k, 11 + k) for k in range(5)]
+    rights = [span(11 + k, 17 + k) for k in range(5)]
+    slices = [[as_found(b, score=0.9), as_found(a, score=0.8)] for a, b in zip(lefts, rights, strict=True)]
+    linked = link_slices(slices, link_iou=0.05, gap=1)
+    assert len(linked) == 2
+    np.testing.assert_array_equal(as_dense(linked[0], (5, 10, 30)), np.concatenate(rights))
+    np.testing.assert_array_equal(as_dense(linked[1], (5, 10, 30)), np.concatenate(lefts))
+
+
+def test_objects_of_one_slice_are_never_one(as_found: Make) -> None:
+    slices = [[as_found(span(5, 15)), as_found(span(6, 15))]]
+    assert len(link_slices(slices, link_iou=0.1, gap=1)) == 2
+
+
+def test_splitting_the_larger_branch_goes_on(as_found: Make) -> None:
+    slices = [[as_found(span(5, 20))], [as_found(span(5, 9)), as_found(span(10, 20))]]
+    linked = sorted(link_slices(slices, link_iou=0.2, gap=1), key=lambda f: f.mask.sum())
+    assert [int(f.mask.sum()) for f in linked] == [16, 60 + 40]
+    assert linked[0].start == (1, 3, 5)
+
+
+def test_joining_the_larger_branch_goes_on(as_found: Make) -> None:
+    slices = [[as_found(span(5, 9)), as_found(span(10, 20))], [as_found(span(5, 20))]]
+    linked = sorted(link_slices(slices, link_iou=0.2, gap=1), key=lambda f: f.mask.sum())
+    assert [int(f.mask.sum()) for f in linked] == [16, 60 + 40]
+    assert linked[0].end[0] == 1
+
+
+def test_too_little_overlap_starts_a_new_object(as_found: Make) -> None:
+    slices = [[as_found(span(5, 11))], [as_found(span(9, 15))]]  # 2 of 10 columns shared
+    assert len(link_slices(slices, link_iou=0.21, gap=1)) == 2
+    assert len(link_slices(slices, link_iou=0.2, gap=1)) == 1
+    apart = [[as_found(span(5, 11))], [as_found(span(11, 17))]]
+    assert len(link_slices(apart, link_iou=0.0, gap=1)) == 2
+
+
+def test_classes_are_kept_apart(as_found: Make) -> None:
+    slices = [[as_found(span(5, 11), label=0)], [as_found(span(5, 11), label=1)], [as_found(span(5, 11), label=0)]]
+    linked = link_slices(slices, link_iou=0.2, gap=1)
+    assert sorted((f.label, f.mask.shape[0]) for f in linked) == [(0, 3), (1, 1)]
+
+
+def test_empty_slices_and_masks(as_found: Make) -> None:
+    assert link_slices([], link_iou=0.2, gap=1) == []
+    assert link_slices([[], [], []], link_iou=0.2, gap=1) == []
+    blank = Found(0, 0.9, np.zeros(6, np.float32), (0, 0, 0), np.zeros((0, 0, 0), bool))
+    (linked,) = link_slices([[blank], [as_found(span(5, 11)), blank], []], link_iou=0.2, gap=1)
+    assert linked.start == (1, 3, 5) and linked.mask.shape == (1, 4, 6)
+
+
+def test_objects_come_by_falling_score(as_found: Make) -> None:
+    first = [as_found(span(20, 25), score=0.4), as_found(span(5, 11), score=0.7)]
+    slices = [first, [as_found(span(20, 25), score=0.9)]]
+    assert [round(f.score, 2) for f in link_slices(slices, link_iou=0.2, gap=1)] == [0.9, 0.7]

@@ -1,0 +1,130 @@
+"""Which scans a model may be run on, and what the user is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from medmaskrcnn.errors import UnsuitableScanError
+from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.inference.suitability import check_suitable
+from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.structures.grid import Grid, pixel_grid
+from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
+
+Make = Callable[..., LoadedModel]
+SHAPE = (10, 40, 36)
+
+
+def four_dimensional(kind: Any) -> Volume:
+    return Volume(np.zeros((3, 4, 8, 8), np.int16), Grid((4, 8, 8), np.eye(4)), channel_kind=kind)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("unknown", r"volumes \(time points"), ("colour", "3 colours")])
+def test_more_channels_than_the_model_takes(tiny_model: Make, kind: str, words: str) -> None:
+    with pytest.raises(UnsuitableScanError, match=f"{words}.*model tiny wants 1; give it one of them"):
+        segment(four_dimensional(kind), tiny_model(3))
+
+
+def test_windows_make_channels_of_one(tiny_model: Make) -> None:
+    settings = tiny_model(3).settings.model_dump()
+    settings["model"]["image_channels"] = 2
+    settings["preprocess"] |= {"windows": ((-1000, 600), (0, 100)), "percentiles": None}
+    check_suitable(Volume(np.zeros((1, 4, 8, 8), np.int16), Grid((4, 8, 8), np.eye(4))), ModelFileSettings(**settings))
+
+
+def test_unknown_spacing(tiny_model: Make) -> None:
+    picture = Volume(np.zeros((1, 1, 40, 40), np.uint8), pixel_grid((1, 40, 40)))
+    with pytest.raises(UnsuitableScanError, match="does not tell the size of its pixels, which model tiny needs"):
+        segment(picture, tiny_model(2, preprocess={"spacing_mm": (None, 1.0, 1.0)}))
+    result = segment(picture, tiny_model(2))
+    assert all(m.unit == "px" for m in result.measurements)
+
+
+def test_one_slice_for_a_model_of_volumes(tiny_model: Make, make_blobs: Callable[..., Volume]) -> None:
+    with pytest.raises(UnsuitableScanError, match="is a single slice, model tiny works on volumes"):
+        segment(make_blobs((1, 40, 36)), tiny_model(3))
+
+
+def test_the_scan_is_named_by_its_file_or_folder(tiny_model: Make, make_blobs: Callable[..., Volume]) -> None:
+    flat = make_blobs((1, 40, 36))
+    names = {("/a/b/x.nii.gz",): "/a/b/x.nii.gz", ("/a/b/1.dcm", "/a/b/2.dcm"): "/a/b", (): "this scan"}
+    for files, name in names.items():
+        with pytest.raises(UnsuitableScanError, match=f"^{name} is a single slice"):
+            check_suitable(replace(flat, provenance=Provenance(files=files)), tiny_model(3).settings)
+
+
+def test_out_of_domain_is_refused_or_stamped(tiny_model: Make, make_blobs: Callable[..., Volume]) -> None:
+    model = tiny_model(3, card={"domain": PHANTOM_GENERATOR})
+    real = make_blobs(SHAPE)
+    with pytest.raises(UnsuitableScanError, match=f"scans made by '{PHANTOM_GENERATOR}'.*--allow-out-of-domain"):
+        segment(real, model)
+    stamped = segment(real, model, allow_out_of_domain=True)
+    assert stamped.record.out_of_domain and stamped.record.warnings[0].startswith("OUT OF DOMAIN: model tiny")
+    phantom = replace(real, provenance=Provenance(generator=PHANTOM_GENERATOR))
+    for allow in (False, True):
+        result = segment(phantom, model, allow_out_of_domain=allow)
+        assert not result.record.out_of_domain and result.record.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("model_for", "scan_is", "lowest", "warning"),
+    [
+        ("MR", "CT", 0, "model tiny was made for MR, but this scan is CT"),
+        ("CT", "MR", 0, "model tiny was made for CT, but this scan is MR"),
+        ("MR", None, -1024, "made for MR, but this scan's values look like those of a CT"),
+        ("MR", None, 0, None),
+        ("MR", "MR", -1024, None),
+        (None, "CT", -1024, None),
+        ("CT", None, -1024, None),
+    ],
+)
+def test_another_modality_is_a_warning(
+    tiny_model: Make,
+    make_blobs: Callable[..., Volume],
+    caplog: pytest.LogCaptureFixture,
+    model_for: str | None,
+    scan_is: str | None,
+    lowest: int,
+    warning: str | None,
+) -> None:
+    volume = make_blobs(SHAPE, modality=scan_is)
+    volume.array[0, 0, 0, 0] = lowest
+    with caplog.at_level(logging.WARNING, "medmaskrcnn"):
+        warnings = check_suitable(volume, tiny_model(3, card={"modality": model_for}).settings)
+    assert len(warnings) == (warning is not None) == len(caplog.records)
+    if warning:
+        assert warning in warnings[0]
+
+
+def test_warnings_reach_the_result(tiny_model: Make, make_blobs: Callable[..., Volume]) -> None:
+    result = segment(make_blobs(SHAPE, modality="CT"), tiny_model(3, card={"modality": "MR"}))
+    assert result.record.warnings == ("model tiny was made for MR, but this scan is CT",)
+    assert not result.record.out_of_domain
+
+
+@pytest.mark.parametrize(
+    ("dims", "section", "change", "words"),
+    [
+        (2, "preprocess", {"spacing_mm": (5.0, 1.0, 1.0)}, "a 2D model keeps the scan's slices"),
+        (3, "preprocess", {"pad_multiple": (32, 32)}, "pad_multiple must be multiples of the strides"),
+        (3, "preprocess", {"pad_multiple": (8, 32, 32)}, "pad_multiple must be multiples of the strides"),
+        (3, "preprocess", {"mean": (0.1, 0.2)}, "mean and std must have one value or one per image channel"),
+        (3, "preprocess", {"windows": ((0, 1), (0, 2)), "percentiles": None}, "2 windows cannot make up 1 image"),
+        (3, "inference", {"single": ("spleen",)}, "names classes that the model lacks"),
+    ],
+)
+def test_settings_that_contradict_each_other(
+    tiny_model: Make, dims: int, section: str, change: dict[str, Any], words: str
+) -> None:
+    settings = tiny_model(dims).settings.model_dump()
+    ModelFileSettings(**settings)
+    with pytest.raises(ValidationError, match=words):
+        ModelFileSettings(**{**settings, section: {**settings[section], **change}})
