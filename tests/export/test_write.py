@@ -116,7 +116,7 @@ def content_names(folder: Path) -> list[str]:
 LIMITED = """
 import resource, sys
 sys.path.insert(0, {folder!r})
-from conftest import SHAPE, make_case, spl_affine
+from result_case import SHAPE, make_case, spl_affine
 from medmaskrcnn.export.deidentify import deidentified
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.write import write_result
@@ -135,7 +135,7 @@ except OutputError as error:
 def test_the_systems_own_refusal_in_the_middle_of_a_file(tmp_path: Path, limit: int) -> None:
     """A real short write: at 100 bytes the first file fails, at 3,000 the preview, with five files complete."""
     out = tmp_path / "out"
-    code = LIMITED.format(folder=str(Path(__file__).parent), limit=limit, out=str(out))
+    code = LIMITED.format(folder=str(Path(__file__).parents[1] / "support"), limit=limit, out=str(out))
     done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.startswith("refused: cannot write the result"), done.stderr
     assert "larger than the system allows" in done.stderr
