@@ -77,7 +77,13 @@ def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tu
     batches = _batches(files, plan, workers)
     while not is_over(progress, settings):
         began = time.monotonic()
-        _update(network, optimizer, next(batches), settings.learning_rate * schedule(progress, settings), settings.clip)
+        _update(
+            network,
+            optimizer,
+            next(batches),
+            settings.learning_rate * schedule(progress, settings),
+            settings.grad_clip_norm,
+        )
         share = newest_share(progress.step, settings)
         with torch.no_grad():
             for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):

@@ -122,7 +122,7 @@ class Augmenter:
             field.set_random_state(_seed(random))
             grid[: self.dims] += field(randomize=True) * torch.tensor(shape).view(-1, *(1,) * self.dims)
         self.affine.set_random_state(_seed(random))
-        # The shift is a share of the window, whose size differs between favoured and other windows.
+        # The shift is a share of the window, whose size differs between oversampled and other windows.
         self.affine.translate_range = tuple(settings.shift * n for n in shape)
         grid = self.affine(grid=grid)
         moved = self.resample(torch.cat([image, masks.float()]), grid=grid)

@@ -60,7 +60,7 @@ def check_depths(plan: Plan, device: torch.device) -> None:
     """
     if plan.train.precision != "bf16" or plan.model.spatial_dims == 2 or device.type != "cpu":
         return
-    for patch in {plan.augment.patch, plan.augment.favoured_patch or plan.augment.patch}:
+    for patch in {plan.augment.patch, plan.augment.oversampled_patch or plan.augment.patch}:
         depths = [-(-patch[0] // stride[0]) for stride in plan.model.backbone.strides]
         if 2 in depths:
             raise ValueError(
@@ -139,18 +139,20 @@ class Learner:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for turn in range(self.settings.accumulate):
+        for turn in range(self.settings.accumulate_grad_batches):
             samples = next(passes)
-            with self.fabric.no_backward_sync(self.wrapped, enabled=turn + 1 < self.settings.accumulate):
+            with self.fabric.no_backward_sync(self.wrapped, enabled=turn + 1 < self.settings.accumulate_grad_batches):
                 terms = self._losses(samples)
                 total = torch.stack(list(terms.values())).sum()
                 if not bool(torch.isfinite(total)):
                     raise FloatingPointError(self._explained(samples, terms))
-                self.fabric.backward(total / self.settings.accumulate)
+                self.fabric.backward(total / self.settings.accumulate_grad_batches)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / self.settings.accumulate
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / self.settings.accumulate_grad_batches
         strict = self.settings.precision != "fp16"  # whose scaler leaves out a step that is not finite
-        self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=strict)
+        self.fabric.clip_gradients(
+            self.wrapped, self.optimizer, max_norm=self.settings.grad_clip_norm, error_if_nonfinite=strict
+        )
         self.optimizer.step()
         self._follow()
         shared = self._mean_over_processes(torch.tensor([*sums.values(), time.monotonic() - began]))
@@ -212,22 +214,22 @@ def layout_of(network: MaskRCNN) -> torch.memory_format:
 
 def schedule(progress: Progress, settings: LoopSettings) -> float:
     """Share of the peak learning rate for the next update: a linear rise, then half a cosine."""
-    if progress.step < settings.warmup:
-        return (progress.step + 1) / settings.warmup
+    if progress.step < settings.warmup_steps:
+        return (progress.step + 1) / settings.warmup_steps
     if settings.hours is not None:
         done = progress.seconds / (settings.hours * 3600)
     else:
-        done = (progress.step - settings.warmup) / max(1, settings.steps - settings.warmup)
+        done = (progress.step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return _LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def newest_share(step: int, settings: LoopSettings) -> float:
     """Share of the newest weights in their moving average after update ``step``, from 0.
 
-    The first updates count more than ``ema`` lets them: with 0.995 two fifths of what the network began with would
+    The first updates count more than ``ema_decay`` lets them: with 0.995 two fifths of what the network began with would
     still be in the average after 180 updates.
     """
-    return 1 - min(settings.ema, (1 + step) / (10 + step))
+    return 1 - min(settings.ema_decay, (1 + step) / (10 + step))
 
 
 def is_over(progress: Progress, settings: LoopSettings) -> bool:

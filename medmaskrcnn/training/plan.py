@@ -40,9 +40,9 @@ class AugmentSettings(Settings):
 
     Attributes:
         patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
-        foreground: Share of windows that are centred near an object, classes being equally likely.
-        favoured: Class that is the one in half of those windows: small objects among large ones.
-        favoured_patch: Size of the windows drawn for the favoured class, ``patch`` if not given: a small object needs
+        foreground_prob: Share of windows that are centred near an object, classes being equally likely.
+        oversampled_class: Class that is the one in half of those windows: small objects among large ones.
+        oversampled_patch: Size of the windows drawn for the oversampled class, ``patch`` if not given: a small object needs
             little around it, and a smaller window costs less. The loop's batch is then 1.
         flip: Axes of D, H, W that are mirrored in half of the samples. Never the left-right axis (W in the
             orientation ``SPL``) where names of classes have sides.
@@ -59,9 +59,9 @@ class AugmentSettings(Settings):
     """
 
     patch: Patch
-    foreground: Fraction = 0.67
-    favoured: str | None = None
-    favoured_patch: Patch | None = None
+    foreground_prob: Fraction = 0.67
+    oversampled_class: str | None = None
+    oversampled_patch: Patch | None = None
     flip: tuple[Literal["D", "H", "W"], ...] = ()
     rotate_degrees: NotNegative = 0.0
     zoom: NotNegative = 0.0
@@ -83,12 +83,12 @@ class LoopSettings(Settings):
         steps: Updates of the weights.
         hours: Instead: learn for so long; the learning rate falls with the time that has passed.
         batch: Samples an update, of all processes together and of one pass each.
-        accumulate: Passes an update; their gradients are averaged.
+        accumulate_grad_batches: Passes an update; their gradients are averaged.
         learning_rate: Peak of AdamW's rate, after the warm-up.
-        warmup: Steps until the peak.
+        warmup_steps: Steps until the peak.
         weight_decay: AdamW's.
-        clip: Largest norm of the gradient.
-        ema: Decay of the moving average of the weights, which is what is validated and saved; less in the first steps,
+        grad_clip_norm: Largest norm of the gradient.
+        ema_decay: Decay of the moving average of the weights, which is what is validated and saved; less in the first steps,
             so that little of the first weights is left in it.
         precision: Of the dense layers; logits, deltas and losses are fp32 always.
         validate_every: Steps of an epoch: after each the validation cases are segmented and scored.
@@ -100,12 +100,12 @@ class LoopSettings(Settings):
     steps: Count = 5000
     hours: Positive | None = None
     batch: Count = 1
-    accumulate: Count = 1
+    accumulate_grad_batches: Count = 1
     learning_rate: Positive = 1e-3
-    warmup: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
     weight_decay: NotNegative = 1e-2
-    clip: Positive = 5.0
-    ema: Fraction = 0.995
+    grad_clip_norm: Positive = 5.0
+    ema_decay: Fraction = 0.995
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     validate_every: Count = 500
     patience: Count | None = None
@@ -140,10 +140,12 @@ class Plan(Settings):
         depth = self.augment.patch[0]
         if self.model.spatial_dims == 2 and depth != 1:
             raise ValueError(f"augment.patch of a 2D model is one slice deep (neighbours come on top), got {depth}")
-        if self.augment.favoured not in (None, *self.model.class_names):
-            raise ValueError(f"augment.favoured names {self.augment.favoured!r}, which model.class_names lacks")
-        if self.augment.favoured_patch and self.train.batch != 1:
-            raise ValueError("augment.favoured_patch gives windows of two sizes: train.batch must be 1")
+        if self.augment.oversampled_class not in (None, *self.model.class_names):
+            raise ValueError(
+                f"augment.oversampled_class names {self.augment.oversampled_class!r}, which model.class_names lacks"
+            )
+        if self.augment.oversampled_patch and self.train.batch != 1:
+            raise ValueError("augment.oversampled_patch gives windows of two sizes: train.batch must be 1")
         if "W" in self.augment.flip and self.preprocess.orientation != "as_stored":
             sided = sorted(n for n in self.model.class_names if {"left", "right"} & set(n.lower().split()))
             if sided:

@@ -173,11 +173,11 @@ def _batches(
     files: Sequence[Path], plan: Plan, learner: Learner, *, workers: int, transform: Transform | None
 ) -> Iterator[list[Sample]]:
     settings, fabric = plan.train, learner.fabric
-    passes = _ENDLESS if settings.hours else settings.steps * settings.accumulate
+    passes = _ENDLESS if settings.hours else settings.steps * settings.accumulate_grad_batches
     turns = Turns(
         passes,
         settings.batch,
-        first=learner.progress.step * settings.accumulate,
+        first=learner.progress.step * settings.accumulate_grad_batches,
         rank=fabric.global_rank,
         world=fabric.world_size,
     )

@@ -14,7 +14,7 @@ from medmaskrcnn.training.plan import AugmentSettings
 INSIDE = 128
 """Occupancy, of 255, from which a voxel belongs to an object."""
 
-_FAVOUR = 0.5  # share of windows with an object that the favoured class has
+_OVERSAMPLED_SHARE = 0.5  # share of windows with an object that the oversampled class has
 _OFF_CENTRE = 0.25  # of the window: the object that it is drawn around need not lie in the middle
 
 
@@ -39,8 +39,8 @@ def choose_window(
         First voxel D, H, W, which may lie outside the image, and shape.
     """
     label = _centre_class(case, settings, class_names, random)
-    favoured = label is not None and class_names[label] == settings.favoured
-    patch = (favoured and settings.favoured_patch) or settings.patch
+    is_oversampled = label is not None and class_names[label] == settings.oversampled_class
+    patch = (is_oversampled and settings.oversampled_patch) or settings.patch
     shape = (patch[0] + 2 * context_slices, *patch[1:])
     return _start(case, shape, label, random, beyond=context_slices), shape
 
@@ -86,12 +86,12 @@ def _centre_class(
     case: LabelledCase, settings: AugmentSettings, class_names: Sequence[str], random: np.random.Generator
 ) -> int | None:
     """Class of the object that the window shall lie around; ``None`` for a window anywhere."""
-    if not case.objects or random.random() >= settings.foreground:
+    if not case.objects or random.random() >= settings.foreground_prob:
         return None
     classes = sorted({item.label for item in case.objects})
-    favoured = class_names.index(settings.favoured) if settings.favoured else None
-    if favoured in classes and random.random() < _FAVOUR:
-        return favoured
+    oversampled_class = class_names.index(settings.oversampled_class) if settings.oversampled_class else None
+    if oversampled_class in classes and random.random() < _OVERSAMPLED_SHARE:
+        return oversampled_class
     return classes[random.integers(len(classes))]
 
 

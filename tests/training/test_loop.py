@@ -61,7 +61,14 @@ def make_plan(**loop: object) -> Plan:
         rpn=RPNSettings(pre_nms_top_n=50, post_nms_top_n=20, batch_per_image=32),
         roi=RoISettings(box_size=3, mask_size=4, box_hidden=16, mask_channels=8, mask_convs=1, batch_per_image=16),
     )
-    settings = {"steps": 6, "batch": 2, "warmup": 2, "precision": "fp32", "learning_rate": 5e-3, "validate_every": 50}
+    settings = {
+        "steps": 6,
+        "batch": 2,
+        "warmup_steps": 2,
+        "precision": "fp32",
+        "learning_rate": 5e-3,
+        "validate_every": 50,
+    }
     return Plan(
         card=ModelCard(name="tiny"),
         model=model,
@@ -119,7 +126,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_tiny_model_learns(data: Path, tmp_path: Path, precision: str) -> None:
     events: list[object] = []
-    plan = make_plan(steps=40, warmup=3, precision=precision, validate_every=20, ema=0.9)
+    plan = make_plan(steps=40, warmup_steps=3, precision=precision, validate_every=20, ema_decay=0.9)
     record = train(data, plan, tmp_path / "run", workers=0, tell=events.append)
     steps = [event for event in events if isinstance(event, StepReport)]
     assert [s.step for s in steps] == list(range(1, 41))
@@ -221,7 +228,7 @@ def test_two_processes_learn_what_one_does_with_the_whole_batch(
 
 
 def test_accumulated_passes_are_resumed_at_the_right_sample(data: Path, tmp_path: Path) -> None:
-    plan = make_plan(steps=4, batch=1, accumulate=2)
+    plan = make_plan(steps=4, batch=1, accumulate_grad_batches=2)
     train(data, plan, tmp_path / "whole", workers=0)
 
     def stop(event: object) -> None:
@@ -370,19 +377,19 @@ def test_a_patch_that_makes_maps_of_two_slices_is_refused() -> None:
 
 
 def test_the_moving_average_forgets_what_the_network_began_with() -> None:
-    settings, left = LoopSettings(ema=0.995), 1.0
+    settings, left = LoopSettings(ema_decay=0.995), 1.0
     for step in range(20):
         left *= 1 - newest_share(step, settings)
     assert left < 1e-6
     assert newest_share(10_000, settings) == pytest.approx(0.005)
-    assert newest_share(0, LoopSettings(ema=0.0)) == 1.0
+    assert newest_share(0, LoopSettings(ema_decay=0.0)) == 1.0
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    settings = LoopSettings(steps=100, warmup=10)
+    settings = LoopSettings(steps=100, warmup_steps=10)
     rates = [schedule(Progress(step=step), settings) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0.01 <= rates[-1] < 0.02
-    by_time = LoopSettings(hours=1.0, warmup=0)
+    by_time = LoopSettings(hours=1.0, warmup_steps=0)
     assert schedule(Progress(step=5, seconds=1800), by_time) == pytest.approx(0.505)
     assert is_over(Progress(seconds=3601), by_time) and not is_over(Progress(step=9999, seconds=10), by_time)

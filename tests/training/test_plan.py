@@ -35,7 +35,7 @@ def test_reasons_stand_above_their_values() -> None:
         ("steps: 5000", "stepz: 5000", r"train\.stepz: Extra inputs"),
         ("batch: 4", "batch: 0", r"train\.batch: Input should be greater"),
         ("patch: [1, 320, 320]", "patch: [3, 320, 320]", "of a 2D model is one slice deep"),
-        ("favoured: null", "favoured: heart", "names 'heart', which model.class_names lacks"),
+        ("oversampled_class: null", "oversampled_class: heart", "names 'heart', which model.class_names lacks"),
         ("card:", "card: [", "is no YAML"),
     ],
 )

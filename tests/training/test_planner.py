@@ -129,8 +129,12 @@ def test_ct_of_organs_and_tumours() -> None:
     assert plan.preprocess.percentiles is None and plan.augment.bias_field == 0
     assert plan.preprocess.spacing_mm == (2.6, 1.4, 1.4), "tumours are small: nothing is shrunk"
     assert plan.inference.single == tuple(ORGANS), "a tumour never counts as one of a body"
-    assert plan.augment.favoured == "tumour" and plan.augment.favoured_patch is not None and plan.train.batch == 1
-    assert "tumour" in reasons["augment.favoured"]
+    assert (
+        plan.augment.oversampled_class == "tumour"
+        and plan.augment.oversampled_patch is not None
+        and plan.train.batch == 1
+    )
+    assert "tumour" in reasons["augment.oversampled_class"]
     narrow = [replace(case, foreground=(intensities(0, 200),)) for case in cases]
     assert plan_for(narrow, tuple(objects))[0].preprocess.windows == ((0.0, 200.0),)
     unnamed = [replace(case, modality=None) for case in cases]

@@ -70,7 +70,7 @@ def test_any_data_gives_a_plan_that_fits(facts: tuple[CaseFacts, ...], memory_gb
     assert needed <= memory_gb * GIB
     assert file_bytes(model) <= LARGEST_FILE
     assert model.image_channels % facts[0].channels == 0
-    for window in (patch, plan.augment.favoured_patch or patch):
+    for window in (patch, plan.augment.oversampled_patch or patch):
         assert all(a <= b for a, b in zip(window, patch, strict=True))
         if model.spatial_dims == 3:
             assert sound_depth(window[0], [stride[0] for stride in model.backbone.strides])

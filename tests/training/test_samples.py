@@ -64,7 +64,7 @@ def draw(
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("seed", range(6))
 def test_image_and_mask_move_together(dims: int, seed: int) -> None:
-    image, targets = draw(ONE, seed, dims, foreground=1.0, **MOVED)
+    image, targets = draw(ONE, seed, dims, foreground_prob=1.0, **MOVED)
     assert image.shape == ((1, 12, 40, 32) if dims == 3 else (1, 40, 32))
     if len(targets.boxes):
         torch.testing.assert_close(targets.masks[0] / 255, image[0], atol=0.51 / 255, rtol=0)
@@ -78,7 +78,7 @@ def test_context_slices_surround_the_slice_of_the_masks() -> None:
     case = LabelledCase("ramp", ramp.half(), case.objects)
     seen = set()
     for seed in range(60):
-        image, targets = draw(case, seed, 2, context=1, foreground=0.5)
+        image, targets = draw(case, seed, 2, context=1, foreground_prob=0.5)
         assert image.shape == (3, 40, 32) and targets.masks.shape[1:] == (40, 32)
         below, here, above = (float(x) for x in image.amax(dim=(1, 2)))
         assert below == here - 1 and above == (here + 1 if here < 12 else 0)  # beyond the ends: zeros
@@ -88,11 +88,11 @@ def test_context_slices_surround_the_slice_of_the_masks() -> None:
 
 def test_rotation_keeps_areas_and_zoom_changes_them() -> None:
     case = blocks((0, (0, 16, 12), (12, 32, 28)))
-    turned, _ = draw(case, 1, foreground=0.0, patch=SHAPE, rotate_degrees=45.0)
-    plain, _ = draw(case, 1, foreground=0.0, patch=SHAPE)
+    turned, _ = draw(case, 1, foreground_prob=0.0, patch=SHAPE, rotate_degrees=45.0)
+    plain, _ = draw(case, 1, foreground_prob=0.0, patch=SHAPE)
     assert not torch.equal(turned, plain)
     assert float(turned.sum()) == pytest.approx(float(plain.sum()), rel=0.02)
-    areas = [float(draw(case, s, foreground=0.0, patch=SHAPE, zoom=0.2)[0].sum() / plain.sum()) for s in range(12)]
+    areas = [float(draw(case, s, foreground_prob=0.0, patch=SHAPE, zoom=0.2)[0].sum() / plain.sum()) for s in range(12)]
     assert min(areas) < 0.95 and max(areas) > 1.05
     assert min(areas) > 1 / 1.2**3 - 0.03 and max(areas) < 1 / 0.8**3 + 0.03
 
@@ -127,7 +127,7 @@ def test_slivers_are_left_out() -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_case_without_objects(dims: int) -> None:
-    image, targets = draw(blocks(), 0, dims, foreground=1.0, **MOVED)
+    image, targets = draw(blocks(), 0, dims, foreground_prob=1.0, **MOVED)
     assert image.sum() == 0 and targets.boxes.shape == (0, 2 * dims)
     assert targets.labels.shape == (0,) and targets.masks.shape == (0, *image.shape[1:])
 
@@ -146,8 +146,8 @@ def test_the_generator_decides_everything() -> None:
 
 
 def test_intensities_change_and_masks_do_not() -> None:
-    plain, targets = draw(ONE, 3, foreground=0.0, patch=SHAPE)
-    changed, same = draw(ONE, 3, foreground=0.0, patch=SHAPE, shift_intensity=0.3, scale_intensity=0.3, noise=0.1)
+    plain, targets = draw(ONE, 3, foreground_prob=0.0, patch=SHAPE)
+    changed, same = draw(ONE, 3, foreground_prob=0.0, patch=SHAPE, shift_intensity=0.3, scale_intensity=0.3, noise=0.1)
     assert torch.equal(targets.masks, same.masks)
     scale, shift = changed[plain == 1].mean() - changed[plain == 0].mean(), changed[plain == 0].mean()
     assert 0.65 < scale < 1.35 and abs(shift) < 0.35
@@ -157,8 +157,8 @@ def test_intensities_change_and_masks_do_not() -> None:
 def test_foreground_windows_meet_an_object() -> None:
     case = blocks((0, (1, 2, 2), (4, 8, 8)))
     small = {"patch": (4, 12, 12)}
-    met = sum(len(draw(case, s, foreground=1.0, **small)[1].boxes) for s in range(20))
-    by_chance = sum(len(draw(case, s, foreground=0.0, **small)[1].boxes) for s in range(20))
+    met = sum(len(draw(case, s, foreground_prob=1.0, **small)[1].boxes) for s in range(20))
+    by_chance = sum(len(draw(case, s, foreground_prob=0.0, **small)[1].boxes) for s in range(20))
     assert met >= 19 > by_chance
 
 
@@ -173,14 +173,14 @@ def test_what_rotates_into_the_window_is_there() -> None:
     case = blocks((0, (5, 22, 18), (7, 26, 22)))
     case = LabelledCase("bright", torch.ones_like(case.image), case.objects)
     for seed in range(8):
-        image, _ = draw(case, seed, foreground=1.0, patch=(4, 16, 16), rotate_degrees=45.0, zoom=0.2)
+        image, _ = draw(case, seed, foreground_prob=1.0, patch=(4, 16, 16), rotate_degrees=45.0, zoom=0.2)
         assert image[:, 1:3].min() > 0.99  # off centre and zoomed out, the outer slices lie beyond the scan
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_flips_mirror_image_and_masks(dims: int) -> None:
     case = blocks((0, (2, 4, 4), (5, 12, 20)))
-    still = {"foreground": 0.0, "patch": SHAPE if dims == 3 else (1, *SHAPE[1:])}
+    still = {"foreground_prob": 0.0, "patch": SHAPE if dims == 3 else (1, *SHAPE[1:])}
     left = set()
     for seed in range(12):
         image, targets = draw(case, seed, dims, flip=("W",), **still)
@@ -214,9 +214,9 @@ def test_a_transform_of_ones_own_comes_last() -> None:
         noise = torch.rand(()) + float(np.random.rand())
         return {name: value.roll(4, -1) + (noise if name == "image" else 0) for name, value in sample.items()}
 
-    plain, before = draw(ONE, 3, foreground=0.0, patch=SHAPE)
-    changed, after = draw(ONE, 3, foreground=0.0, patch=SHAPE, transform=shifted)
-    again, _ = draw(ONE, 3, foreground=0.0, patch=SHAPE, transform=shifted)
+    plain, before = draw(ONE, 3, foreground_prob=0.0, patch=SHAPE)
+    changed, after = draw(ONE, 3, foreground_prob=0.0, patch=SHAPE, transform=shifted)
+    again, _ = draw(ONE, 3, foreground_prob=0.0, patch=SHAPE, transform=shifted)
     assert torch.equal(after.masks, before.masks.roll(4, -1))
     assert torch.equal(changed, again) and not torch.allclose(changed, plain.roll(4, -1))
 
@@ -231,5 +231,5 @@ def test_processes_share_the_samples_of_a_pass(world: int) -> None:
 
 def test_five_hundred_objects() -> None:
     spots = [(0, (0, 2 * h, 2 * w), (12, 2 * h + 2, 2 * w + 2)) for h in range(24) for w in range(20)]
-    _, targets = draw(blocks(*spots), 0, 2, foreground=0.0, patch=(1, 48, 40), rotate_degrees=5.0)
+    _, targets = draw(blocks(*spots), 0, 2, foreground_prob=0.0, patch=(1, 48, 40), rotate_degrees=5.0)
     assert len(targets.boxes) > 100 and targets.masks.shape[1:] == (48, 40)

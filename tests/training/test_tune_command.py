@@ -49,7 +49,7 @@ def data(tmp_path: Path) -> Path:
         train=LoopSettings(steps=900, batch=1, precision="fp32"),
     )
     (tmp_path / "plan.yaml").write_text(plan_text(plan))
-    (tmp_path / "space.yaml").write_text("train.learning_rate: [0.001, 0.002]\ntrain.warmup: [1, -5]\n")
+    (tmp_path / "space.yaml").write_text("train.learning_rate: [0.001, 0.002]\ntrain.warmup_steps: [1, -5]\n")
     return tmp_path
 
 
@@ -64,7 +64,7 @@ def tune(data: Path, *more: object) -> tuple[int, str]:
 def test_trainings_are_scored_and_taken_up_again(data: Path) -> None:
     code, text = tune(data, "--trials", 2)
     assert code == 0, text
-    assert "trial 1 failed" in text and "these values make no plan: train.warmup" in text
+    assert "trial 1 failed" in text and "these values make no plan: train.warmup_steps" in text
     code, text = tune(data, "--trials", 4)
     assert code == 0, text
     assert "4 trials" in text and "best: " in text and "trial 0 begins" not in text, "the first two stand"
@@ -79,7 +79,7 @@ def test_trainings_are_scored_and_taken_up_again(data: Path) -> None:
             assert not (data / "search" / row["folder"] / "checkpoint.pt").exists()
     best = read_plan(data / "search" / "best.yaml")
     assert best.train.steps == 900, "the steps of the search are not those of the plan"
-    assert best.train.warmup == 1 and best.train.learning_rate in (0.001, 0.002)
+    assert best.train.warmup_steps == 1 and best.train.learning_rate in (0.001, 0.002)
     assert list((data / "search" / "cache").iterdir()), "cases are prepared once for all"
 
 

@@ -63,13 +63,13 @@ def fine_tune(
             "hours": None,
             "patience": None,
             "validate_every": steps,
-            "warmup": int(_WARM_UP * steps),
+            "warmup_steps": int(_WARM_UP * steps),
             "learning_rate": _GENTLER * plan.train.learning_rate,
-            "ema": min(plan.train.ema, max(0.0, 1 - _FOLLOW / steps)),
+            "ema_decay": min(plan.train.ema_decay, max(0.0, 1 - _FOLLOW / steps)),
             "freeze": (),
         }
     )
-    patches = {name: _whole_cells(getattr(plan.augment, name), own) for name in ("patch", "favoured_patch")}
+    patches = {name: _whole_cells(getattr(plan.augment, name), own) for name in ("patch", "oversampled_patch")}
     short = Plan(
         card=own.card,
         model=own.model,

@@ -26,9 +26,9 @@ _ON_ONE_SIDE = re.compile(
 )
 _FEW_CASES = 40
 _CROWD = 10  # objects of a scan from which windows anywhere hold some
-_SMALL = 0.25  # longest edge of the favoured class, of the largest class's
-_AROUND_SMALL = 4.0  # favoured windows, of the class's objects
-_LEAST_SMALL = 64.0  # voxels of a favoured window's side
+_SMALL = 0.25  # longest edge of the oversampled class, of the largest class's
+_AROUND_SMALL = 4.0  # oversampled windows, of the class's objects
+_LEAST_SMALL = 64.0  # voxels of a oversampled window's side
 _EPOCHS = 12
 _COVERED = 0.5  # of an object's voxels; labels that touch lose less to each other
 
@@ -73,9 +73,9 @@ def plan_covered(manifest: Manifest, reasons: dict[str, str]) -> float | None:
 
 def plan_augment(survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]) -> AugmentSettings:
     """Decide how samples are drawn and changed; the reasons are added to ``reasons``."""
-    favoured, small = _favoured(survey, grid, window, reasons)
+    oversampled_class, small = _oversampled(survey, grid, window, reasons)
     crowd = float(np.median(survey.counts())) >= _CROWD
-    reasons["augment.foreground"] = (
+    reasons["augment.foreground_prob"] = (
         "The window holds most scans whole."
         if window.whole
         else f"{np.median(survey.counts()):.0f} objects a scan (median), on windows smaller than a scan."
@@ -83,23 +83,23 @@ def plan_augment(survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dic
     changes = _changes(survey, reasons)
     return AugmentSettings(
         patch=window.patch,
-        foreground=0.2 if window.whole else 0.5 if crowd and not favoured else 0.75,
-        favoured=favoured,
-        favoured_patch=small,
+        foreground_prob=0.2 if window.whole else 0.5 if crowd and not oversampled_class else 0.75,
+        oversampled_class=oversampled_class,
+        oversampled_patch=small,
         flip=_flips(survey, grid, reasons),
         **_movements(survey, reasons),
         **changes,
     )
 
 
-def _favoured(
+def _oversampled(
     survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]
 ) -> tuple[str | None, Patch | None]:
     """A class of small objects among large ones, and a window for them."""
     sizes, (large, most) = survey.class_sizes(), survey.largest
     name = min(sizes, key=lambda n: float(np.prod(sizes[n])))
     seen = f"a median {name} is {sizes[name].max():.3g} long, a {large} {most.max():.3g}"
-    reasons["augment.favoured_patch"] = "As the other windows."
+    reasons["augment.oversampled_patch"] = "As the other windows."
     if window.whole:
         why = "Windows hold whole scans."
     elif grid.dims == 2 or window.batch > 1:
@@ -108,15 +108,17 @@ def _favoured(
         why = f"Classes are of like size: {seen}."
     else:
         why = ""
-    reasons["augment.favoured"] = f"None. {why}"
+    reasons["augment.oversampled_class"] = f"None. {why}"
     if why:
         return None, None
-    reasons["augment.favoured"] = f"Small objects among large ones ({seen}) are shown in half of the windows with one."
+    reasons["augment.oversampled_class"] = (
+        f"Small objects among large ones ({seen}) are shown in half of the windows with one."
+    )
     wanted = np.maximum(_AROUND_SMALL * grid_size(grid, survey, name), _LEAST_SMALL)
     small = rounded_patch(list(np.minimum(wanted, window.patch)), grid.strides)
     if small == window.patch:
         return name, None
-    reasons["augment.favoured_patch"] = f"{_AROUND_SMALL:g} times such an object, at least {_LEAST_SMALL:g} voxels."
+    reasons["augment.oversampled_patch"] = f"{_AROUND_SMALL:g} times such an object, at least {_LEAST_SMALL:g} voxels."
     return name, small
 
 
@@ -191,7 +193,7 @@ def plan_loop(survey: Survey, window: PatchPlan, reasons: dict[str, str]) -> Loo
     reasons["train"] = "AdamW with warm-up and cosine decay; rates that served the models that ship."
     reasons["train.steps"] = f"{cases} training scans, each drawn some {drawn:.0f} times; more scans, more steps."
     reasons["train.hours"] = "Steps decide; set hours instead to end by the clock."
-    reasons["train.warmup"] = "One step in a hundred, at least 50."
+    reasons["train.warmup_steps"] = "One step in a hundred, at least 50."
     reasons["train.validate_every"] = (
         f"{_EPOCHS} epochs, each {epoch * window.batch / cases:.1f} passes over the scans."
     )
@@ -200,5 +202,9 @@ def plan_loop(survey: Survey, window: PatchPlan, reasons: dict[str, str]) -> Loo
     reasons["train.freeze"] = "Nothing: weights are random at first."
     reasons["train.seed"] = "Any number; the same again gives the same weights on a CPU."
     return LoopSettings(
-        steps=steps, batch=window.batch, warmup=max(50, steps // 100), validate_every=max(100, epoch), precision="bf16"
+        steps=steps,
+        batch=window.batch,
+        warmup_steps=max(50, steps // 100),
+        validate_every=max(100, epoch),
+        precision="bf16",
     )

@@ -73,7 +73,7 @@ def plan_patch(
         f"{math.prod(patch) * batch:,} voxels an update. A step takes about {bytes_for(batch) / GIB:.2g} GB of "
         f"{memory / GIB:.2g} (estimated)."
     )
-    reasons["train.accumulate"] = "Every pass is an update."
+    reasons["train.accumulate_grad_batches"] = "Every pass is an update."
     whole = bool((np.median(scans, axis=0)[3 - grid.dims :] <= np.array(patch[3 - grid.dims :])).all())
     return PatchPlan(model, patch, batch, _tile(grid, scans, patch, reasons), whole)
 
