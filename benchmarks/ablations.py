@@ -51,7 +51,7 @@ _C4 = {"model.backbone.pyramid": "c4", "model.roi.box_size": 14}
 _C5 = {"model.backbone.pyramid": "c5"}
 _POOL = {"model.roi.pooler": "pool"}
 _PARTS = ("Anterior", "Posterior")
-_HIPPOCAMPUS = {"model.class_names": _PARTS, "inference.single": _PARTS}  # as the data set names them
+_HIPPOCAMPUS = {"model.class_names": _PARTS, "inference.one_per_scan_classes": _PARTS}  # as the data set names them
 
 
 @dataclass(frozen=True)

@@ -314,7 +314,7 @@ def save_tiny(path: Path) -> Path:
             anchors=config.AnchorSettings(sizes=((8, 8), (16, 16), (32, 32), (64, 64), (128, 128))),
             rpn=config.RPNSettings(pre_nms_top_n=50, post_nms_top_n=20),
             roi=config.RoISettings(box_hidden=16, mask_channels=8, mask_convs=1),
-            detection=config.DetectionSettings(candidate_score=0.0, per_image=3, mask_threshold=0.0),
+            detection=config.DetectionSettings(score_thresh=0.0, detections_per_img=3, mask_threshold=0.0),
         ),
         preprocess=config.PreprocessSettings(percentiles=(1, 99)),
         inference=config.InferenceSettings(score=0.0),

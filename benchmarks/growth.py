@@ -74,7 +74,7 @@ def model_for(series: str, size: int) -> LoadedModel:
             ),
             anchors=AnchorSettings(sizes=tuple((s,) * dims for s in (12, 24, 48, 96, 192))),
             rpn=RPNSettings(post_nms_top_n=1000 if series == "instances" else 200, nms_iou=0.9),
-            detection=DetectionSettings(candidate_score=0.0, nms_iou=1.0, per_image=kept),
+            detection=DetectionSettings(score_thresh=0.0, nms_iou=1.0, detections_per_img=kept),
         ),
         preprocess=PreprocessSettings(
             percentiles=(1, 99), pad_multiple=(16, 32, 32) if dims == 3 else (32, 32), orientation="as_stored"

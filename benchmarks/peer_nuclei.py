@@ -150,7 +150,7 @@ def run(peer: str, seed: int, manifest: Manifest, options: argparse.Namespace) -
         workers=options.workers,
     )
     torch.manual_seed(seed)
-    theirs = TorchvisionPeer(plan.model.class_names, per_image=plan.model.detection.per_image)
+    theirs = TorchvisionPeer(plan.model.class_names, detections_per_img=plan.model.detection.detections_per_img)
     network = theirs if peer == "torchvision" else same_start(plan.model, theirs)
     trained, progress = train(network, files, plan, options.workers)
     torch.save(getattr(trained, "network", trained).state_dict(), options.folder / f"{peer}-{seed}.pth")

@@ -88,10 +88,10 @@ def peer(weights: Path | None) -> TorchvisionPeer:
     """torchvision's network: with random weights of one class, or those of a file."""
     torch.manual_seed(0)
     if weights is None:
-        return TorchvisionPeer(("a",), per_image=_PER_IMAGE).eval()
+        return TorchvisionPeer(("a",), detections_per_img=_PER_IMAGE).eval()
     state = torch.load(weights, map_location="cpu", weights_only=True)
     classes = torchvision_classes(len(state["roi_heads.box_predictor.cls_score.bias"]))
-    theirs = TorchvisionPeer(classes, per_image=_PER_IMAGE).eval()
+    theirs = TorchvisionPeer(classes, detections_per_img=_PER_IMAGE).eval()
     theirs.network.load_state_dict(state)
     return theirs
 
@@ -129,7 +129,7 @@ def calls(image: Tensor, options: argparse.Namespace, folder: Path) -> dict[str,
                 network.run_in(choose_precision(rest, image.device))
                 for proposals in options.proposals:
                     name = f"medmaskrcnn {backbone} {engine} {precision}, {proposals} proposals"
-                    found[name] = lambda n=network, p=proposals: n.detect(image, proposals=p)  # type: ignore[misc]
+                    found[name] = lambda n=network, p=proposals: n.detect(image, post_nms_top_n=p)  # type: ignore[misc]
     return found
 
 

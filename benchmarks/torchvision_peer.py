@@ -30,18 +30,18 @@ class TorchvisionPeer(nn.Module):
 
     Args:
         class_names: Without background.
-        per_image: Detections kept per image: torchvision's 100 are too few for fields of cells.
+        detections_per_img: Detections kept per image: torchvision's 100 are too few for fields of cells.
     """
 
     precision, compiled = "fp32", None
 
-    def __init__(self, class_names: Sequence[str], *, per_image: int) -> None:
+    def __init__(self, class_names: Sequence[str], *, detections_per_img: int) -> None:
         super().__init__()
         self.network = maskrcnn_resnet50_fpn(
             weights=None,
             weights_backbone=None,
             num_classes=len(class_names) + 1,
-            box_detections_per_img=per_image,
+            box_detections_per_img=detections_per_img,
             image_mean=[0.0] * 3,
             image_std=[1.0] * 3,
             _skip_resize=True,

@@ -74,7 +74,7 @@ def measure(device: torch.device, precision: str, options: argparse.Namespace) -
     """Median seconds of a step of each network, steps taken in turn."""
     images, targets = batch_of(options.batch, options.side, options.objects, device)
     torch.manual_seed(0)
-    peer = TorchvisionPeer(("nucleus",), per_image=100)
+    peer = TorchvisionPeer(("nucleus",), detections_per_img=100)
     peer.network.rpn._pre_nms_top_n = peer.network.rpn._post_nms_top_n = {"training": 1000, "testing": 1000}
     networks: dict[str, nn.Module] = {"torchvision, BatchNorm": peer}
     for norm, name in (("group", "GroupNorm"), ("frozen_batch", "frozen constants")):

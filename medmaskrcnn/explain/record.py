@@ -122,14 +122,14 @@ class _Recorder:
             torch.cuda.reset_peak_memory_stats(self.device)
 
 
-def record_walk(network: MaskRCNN, window: Window, device: torch.device, *, proposals: int | None = None) -> Walk:
+def record_walk(network: MaskRCNN, window: Window, device: torch.device, *, post_nms_top_n: int | None = None) -> Walk:
     """Run the network on a window and keep what its steps hand on.
 
     Args:
         network: On ``device``, in evaluation mode.
         window: From :func:`medmaskrcnn.explain.window.choose_window`.
         device: Where the network is.
-        proposals: At most so many; the settings' own by default.
+        post_nms_top_n: At most so many proposals; the settings' own by default.
     """
     images = window.images.to(device)
     if device.type != "cpu":
@@ -140,7 +140,7 @@ def record_walk(network: MaskRCNN, window: Window, device: torch.device, *, prop
         if network.mask_head is not None:
             hooks.enter_context(_after(network.mask_head, recorder.mask_logits.append))
         recorder.start()
-        (detections,) = network.detect(images, [window.shape], proposals=proposals, watch=recorder.watch)
+        (detections,) = network.detect(images, [window.shape], post_nms_top_n=post_nms_top_n, watch=recorder.watch)
         recorder.watch("masks", detections.mask_probabilities if network.mask_head is not None else ())
     return _walk(network, window, recorder, detections)
 

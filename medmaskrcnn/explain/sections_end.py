@@ -24,9 +24,9 @@ def removed_section(scene: Scene, stage: Stage) -> Section:
         ["Proposals", f"{len(walk.proposals):,}",
          f"of boxes with an IoU above {rpn.nms_iou:g} the best; the best {rpn.post_nms_top_n:,} of those"],
         ["Scored", f"{pairs:,}", f"each proposal as each of {len(model.class_names)} classes"],
-        ["Certain enough", f"{len(walk.certain.boxes):,}", f"score above {detection.candidate_score:g}"],
+        ["Certain enough", f"{len(walk.certain.boxes):,}", f"score above {detection.score_thresh:g}"],
         ["Candidates", f"{len(walk.detections.boxes):,}",
-         f"of boxes of one class with an IoU above {detection.nms_iou:g} the best; at most {detection.per_image}"],
+         f"of boxes of one class with an IoU above {detection.nms_iou:g} the best; at most {detection.detections_per_img}"],
         ["Shown by default", f"{reported:,}", f"score of {inference.score:g} or more; the others stay in the result"],
     ]  # fmt: skip
     drawing = scene.canvas("What was removed, and what stays")
@@ -49,8 +49,10 @@ def removed_section(scene: Scene, stage: Stage) -> Section:
 def _afterwards(scene: Scene) -> str:
     inference = scene.settings.inference
     once = []
-    if inference.covered is not None:
-        once = [f"An object is dropped if better ones of its class hold more than {inference.covered:.0%} of it."]
+    if inference.max_containment is not None:
+        once = [
+            f"An object is dropped if better ones of its class hold more than {inference.max_containment:.0%} of it."
+        ]
     if scene.settings.model.spatial_dims == 3:
         joined = (
             "Afterwards the tiles' detections are joined: two of one class are one object where their masks agree "
@@ -64,8 +66,8 @@ def _afterwards(scene: Scene) -> str:
             "it is as certain as the slice that shows it best."
         )
         sentences = [*once, linked]
-    if inference.single:
-        single = escape(", ".join(inference.single))
+    if inference.one_per_scan_classes:
+        single = escape(", ".join(inference.one_per_scan_classes))
         sentences.append(f"Of {single} only the most certain is kept, since a body has one of each.")
     return paragraph(" ".join(sentences))
 

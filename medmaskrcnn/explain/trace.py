@@ -101,7 +101,9 @@ def trace(
     warnings = check_suitable(volume, loaded.settings, allow_out_of_domain=allow_out_of_domain)
     prepared = prepare(volume, loaded.settings.preprocess)
     window = choose_window(prepared, loaded.settings, slice_index)
-    walk = record_walk(loaded.network, window, loaded.device, proposals=loaded.settings.inference.proposals)
+    walk = record_walk(
+        loaded.network, window, loaded.device, post_nms_top_n=loaded.settings.inference.post_nms_top_n_test
+    )
     focus = choose_focus(walk, loaded.settings.model.roi, None if slice_index is None else window.plane)
     seen = window.low[0] + focus.plane  # in voxels of the network
     shown = min(int((seen + 0.5) * prepared.scale[0]), prepared.turned_shape[0] - 1)

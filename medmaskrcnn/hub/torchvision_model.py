@@ -51,7 +51,7 @@ _RENAMES = (
 
 
 def torchvision_settings(
-    class_names: tuple[str, ...], *, norm_eps: float, candidate_score: float = 0.05
+    class_names: tuple[str, ...], *, norm_eps: float, score_thresh: float = 0.05
 ) -> ModelFileSettings:
     """Settings under which our network computes what torchvision's ``maskrcnn_resnet50_fpn`` computes.
 
@@ -59,7 +59,7 @@ def torchvision_settings(
         class_names: Names of its classes without background.
         norm_eps: Epsilon of its FrozenBatchNorm, which its file does not hold: 0.0 for the COCO_V1 weights,
             1e-5 for a network built with ``weights=None``.
-        candidate_score: torchvision's ``box_score_thresh``.
+        score_thresh: torchvision's ``box_score_thresh``.
     """
     model = ModelSettings(
         image_channels=3,
@@ -67,7 +67,7 @@ def torchvision_settings(
         backbone=BackboneSettings(name="resnet50", norm="frozen_batch", norm_eps=norm_eps),
         anchors=AnchorSettings(offset=0.0, rounded=True, stride_from_size=True),
         roi=RoISettings(aligned=False),
-        detection=DetectionSettings(candidate_score=candidate_score),
+        detection=DetectionSettings(score_thresh=score_thresh),
     )
     preprocess = PreprocessSettings(
         orientation="as_stored",

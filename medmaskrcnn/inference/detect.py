@@ -21,7 +21,7 @@ from medmaskrcnn.inference.instance_masks import Found, paste
 from medmaskrcnn.inference.link_slices import link_slices
 from medmaskrcnn.inference.merge_tiles import Tile, merge_tiles, tile_starts
 from medmaskrcnn.inference.prepare import Preprocessed, Window, pad_to_multiple
-from medmaskrcnn.inference.suppress import drop_covered
+from medmaskrcnn.inference.suppress import suppress_contained
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.settings import InferenceSettings, ModelFileSettings
 
@@ -122,7 +122,11 @@ def find_in_slices(
 
 
 def _uncovered(found: list[Found], shape: tuple[int, int, int], inference: InferenceSettings) -> list[Found]:
-    return found if inference.covered is None else drop_covered(found, share=inference.covered, shape=shape)
+    return (
+        found
+        if inference.max_containment is None
+        else suppress_contained(found, max_containment=inference.max_containment, shape=shape)
+    )
 
 
 def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
@@ -136,8 +140,8 @@ def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
 def _detect(loaded: LoadedModel, images: Tensor, shapes: list[tuple[int, ...]]) -> list[Detections]:
     padded = pad_to_multiple(images, loaded.settings.preprocess.pad_multiple)
     loaded.watch("input", padded)
-    most = loaded.settings.inference.proposals
-    found = loaded.network.detect(padded.to(loaded.device), shapes, proposals=most, watch=loaded.watch)
+    most = loaded.settings.inference.post_nms_top_n_test
+    found = loaded.network.detect(padded.to(loaded.device), shapes, post_nms_top_n=most, watch=loaded.watch)
     loaded.watch("masks", found)
     return found
 
@@ -172,7 +176,7 @@ def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Ti
 
 def one_of_each(found: Sequence[Found], settings: ModelFileSettings) -> list[Found]:
     """Only the most certain candidate with a voxel of each class of which a body has one; all of the others."""
-    single = {settings.model.class_names.index(name) for name in settings.inference.single}
+    single = {settings.model.class_names.index(name) for name in settings.inference.one_per_scan_classes}
     kept: list[Found] = []
     seen: set[int] = set()
     for item in found:

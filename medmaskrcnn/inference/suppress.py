@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from medmaskrcnn.inference.instance_masks import Found
 
 
-def drop_covered(found: Sequence[Found], *, share: float, shape: tuple[int, ...]) -> list[Found]:
+def suppress_contained(found: Sequence[Found], *, max_containment: float, shape: tuple[int, ...]) -> list[Found]:
     """The objects of which better ones of their class hold at most so much.
 
     Args:
         found: Objects in the turned scan or in one slice, in any order; one without voxels stays.
-        share: Of an object's voxels, 0..1: more of them in objects of a higher score that were kept, and it is dropped.
+        max_containment: Share of an object's voxels, 0..1: more of them in objects of a higher score that were kept, and it is dropped.
         shape: ``(D, H, W)`` of the turned scan, or ``(1, H, W)`` of one of its slices, voxels.
 
     Returns:
@@ -31,7 +31,7 @@ def drop_covered(found: Sequence[Found], *, share: float, shape: tuple[int, ...]
         if item.label not in held:
             held[item.label] = np.zeros(shape, dtype=np.bool_)
         window = held[item.label][tuple(slice(a, a + n) for a, n in zip(item.start, item.mask.shape, strict=True))]
-        if np.count_nonzero(window & item.mask) <= share * np.count_nonzero(item.mask):
+        if np.count_nonzero(window & item.mask) <= max_containment * np.count_nonzero(item.mask):
             window |= item.mask
             kept.add(i)
     return [item for i, item in enumerate(found) if i in kept]

@@ -88,7 +88,7 @@ def select_detections(
         settings: Thresholds.
     """
     found, _ = certain_enough(logits, deltas, proposals, image_shape, settings)
-    kept = batched_nms(found.boxes, found.scores, found.labels, settings.nms_iou)[: settings.per_image]
+    kept = batched_nms(found.boxes, found.scores, found.labels, settings.nms_iou)[: settings.detections_per_img]
     return Detections(found.boxes[kept], found.labels[kept], found.scores[kept])
 
 
@@ -107,6 +107,6 @@ def certain_enough(
     boxes = clip_boxes(BOX_CODER.decode(deltas, proposals[:, None]), image_shape)[:, 1:]
     edges = boxes[..., dims:] - boxes[..., :dims]
     regions, labels = torch.nonzero(
-        (scores > settings.candidate_score) & (edges >= _SMALLEST_EDGE_VOX).all(dim=-1), as_tuple=True
+        (scores > settings.score_thresh) & (edges >= _SMALLEST_EDGE_VOX).all(dim=-1), as_tuple=True
     )
     return Detections(boxes[regions, labels], labels, scores[regions, labels]), regions

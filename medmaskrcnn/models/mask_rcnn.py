@@ -103,7 +103,7 @@ class MaskRCNN(nn.Module):
         images: Tensor,
         image_shapes: Sequence[tuple[int, ...]] | None = None,
         *,
-        proposals: int | None = None,
+        post_nms_top_n: int | None = None,
         watch: Watch = unwatched,
     ) -> list[Detections]:
         """Find the objects of a batch.
@@ -111,7 +111,7 @@ class MaskRCNN(nn.Module):
         Args:
             images: ``(B, C, *spatial)``, every axis a multiple of the coarsest backbone stride.
             image_shapes: Spatial shape of each image without its padding; by default nothing is padding.
-            proposals: Proposals an image, at most; the settings' ``rpn.post_nms_top_n`` by default.
+            post_nms_top_n: Proposals per image, at most; the settings' ``rpn.post_nms_top_n`` by default.
             watch: Is shown what each step hands to the next, and must not change it: ``"pyramid"`` (list of levels),
                 ``"rpn"`` (objectness, deltas, anchors; a list of levels each), ``"proposals"`` (boxes of each image),
                 ``"regions"`` (``(P, C, *bins)``), ``"scores"`` (class logits and box deltas), ``"found"`` (detections
@@ -129,7 +129,7 @@ class MaskRCNN(nn.Module):
             pyramid, objectness, offsets = self._dense(images, watch)
             anchors = self._anchors(pyramid, images)
             watch("rpn", (objectness, offsets, anchors))
-            boxes = self._propose(objectness, offsets, anchors, shapes, most=proposals)
+            boxes = self._propose(objectness, offsets, anchors, shapes, most=post_nms_top_n)
             watch("proposals", boxes)
             logits, deltas = self._classify(pyramid, boxes, watch)
             self._check_finite([*objectness, logits])

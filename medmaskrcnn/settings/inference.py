@@ -18,13 +18,13 @@ class InferenceSettings(Settings):
         merge_iou: Two detections of neighbouring tiles are one object if their masks agree so well where both saw.
         tiles_per_batch: Tiles a forward pass (3D models): more keep a GPU busy, and take its memory.
         slices_per_batch: Slices a forward pass (2D and 2.5D models).
-        proposals: Proposals a tile or slice, at most: fewer is faster; ``None`` leaves it at ``rpn.post_nms_top_n``.
+        post_nms_top_n_test: Proposals per tile or slice, at most: fewer is faster; ``None`` leaves it at ``rpn.post_nms_top_n``.
         link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
         link_gap: Slices in between that may lack the object.
-        covered: An object is dropped if better ones of its class hold more than this share of its voxels (2D and 2.5D
+        max_containment: An object is dropped if better ones of its class hold more than this share of its voxels (2D and 2.5D
             models: slice by slice, before they are linked); ``None`` drops none.
         score: Default score threshold of the result.
-        single: Names of classes of which a body has one: only the best candidate is kept.
+        one_per_scan_classes: Names of classes of which a body has one: only the best candidate is kept.
         precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.models.runtime.precision`, or a
             precision that was found to be worth it (``medmaskrcnn optimize``); ``int8`` goes with engine ``openvino``.
         engine: What runs the layers where the user names nothing; ``openvino`` holds on a CPU, ``torch-compile`` on a
@@ -36,12 +36,12 @@ class InferenceSettings(Settings):
     merge_iou: Fraction = 0.3
     tiles_per_batch: Count = 1
     slices_per_batch: Count = 8
-    proposals: Count | None = None
+    post_nms_top_n_test: Count | None = None
     link_iou: Fraction = 0.3
     link_gap: Annotated[int, Field(ge=0)] = 1
-    covered: Fraction | None = None
+    max_containment: Fraction | None = None
     score: Fraction = 0.5
-    single: tuple[str, ...] = ()
+    one_per_scan_classes: tuple[str, ...] = ()
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     engine: Literal["torch", "openvino", "torch-compile"] = "torch"
 

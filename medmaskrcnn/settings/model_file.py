@@ -89,7 +89,7 @@ class ModelFileSettings(Settings):
             )
         if channels % max(1, len(preprocess.windows)):
             raise ValueError(f"{len(preprocess.windows)} windows cannot make up {channels} image channels")
-        unknown = sorted(set(self.inference.single) - set(model.class_names))
+        unknown = sorted(set(self.inference.one_per_scan_classes) - set(model.class_names))
         if unknown:
-            raise ValueError(f"inference.single names classes that the model lacks: {unknown}")
+            raise ValueError(f"inference.one_per_scan_classes names classes that the model lacks: {unknown}")
         return self

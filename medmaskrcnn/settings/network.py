@@ -150,15 +150,15 @@ class DetectionSettings(Settings):
     """What becomes of the box head's scores.
 
     Attributes:
-        candidate_score: Candidates below it are dropped; lower than any threshold a user will ask for.
+        score_thresh: Candidates below it are dropped; lower than any threshold a user will ask for.
         nms_iou: Overlap above which the weaker of two candidates of one class is dropped.
-        per_image: Candidates kept per image or tile.
+        detections_per_img: Candidates kept per image or tile.
         mask_threshold: A voxel belongs to an instance where its mask probability reaches this.
     """
 
-    candidate_score: Fraction = 0.05
+    score_thresh: Fraction = 0.05
     nms_iou: Fraction = 0.5
-    per_image: Count = 100
+    detections_per_img: Count = 100
     mask_threshold: Fraction = 0.5
 
 

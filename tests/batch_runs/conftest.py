@@ -25,7 +25,7 @@ PATIENCE_S = 240.0
 def tiny_file(path: Path, seed: int = 0) -> Path:
     settings = tiny_settings(
         rpn={"pre_nms_top_n": 50, "post_nms_top_n": 20},
-        detection={"per_image": 3, "mask_threshold": 0.0},
+        detection={"detections_per_img": 3, "mask_threshold": 0.0},
         card={"name": f"tiny-{seed}", "summary": "Random weights."},
     )
     return save_tiny(settings, path, seed=seed)

@@ -69,7 +69,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             backbone=BackboneSettings(name="light", light_channels=(8, 8, 8, 8), fpn_channels=8),
             anchors=AnchorSettings(sizes=tuple((s, s) for s in (8, 16, 32, 64, 128))),
             roi=RoISettings(box_size=4, mask_size=4, box_hidden=16, mask_channels=8, mask_convs=1),
-            detection=DetectionSettings(candidate_score=0.0, per_image=5),
+            detection=DetectionSettings(score_thresh=0.0, detections_per_img=5),
         ),
         preprocess=PreprocessSettings(percentiles=(1, 99)),
         inference=InferenceSettings(score=0.0),

@@ -81,7 +81,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             anchors=AnchorSettings(sizes=((10, 10), (20, 20), (32, 32), (64, 64), (128, 128))),
             rpn=RPNSettings(pre_nms_top_n=100, post_nms_top_n=60),
             roi=RoISettings(box_hidden=64, mask_channels=32, mask_convs=1),
-            detection=DetectionSettings(candidate_score=0.0, per_image=10),
+            detection=DetectionSettings(score_thresh=0.0, detections_per_img=10),
         ),
         preprocess=PreprocessSettings(percentiles=(1, 99)),
     )
@@ -141,7 +141,7 @@ def test_the_file_that_is_written_says_how_it_is_to_run(model: Path, manifest: M
     assert quantised_folder(out, model_sha256(out)).is_dir()
     loaded = medmaskrcnn.load_model(out, device="cpu")
     assert (loaded.precision, loaded.engine[:8]) == ("int8", "openvino")
-    assert loaded.settings.inference.proposals == 40
+    assert loaded.settings.inference.post_nms_top_n_test == 40
     assert "AP 0.790 (0.800 before) on discs, val; 4.0 times" in loaded.settings.card.scores["AP and speed"]
     assert loaded.settings.card.scores["Dice (before optimize)"] == "0.9"
     assert loaded.settings.card.made_by.startswith("a test; then medmaskrcnn")

@@ -33,7 +33,7 @@ def test_heads_are_shown_the_regions_that_the_network_makes(
     certain: float, mask_samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where nothing is found, the best proposals stand in for objects."""
-    network = network_of(tiny_settings(roi=ROI, detection={"candidate_score": certain, "per_image": 3}).model)
+    network = network_of(tiny_settings(roi=ROI, detection={"score_thresh": certain, "detections_per_img": 3}).model)
     images = [torch.randn(1, 1, *SIZES[2]) for _ in range(2)]
     made: dict[str, torch.Tensor] = {}
     network.detect(images[0], watch=made.__setitem__)

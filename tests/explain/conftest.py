@@ -29,7 +29,7 @@ def _settings(dims: int, *, context: int = 0, with_masks: bool = True, **changes
         backbone={"strides": STRIDES_3D} if dims == 3 else {},
         rpn={"pre_nms_top_n": 30, "post_nms_top_n": 12},
         roi={"box_size": 3, "mask_size": 4, "canonical_size": 20.0},
-        detection={"candidate_score": changes.get("candidate_score", 0.01), "per_image": 6},
+        detection={"score_thresh": changes.get("score_thresh", 0.01), "detections_per_img": 6},
         card={"licence": "", "domain": changes.get("domain")},
         inference={"tile": changes.get("tile", (160, 160, 160))},
     )
@@ -37,7 +37,7 @@ def _settings(dims: int, *, context: int = 0, with_masks: bool = True, **changes
 
 @pytest.fixture(scope="session")
 def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``tiny_file(dims, context=, with_masks=, candidate_score=, tile=, domain=)``: path of a model's file."""
+    """``tiny_file(dims, context=, with_masks=, score_thresh=, tile=, domain=)``: path of a model's file."""
 
     def make(dims: int, **what: Any) -> Path:
         settings = _settings(dims, **what)

@@ -69,11 +69,11 @@ def test_page_is_whole_and_needs_nothing_else(tiny_model, blobs, tmp_path, dims,
         assert line.shape in traced.html
 
 
-@pytest.mark.parametrize("what", [{"candidate_score": 1.0}, {"with_masks": False}])
+@pytest.mark.parametrize("what", [{"score_thresh": 1.0}, {"with_masks": False}])
 def test_pages_of_walks_that_end_early(tiny_model, blobs, what):
     traced = medmaskrcnn.trace(blobs, tiny_model(2, **what), slice_index=0)
     assert Checked(traced.html).open == []
-    assert ("nothing with a score" in traced.html) == ("candidate_score" in what)
+    assert ("nothing with a score" in traced.html) == ("score_thresh" in what)
     assert ("no mask head" in traced.html) == ("with_masks" in what)
 
 

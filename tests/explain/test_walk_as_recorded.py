@@ -85,7 +85,7 @@ def test_focus_is_the_most_certain_object_of_the_slice(tiny_model, blobs):
 
 
 def test_nothing_found_is_no_error(tiny_model, blobs):
-    walk = walk_of(tiny_model(2, candidate_score=1.0), blobs)
+    walk = walk_of(tiny_model(2, score_thresh=1.0), blobs)
     assert len(walk.detections.boxes) == 0
     assert walk.mask_logits is not None and len(walk.mask_logits) == 0
 

@@ -31,7 +31,7 @@ def settings_of(
     card: dict[str, Any] | None = None,
     preprocess: dict[str, Any] | None = None,
     inference: dict[str, Any] | None = None,
-    per_image: int = 6,
+    detections_per_img: int = 6,
 ) -> ModelFileSettings:
     return tiny_settings(
         dims,
@@ -40,7 +40,7 @@ def settings_of(
         backbone={"strides": STRIDES_3D} if dims == 3 else {},
         rpn={"pre_nms_top_n": 30, "post_nms_top_n": 12},
         roi={"box_size": 3, "mask_size": 4, "canonical_size": 20.0},
-        detection={"candidate_score": 0.01, "per_image": per_image},
+        detection={"score_thresh": 0.01, "detections_per_img": detections_per_img},
         card=card or {},
         preprocess={"mean": (0.5,), "std": (0.2,), **(preprocess or {})},
         inference=inference or {},

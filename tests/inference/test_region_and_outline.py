@@ -30,7 +30,7 @@ def dense(found, i: int) -> np.ndarray:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_region_as_large_as_the_scan_is_the_scan(tiny_model: Make, make_blobs: Blobs, dims: int) -> None:
-    volume, model = make_blobs(SHAPE), tiny_model(dims, per_image=3)
+    volume, model = make_blobs(SHAPE), tiny_model(dims, detections_per_img=3)
     whole = segment(volume, model)
     part = segment(volume, model, region=((0, 0, 0), SHAPE))
     np.testing.assert_array_equal(part.candidates.boxes, whole.candidates.boxes)
@@ -41,7 +41,7 @@ def test_a_region_as_large_as_the_scan_is_the_scan(tiny_model: Make, make_blobs:
 @pytest.mark.parametrize("affine", [None, TURNED], ids=["as the network's", "turned"])
 def test_one_slice_gives_what_the_whole_walk_finds_there(tiny_model: Make, make_blobs: Blobs, affine) -> None:
     """A 2D model without neighbours sees each slice for itself: the walk over one is its share of the walk."""
-    volume, model = make_blobs(SHAPE, affine), tiny_model(2, per_image=3, inference={"link_iou": 1.0})
+    volume, model = make_blobs(SHAPE, affine), tiny_model(2, detections_per_img=3, inference={"link_iou": 1.0})
     region = ((3, 0, 0), (4, *SHAPE[1:]))
     part = segment(volume, model, region=region).candidates
     whole = segment(volume, model).candidates

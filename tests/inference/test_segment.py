@@ -33,8 +33,8 @@ TILES = {"tile": (8, 24, 24), "tile_overlap": 0.4}
 
 def model_of_kind(tiny_model: Make, kind: str) -> LoadedModel:
     return {
-        "2D": lambda: tiny_model(2, per_image=3),
-        "2.5D": lambda: tiny_model(2, context=1, per_image=3),
+        "2D": lambda: tiny_model(2, detections_per_img=3),
+        "2.5D": lambda: tiny_model(2, context=1, detections_per_img=3),
         "3D, one tile": lambda: tiny_model(3),
         "3D, tiles": lambda: tiny_model(3, inference=TILES),
     }[kind]()
@@ -110,7 +110,7 @@ def test_progress_rises_and_ends(tiny_model: Make, make_blobs: Blobs, kind: str)
 
 
 def test_classes_and_score(tiny_model: Make, make_blobs: Blobs) -> None:
-    model = tiny_model(3, per_image=30)
+    model = tiny_model(3, detections_per_img=30)
     everything = segment(make_blobs(SHAPE), model)
     assert set(everything.candidates.labels) == {0, 1}
     tumours = segment(make_blobs(SHAPE), model, classes=["tumour"])
@@ -129,8 +129,8 @@ def test_classes_and_score(tiny_model: Make, make_blobs: Blobs) -> None:
 
 @pytest.mark.parametrize("classes", [None, ["liver"]])
 def test_a_single_class_keeps_its_best(tiny_model: Make, make_blobs: Blobs, classes: list[str] | None) -> None:
-    every = segment(make_blobs(SHAPE), tiny_model(3, per_image=30)).candidates
-    model = tiny_model(3, per_image=30, inference={"single": ("liver",)})
+    every = segment(make_blobs(SHAPE), tiny_model(3, detections_per_img=30)).candidates
+    model = tiny_model(3, detections_per_img=30, inference={"one_per_scan_classes": ("liver",)})
     single = segment(make_blobs(SHAPE), model, classes=classes).candidates
     livers = every.scores[[i for i in range(len(every)) if every.labels[i] == 0 and every.masks[i].size]]
     assert len(livers) > 1
@@ -155,7 +155,7 @@ def test_wrong_arguments(tiny_model: Make, make_blobs: Blobs, tmp_path: Path) ->
 
 def test_a_blank_scan_gives_an_empty_result(tiny_model: Make, tmp_path: Path) -> None:
     model = tiny_model(3)
-    unsure = model.settings.model.detection.model_copy(update={"candidate_score": 1.0})
+    unsure = model.settings.model.detection.model_copy(update={"score_thresh": 1.0})
     network = model.network
     settings = network.settings
     try:
@@ -174,7 +174,7 @@ def test_what_better_ones_cover_is_dropped(tiny_model: Make, make_blobs: Blobs, 
 
     def most_shared(**inference: float) -> int:
         found = segment(
-            make_blobs(SHAPE), tiny_model(dims, per_image=8, inference={"link_gap": 0, **inference})
+            make_blobs(SHAPE), tiny_model(dims, detections_per_img=8, inference={"link_gap": 0, **inference})
         ).candidates
         times = np.zeros((2, *SHAPE), np.int64)
         for label, mask, low in zip(found.labels, found.masks, found.mask_starts, strict=True):
@@ -182,19 +182,19 @@ def test_what_better_ones_cover_is_dropped(tiny_model: Make, make_blobs: Blobs, 
         return int(times.max())
 
     assert most_shared() > 1
-    assert most_shared(covered=0.0) == 1, "no voxel may be held twice by one class"
+    assert most_shared(max_containment=0.0) == 1, "no voxel may be held twice by one class"
 
 
 def test_one_slice_with_a_slice_wise_model(tiny_model: Make, make_blobs: Blobs) -> None:
     for context in (0, 1):
-        found = segment(make_blobs((1, 40, 36)), tiny_model(2, context=context, per_image=3)).candidates
+        found = segment(make_blobs((1, 40, 36)), tiny_model(2, context=context, detections_per_img=3)).candidates
         assert 0 < len(found) <= 3
         assert found.boxes[:, 0].tolist() == [0] * len(found) and found.boxes[:, 3].tolist() == [1] * len(found)
 
 
 def test_batches_of_slices_change_nothing(tiny_model: Make, make_blobs: Blobs) -> None:
     def found(slices: int) -> CaseResult:
-        model = tiny_model(2, context=1, per_image=3, inference={"slices_per_batch": slices})
+        model = tiny_model(2, context=1, detections_per_img=3, inference={"slices_per_batch": slices})
         return segment(make_blobs(SHAPE), model)
 
     one, many = found(1).candidates, found(7).candidates
@@ -204,7 +204,7 @@ def test_batches_of_slices_change_nothing(tiny_model: Make, make_blobs: Blobs) -
 
 def test_batches_of_tiles_change_nothing(tiny_model: Make, make_blobs: Blobs) -> None:
     def found(tiles: int) -> CaseResult:
-        model = tiny_model(3, per_image=3, inference={"tiles_per_batch": tiles, "tile": (16, 32, 32)})
+        model = tiny_model(3, detections_per_img=3, inference={"tiles_per_batch": tiles, "tile": (16, 32, 32)})
         return segment(make_blobs((20, 70, 40)), model)
 
     one, many = found(1).candidates, found(5).candidates

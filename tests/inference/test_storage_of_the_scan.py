@@ -109,7 +109,7 @@ def test_some_storages_of_every_kind_of_affine(
 
 
 def test_slices_and_context_too(tiny_model: Make, make_blobs: Callable[..., Volume]) -> None:
-    model = tiny_model(2, context=1, per_image=2, preprocess={"orientation": "acquisition"})
+    model = tiny_model(2, context=1, detections_per_img=2, preprocess={"orientation": "acquisition"})
     assert differences(model, scan(make_blobs, OBLIQUE @ np.diag([3.0, 1, 1.1])), STORAGES[7::20]) == []
 
 

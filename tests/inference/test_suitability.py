@@ -118,7 +118,7 @@ def test_warnings_reach_the_result(tiny_model: Make, make_blobs: Callable[..., V
         (3, "preprocess", {"pad_multiple": (8, 32, 32)}, "pad_multiple must be multiples of the strides"),
         (3, "preprocess", {"mean": (0.1, 0.2)}, "mean and std must have one value or one per image channel"),
         (3, "preprocess", {"windows": ((0, 1), (0, 2)), "percentiles": None}, "2 windows cannot make up 1 image"),
-        (3, "inference", {"single": ("spleen",)}, "names classes that the model lacks"),
+        (3, "inference", {"one_per_scan_classes": ("spleen",)}, "names classes that the model lacks"),
     ],
 )
 def test_settings_that_contradict_each_other(

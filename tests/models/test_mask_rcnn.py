@@ -91,7 +91,7 @@ def test_a_batch_is_its_images_one_by_one(tiny_model: Tiny, dims: int) -> None:
 
 
 def test_nothing_found_is_no_error(tiny_model: Tiny) -> None:
-    network = build_model(tiny_model(2, detection=DetectionSettings(candidate_score=1.0))).eval()
+    network = build_model(tiny_model(2, detection=DetectionSettings(score_thresh=1.0))).eval()
     (found,) = network.detect(torch.randn(1, 1, 64, 96))
     assert found.boxes.shape == (0, 4)
     assert found.mask_probabilities is not None and found.mask_probabilities.shape == (0, 8, 8)

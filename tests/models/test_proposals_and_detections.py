@@ -118,7 +118,7 @@ def test_each_class_moves_its_own_box() -> None:
 
 def test_equal_detections_go_by_index_up_to_the_limit() -> None:
     apart = torch.tensor([[10.0 * i, 0, 10.0 * i + 5, 5] for i in range(8)])
-    found = detections([[0.5, 0.5]] * 8, apart, per_image=5)
+    found = detections([[0.5, 0.5]] * 8, apart, detections_per_img=5)
     assert torch.equal(found.boxes, apart[:5])
 
 

@@ -26,7 +26,7 @@ from medmaskrcnn_kernels import mask_windows, paste_masks
 
 CLASSES = ("a", "b", "c", "d")
 THRESHOLD = 0.6
-SETTINGS = torchvision_settings(CLASSES, norm_eps=1e-5, candidate_score=THRESHOLD)
+SETTINGS = torchvision_settings(CLASSES, norm_eps=1e-5, score_thresh=THRESHOLD)
 SIZES = ((120, 640), (75, 333), (410, 97), (500, 480), (1500, 260))
 """Rows and columns. Resized to 800 / 1333 they are enlarged or shrunk, and P5 has odd and even sizes; the narrow ones
 reach 1333 first and so cost little."""

@@ -79,7 +79,7 @@ def test_a_model_file_comes_back_from_json_as_it_was() -> None:
         ({"pad_multiple": (4, 32, 32)}, {}, "pad_multiple must be multiples"),
         ({"mean": (0.0, 0.0, 0.0)}, {}, "mean and std"),
         ({"windows": ((0, 1), (0, 2), (0, 3))}, {}, "windows cannot make up 2 image channels"),
-        ({}, {"single": ("spleen",)}, "classes that the model lacks"),
+        ({}, {"one_per_scan_classes": ("spleen",)}, "classes that the model lacks"),
     ],
 )
 def test_parts_of_a_model_file_that_do_not_fit(

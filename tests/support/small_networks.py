@@ -37,7 +37,7 @@ def _tiny_model(dims: int = 2, **changes: Any) -> ModelSettings:
             box_size=4, mask_size=4, box_hidden=24, mask_channels=8, mask_convs=1, canonical_size=24.0,
             batch_per_image=16, max_mask_rois=4,
         ),
-        "detection": DetectionSettings(candidate_score=0.05, per_image=9),
+        "detection": DetectionSettings(score_thresh=0.05, detections_per_img=9),
     }  # fmt: skip
     return ModelSettings(**{**settings, **changes})
 

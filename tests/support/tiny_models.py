@@ -56,7 +56,7 @@ def tiny_settings(
         "anchors": AnchorSettings(sizes=tuple((size,) * dims for size in sizes)),
         "rpn": RPNSettings(**dict(rpn)),
         "roi": RoISettings(**{"box_hidden": 16, "mask_channels": 8, "mask_convs": 1} | dict(roi)),
-        "detection": DetectionSettings(**{"candidate_score": 0.0, "per_image": 5} | dict(detection)),
+        "detection": DetectionSettings(**{"score_thresh": 0.0, "detections_per_img": 5} | dict(detection)),
     }
     return ModelFileSettings(
         card=ModelCard(**{"name": "tiny", "licence": "CC0-1.0"} | dict(card)),

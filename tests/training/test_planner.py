@@ -88,7 +88,7 @@ def test_abdominal_mr() -> None:
     assert 2.0 <= height <= 2.5, "the whole scan fits, and a kidney still has a voxel for each mask bin"
     assert plan.model.backbone.strides == ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))
     assert plan.augment.patch[0] >= 36 and min(plan.augment.patch[1:]) >= 256 * 1.25 / height
-    assert plan.inference.single == tuple(ORGANS) and plan.augment.flip == ()
+    assert plan.inference.one_per_scan_classes == tuple(ORGANS) and plan.augment.flip == ()
     assert plan.preprocess.percentiles is not None and not plan.preprocess.windows
     assert plan.augment.bias_field > 0 and plan.card.modality == "MR" and plan.card.name == "some-data"
     assert "kidney" in reasons["preprocess.spacing_mm"] and "7.7" in reasons["preprocess.spacing_mm"]
@@ -104,9 +104,9 @@ def test_an_object_is_reported_once_where_labels_of_a_class_never_overlap() -> N
         return make_plan(manifest, cases, memory_gb=MEMORY_GB)
 
     one, other = {"value": 1, "class": "liver", "map": 0}, {"value": 1, "class": "right kidney", "map": 1}
-    assert planned([one, other])[0].inference.covered == 0.5, "those of two classes may overlap"
+    assert planned([one, other])[0].inference.max_containment == 0.5, "those of two classes may overlap"
     plan, reasons = planned([one, {**one, "map": 1}])
-    assert plan.inference.covered is None and "c0" in reasons["inference.covered"]
+    assert plan.inference.max_containment is None and "c0" in reasons["inference.max_containment"]
 
 
 def test_small_objects_in_small_scans_are_enlarged() -> None:
@@ -128,7 +128,7 @@ def test_ct_of_organs_and_tumours() -> None:
     assert plan.preprocess.windows == ((-900.0, 600.0), (-160.0, 240.0)) and plan.model.image_channels == 2
     assert plan.preprocess.percentiles is None and plan.augment.bias_field == 0
     assert plan.preprocess.spacing_mm == (2.6, 1.4, 1.4), "tumours are small: nothing is shrunk"
-    assert plan.inference.single == tuple(ORGANS), "a tumour never counts as one of a body"
+    assert plan.inference.one_per_scan_classes == tuple(ORGANS), "a tumour never counts as one of a body"
     assert (
         plan.augment.oversampled_class == "tumour"
         and plan.augment.oversampled_patch is not None
@@ -149,8 +149,8 @@ def test_microscopy() -> None:
     assert plan.preprocess.orientation == "as_stored" and plan.preprocess.spacing_mm == (None, None, None)
     assert plan.preprocess.resize_min_max == (512, 512), "20 pixels become 40: ten cells of P2"
     assert plan.augment.flip == ("H", "W") and plan.augment.rotate_degrees == 90
-    assert plan.model.detection.per_image == 100 and plan.train.batch > 1
-    assert plan.inference.single == (), "a picture shows a part of something"
+    assert plan.model.detection.detections_per_img == 100 and plan.train.batch > 1
+    assert plan.inference.one_per_scan_classes == (), "a picture shows a part of something"
     assert "512" in reasons["preprocess.resize_min_max"]
 
 
@@ -267,7 +267,7 @@ def test_a_class_that_never_occurs_and_cases_without_objects() -> None:
     empty = [replace(case, objects=(), foreground=()) for case in abdomen(3)]
     cases = [*abdomen(), *(replace(case, id=f"e{i}") for i, case in enumerate(empty))]
     plan, _ = plan_for(cases, (*ORGANS, "pancreas"))
-    assert plan.model.class_names == (*ORGANS, "pancreas") and plan.inference.single == tuple(ORGANS)
+    assert plan.model.class_names == (*ORGANS, "pancreas") and plan.inference.one_per_scan_classes == tuple(ORGANS)
 
 
 def test_what_cannot_be_planned() -> None:

@@ -77,7 +77,7 @@ def test_any_data_gives_a_plan_that_fits(facts: tuple[CaseFacts, ...], memory_gb
     assert np.min(model.anchors.sizes) >= 2
     assert np.isfinite(plan.preprocess.mean).all() and min(plan.preprocess.std) > 0
     if any(fact.is_planar for fact in facts):
-        assert model.spatial_dims == 2 and not plan.inference.single
+        assert model.spatial_dims == 2 and not plan.inference.one_per_scan_classes
     assert "W" not in plan.augment.flip or plan.preprocess.orientation == "as_stored"
 
 

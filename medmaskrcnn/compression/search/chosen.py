@@ -52,7 +52,7 @@ def _settings(settings: ModelFileSettings, chosen: Outcome, original: Outcome, d
         update={
             "precision": variant.precision,
             "engine": variant.engine,
-            **({} if variant.proposals is None else {"proposals": variant.proposals}),
+            **({} if variant.proposals is None else {"post_nms_top_n_test": variant.proposals}),
         }
     )
     card = _card(settings.card, chosen, original, data)

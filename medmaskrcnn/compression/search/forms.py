@@ -51,7 +51,7 @@ class Forms:
         file = self.file(variant)
         loaded = load_model(file, device=self.device, precision=variant.precision, engine=variant.engine)
         inference = loaded.settings.inference.model_copy(
-            update={} if variant.proposals is None else {"proposals": variant.proposals}
+            update={} if variant.proposals is None else {"post_nms_top_n_test": variant.proposals}
         )
         return replace(loaded, settings=loaded.settings.model_copy(update={"inference": inference}))
 

@@ -126,7 +126,7 @@ def optimize(
         source, labelled, folder, fine_tune, plan, images, DEVICES[target], workers=workers, tell=told.training
     )
     bench = Bench(forms, split, volumes, measured, told, allow_out_of_domain)
-    proposals = settings.inference.proposals or settings.model.rpn.post_nms_top_n
+    proposals = settings.inference.post_nms_top_n_test or settings.model.rpn.post_nms_top_n
     search(first, proposals, () if why_not else shares, max_ap_loss, bench.outcome)
     outcomes = list(bench.seen.values())
     chosen = allowed(outcomes, max_ap_loss)[0]

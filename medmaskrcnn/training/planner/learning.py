@@ -42,7 +42,7 @@ def _has_side(class_name: str) -> bool:
     return bool(_SIDED & set(re.split(r"[^a-z]+", class_name.lower())))
 
 
-def plan_single(survey: Survey, reasons: dict[str, str]) -> tuple[str, ...]:
+def plan_one_per_scan(survey: Survey, reasons: dict[str, str]) -> tuple[str, ...]:
     """Classes of which a body has one; the reason is added to ``reasons``."""
     single = []
     if not survey.planar:
@@ -50,7 +50,7 @@ def plan_single(survey: Survey, reasons: dict[str, str]) -> tuple[str, ...]:
             counts = survey.counts(name)
             if counts.max() == 1 and 2 * np.count_nonzero(counts) > len(counts) and not is_lesion(name):
                 single.append(name)
-    reasons["inference.single"] = (
+    reasons["inference.one_per_scan_classes"] = (
         f"At most one in each of {len(survey.cases)} scans, and in most; findings (tumours, nodules) never count."
         if single
         else "No class is there once in most scans, or they are pictures or findings, of which there may be any number."
@@ -58,14 +58,16 @@ def plan_single(survey: Survey, reasons: dict[str, str]) -> tuple[str, ...]:
     return tuple(single)
 
 
-def plan_covered(manifest: Manifest, reasons: dict[str, str]) -> float | None:
+def plan_max_containment(manifest: Manifest, reasons: dict[str, str]) -> float | None:
     """How much of an object better ones of its class may hold; the reason is added to ``reasons``."""
     for case in manifest.cases:
         held = {(item.class_name, item.map) for item in case.instances}
         if case.split in FOR_TRAINING and len(held) > len({name for name, _ in held}):
-            reasons["inference.covered"] = f"Objects of one class overlap: {case.id} has them in several label maps."
+            reasons["inference.max_containment"] = (
+                f"Objects of one class overlap: {case.id} has them in several label maps."
+            )
             return None
-    reasons["inference.covered"] = (
+    reasons["inference.max_containment"] = (
         "No two labels of a class overlap, so what others hold by half is one of them seen twice, or a part of it."
     )
     return _COVERED

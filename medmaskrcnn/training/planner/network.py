@@ -53,7 +53,7 @@ def plan_network(survey: Survey, grid: GridPlan, image_channels: int, reasons: d
             matcher="atss",
             batch_per_image=int(np.clip(32 * per_case, 64, 256)),
         ),
-        "detection": DetectionSettings(per_image=_per_image(survey)),
+        "detection": DetectionSettings(detections_per_img=_per_image(survey)),
     }
     networks = []
     for stages, pyramid, hidden, mask, convs in _WIDTHS[grid.dims]:
@@ -110,7 +110,7 @@ def _counting_reasons(survey: Survey, reasons: dict[str, str]) -> None:
         "A box of 224 has 14 cells of P4: every box is read from the level that has a cell or two for each of 14 bins."
     )
     reasons["model.detection"] = "Candidates far below the threshold are kept, so that it can be changed afterwards."
-    reasons["model.detection.per_image"] = f"Three times the most objects in a scan, and ten: {seen}."
+    reasons["model.detection.detections_per_img"] = f"Three times the most objects in a scan, and ten: {seen}."
     reasons["model.loss"] = "All terms count alike."
 
 

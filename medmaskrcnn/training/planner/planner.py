@@ -19,7 +19,7 @@ from medmaskrcnn.settings import InferenceSettings, ModelCard, PreprocessSetting
 from medmaskrcnn.training.plan import Plan
 from medmaskrcnn.training.planner.grid import GridPlan, plan_grid
 from medmaskrcnn.training.planner.intensity import plan_intensity
-from medmaskrcnn.training.planner.learning import plan_augment, plan_covered, plan_loop, plan_single
+from medmaskrcnn.training.planner.learning import plan_augment, plan_loop, plan_max_containment, plan_one_per_scan
 from medmaskrcnn.training.planner.memory import GIB, memory_of_machine
 from medmaskrcnn.training.planner.network import plan_network, width_reasons
 from medmaskrcnn.training.planner.patch import plan_patch
@@ -63,7 +63,9 @@ def make_plan(
     window = plan_patch(survey, grid, networks, memory, reasons)
     width_reasons(window.model, reasons)
     inference = InferenceSettings(
-        tile=window.tile, covered=plan_covered(manifest, reasons), single=plan_single(survey, reasons)
+        tile=window.tile,
+        max_containment=plan_max_containment(manifest, reasons),
+        one_per_scan_classes=plan_one_per_scan(survey, reasons),
     )
     reasons["inference"] = "Where nothing else is said, what served the models that ship."
     reasons["inference.score"] = "To begin with; choose it anew on the validation cases once the model is trained."

@@ -39,7 +39,7 @@ def settings_of(dims: int, norm: str = "group", name: str = "light") -> ModelFil
         backbone={"name": name, widths: (16, 16, 16, 16), "fpn_channels": 16, "norm": norm},
         rpn={"pre_nms_top_n": 60, "post_nms_top_n": 30},
         roi={"box_size": 4, "mask_size": 4, "box_hidden": 32, "mask_channels": 16, "canonical_size": 24.0},
-        detection={"per_image": 9, "mask_threshold": 0.0},
+        detection={"detections_per_img": 9, "mask_threshold": 0.0},
     )
 
 
@@ -106,11 +106,11 @@ def test_in_fp32_the_network_finds_what_torch_finds(dims: int, pyramid: str, wit
     network = build_model(many_found(dims, pyramid, with_masks)).eval()
     images = torch.randn((2, 1, 64, 96) if dims == 2 else (2, 1, 16, 64, 64))
     budgets = (150, 1, 0)
-    expected = [network.detect(images, proposals=most) for most in budgets]
+    expected = [network.detect(images, post_nms_top_n=most) for most in budgets]
     network.compiled = compile_parts(network.parts(), precision="fp32", name="tiny")
     for most, by_torch in zip(budgets, expected, strict=True):
         assert min(len(d.boxes) for d in by_torch) >= min(most, 25)
-        for ours, theirs in zip(network.detect(images, proposals=most), by_torch, strict=True):
+        for ours, theirs in zip(network.detect(images, post_nms_top_n=most), by_torch, strict=True):
             assert torch.equal(ours.labels, theirs.labels)
             torch.testing.assert_close(ours.scores, theirs.scores, atol=SCORE, rtol=0)
             torch.testing.assert_close(ours.boxes, theirs.boxes, atol=BOX_VOX, rtol=0)
@@ -132,7 +132,7 @@ def many_found(dims: int, pyramid: str, with_masks: bool) -> ModelSettings:
             "with_masks": with_masks,
             "backbone": settings.backbone.model_copy(update={"pyramid": pyramid}),
             "rpn": settings.rpn.model_copy(update={"pre_nms_top_n": 400, "nms_iou": 0.9}),
-            "detection": settings.detection.model_copy(update={"per_image": 25}),
+            "detection": settings.detection.model_copy(update={"detections_per_img": 25}),
         }
     )
     if pyramid == "fpn":

@@ -42,7 +42,7 @@ def tiny(dims: int, *, norm: str = "group") -> MaskRCNN:
         ),
         anchors=AnchorSettings(sizes=tuple((s,) * dims for s in (6, 10, 16, 24, 32))),
         roi=RoISettings(box_size=4, mask_size=4, box_hidden=32, mask_channels=16, mask_convs=1, canonical_size=24.0),
-        detection=DetectionSettings(candidate_score=0.0, per_image=9),
+        detection=DetectionSettings(score_thresh=0.0, detections_per_img=9),
     )
     network = build_model(settings).eval()
     for module in network.modules():
@@ -135,7 +135,7 @@ def test_fewer_proposals_are_the_best_of_them() -> None:
     every: dict[str, Any] = {}
     few: dict[str, Any] = {}
     network.detect(images, watch=every.__setitem__)
-    network.detect(images, proposals=7, watch=few.__setitem__)
+    network.detect(images, post_nms_top_n=7, watch=few.__setitem__)
     for all_boxes, best in zip(every["proposals"], few["proposals"], strict=True):
         assert len(all_boxes) > 7 and torch.equal(best, all_boxes[:7])
 
@@ -198,7 +198,7 @@ def test_shipped_model_agrees_with_fp32(phantom: Volume) -> None:
 
 def test_budget_of_the_settings_reaches_the_network(phantom: Volume) -> None:
     loaded = medmaskrcnn.load_model("phantom-ct", device="cpu")
-    inference = loaded.settings.inference.model_copy(update={"proposals": 40})
+    inference = loaded.settings.inference.model_copy(update={"post_nms_top_n_test": 40})
     few = replace(loaded, settings=loaded.settings.model_copy(update={"inference": inference}))
     seen: list[int] = []
 
@@ -208,4 +208,4 @@ def test_budget_of_the_settings_reaches_the_network(phantom: Volume) -> None:
 
     result = medmaskrcnn.segment(phantom, replace(few, watch=watch), allow_out_of_domain=True)
     assert seen == [40]
-    assert result.record.settings["inference"]["proposals"] == 40
+    assert result.record.settings["inference"]["post_nms_top_n_test"] == 40

@@ -27,7 +27,7 @@ def settings_of(dims: int) -> ModelFileSettings:
         backbone={"light_channels": (16, 16, 16, 16), "fpn_channels": 16, "norm": "frozen_batch"},
         rpn={"pre_nms_top_n": 60, "post_nms_top_n": 30},
         roi={"box_size": 4, "mask_size": 4, "box_hidden": 32, "mask_channels": 16, "canonical_size": 24.0},
-        detection={"per_image": 9, "mask_threshold": 0.0},
+        detection={"detections_per_img": 9, "mask_threshold": 0.0},
     )
 
 
