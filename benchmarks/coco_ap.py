@@ -24,7 +24,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from machine import machine
 
 from medmaskrcnn.evaluation.metrics.average_precision import coco_table, size_table
-from medmaskrcnn.evaluation.metrics.judging import COCO_THRESHOLDS, judge
+from medmaskrcnn.evaluation.metrics.match_detections import COCO_THRESHOLDS, match_detections
 from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.structures.grid import pixel_grid
@@ -126,7 +126,7 @@ def run_ours(pairs: list[Pair], kind: Kind) -> np.ndarray:
     """The same by ours."""
     names = pairs[0][0].class_names
     paired = [pair_case(predicted, truth, class_names=names, kind=kind) for predicted, truth in pairs]
-    judged = judge(paired, names, ranges=COCO_AREAS, thresholds=COCO_THRESHOLDS)
+    judged = match_detections(paired, names, ranges=COCO_AREAS, thresholds=COCO_THRESHOLDS)
     once = np.ones((1, len(pairs)))
     table = coco_table(judged, once) | size_table(judged, once)
     return np.array([np.nanmean(table[name]) for name in STATS])

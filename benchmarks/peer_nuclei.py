@@ -35,7 +35,7 @@ from medmaskrcnn.data.cases import prepare_cases
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.evaluation.evaluate import Evaluation, choose_cases, evaluate
 from medmaskrcnn.evaluation.metrics.counts import data_science_bowl_table
-from medmaskrcnn.evaluation.metrics.judging import judge
+from medmaskrcnn.evaluation.metrics.match_detections import match_detections
 from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.hub.loaded_model import LoadedModel
@@ -134,7 +134,7 @@ def scored(network: nn.Module, plan: Plan, manifest: Manifest, most: int | None)
 def _bowl(found: Evaluation, score: float) -> dict[str, float]:
     if found.failed:
         raise SystemExit(f"{len(found.failed)} images failed: {found.failed[0]}")
-    judged = judge([case.masks for case in found.cases], found.class_names, ranges=COCO_AREAS)
+    judged = match_detections([case.masks for case in found.cases], found.class_names, ranges=COCO_AREAS)
     table = data_science_bowl_table(judged, np.ones((1, len(found.cases))), score=score)
     return {name: float(table[name][0, 0]) for name in FIGURES}
 

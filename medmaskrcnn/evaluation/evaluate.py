@@ -100,7 +100,7 @@ class Evaluation:
     @property
     def worst_first(self) -> list[CaseFigures]:
         """The cases, the one with the largest error first."""
-        return sorted(self.cases, key=lambda case: -case.badness)
+        return sorted(self.cases, key=lambda case: -case.error)
 
 
 @memory_kept()
@@ -285,8 +285,8 @@ def _draw_if_among_the_worst(
     """Add the case's picture to those of the ``most`` worst, and drop the best of these where there are more."""
     if pair.volume is None or most < 1:
         return
-    if len(drawn) >= most and case.badness <= min(badness for badness, _ in drawn.values()):
+    if len(drawn) >= most and case.error <= min(error for error, _ in drawn.values()):
         return
-    drawn[case.id] = (case.badness, draw_errors(pair.volume, pair.predicted, pair.reference, case.objects))
+    drawn[case.id] = (case.error, draw_errors(pair.volume, pair.predicted, pair.reference, case.objects))
     if len(drawn) > most:
         del drawn[min(drawn, key=lambda name: drawn[name][0])]

@@ -120,7 +120,7 @@ def _counts(case: CaseFigures) -> dict[str, Any]:
     return {
         "id": case.id,
         "patient": case.patient,
-        "badness": case.badness,
+        "error": case.error,
         "references": len(dice),
         "found": outcomes.count("found"),
         "missed": outcomes.count("missed"),

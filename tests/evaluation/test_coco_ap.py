@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.evaluation.metrics.average_precision import average_precision, coco_table, size_table
-from medmaskrcnn.evaluation.metrics.judging import Judged, judge
+from medmaskrcnn.evaluation.metrics.match_detections import MatchResult, match_detections
 from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import BALL_DIAMETERS_MM, COCO_AREAS, size_ranges_for
 from medmaskrcnn.structures.grid import Grid, pixel_grid
@@ -148,13 +148,13 @@ def summarised(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
     return np.array([mean(values) for values in aps + ars])
 
 
-def judged(made: list[Picture], kind: Kind) -> Judged:
+def matched(made: list[Picture], kind: Kind) -> MatchResult:
     pairs = [pair_case(p.predicted, p.reference, class_names=NAMES, kind=kind, crowd=p.crowd) for p in made]
-    return judge(pairs, NAMES, ranges=COCO_AREAS)
+    return match_detections(pairs, NAMES, ranges=COCO_AREAS)
 
 
 def ours(made: list[Picture], kind: Kind, max_detections: tuple[int, int, int]) -> np.ndarray:
-    verdict, once = judged(made, kind), np.ones((1, len(made)))
+    verdict, once = matched(made, kind), np.ones((1, len(made)))
     table = coco_table(verdict, once, max_detections=max_detections)
     table |= size_table(verdict, once, max_detections=max_detections[2])
     names = list(STATS)
@@ -226,7 +226,7 @@ def test_3d_boxes_equal_monai(seed: int) -> None:
         gt_classes=[t[1] for t in truth],
     )
     expected = metric(matched)[0]
-    verdict = judge(cases, NAMES, ranges=BALL_DIAMETERS_MM, thresholds=(0.1, 0.5, 0.75))
+    verdict = match_detections(cases, NAMES, ranges=BALL_DIAMETERS_MM, thresholds=(0.1, 0.5, 0.75))
     got = average_precision(verdict, np.ones((1, 10)), threshold_indices=[0, 1, 2])[:2, :, 0]
     for k, name in enumerate(NAMES[:2]):
         for t, iou in enumerate(("0.10", "0.50", "0.75")):
@@ -240,9 +240,9 @@ def test_weights_are_repeated_cases() -> None:
     weights = np.array([[1.0, 1, 1, 1, 1, 1], [2, 0, 1, 3, 0, 0]])
     repeated = [made[k] for k in (0, 0, 2, 3, 3, 3)]
     for kind in ("box", "mask"):
-        weighted = coco_table(judged(made, kind), weights) | size_table(judged(made, kind), weights)
-        plain = coco_table(judged(repeated, kind), np.ones((1, 6)))
-        plain |= size_table(judged(repeated, kind), np.ones((1, 6)))
+        weighted = coco_table(matched(made, kind), weights) | size_table(matched(made, kind), weights)
+        plain = coco_table(matched(repeated, kind), np.ones((1, 6)))
+        plain |= size_table(matched(repeated, kind), np.ones((1, 6)))
         for name, values in plain.items():
             np.testing.assert_allclose(weighted[name][:, 1], values[:, 0], err_msg=name, atol=1e-12)
 
@@ -264,7 +264,7 @@ def test_a_volume_of_one_object_per_size() -> None:
             np.array([start for start, _ in crops]),
             tuple(crop for _, crop in crops),
         )
-        verdict = judge([pair_case(truth, truth, class_names=NAMES)], NAMES, ranges=size_ranges_for([grid]))
+        verdict = match_detections([pair_case(truth, truth, class_names=NAMES)], NAMES, ranges=size_ranges_for([grid]))
         table = size_table(verdict, np.ones((1, 1)))
         got = [table[f"ap_{size}"][0, 0] for size in ("small", "medium", "large")]
         np.testing.assert_allclose(got, expected)

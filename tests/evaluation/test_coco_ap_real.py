@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import ndimage
 
 from medmaskrcnn.evaluation.metrics.average_precision import coco_table, size_table
-from medmaskrcnn.evaluation.metrics.judging import judge
+from medmaskrcnn.evaluation.metrics.match_detections import match_detections
 from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.structures.grid import pixel_grid
@@ -103,7 +103,7 @@ def of_pycocotools(pairs: list[tuple[Instances, Instances]], kind: Kind) -> dict
 def test_equals_pycocotools_on_nuclei(pairs: list[tuple[Instances, Instances]], kind: Kind) -> None:
     names, once = ("nucleus",), np.ones((1, len(pairs)))
     paired = [pair_case(found, truth, class_names=names, kind=kind) for found, truth in pairs]
-    verdict = judge(paired, names, ranges=COCO_AREAS)
+    verdict = match_detections(paired, names, ranges=COCO_AREAS)
     table = coco_table(verdict, once) | size_table(verdict, once)
     expected = of_pycocotools(pairs, kind)
     assert sum(len(found) for found, _ in pairs) > 500 and 0.2 < expected["ap50"] < 0.99

@@ -115,9 +115,9 @@ def test_worst_first_with_their_pictures(evaluation: Evaluation) -> None:
     assert [case.id for case in evaluation.worst_first] == ["bad", "moved", "good"]
     assert set(evaluation.pictures) == {"bad", "moved"}
     good = evaluation.cases[0]
-    assert good.badness == 0.0
+    assert good.error == 0.0
     # one found (Dice 1), one missed, one invented: 1 - 1 / (1 + 1 / 2 + 1 / 2)
-    assert evaluation.cases[1].badness == pytest.approx(0.5)
+    assert evaluation.cases[1].error == pytest.approx(0.5)
 
 
 def test_smaller_objects_need_not_be_found() -> None:
@@ -182,7 +182,7 @@ def test_a_case_without_objects_is_all_right() -> None:
     got = evaluate_results(pairs, class_names=NAMES, score=0.5, settings=settings, pictures=5)
     assert set(got.pictures) == {"empty"}  # the other has no volume
     assert errors_per_slice(nothing, nothing, (), 0).argmax() == 5
-    assert got.cases[0].class_dice == (None, None) and got.cases[0].badness == 0
+    assert got.cases[0].class_dice == (None, None) and got.cases[0].error == 0
     assert got.overall.mask["dsb50"].value == 1.0
     alone = evaluate_results(pairs[:1], class_names=NAMES, score=0.5, settings=settings)
     assert alone.overall.mask["ap"].value is None and alone.overall.froc_curve is None

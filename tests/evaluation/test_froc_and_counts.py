@@ -9,7 +9,7 @@ from monai.metrics.froc import compute_froc_curve_data, compute_froc_score
 from medmaskrcnn.evaluation.metrics.bootstrap import estimate, mean_of_defined, patient_weights
 from medmaskrcnn.evaluation.metrics.counts import count, data_science_bowl_table, detection_table, panoptic_table
 from medmaskrcnn.evaluation.metrics.froc import LUNA16_POINTS, competition_metric, froc
-from medmaskrcnn.evaluation.metrics.judging import THRESHOLDS, Judged, judge
+from medmaskrcnn.evaluation.metrics.match_detections import THRESHOLDS, MatchResult, match_detections
 from medmaskrcnn.evaluation.metrics.pairing import PairedCase
 from medmaskrcnn.evaluation.metrics.sizes import BALL_DIAMETERS_MM
 from medmaskrcnn.structures.grid import Grid
@@ -40,11 +40,11 @@ def paired(
     )
 
 
-def judged(*cases: PairedCase) -> Judged:
-    return judge(cases, NAMES, ranges=BALL_DIAMETERS_MM)
+def matched(*cases: PairedCase) -> MatchResult:
+    return match_detections(cases, NAMES, ranges=BALL_DIAMETERS_MM)
 
 
-def once(verdict: Judged) -> np.ndarray:
+def once(verdict: MatchResult) -> np.ndarray:
     return np.ones((1, len(verdict.patients)))
 
 
@@ -56,7 +56,7 @@ TWO_SCANS = (
 
 
 def test_counts_by_hand() -> None:
-    verdict = judged(*TWO_SCANS)
+    verdict = matched(*TWO_SCANS)
     got = count(verdict, score=0.65, threshold_index=verdict.threshold_index(0.5))
     assert got.hits[:, 0].tolist() == [1, 1]
     assert got.false_positives[:, 0].tolist() == [1, 0]
@@ -70,7 +70,7 @@ def test_counts_by_hand() -> None:
 
 def test_panoptic_quality_by_hand() -> None:
     """SQ = (0.8 + 0.55) / 2; RQ = 2 / (2 + 1 / 2 + 1 / 2)."""
-    verdict = judged(*TWO_SCANS)
+    verdict = matched(*TWO_SCANS)
     table = panoptic_table(verdict, once(verdict), score=0.65)
     assert table["sq"][0, 0] == pytest.approx(0.675)
     assert table["rq"][0, 0] == pytest.approx(2 / 3)
@@ -80,14 +80,14 @@ def test_panoptic_quality_by_hand() -> None:
 
 
 def test_panoptic_quality_asks_for_more_than_one_half() -> None:
-    verdict = judged(paired([[0.5]], [0.9], [0], [0]))
+    verdict = matched(paired([[0.5]], [0.9], [0], [0]))
     assert panoptic_table(verdict, once(verdict), score=0)["pq"][0, 0] == 0
     assert detection_table(count(verdict, score=0, threshold_index=1), once(verdict))["recall"][0, 0] == 1
 
 
 def test_data_science_bowl_by_hand() -> None:
     """At 0.5: 1 / 3 in the first scan (one hit, one error, one missed), 1 in the second. At 0.75: 1 / 3 and 0 / 2."""
-    verdict = judged(*TWO_SCANS)
+    verdict = matched(*TWO_SCANS)
     table = data_science_bowl_table(verdict, once(verdict), score=0.65)
     assert table["dsb50"][0, 0] == pytest.approx((1 / 3 + 1) / 2)
     assert table["dsb75"][0, 0] == pytest.approx((1 / 3 + 0) / 2)
@@ -101,16 +101,16 @@ def test_data_science_bowl_by_hand() -> None:
 
 def test_ignored_references_and_crowds_are_neither_hits_nor_errors() -> None:
     case = paired([[0.9, 0, 0], [0, 0.9, 0], [0, 0.8, 0], [0, 0, 0.6]], [0.9, 0.8, 0.7, 0.6], [0] * 4, [0] * 3)
-    verdict = judged(paired(case.iou.tolist(), [0.9, 0.8, 0.7, 0.6], [0] * 4, [0] * 3, crowd=[1], ignored=[2]))
+    verdict = matched(paired(case.iou.tolist(), [0.9, 0.8, 0.7, 0.6], [0] * 4, [0] * 3, crowd=[1], ignored=[2]))
     got = count(verdict, score=0, threshold_index=verdict.threshold_index(0.5))
     assert (got.hits[0, 0], got.false_positives[0, 0], got.missed[0, 0]) == (1, 0, 0)
-    got = count(judged(case), score=0, threshold_index=verdict.threshold_index(0.5))
+    got = count(matched(case), score=0, threshold_index=verdict.threshold_index(0.5))
     assert (got.hits[0, 0], got.false_positives[0, 0], got.missed[0, 0]) == (3, 1, 0)
 
 
 def test_froc_by_hand() -> None:
     """Livers by score: hit 0.9, error 0.8, hit 0.7, error 0.6, of three objects in two scans."""
-    verdict = judged(*TWO_SCANS)
+    verdict = matched(*TWO_SCANS)
     at = verdict.threshold_index(0.5)
     got = froc(verdict, once(verdict), threshold_index=at, points=[0, 0.25, 0.5, 1, 8])
     # the curve goes (0, 0), (0, 1/3), (0.5, 1/3), (0.5, 2/3), (1, 2/3)
@@ -122,7 +122,7 @@ def test_froc_by_hand() -> None:
 
 def test_scores_that_are_equal_are_one_point_of_the_curve() -> None:
     case = paired([[0.9, 0], [0, 0], [0, 0.9]], [0.5, 0.5, 0.5], [0] * 3, [0, 0])
-    got = froc(judged(case), np.ones((1, 1)), threshold_index=1, points=[0.5, 1])
+    got = froc(matched(case), np.ones((1, 1)), threshold_index=1, points=[0.5, 1])
     np.testing.assert_allclose(got[0, :, 0], [0.5, 1])  # half way along the line from (0, 0) to (1, 1)
 
 
@@ -142,22 +142,22 @@ def test_froc_equals_monai(seed: int) -> None:
         n_references += m
     # MONAI leaves out its lowest score: one that changes nothing but the end of the curve stands there
     curve = compute_froc_curve_data(np.array([*errors, -1.0]), np.array(hits), n_references, len(cases))
-    verdict = judged(*cases)
+    verdict = matched(*cases)
     got = competition_metric(verdict, once(verdict), threshold_index=verdict.threshold_index(0.5))
     assert got[0, 0] == pytest.approx(compute_froc_score(*curve, eval_thresholds=LUNA16_POINTS), abs=1e-12)
 
 
 def test_no_case_and_thresholds_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match="no case"):
-        judge([], NAMES, ranges=BALL_DIAMETERS_MM)
+        match_detections([], NAMES, ranges=BALL_DIAMETERS_MM)
     with pytest.raises(ValueError, match="IoU thresholds"):
-        judge(TWO_SCANS, NAMES, ranges=BALL_DIAMETERS_MM, thresholds=(0.5, 1.2))
+        match_detections(TWO_SCANS, NAMES, ranges=BALL_DIAMETERS_MM, thresholds=(0.5, 1.2))
     with pytest.raises(ValueError, match=r"not at 0\.33"):
-        judged(*TWO_SCANS).threshold_index(0.33)
+        matched(*TWO_SCANS).threshold_index(0.33)
 
 
 def test_a_data_set_without_predictions_or_references() -> None:
-    verdict = judged(paired([], [], [], [0]), paired([], [], [], []))
+    verdict = matched(paired([], [], [], [0]), paired([], [], [], []))
     assert detection_table(count(verdict, score=0, threshold_index=1), once(verdict))["recall"][0, 0] == 0
     assert np.isnan(data_science_bowl_table(verdict, once(verdict), score=0)["dsb50"][1, 0])
     assert froc(verdict, once(verdict), threshold_index=0)[0].max() == 0
@@ -175,8 +175,8 @@ def test_patients_come_and_go_with_all_their_scans() -> None:
 
 
 def test_a_weight_of_two_is_the_case_twice() -> None:
-    verdict = judged(*TWO_SCANS)
-    twice = judged(TWO_SCANS[0], TWO_SCANS[1], TWO_SCANS[1])
+    verdict = matched(*TWO_SCANS)
+    twice = matched(TWO_SCANS[0], TWO_SCANS[1], TWO_SCANS[1])
     weights = np.array([[1.0, 2.0]])
     for table in (data_science_bowl_table, panoptic_table):
         weighted, repeated = table(verdict, weights, score=0.65), table(twice, once(twice), score=0.65)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmaskrcnn.evaluation.metrics.judging import COCO_THRESHOLDS, LOW_THRESHOLD, Judged
+from medmaskrcnn.evaluation.metrics.match_detections import COCO_THRESHOLDS, LOW_THRESHOLD, MatchResult
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import BoolArray
 
@@ -26,38 +26,38 @@ _AT_ONCE = 100_000  # numbers of one array: few enough for the cache of a proces
 
 
 def coco_table(
-    judged: Judged, weights: FloatArray, *, max_detections: Sequence[int | None] = MAX_DETECTIONS
+    matched: MatchResult, weights: FloatArray, *, max_detections: Sequence[int | None] = MAX_DETECTIONS
 ) -> dict[str, FloatArray]:
     """COCO's figures over all sizes by name, each ``(K, R)`` with NaN where it is undefined.
 
-    ``ap`` (mean over IoU 0.5, 0.55, .. 0.95), ``ap50``, ``ap75``, and, if judged at IoU 0.1 too, ``ap10``, at the last
+    ``ap`` (mean over IoU 0.5, 0.55, .. 0.95), ``ap50``, ``ap75``, and, if matched at IoU 0.1 too, ``ap10``, at the last
     of ``max_detections``; ``ar_1``, ``ar_10``, ``ar_100`` (``ar_all`` where there is no limit).
     """
-    most, indices = max_detections[-1], judged.coco_indices
-    low = [judged.threshold_index(LOW_THRESHOLD)] if LOW_THRESHOLD in judged.thresholds else []
-    values = average_precision(judged, weights, threshold_indices=indices + low, max_detections=most)
+    most, indices = max_detections[-1], matched.coco_indices
+    low = [matched.threshold_index(LOW_THRESHOLD)] if LOW_THRESHOLD in matched.thresholds else []
+    values = average_precision(matched, weights, threshold_indices=indices + low, max_detections=most)
     table = {"ap": values[:, :10].mean(axis=1), "ap50": values[:, 0], "ap75": values[:, COCO_THRESHOLDS.index(0.75)]}
     if low:
         table["ap10"] = values[:, 10]
     for limit in max_detections:
-        table[f"ar_{limit or 'all'}"] = average_recall(judged, weights, max_detections=limit)
+        table[f"ar_{limit or 'all'}"] = average_recall(matched, weights, max_detections=limit)
     return table
 
 
-def size_table(judged: Judged, weights: FloatArray, *, max_detections: int | None = 100) -> dict[str, FloatArray]:
+def size_table(matched: MatchResult, weights: FloatArray, *, max_detections: int | None = 100) -> dict[str, FloatArray]:
     """COCO's figures by size, ``ap_small``, ``ar_small`` and so on, each ``(K, R)`` with NaN where it is undefined."""
     table = {}
-    for a, name in enumerate(judged.ranges.names[1:], start=1):
+    for a, name in enumerate(matched.ranges.names[1:], start=1):
         values = average_precision(
-            judged, weights, threshold_indices=judged.coco_indices, size_range=a, max_detections=max_detections
+            matched, weights, threshold_indices=matched.coco_indices, size_range=a, max_detections=max_detections
         )
         table[f"ap_{name}"] = values.mean(axis=1)
-        table[f"ar_{name}"] = average_recall(judged, weights, size_range=a, max_detections=max_detections)
+        table[f"ar_{name}"] = average_recall(matched, weights, size_range=a, max_detections=max_detections)
     return table
 
 
 def average_precision(
-    judged: Judged,
+    matched: MatchResult,
     weights: FloatArray,
     *,
     threshold_indices: Sequence[int],
@@ -67,47 +67,47 @@ def average_precision(
     """``(K, T, R)`` AP of each class at each threshold, NaN where a class has no reference.
 
     Args:
-        judged: See :func:`medmaskrcnn.evaluation.metrics.judging.judge`.
+        matched: See :func:`medmaskrcnn.evaluation.metrics.match_detections.match_detections`.
         weights: ``(R, C)`` how often each case counts.
-        threshold_indices: Which T of the judged thresholds.
+        threshold_indices: Which T of the matched thresholds.
         size_range: Index of the size range.
         max_detections: Most predictions of a class in a case, those with the highest scores; ``None`` for all.
     """
-    result = np.full((len(judged.class_names), len(threshold_indices), len(weights)), np.nan)
-    n_references = weights @ judged.n_references[:, :, size_range]
-    for k in range(len(judged.class_names)):
-        chosen = _chosen(judged, k, max_detections)
-        hit = judged.hit[chosen, size_range][:, threshold_indices].T
-        error = ~hit & ~judged.ignored[chosen, size_range][:, threshold_indices].T
+    result = np.full((len(matched.class_names), len(threshold_indices), len(weights)), np.nan)
+    n_references = weights @ matched.n_references[:, :, size_range]
+    for k in range(len(matched.class_names)):
+        chosen = _chosen(matched, k, max_detections)
+        hit = matched.hit[chosen, size_range][:, threshold_indices].T
+        error = ~hit & ~matched.ignored[chosen, size_range][:, threshold_indices].T
         step = max(1, _AT_ONCE // max(1, hit.shape[1]))
         for first in range(0, len(weights), step):
             rows = np.arange(first, min(first + step, len(weights)))
             rows = rows[n_references[rows, k] > 0]
             if not len(rows):
                 continue
-            case_weights = weights[rows][:, judged.case[chosen]]
+            case_weights = weights[rows][:, matched.case[chosen]]
             for t in range(len(threshold_indices)):
                 result[k, t, rows] = _area(hit[t], error[t], case_weights, n_references[rows, k])
     return result
 
 
 def average_recall(
-    judged: Judged, weights: FloatArray, *, size_range: int = 0, max_detections: int | None = None
+    matched: MatchResult, weights: FloatArray, *, size_range: int = 0, max_detections: int | None = None
 ) -> FloatArray:
     """``(K, R)`` recall, mean over COCO's thresholds, with so many predictions a case; NaN without a reference."""
-    result = np.full((len(judged.class_names), len(weights)), np.nan)
-    n_references = weights @ judged.n_references[:, :, size_range]
-    for k in range(len(judged.class_names)):
-        chosen = _chosen(judged, k, max_detections)
-        hits = judged.hit[chosen, size_range][:, judged.coco_indices].mean(axis=1)
-        per_case = np.bincount(judged.case[chosen], hits, minlength=len(judged.patients))
+    result = np.full((len(matched.class_names), len(weights)), np.nan)
+    n_references = weights @ matched.n_references[:, :, size_range]
+    for k in range(len(matched.class_names)):
+        chosen = _chosen(matched, k, max_detections)
+        hits = matched.hit[chosen, size_range][:, matched.coco_indices].mean(axis=1)
+        per_case = np.bincount(matched.case[chosen], hits, minlength=len(matched.patients))
         np.divide(weights @ per_case, n_references[:, k], out=result[k], where=n_references[:, k] > 0)
     return result
 
 
-def _chosen(judged: Judged, k: int, max_detections: int | None) -> BoolArray:
-    chosen = judged.label == k
-    return chosen if max_detections is None else chosen & (judged.rank < max_detections)
+def _chosen(matched: MatchResult, k: int, max_detections: int | None) -> BoolArray:
+    chosen = matched.label == k
+    return chosen if max_detections is None else chosen & (matched.rank < max_detections)
 
 
 def _area(hit: BoolArray, error: BoolArray, weights: FloatArray, n_references: FloatArray) -> FloatArray:

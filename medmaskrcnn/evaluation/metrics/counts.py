@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medmaskrcnn.evaluation.metrics.judging import Judged
+from medmaskrcnn.evaluation.metrics.match_detections import MatchResult
 from medmaskrcnn.structures.grid import FloatArray
 
 
@@ -35,27 +35,27 @@ class Counts:
     iou: FloatArray
 
 
-def count(judged: Judged, *, score: float, threshold_index: int, above: float = 0.0) -> Counts:
+def count(matched: MatchResult, *, score: float, threshold_index: int, above: float = 0.0) -> Counts:
     """Count what predictions from ``score`` on are worth.
 
     Args:
-        judged: See :func:`medmaskrcnn.evaluation.metrics.judging.judge`.
+        matched: See :func:`medmaskrcnn.evaluation.metrics.match_detections.match_detections`.
         score: Predictions with this score or more are the result (compared in float32, as results do).
-        threshold_index: Which of the judged IoUs makes a hit.
+        threshold_index: Which of the matched IoUs makes a hit.
         above: A hit's IoU must also exceed this.
     """
-    kept = judged.score.astype(np.float32) >= np.float32(score)
-    iou = judged.iou[:, threshold_index]
-    hit = judged.hit[:, 0, threshold_index] & kept & (iou > above)
-    error = kept & ~hit & ~judged.ignored[:, 0, threshold_index]
-    shape = judged.n_references.shape[:2]
-    place = judged.case * shape[1] + judged.label
+    kept = matched.score.astype(np.float32) >= np.float32(score)
+    iou = matched.iou[:, threshold_index]
+    hit = matched.hit[:, 0, threshold_index] & kept & (iou > above)
+    error = kept & ~hit & ~matched.ignored[:, 0, threshold_index]
+    shape = matched.n_references.shape[:2]
+    place = matched.case * shape[1] + matched.label
 
     def table(values: FloatArray) -> FloatArray:
         return np.asarray(np.bincount(place, values, minlength=shape[0] * shape[1]).reshape(shape), np.float64)
 
     hits = table(hit.astype(np.float64))
-    return Counts(hits, table(error.astype(np.float64)), judged.n_references[:, :, 0] - hits, table(iou * hit))
+    return Counts(hits, table(error.astype(np.float64)), matched.n_references[:, :, 0] - hits, table(iou * hit))
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray, weights: FloatArray) -> FloatArray:
@@ -74,9 +74,9 @@ def detection_table(counts: Counts, weights: FloatArray) -> dict[str, FloatArray
     }
 
 
-def panoptic_table(judged: Judged, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:
+def panoptic_table(matched: MatchResult, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:
     """``pq``, ``sq`` and ``rq``, each ``(K, R)``; PQ is 0 where nothing was hit and SQ is then undefined."""
-    counts = count(judged, score=score, threshold_index=judged.threshold_index(0.5), above=0.5)
+    counts = count(matched, score=score, threshold_index=matched.threshold_index(0.5), above=0.5)
     whole = counts.hits + 0.5 * (counts.false_positives + counts.missed)
     return {
         "pq": ratio(counts.iou, whole, weights),
@@ -85,15 +85,15 @@ def panoptic_table(judged: Judged, weights: FloatArray, *, score: float) -> dict
     }
 
 
-def data_science_bowl_table(judged: Judged, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:
+def data_science_bowl_table(matched: MatchResult, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:
     """TP / (TP + FP + FN), each ``(K, R)``; a case with neither objects nor predictions of a class has none.
 
     ``dsb50``, ``dsb75``, ``dsb90``: mean over cases at one IoU; ``dsb``: mean over cases and COCO's ten IoUs.
     ``dsb50_pooled`` and so on: of all cases' objects taken together, as StarDist reports it.
     """
     per_case, pooled = [], []
-    for t in judged.coco_indices:
-        counts = count(judged, score=score, threshold_index=t)
+    for t in matched.coco_indices:
+        counts = count(matched, score=score, threshold_index=t)
         whole = counts.hits + counts.false_positives + counts.missed
         share = np.divide(counts.hits, whole, out=np.zeros(whole.shape), where=whole > 0)
         per_case.append(ratio(share, (whole > 0).astype(np.float64), weights))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medmaskrcnn.evaluation.metrics.judging import Judged
+from medmaskrcnn.evaluation.metrics.match_detections import MatchResult
 from medmaskrcnn.structures.grid import FloatArray
 
 LUNA16_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -19,26 +19,26 @@ LUNA16_POINTS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def froc(
-    judged: Judged, weights: FloatArray, *, threshold_index: int, points: Sequence[float] = LUNA16_POINTS
+    matched: MatchResult, weights: FloatArray, *, threshold_index: int, points: Sequence[float] = LUNA16_POINTS
 ) -> FloatArray:
     """``(K, P, R)`` share of the objects of each class found at P false positives per scan, NaN without an object.
 
     Args:
-        judged: See :func:`medmaskrcnn.evaluation.metrics.judging.judge`.
+        matched: See :func:`medmaskrcnn.evaluation.metrics.match_detections.match_detections`.
         weights: ``(R, C)`` how often each case counts.
-        threshold_index: Which of the judged IoUs makes a hit.
+        threshold_index: Which of the matched IoUs makes a hit.
         points: False positives per scan.
     """
-    n_references = weights @ judged.n_references[:, :, 0]
+    n_references = weights @ matched.n_references[:, :, 0]
     n_scans = weights.sum(axis=1)
-    result = np.full((len(judged.class_names), len(points), len(weights)), np.nan)
-    for k in range(len(judged.class_names)):
-        chosen = np.flatnonzero(judged.label == k)
-        hit = judged.hit[chosen, 0, threshold_index]
-        error = ~hit & ~judged.ignored[chosen, 0, threshold_index]
-        last = np.flatnonzero(np.diff(judged.score[chosen], append=-1))  # of each score: thresholds cannot split it
+    result = np.full((len(matched.class_names), len(points), len(weights)), np.nan)
+    for k in range(len(matched.class_names)):
+        chosen = np.flatnonzero(matched.label == k)
+        hit = matched.hit[chosen, 0, threshold_index]
+        error = ~hit & ~matched.ignored[chosen, 0, threshold_index]
+        last = np.flatnonzero(np.diff(matched.score[chosen], append=-1))  # of each score: thresholds cannot split it
         for r in np.flatnonzero(n_references[:, k] > 0):
-            weight = weights[r, judged.case[chosen]]
+            weight = weights[r, matched.case[chosen]]
             found = np.cumsum(weight * hit)[last] / n_references[r, k]
             false = np.cumsum(weight * error)[last] / n_scans[r]
             result[k, :, r] = np.interp(points, np.append(0.0, false), np.append(0.0, found))
@@ -46,7 +46,7 @@ def froc(
 
 
 def competition_metric(
-    judged: Judged, weights: FloatArray, *, threshold_index: int, points: Sequence[float] = LUNA16_POINTS
+    matched: MatchResult, weights: FloatArray, *, threshold_index: int, points: Sequence[float] = LUNA16_POINTS
 ) -> FloatArray:
     """``(K, R)`` CPM: mean of :func:`froc` over the points."""
-    return np.asarray(froc(judged, weights, threshold_index=threshold_index, points=points).mean(axis=1))
+    return np.asarray(froc(matched, weights, threshold_index=threshold_index, points=points).mean(axis=1))

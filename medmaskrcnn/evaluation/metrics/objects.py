@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from medmaskrcnn.evaluation.metrics.judging import judge
+from medmaskrcnn.evaluation.metrics.match_detections import match_detections
 from medmaskrcnn.evaluation.metrics.overlap import dice
 from medmaskrcnn.evaluation.metrics.pairing import PairedCase
 from medmaskrcnn.evaluation.metrics.sizes import BALL_DIAMETERS_MM, equivalent_diameter
@@ -70,9 +70,9 @@ def compare_objects(
         tolerance: Of the normalised surface distance, mm (pixels where the spacing is unknown).
         surfaces: Compute the surface distances, which takes most of the time.
     """
-    judged = judge([paired], class_names, ranges=BALL_DIAMETERS_MM, thresholds=(match_iou,))
-    kept = judged.score.astype(np.float32) >= np.float32(score)
-    hits = {int(judged.match[n, 0]): int(n) for n in np.flatnonzero(judged.hit[:, 0, 0] & kept)}
+    matched = match_detections([paired], class_names, ranges=BALL_DIAMETERS_MM, thresholds=(match_iou,))
+    kept = matched.score.astype(np.float32) >= np.float32(score)
+    hits = {int(matched.match[n, 0]): int(n) for n in np.flatnonzero(matched.hit[:, 0, 0] & kept)}
     true_diameters = equivalent_diameter(paired.true_voxels, paired.grid.voxel_volume)
     rows = []
     for m in np.flatnonzero(~paired.ignored).tolist():
@@ -81,7 +81,7 @@ def compare_objects(
             rows.append(ObjectFigures(name, "missed", None, j, None, float(true_diameters[m])))
             continue
         n = hits[m]
-        i, iou = int(judged.predicted[n]), float(judged.iou[n, 0])
+        i, iou = int(matched.predicted[n]), float(matched.iou[n, 0])
         size, true_size = np.count_nonzero(predicted.masks[i]), np.count_nonzero(reference.masks[j])
         surface = surface_agreement(predicted, i, reference, j, tolerance=tolerance) if surfaces else None
         rows.append(
@@ -90,7 +90,7 @@ def compare_objects(
                 outcome="found",
                 predicted=i,
                 reference=j,
-                score=float(judged.score[n]),
+                score=float(matched.score[n]),
                 diameter=float(true_diameters[m]),
                 iou=iou,
                 dice=2 * iou / (1 + iou),
@@ -99,11 +99,11 @@ def compare_objects(
                 nsd=surface.nsd if surface else None,
             )
         )
-    errors = kept & ~judged.hit[:, 0, 0] & ~judged.ignored[:, 0, 0]
+    errors = kept & ~matched.hit[:, 0, 0] & ~matched.ignored[:, 0, 0]
     return (
         *rows,
         *(
-            _false_positive(predicted, int(judged.predicted[n]), class_names[judged.label[n]])
+            _false_positive(predicted, int(matched.predicted[n]), class_names[matched.label[n]])
             for n in np.flatnonzero(errors)
         ),
     )

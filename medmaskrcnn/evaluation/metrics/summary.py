@@ -22,7 +22,7 @@ from medmaskrcnn.evaluation.metrics.bootstrap import (
 )
 from medmaskrcnn.evaluation.metrics.counts import count, data_science_bowl_table, detection_table, panoptic_table, ratio
 from medmaskrcnn.evaluation.metrics.froc import LUNA16_POINTS, froc
-from medmaskrcnn.evaluation.metrics.judging import LOW_THRESHOLD, THRESHOLDS, Judged, judge
+from medmaskrcnn.evaluation.metrics.match_detections import LOW_THRESHOLD, THRESHOLDS, MatchResult, match_detections
 from medmaskrcnn.evaluation.metrics.objects import ObjectFigures, class_dice, compare_objects
 from medmaskrcnn.evaluation.metrics.pairing import Kind, PairedCase, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import equivalent_diameter, size_ranges_for
@@ -84,7 +84,7 @@ class CaseFigures:
     seconds: float | None = None
 
     @property
-    def badness(self) -> float:
+    def error(self) -> float:
         """0 for a perfect case, 1 for one in which nothing fits: 1 - sum of Dice / (TP + FP / 2 + FN / 2)."""
         found = sum(o.outcome == "found" for o in self.objects)
         whole = found + 0.5 * (len(self.objects) - found)
@@ -179,17 +179,17 @@ def summarise(
     weights = patient_weights([c.patient for c in cases], replicates=settings.replicates, seed=settings.seed)
     ranges = size_ranges_for([c.masks.grid for c in cases])
     thresholds = sorted({*THRESHOLDS, settings.match_iou, settings.froc_iou})
-    judged = {
-        "mask": judge([c.masks for c in cases], class_names, ranges=ranges, thresholds=thresholds),
-        "box": judge([c.boxes for c in cases], class_names, ranges=ranges, thresholds=thresholds),
+    matched = {
+        "mask": match_detections([c.masks for c in cases], class_names, ranges=ranges, thresholds=thresholds),
+        "box": match_detections([c.boxes for c in cases], class_names, ranges=ranges, thresholds=thresholds),
     }
-    tables = {kind: _detection_figures(verdict, weights, settings, score) for kind, verdict in judged.items()}
+    tables = {kind: _detection_figures(verdict, weights, settings, score) for kind, verdict in matched.items()}
     tables["outline"] = _outline_figures(cases, class_names, weights)
-    curve_at = judged["mask"].threshold_index(settings.froc_iou)
-    curves = froc(judged["mask"], weights, threshold_index=curve_at, points=FROC_CURVE_POINTS)
-    references = judged["mask"].n_references[:, :, 0].sum(axis=0)
-    kept = judged["mask"].score.astype(np.float32) >= np.float32(score)
-    predictions = np.bincount(judged["mask"].label[kept], minlength=len(class_names))
+    curve_at = matched["mask"].threshold_index(settings.froc_iou)
+    curves = froc(matched["mask"], weights, threshold_index=curve_at, points=FROC_CURVE_POINTS)
+    references = matched["mask"].n_references[:, :, 0].sum(axis=0)
+    kept = matched["mask"].score.astype(np.float32) >= np.float32(score)
+    predictions = np.bincount(matched["mask"].label[kept], minlength=len(class_names))
 
     def estimates(table: dict[str, FloatArray], k: int) -> dict[str, Estimate]:
         return {name: estimate(values[k], level=settings.level) for name, values in table.items()}
@@ -213,21 +213,21 @@ def summarise(
 
 
 def _detection_figures(
-    judged: Judged, weights: FloatArray, settings: MetricSettings, score: float
+    matched: MatchResult, weights: FloatArray, settings: MetricSettings, score: float
 ) -> dict[str, FloatArray]:
     """Figures of masks or boxes, each ``(K, R)``."""
-    crowded = judged.n_references[:, :, 0].max() > settings.max_detections[-1]
+    crowded = matched.n_references[:, :, 0].max() > settings.max_detections[-1]
     limits = (*settings.max_detections[:-1], None if crowded else settings.max_detections[-1])
-    points = froc(judged, weights, threshold_index=judged.threshold_index(settings.froc_iou))
-    at_match = count(judged, score=score, threshold_index=judged.threshold_index(settings.match_iou))
+    points = froc(matched, weights, threshold_index=matched.threshold_index(settings.froc_iou))
+    at_match = count(matched, score=score, threshold_index=matched.threshold_index(settings.match_iou))
     return {
-        **coco_table(judged, weights, max_detections=limits),
-        **size_table(judged, weights[:1], max_detections=limits[-1]),
+        **coco_table(matched, weights, max_detections=limits),
+        **size_table(matched, weights[:1], max_detections=limits[-1]),
         "cpm": points.mean(axis=1),
         **{f"sensitivity_at_{point:g}": points[:, p] for p, point in enumerate(LUNA16_POINTS)},
         **detection_table(at_match, weights),
-        **data_science_bowl_table(judged, weights, score=score),
-        **panoptic_table(judged, weights, score=score),
+        **data_science_bowl_table(matched, weights, score=score),
+        **panoptic_table(matched, weights, score=score),
     }
 
 

@@ -25,7 +25,7 @@ THRESHOLDS = (LOW_THRESHOLD, *COCO_THRESHOLDS)
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class MatchResult:
     """N predictions of C cases by falling score (ties: earlier case first), judged by K classes, A ranges, T IoUs.
 
     Attributes:
@@ -63,11 +63,11 @@ class Judged:
         """Where an IoU stands in :attr:`thresholds`.
 
         Raises:
-            ValueError: if it was not judged at.
+            ValueError: if it was not matched at.
         """
         near = [k for k, threshold in enumerate(self.thresholds) if abs(threshold - iou) < 1e-9]
         if not near:
-            raise ValueError(f"judged at IoUs {self.thresholds}, not at {iou}")
+            raise ValueError(f"matched at IoUs {self.thresholds}, not at {iou}")
         return near[0]
 
     @property
@@ -76,13 +76,13 @@ class Judged:
         return [self.threshold_index(t) for t in COCO_THRESHOLDS]
 
 
-def judge(
+def match_detections(
     cases: Sequence[PairedCase],
     class_names: Sequence[str],
     *,
     ranges: SizeRanges,
     thresholds: Sequence[float] = THRESHOLDS,
-) -> Judged:
+) -> MatchResult:
     """Match the predictions of every case with its references.
 
     Args:
@@ -126,7 +126,7 @@ def judge(
     whole = pair[:, 0]
     match = np.where(whole >= 0, partner[whole] - first_reference[case][:, None], -1)
     order = np.argsort(-score, kind="stable")
-    return Judged(
+    return MatchResult(
         class_names=tuple(class_names),
         patients=tuple(c.patient for c in cases),
         thresholds=tuple(float(t) for t in thresholds),
