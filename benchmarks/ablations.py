@@ -33,11 +33,11 @@ from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.evaluation.evaluate import choose_cases, evaluate
 from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
-from medmaskrcnn.training.loop import StepReport
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.records import LOSSES, read_table
 from medmaskrcnn.training.run import train
-from medmaskrcnn.training.session import CHECKPOINT, LAST
+from medmaskrcnn.training.trainer import StepReport
+from medmaskrcnn.training.training_run import CHECKPOINT, LAST
 from medmaskrcnn_datasets.folders import instances_dataset
 from medmaskrcnn_datasets.msd import msd_dataset
 from medmaskrcnn_datasets.splits import read_splits

@@ -41,9 +41,9 @@ from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.settings import BackboneSettings
 from medmaskrcnn.training.checkpoint import Progress
-from medmaskrcnn.training.loop import is_over, newest_share, schedule
 from medmaskrcnn.training.plan import Plan, read_plan
-from medmaskrcnn.training.samples import Sample, Samples, Turns
+from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
+from medmaskrcnn.training.trainer import is_over, newest_share, schedule
 from medmaskrcnn_datasets.folders import instances_dataset
 from medmaskrcnn_datasets.splits import read_splits
 
@@ -96,9 +96,9 @@ def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tu
 
 
 def _batches(files: list[Path], plan: Plan, workers: int) -> Iterator[list[Sample]]:
-    turns = Turns(_ENDLESS, plan.train.batch, first=0)
+    batches = ResumableBatchSampler(_ENDLESS, plan.train.batch, first=0)
     loader: DataLoader[Any] = DataLoader(
-        Samples(files, plan), batch_sampler=turns, num_workers=workers, collate_fn=list
+        Samples(files, plan), batch_sampler=batches, num_workers=workers, collate_fn=list
     )
     return iter(loader)
 

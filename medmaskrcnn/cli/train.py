@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medmaskrcnn.data.check import ManifestReport
     from medmaskrcnn.data.manifest import Manifest
     from medmaskrcnn.training.plan import Plan
-    from medmaskrcnn.training.session import TrainingRecord
+    from medmaskrcnn.training.training_run import TrainingRecord
 
 EXAMPLES = (
     "medmaskrcnn train data/manifest.json -o run",

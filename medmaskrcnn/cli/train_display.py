@@ -14,7 +14,7 @@ from medmaskrcnn.cli.console import ERR, plain
 
 if TYPE_CHECKING:
     from medmaskrcnn.training.plan import LoopSettings
-    from medmaskrcnn.training.session import Event
+    from medmaskrcnn.training.training_run import Event
 
 _LINE_SECONDS = 60.0  # between lines where nothing can be drawn
 _SMOOTHING = 0.95  # of the losses shown: each counts as a mean of some twenty steps

@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 
 from medmaskrcnn.report.training_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
 from medmaskrcnn.system.files import replacing
-from medmaskrcnn.training.loop import StepReport
+from medmaskrcnn.training.trainer import StepReport
 from medmaskrcnn.training.validate import Validation
 
 PLOT = "losses.png"

@@ -27,11 +27,11 @@ from medmaskrcnn.models.runtime.device import choose_device
 from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.checkpoint import load_checkpoint
-from medmaskrcnn.training.loop import Learner, check_depths, make_fabric
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.planner.planner import make_plan
-from medmaskrcnn.training.samples import Sample, Samples, Turns
-from medmaskrcnn.training.session import CHECKPOINT, Event, Preparing, Session, TrainingRecord
+from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
+from medmaskrcnn.training.trainer import Trainer, check_depths, make_fabric
+from medmaskrcnn.training.training_run import CHECKPOINT, Event, Preparing, TrainingRecord, TrainingRun
 from medmaskrcnn.training.transfer.apply import freeze, transfer
 
 _PLAN = "plan.yaml"
@@ -107,19 +107,19 @@ def train(
         files = prepare_cases(
             labelled, learnt, plan.settings, prepared, workers=workers, progress=lambda *n: listen(Preparing(*n))
         )
-    learner = Learner(_first_network(plan, start_from, listen), plan, fabric)
+    trainer = Trainer(_first_network(plan, start_from, listen), plan, fabric)
     if resume:
-        learner.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
-    session = Session(run, plan, labelled, held_out, learner, listen, cases=len(learnt))
-    batches = _batches(files, plan, learner, workers=workers, transform=transform)
+        trainer.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
+    training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt))
+    batches = _batches(files, plan, trainer, workers=workers, transform=transform)
     try:
-        session.work(batches)
+        training_run.work(batches)
     finally:
-        session.close()
+        training_run.close()
     fabric.barrier()
     if fabric.is_global_zero and not cache:
         shutil.rmtree(prepared, ignore_errors=True)
-    return session.ended()
+    return training_run.ended()
 
 
 def choose_cases(
@@ -170,20 +170,20 @@ def _first_network(plan: Plan, start_from: str | os.PathLike[str] | None, tell: 
 
 
 def _batches(
-    files: Sequence[Path], plan: Plan, learner: Learner, *, workers: int, transform: Transform | None
+    files: Sequence[Path], plan: Plan, trainer: Trainer, *, workers: int, transform: Transform | None
 ) -> Iterator[list[Sample]]:
-    settings, fabric = plan.train, learner.fabric
+    settings, fabric = plan.train, trainer.fabric
     passes = _ENDLESS if settings.hours else settings.steps * settings.accumulate_grad_batches
-    turns = Turns(
+    batches = ResumableBatchSampler(
         passes,
         settings.batch,
-        first=learner.progress.step * settings.accumulate_grad_batches,
+        first=trainer.progress.step * settings.accumulate_grad_batches,
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
     samples = Samples(files, plan, transform=transform)
     loader: DataLoader[Any] = DataLoader(
-        samples, batch_sampler=turns, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
+        samples, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
     )
     return iter(loader)
 

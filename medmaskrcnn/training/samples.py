@@ -87,7 +87,7 @@ def draw_sample(case: LabelledCase, plan: Plan, augmenter: Augmenter, seed: Sequ
     return Sample(case.id, image, _targets(labels, masks), int(random.integers(2**31)))
 
 
-class Turns(Sampler[list[int]]):
+class ResumableBatchSampler(Sampler[list[int]]):
     """Numbers of the samples of each pass of one process, from a given pass on.
 
     Args:

@@ -25,13 +25,13 @@ BLOCKS = [
 
 @pytest.fixture
 def drawn(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.core.review_model import ReviewModel
     from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     viewer = make_napari_viewer()
-    session = Session(*make_result(BLOCKS, SHAPE))
-    canvas = ResultCanvas(viewer, session)
-    yield viewer, session, canvas
+    review = ReviewModel(*make_result(BLOCKS, SHAPE))
+    canvas = ResultCanvas(viewer, review)
+    yield viewer, review, canvas
     canvas.close()
 
 
@@ -53,27 +53,27 @@ def test_each_class_has_a_layer_and_nothing_that_overlaps_is_lost(drawn):
 
 
 def test_the_threshold_paints_and_erases_only_what_comes_and_goes(drawn):
-    viewer, session, canvas = drawn
-    session.set_threshold(0.2)
+    viewer, review, canvas = drawn
+    review.set_threshold(0.2)
     assert stored(canvas, viewer.layers["tumour"])[5, 12, 20] == 4
-    session.set_threshold(0.75)
+    review.set_threshold(0.75)
     assert sorted(np.unique(viewer.layers["tumour"].data)) == [0, 2]
     assert not viewer.layers["tumour (overlapping 2)"].data.any()
-    session.set_threshold(0.5)
+    review.set_threshold(0.5)
     assert np.count_nonzero(stored(canvas, viewer.layers["tumour (overlapping 2)"]) == 3) == 32
 
 
 def test_a_layer_for_what_has_no_room_waits_until_it_is_asked_for(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.core.review_model import ReviewModel
     from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     viewer = make_napari_viewer()
-    session = Session(*make_result(BLOCKS, SHAPE, 0.75))
-    canvas = ResultCanvas(viewer, session)
+    review = ReviewModel(*make_result(BLOCKS, SHAPE, 0.75))
+    canvas = ResultCanvas(viewer, review)
     unsettled = []
     canvas.unsettled.connect(lambda: unsettled.append(1))
     assert names(viewer) == ["liver", "tumour", "boxes"]
-    session.set_threshold(0.5)
+    review.set_threshold(0.5)
     assert names(viewer) == ["liver", "tumour", "boxes"] and unsettled == [1]
     canvas.settle()
     assert names(viewer) == ["liver", "tumour", "tumour (overlapping 2)", "boxes"]
@@ -83,61 +83,61 @@ def test_a_layer_for_what_has_no_room_waits_until_it_is_asked_for(make_napari_vi
 
 
 def test_edits_and_undo_are_painted(drawn):
-    viewer, session, canvas = drawn
-    session.relabel([2], "liver")
+    viewer, review, canvas = drawn
+    review.relabel([2], "liver")
     assert "liver (overlapping 2)" in names(viewer)  # the tumour lies in the liver, which is now of its class
-    session.undo()
+    review.undo()
     assert np.count_nonzero(stored(canvas, viewer.layers["tumour"]) == 2) == 32
-    session.delete([1])
+    review.delete([1])
     assert not viewer.layers["liver"].data.any()
-    session.undo()
+    review.undo()
     assert np.count_nonzero(viewer.layers["liver"].data) == 400
 
 
 def test_a_brush_stroke_changes_the_instance_and_is_undone_by_one_key(drawn):
-    _, session, canvas = drawn
+    _, review, canvas = drawn
     layer = canvas.labels_layer(2)
-    before = session.items[2].mask.sum()
+    before = review.items[2].mask.sum()
     layer.selected_label = 2
     layer.brush_size = 3
     layer.preserve_labels = False
     at = canvas.frame.coordinate_to_display(np.array([1.5, 16.5, 16.5]))
     layer.paint(at, 2)
-    grown = session.items[2]
-    assert grown.mask.sum() > before and grown.changed and session.undo_text == "paint"
+    grown = review.items[2]
+    assert grown.mask.sum() > before and grown.changed and review.undo_text == "paint"
     assert np.count_nonzero(stored(canvas, layer) == 2) == grown.mask.sum()
     assert grown.size.volume == grown.mask.sum() * 2.0
-    session.undo()
-    assert session.items[2].mask.sum() == before == np.count_nonzero(stored(canvas, layer) == 2)
+    review.undo()
+    assert review.items[2].mask.sum() == before == np.count_nonzero(stored(canvas, layer) == 2)
 
 
 def test_painting_over_another_instance_takes_its_voxels(drawn):
-    _, session, canvas = drawn
-    session.set_threshold(0.2)
+    _, review, canvas = drawn
+    review.set_threshold(0.2)
     layer = canvas.labels_layer(4)
     assert layer is canvas.labels_layer(2)
     at = canvas.frame.coordinate_to_display(np.array([5.5, 13.5, 21.5]))
     layer.brush_size = 2
     layer.preserve_labels = False
     layer.paint(at, 2)
-    assert session.items[4].mask.sum() < 18 and session.items[2].mask.sum() > 32
+    assert review.items[4].mask.sum() < 18 and review.items[2].mask.sum() > 32
 
 
 def test_a_new_value_is_a_new_instance_and_never_another_layer_s(drawn):
-    viewer, session, canvas = drawn
+    viewer, review, canvas = drawn
     layer = viewer.layers["tumour"]
     layer.brush_size = 1
     layer.paint(canvas.frame.coordinate_to_display(np.array([7.5, 20.5, 2.5])), 1)  # 1 is the liver, elsewhere
-    assert session.items[1].mask.sum() == 400
-    assert session.items[5].class_name == "tumour" and session.items[5].start == (7, 20, 2)
-    assert session.is_in(5)
+    assert review.items[1].mask.sum() == 400
+    assert review.items[5].class_name == "tumour" and review.items[5].start == (7, 20, 2)
+    assert review.is_in(5)
 
 
 def test_a_layer_that_the_user_removes_hides_its_instances(drawn):
-    viewer, session, canvas = drawn
+    viewer, review, canvas = drawn
     viewer.layers.remove(viewer.layers["liver"])
-    assert session.hidden == {1} and session.keys_in() == [1, 2, 3]
-    session.set_hidden([1], hidden=False)
+    assert review.hidden == {1} and review.keys_in() == [1, 2, 3]
+    review.set_hidden([1], hidden=False)
     canvas.settle()
     assert "liver" in names(viewer)
 
@@ -168,16 +168,16 @@ def test_boxes_follow_the_slider_and_name_what_they_hold(drawn):
 
 
 def test_many_instances_take_wider_numbers(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.core.review_model import ReviewModel
     from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     blocks = [("nucleus", 0.9, (0, r, c), (1, 1, 1)) for r in range(0, 24, 2) for c in range(0, 30, 2)]
-    session = Session(*make_result(blocks, (1, 24, 30)))
-    canvas = ResultCanvas(make_napari_viewer(), session)
+    review = ReviewModel(*make_result(blocks, (1, 24, 30)))
+    canvas = ResultCanvas(make_napari_viewer(), review)
     layer = canvas.labels_layer(180)
     assert layer.data.dtype == np.uint8 and layer.data.ndim == 2
-    session.repaint({255: ("nucleus", (0, 3, 1), np.ones((1, 1, 1), bool))})
-    key = session.add("nucleus", (0, 1, 1), np.ones((1, 1, 1), bool))
+    review.repaint({255: ("nucleus", (0, 3, 1), np.ones((1, 1, 1), bool))})
+    key = review.add("nucleus", (0, 1, 1), np.ones((1, 1, 1), bool))
     assert key == 256 and canvas.labels_layer(key).data.dtype == np.uint16
     assert canvas.labels_layer(key).data[1, 1] == key
     canvas.close()
@@ -186,14 +186,14 @@ def test_many_instances_take_wider_numbers(make_napari_viewer, make_result):
 def test_a_picture_is_drawn_flat(make_napari_viewer, make_result):
     from dataclasses import replace
 
-    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.core.review_model import ReviewModel
     from napari_medmaskrcnn.layers.canvas import ResultCanvas
 
     volume, result = make_result([("nucleus", 0.9, (0, 2, 3), (1, 4, 5))], (1, 24, 30))
     grid = pixel_grid((1, 24, 30))
     flat = replace(result, candidates=replace(result.candidates, grid=grid))
     viewer = make_napari_viewer()
-    canvas = ResultCanvas(viewer, Session(replace(volume, grid=grid), flat))
+    canvas = ResultCanvas(viewer, ReviewModel(replace(volume, grid=grid), flat))
     assert viewer.layers["nucleus"].data.shape == (24, 30)
     assert len(viewer.layers["boxes"].data) == 1
     canvas.fly_to(1)
@@ -201,13 +201,13 @@ def test_a_picture_is_drawn_flat(make_napari_viewer, make_result):
 
 
 def test_further_layers_go_when_nothing_is_left_on_them(drawn):
-    viewer, session, canvas = drawn
-    session.set_threshold(0.75)
+    viewer, review, canvas = drawn
+    review.set_threshold(0.75)
     canvas.settle()
-    assert names(viewer) == ["liver", "tumour", "boxes"] and session.hidden == set()
-    session.set_threshold(0.5)
+    assert names(viewer) == ["liver", "tumour", "boxes"] and review.hidden == set()
+    review.set_threshold(0.5)
     canvas.settle()
     assert names(viewer) == ["liver", "tumour", "tumour (overlapping 2)", "boxes"]
-    session.set_threshold(1.0)
+    review.set_threshold(1.0)
     canvas.settle()
     assert names(viewer) == ["liver", "tumour", "boxes"]  # a class keeps its first layer

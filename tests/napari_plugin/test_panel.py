@@ -135,7 +135,7 @@ def test_the_table_sorts_filters_hides_and_lists_candidates(reviewed):
     from qtpy.QtCore import Qt
 
     _, panel = reviewed
-    table, session = panel.table, panel.host.session
+    table, review = panel.table, panel.host.review
     assert table.keys_in_view() == [1, 2, 3]
     table.view.sortByColumn(2, Qt.SortOrder.AscendingOrder)
     assert table.keys_in_view() == [3, 2, 1]
@@ -147,7 +147,7 @@ def test_the_table_sorts_filters_hides_and_lists_candidates(reviewed):
     first = table.proxy.index(0, 0)
     key = table.keys_in_view()[0]
     assert table.proxy.setData(first, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
-    assert session.hidden == {key}
+    assert review.hidden == {key}
     texts = [table.proxy.index(table.keys_in_view().index(1), c).data() for c in range(6)]
     assert texts[:3] == ["liver", "0.90", "0.80"]  # 400 voxels of 2 mm3
 
@@ -156,25 +156,25 @@ def test_every_tool_has_its_key_and_acts(reviewed):
     from napari_medmaskrcnn.panels.correct_panel import KEYS
 
     viewer, panel = reviewed
-    session = panel.host.session
+    review = panel.host.review
     assert all(panel.correct.buttons[name].toolTip().endswith(f"({key})") for name, key in KEYS.items())
     assert all(name in panel.correct.hint.text().replace("\u00a0", " ") for name in KEYS)
     panel.host.select((4,))
     press(viewer, "Shift-Y")
-    assert session.items[4].verdict == "accepted"
+    assert review.items[4].verdict == "accepted"
     press(viewer, "Control-Z")
-    assert session.items[4].verdict == ""
+    assert review.items[4].verdict == ""
     press(viewer, "Control-Shift-Z")
-    assert session.items[4].verdict == "accepted"
+    assert review.items[4].verdict == "accepted"
     press(viewer, "Shift-N")
-    assert session.items[4].verdict == "rejected"
+    assert review.items[4].verdict == "rejected"
     panel.host.select((3, 2))
     press(viewer, "Shift-M")
-    assert 3 not in session.items and panel.host.selected == (2,)
+    assert 3 not in review.items and panel.host.selected == (2,)
     press(viewer, "Shift-S")
     assert len(panel.host.selected) == 2
     press(viewer, "Shift-D")
-    assert panel.host.selected == () and session.keys_in() == [1]
+    assert panel.host.selected == () and review.keys_in() == [1]
     press(viewer, "Shift-S")
     assert "Select one instance" in panel.message.text()
 
@@ -197,16 +197,16 @@ def test_painting_chooses_napari_s_brush_on_the_instance(reviewed):
     panel.correct.class_name.setCurrentText("cyst")
     panel.correct.paint()
     layer = viewer.layers.selection.active
-    assert layer.name == "cyst" and layer.selected_label == panel.host.session.unused_key()
+    assert layer.name == "cyst" and layer.selected_label == panel.host.review.unused_key()
 
 
 def test_a_class_has_a_slider_of_its_own(reviewed):
     _, panel = reviewed
     panel.thresholds.each.setChecked(True)
     panel.thresholds.slider("tumour").setValue(25)
-    assert panel.host.session.keys_in() == [1, 2, 3, 4]
+    assert panel.host.review.keys_in() == [1, 2, 3, 4]
     panel.thresholds.slider().setValue(85)
-    assert panel.host.session.keys_in() == [1] and panel.thresholds.slider("tumour").value() == 85
+    assert panel.host.review.keys_in() == [1] and panel.thresholds.slider("tumour").value() == 85
 
 
 def test_every_control_has_a_name_for_screen_readers(reviewed):

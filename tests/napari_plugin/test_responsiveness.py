@@ -87,7 +87,7 @@ def test_the_viewer_answers_while_it_segments_and_memory_comes_back(open_panel, 
 
 
 def test_500_instances_are_added_and_a_threshold_moved_in_time(make_napari_viewer, make_result):
-    from napari_medmaskrcnn.core.session import Session
+    from napari_medmaskrcnn.core.review_model import ReviewModel
     from napari_medmaskrcnn.layers.canvas import ResultCanvas
     from napari_medmaskrcnn.layers.image_layers import volume_to_layer
 
@@ -101,15 +101,15 @@ def test_500_instances_are_added_and_a_threshold_moved_in_time(make_napari_viewe
     viewer = make_napari_viewer(show=True)
     data, settings, _ = volume_to_layer(volume, "CT")
     viewer.add_image(data, **settings)
-    session = Session(volume, result)
-    session.set_threshold(0.0)
+    review = ReviewModel(volume, result)
+    review.set_threshold(0.0)
     began, worked = time.perf_counter(), time.process_time()
-    canvas = ResultCanvas(viewer, session)
+    canvas = ResultCanvas(viewer, review)
     added, added_work = time.perf_counter() - began, time.process_time() - worked
     moves, work = [], []
     for score in (0.4, 0.5, 0.6, 0.95, 0.3, 0.7):
         began, worked = time.perf_counter(), time.process_time()
-        session.set_threshold(score)
+        review.set_threshold(score)
         moves.append(time.perf_counter() - began)
         work.append(time.process_time() - worked)
     print(f"500 instances added in {added:.2f} s (work {added_work:.2f} s), load {allowance():.1f}")

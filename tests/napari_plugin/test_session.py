@@ -9,7 +9,7 @@ import pytest
 
 from medmaskrcnn.structures.store import load_case, save_case
 from napari_medmaskrcnn.core.items import divided, united
-from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.core.review_model import ReviewModel
 
 SHAPE = (8, 20, 24)
 BLOCKS = [
@@ -21,96 +21,96 @@ BLOCKS = [
 
 
 @pytest.fixture
-def session(make_result) -> Session:
-    return Session(*make_result(BLOCKS, SHAPE))
+def review(make_result) -> ReviewModel:
+    return ReviewModel(*make_result(BLOCKS, SHAPE))
 
 
-def kept_classes(session: Session) -> list[tuple[str, int]]:
-    found = session.to_result().instances
+def kept_classes(review: ReviewModel) -> list[tuple[str, int]]:
+    found = review.to_result().instances
     return [(found.class_names[label], int(mask.sum())) for label, mask in zip(found.labels, found.masks, strict=True)]
 
 
-def test_thresholds_act_on_all_or_on_one_class(session):
-    assert session.keys_in() == [1, 2, 3]
-    session.set_threshold(0.2)
-    assert session.keys_in() == [1, 2, 3, 4]
-    session.set_threshold(0.7, "tumour")
-    assert session.keys_in() == [1, 2]
-    session.set_threshold(0.95)
-    assert session.keys_in() == [] and session.class_thresholds == {}
+def test_thresholds_act_on_all_or_on_one_class(review):
+    assert review.keys_in() == [1, 2, 3]
+    review.set_threshold(0.2)
+    assert review.keys_in() == [1, 2, 3, 4]
+    review.set_threshold(0.7, "tumour")
+    assert review.keys_in() == [1, 2]
+    review.set_threshold(0.95)
+    assert review.keys_in() == [] and review.class_thresholds == {}
 
 
-def test_what_is_decided_outranks_the_score_and_is_saved(session, tmp_path: Path):
-    session.decide([4], "accepted")
-    session.decide([1], "rejected")
-    assert session.keys_in() == [2, 3, 4]
-    save_case(session.to_result(), tmp_path / "r.npz")
-    again = Session(session.volume, load_case(tmp_path / "r.npz"))
+def test_what_is_decided_outranks_the_score_and_is_saved(review, tmp_path: Path):
+    review.decide([4], "accepted")
+    review.decide([1], "rejected")
+    assert review.keys_in() == [2, 3, 4]
+    save_case(review.to_result(), tmp_path / "r.npz")
+    again = ReviewModel(review.volume, load_case(tmp_path / "r.npz"))
     assert [again.items[k].score for k in again.keys_in()] == [again.items[k].score for k in (2, 3, 4)]
     assert {again.items[k].verdict for k in again.items} == {"", "accepted", "rejected"}
     again.decide([1], "")
     assert again.keys_in() == [1, 2, 3, 4]
 
 
-def test_hidden_instances_stay_in_the_result(session):
-    session.set_hidden([1], hidden=True)
-    assert session.keys_shown() == {2, 3} and session.keys_in() == [1, 2, 3]
-    session.set_hidden([1], hidden=False)
-    assert session.keys_shown() == {1, 2, 3}
+def test_hidden_instances_stay_in_the_result(review):
+    review.set_hidden([1], hidden=True)
+    assert review.keys_shown() == {2, 3} and review.keys_in() == [1, 2, 3]
+    review.set_hidden([1], hidden=False)
+    assert review.keys_shown() == {1, 2, 3}
 
 
-def test_every_edit_is_undone_and_done_again(session):
-    start = session.to_result()
-    session.relabel([2], "cyst")
-    session.merge([3, 4])
-    session.split(1)
-    session.delete([2])
-    session.add("tumour", (0, 15, 0), np.ones((2, 2, 2), bool))
-    session.repaint(
+def test_every_edit_is_undone_and_done_again(review):
+    start = review.to_result()
+    review.relabel([2], "cyst")
+    review.merge([3, 4])
+    review.split(1)
+    review.delete([2])
+    review.add("tumour", (0, 15, 0), np.ones((2, 2, 2), bool))
+    review.repaint(
         {3: ("tumour", (5, 12, 12), np.ones((1, 2, 2), bool)), 40: ("tumour", (7, 0, 0), np.ones((1, 1, 1), bool))}
     )
-    end = kept_classes(session)
-    assert session.undo_text == "paint" and session.unused_key() == 41
+    end = kept_classes(review)
+    assert review.undo_text == "paint" and review.unused_key() == 41
     for _ in range(6):
-        session.undo()
-    assert session.undo_text == "" and session.redo_text == "relabel as cyst"
-    now = session.to_result()
+        review.undo()
+    assert review.undo_text == "" and review.redo_text == "relabel as cyst"
+    now = review.to_result()
     assert now.review is None and now.measurements == start.measurements
     assert all(a is b for a, b in zip(now.candidates.masks, start.candidates.masks, strict=True))
     for _ in range(6):
-        session.redo()
-    assert kept_classes(session) == end and session.redo_text == ""
-    session.undo()
-    session.decide([3], "accepted")
-    assert session.redo_text == ""  # a new change takes the place of what was undone
+        review.redo()
+    assert kept_classes(review) == end and review.redo_text == ""
+    review.undo()
+    review.decide([3], "accepted")
+    assert review.redo_text == ""  # a new change takes the place of what was undone
 
 
-def test_listeners_hear_of_what_changed_and_of_nothing_else(session):
+def test_listeners_hear_of_what_changed_and_of_nothing_else(review):
     heard: list[set[int]] = []
-    session.edited.connect(heard.append)
-    session.relabel([2, 3], "cyst")
-    key = session.merge([2, 3])
-    session.undo()
+    review.edited.connect(heard.append)
+    review.relabel([2, 3], "cyst")
+    key = review.merge([2, 3])
+    review.undo()
     assert key == 2 and heard == [{2, 3}, {2, 3}, {2, 3}]
 
 
-def test_merging_unites_masks_under_the_most_certain(session):
-    session.set_threshold(0.2)
-    assert session.merge([4, 3]) == 3
-    item = session.items[3]
+def test_merging_unites_masks_under_the_most_certain(review):
+    review.set_threshold(0.2)
+    assert review.merge([4, 3]) == 3
+    item = review.items[3]
     assert item.start == (5, 12, 12) and item.mask.shape == (2, 3, 9) and item.mask.sum() == 36
-    assert item.score == pytest.approx(0.6) and item.changed and 4 not in session.items
+    assert item.score == pytest.approx(0.6) and item.changed and 4 not in review.items
     assert item.size.volume == 36 * 2.0  # 2 x 1 x 1 mm voxels
     with pytest.raises(ValueError, match="two or more"):
-        session.merge([3])
+        review.merge([3])
 
 
-def test_splitting_parts_that_do_not_touch(session):
-    session.set_threshold(0.2)
-    key = session.merge([3, 4])
-    keys = session.split(key)
-    assert keys == [3, 5] and [int(session.items[k].mask.sum()) for k in keys] == [18, 18]
-    assert session.items[5].class_name == "tumour" and session.items[5].changed
+def test_splitting_parts_that_do_not_touch(review):
+    review.set_threshold(0.2)
+    key = review.merge([3, 4])
+    keys = review.split(key)
+    assert keys == [3, 5] and [int(review.items[k].mask.sum()) for k in keys] == [18, 18]
+    assert review.items[5].class_name == "tumour" and review.items[5].changed
 
 
 def test_a_dumbbell_falls_apart_at_its_neck():
@@ -129,10 +129,10 @@ def test_a_ball_is_cut_in_two_halves():
     assert len(sizes) == 2 and min(sizes) > 0.35 * sum(sizes)
 
 
-def test_a_single_voxel_cannot_be_split(session):
-    key = session.add("tumour", (0, 0, 0), np.ones((1, 1, 1), bool))
+def test_a_single_voxel_cannot_be_split(review):
+    key = review.add("tumour", (0, 0, 0), np.ones((1, 1, 1), bool))
     with pytest.raises(ValueError, match="single voxel"):
-        session.split(key)
+        review.split(key)
 
 
 def test_union_of_crops_by_pencil():
@@ -141,33 +141,33 @@ def test_union_of_crops_by_pencil():
     assert mask.astype(int).tolist() == [[[0, 1, 1]], [[1, 0, 0]]]
 
 
-def test_what_is_added_is_in_the_result_whatever_the_threshold(session):
-    session.set_threshold(1.0)
-    key = session.add("polyp", (0, 0, 0), np.ones((1, 2, 2), bool))
-    assert session.keys_in() == [key] and session.class_names == ("liver", "tumour", "polyp")
-    result = session.to_result()
+def test_what_is_added_is_in_the_result_whatever_the_threshold(review):
+    review.set_threshold(1.0)
+    key = review.add("polyp", (0, 0, 0), np.ones((1, 2, 2), bool))
+    assert review.keys_in() == [key] and review.class_names == ("liver", "tumour", "polyp")
+    result = review.to_result()
     assert len(result.candidates) == 5 and result.review.accepted == (0,) and result.review.changed == (0,)
     with pytest.raises(ValueError, match="nothing in this place"):
-        session.add("polyp", (0, 0, 0), np.zeros((1, 2, 2), bool))
+        review.add("polyp", (0, 0, 0), np.zeros((1, 2, 2), bool))
     with pytest.raises(ValueError, match="name"):
-        session.relabel([key], "  ")
+        review.relabel([key], "  ")
 
 
-def test_painting_an_instance_away_deletes_it(session):
-    session.repaint({2: ("tumour", (1, 3, 3), np.zeros((2, 2, 2), bool))})
-    assert 2 not in session.items
-    session.undo()
-    assert 2 in session.items
+def test_painting_an_instance_away_deletes_it(review):
+    review.repaint({2: ("tumour", (1, 3, 3), np.zeros((2, 2, 2), bool))})
+    assert 2 not in review.items
+    review.undo()
+    assert 2 in review.items
 
 
-def test_a_result_of_another_scan_is_refused(session, make_result):
+def test_a_result_of_another_scan_is_refused(review, make_result):
     _, other = make_result(BLOCKS, (9, 20, 24))
     with pytest.raises(ValueError, match="grids differ"):
-        Session(session.volume, other)
+        ReviewModel(review.volume, other)
 
 
 def test_without_any_decision_the_result_is_the_one_that_came(make_result, tmp_path: Path):
     volume, result = make_result(BLOCKS, SHAPE)
     save_case(result, tmp_path / "a.npz")
-    save_case(Session(volume, result).to_result(), tmp_path / "b.npz")
+    save_case(ReviewModel(volume, result).to_result(), tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()

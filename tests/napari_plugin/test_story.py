@@ -99,15 +99,15 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     with qtbot.waitSignal(panel.worker.cancelled, timeout=5000):
         click(qtbot, panel.segment.cancel)
     assert time.monotonic() - began < CANCEL_S * load_allowance()
-    assert panel.engine.pid is None or panel.host.session is None
+    assert panel.engine.pid is None or panel.host.review is None
     assert "Cancelled" in panel.message.text() and len(viewer.layers) == 1
 
     # run again
     with qtbot.waitSignal(panel.worker.finished, timeout=LONG_MS):
         click(qtbot, panel.segment.run)
-    session = panel.host.session
-    assert session is not None and panel.tabs.currentIndex() == 1
-    found = len(session.keys_in())
+    review = panel.host.review
+    assert review is not None and panel.tabs.currentIndex() == 1
+    found = len(review.keys_in())
     assert found >= 8 and panel.table.proxy.rowCount() == found
     artifact(viewer, "3-found")
 
@@ -116,22 +116,22 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     slider.setFocus()
     for _ in range(40):
         qtbot.keyClick(slider, Qt.Key.Key_Left)
-    assert session.threshold == pytest.approx(0.1) and len(session.keys_in()) > found
+    assert review.threshold == pytest.approx(0.1) and len(review.keys_in()) > found
     panel.host.canvas.settle()
     artifact(viewer, "4-threshold")
     slider.setValue(50)
-    assert len(session.keys_in()) == found
+    assert len(review.keys_in()) == found
 
     # click a row: the view flies there
-    row = next(r for r in range(found) if session.items[panel.table.keys_in_view()[r]].class_name == "liver")
+    row = next(r for r in range(found) if review.items[panel.table.keys_in_view()[r]].class_name == "liver")
     click_row(qtbot, panel.table, row)
     (liver,) = panel.host.selected
-    at = session.items[liver]
-    shown = panel.host.current_slice(session.volume)
+    at = review.items[liver]
+    shown = panel.host.current_slice(review.volume)
     assert at.start[0] <= shown[0][0] < at.start[0] + at.mask.shape[0]
 
     # click an instance on the canvas: its row is chosen
-    spleen = next(k for k in session.keys_in() if session.items[k].class_name == "spleen")
+    spleen = next(k for k in review.keys_in() if review.items[k].class_name == "spleen")
     panel.host.canvas.fly_to(spleen)
     qtbot.wait(50)
     qtbot.mouseClick(
@@ -146,24 +146,24 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     # correct one: a lung becomes something else, and a kidney is rejected and taken back
     panel.correct.class_name.setCurrentText("bowel")
     click(qtbot, panel.correct.buttons["Relabel"])
-    assert session.items[spleen].class_name == "bowel" and "bowel" in viewer.layers
+    assert review.items[spleen].class_name == "bowel" and "bowel" in viewer.layers
     click(qtbot, panel.correct.buttons["Undo"])
-    assert session.items[spleen].class_name == "spleen"
+    assert review.items[spleen].class_name == "spleen"
     click(qtbot, panel.correct.buttons["Reject"])
-    assert spleen not in session.keys_in()
+    assert spleen not in review.keys_in()
 
     # add one by a box, drawn around the spleen that was just rejected
     panel.correct.class_name.setCurrentText("spleen")
     click(qtbot, panel.correct.buttons["Draw a box"])
     (top, left), (bottom, right) = outline(panel, spleen)
     drag(qtbot, viewer, (top, left), (bottom, right))
-    panel.correct.box_depth.setValue(session.items[spleen].mask.shape[0])
+    panel.correct.box_depth.setValue(review.items[spleen].mask.shape[0])
     artifact(viewer, "6-box")
     with qtbot.waitSignal(panel.worker.finished, timeout=LONG_MS):
         click(qtbot, panel.correct.buttons["Outline"])
     (added,) = panel.host.selected
-    assert added not in (0, spleen) and session.items[added].class_name == "spleen" and added in session.keys_in()
-    assert overlap(session.items[added], session.items[spleen]) > 0.5
+    assert added not in (0, spleen) and review.items[added].class_name == "spleen" and added in review.keys_in()
+    assert overlap(review.items[added], review.items[spleen]) > 0.5
     artifact(viewer, "7-added")
 
     # save as DICOM SEG, and reopen it
@@ -172,16 +172,16 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     artifact(viewer, "8-save")
     click(qtbot, panel.save.save)
     assert "Saved to" in panel.message.text(), panel.message.text()
-    before = session.to_result().instances
+    before = review.to_result().instances
     panel.save.open_result(tmp_path / "saved" / "segmentation.dcm")
-    after = panel.host.session.to_result().instances
-    assert panel.host.session is not session
+    after = panel.host.review.to_result().instances
+    assert panel.host.review is not review
     assert described(after) == described(before)
     artifact(viewer, "9-reopened")
 
     # and from the lossless file, with everything that was decided
     panel.save.open_result(tmp_path / "saved" / "instances.npz")
-    again = panel.host.session
+    again = panel.host.review
     assert described(again.to_result().instances) == described(before)
     assert [i.verdict for i in again.items.values()].count("rejected") == 1
 
@@ -196,7 +196,7 @@ def load_allowance() -> float:
 def inside(panel, key: int) -> tuple[float, float]:
     """World position of a voxel of an instance in the middle of its shown slice."""
     canvas = panel.host.canvas
-    mask, window = canvas._displayed(panel.host.session.items[key])
+    mask, window = canvas._displayed(panel.host.review.items[key])
     slice_at = round(canvas.viewer.dims.current_step[0]) - window[0].start
     rows, columns = np.nonzero(mask[slice_at])
     best = int(np.argmin(abs(rows - rows.mean()) + abs(columns - columns.mean())))
@@ -207,7 +207,7 @@ def inside(panel, key: int) -> tuple[float, float]:
 def outline(panel, key: int) -> tuple[tuple[float, float], tuple[float, float]]:
     """World corners of an instance's box in the shown plane."""
     canvas = panel.host.canvas
-    _, window = canvas._displayed(panel.host.session.items[key])
+    _, window = canvas._displayed(panel.host.review.items[key])
     low = np.array([window[1].start - 0.5, window[2].start - 0.5]) * canvas.frame.scale[1:] + canvas.frame.translate[1:]
     high = np.array([window[1].stop - 0.5, window[2].stop - 0.5]) * canvas.frame.scale[1:] + canvas.frame.translate[1:]
     return tuple(low.tolist()), tuple(high.tolist())

@@ -34,9 +34,12 @@ from medmaskrcnn.settings import (
     RPNSettings,
 )
 from medmaskrcnn.training.checkpoint import Progress
-from medmaskrcnn.training.loop import (
-    Learner,
+from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
+from medmaskrcnn.training.run import train
+from medmaskrcnn.training.samples import Sample, Samples
+from medmaskrcnn.training.trainer import (
     StepReport,
+    Trainer,
     check_depths,
     is_over,
     layout_of,
@@ -44,10 +47,7 @@ from medmaskrcnn.training.loop import (
     newest_share,
     schedule,
 )
-from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
-from medmaskrcnn.training.run import train
-from medmaskrcnn.training.samples import Sample, Samples
-from medmaskrcnn.training.session import CHECKPOINT, LAST, TrainingRecord
+from medmaskrcnn.training.training_run import CHECKPOINT, LAST, TrainingRecord
 from medmaskrcnn.training.validate import Validation
 
 SIDE = 64
@@ -251,9 +251,9 @@ def test_a_folder_belongs_to_one_run_and_a_checkpoint_to_one_plan(data: Path, tm
         train(data, make_plan(), tmp_path / "elsewhere", workers=0, resume=True)
 
 
-def learner(plan: Plan) -> Learner:
+def trainer(plan: Plan) -> Trainer:
     torch.manual_seed(0)
-    return Learner(build_model(plan.model), plan, Fabric(accelerator="cpu", devices=1))
+    return Trainer(build_model(plan.model), plan, Fabric(accelerator="cpu", devices=1))
 
 
 def samples_of(data: Path, plan: Plan, folder: Path) -> Samples:
@@ -270,7 +270,7 @@ def test_a_loss_that_is_not_finite_names_its_case(data: Path, tmp_path: Path) ->
     bad = Sample(bad.case_id, bad.image * float("nan"), bad.targets, bad.seed)
     assert good.case_id != bad.case_id
     with pytest.raises(FloatingPointError, match=rf"not finite at step 1 .*, in case {bad.case_id}\. "):
-        learner(plan).learn(iter([[good, bad]]))
+        trainer(plan).learn(iter([[good, bad]]))
 
 
 def odd_sample(kind: str) -> Sample:
@@ -294,7 +294,7 @@ def odd_sample(kind: str) -> Sample:
 def test_odd_samples_do_not_stop_it(form: dict[str, float]) -> None:
     plan = make_plan()
     plan = plan.model_copy(update={"model": plan.model.model_copy(update={"loss": LossSettings(**form)})})
-    pupil = learner(plan)
+    pupil = trainer(plan)
     for kind in ("empty", "one voxel", "at the border", "five hundred"):
         report = pupil.learn(iter([[odd_sample(kind), odd_sample("empty")]]))
         assert all(np.isfinite(value) for value in report.terms.values()), kind

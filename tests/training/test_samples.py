@@ -13,7 +13,7 @@ from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.settings import AnchorSettings, BackboneSettings, ModelCard, ModelSettings, PreprocessSettings
 from medmaskrcnn.training.augment import Augmenter, Transform
 from medmaskrcnn.training.plan import AugmentSettings, Plan
-from medmaskrcnn.training.samples import Turns, draw_sample
+from medmaskrcnn.training.samples import ResumableBatchSampler, draw_sample
 
 SHAPE = (12, 48, 40)
 
@@ -223,7 +223,7 @@ def test_a_transform_of_ones_own_comes_last() -> None:
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_processes_share_the_samples_of_a_pass(world: int) -> None:
-    parts = [list(Turns(5, 4, first=2, rank=rank, world=world)) for rank in range(world)]
+    parts = [list(ResumableBatchSampler(5, 4, first=2, rank=rank, world=world)) for rank in range(world)]
     assert all(len(part) == 3 for part in parts)
     passes = [sorted(chain.from_iterable(p)) for p in zip(*parts, strict=True)]
     assert passes == [[8, 9, 10, 11], [12, 13, 14, 15], [16, 17, 18, 19]]

@@ -14,7 +14,7 @@ from medmaskrcnn.errors import one_line
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn.training.session import Event
+from medmaskrcnn.training.training_run import Event
 
 _TURNS = 5
 _ENOUGH = 60.0  # seconds of timing a variant, after the first turn

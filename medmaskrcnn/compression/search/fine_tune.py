@@ -12,7 +12,7 @@ from medmaskrcnn.settings import ModelFileSettings
 from medmaskrcnn.training.plan import Patch, Plan
 from medmaskrcnn.training.planner.planner import make_plan
 from medmaskrcnn.training.run import train
-from medmaskrcnn.training.session import CHECKPOINT, Event
+from medmaskrcnn.training.training_run import CHECKPOINT, Event
 
 _GENTLER = 0.3  # of the plan's learning rate: the weights are nearly right
 _WARM_UP = 0.05  # of the steps

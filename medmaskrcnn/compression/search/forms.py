@@ -17,7 +17,7 @@ from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
 from medmaskrcnn.hub.model_file import model_sha256, read_model, read_model_settings, save_model
 from medmaskrcnn.models.inference_backend import quantised_folder
 from medmaskrcnn.training.plan import Plan
-from medmaskrcnn.training.session import CHECKPOINT, Event
+from medmaskrcnn.training.training_run import CHECKPOINT, Event
 
 
 @dataclass

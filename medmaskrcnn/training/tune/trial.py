@@ -11,7 +11,7 @@ from medmaskrcnn.data.manifest import Manifest
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.training.plan import Plan
 from medmaskrcnn.training.run import choose_cases, train
-from medmaskrcnn.training.session import CHECKPOINT, Event
+from medmaskrcnn.training.training_run import CHECKPOINT, Event
 from medmaskrcnn.training.tune.search import Objective
 from medmaskrcnn.training.tune.space import SearchSpace
 

@@ -22,7 +22,7 @@ from medmaskrcnn.structures.case_result import CaseResult, Review
 from medmaskrcnn.structures.instances import tight_crop
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.core.items import Item, tight_box, to_instances
-from napari_medmaskrcnn.core.session import NO_SIZE
+from napari_medmaskrcnn.core.review_model import NO_SIZE
 from napari_medmaskrcnn.io.label_reader import labels_as_result
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame
 

@@ -8,7 +8,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Shapes
 
-from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame
 
 MAX_BOXES = 60
@@ -22,7 +22,7 @@ class BoxesLayer:
 
     Args:
         viewer: napari's viewer.
-        session: Whose instances.
+        review: Whose instances.
         frame: How the scan lies in napari's world.
         keep: The world axes that the layer has.
         common: napari's keyword arguments that place it.
@@ -31,12 +31,12 @@ class BoxesLayer:
     def __init__(
         self,
         viewer: ViewerModel,
-        session: Session,
+        review: ReviewModel,
         frame: DisplayFrame,
         keep: tuple[int, ...],
         common: dict[str, Any],
     ) -> None:
-        self._viewer, self._session, self._frame, self._keep = viewer, session, frame, keep
+        self._viewer, self._session, self._frame, self._keep = viewer, review, frame, keep
         self._selected: set[int] = set()
         self._state: object = None
         self.layer = Shapes(

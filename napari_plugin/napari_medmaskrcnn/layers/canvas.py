@@ -21,7 +21,7 @@ from psygnal import Signal
 
 from medmaskrcnn.structures.instances import BoolArray
 from napari_medmaskrcnn.core.items import Item
-from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.boxes_layer import BoxesLayer
 from napari_medmaskrcnn.layers.colours import class_rgb, instance_rgba, rgba
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame, display_frame
@@ -58,7 +58,7 @@ class ResultCanvas:
 
     Args:
         viewer: napari's viewer.
-        session: What to draw. Its layers lie in the world as the scan's image layer does.
+        review: What to draw. Its layers lie in the world as the scan's image layer does.
     """
 
     clicked = Signal(int, bool)
@@ -66,21 +66,21 @@ class ResultCanvas:
     unsettled = Signal()
     """Emitted when there is something for :meth:`settle` to do."""
 
-    def __init__(self, viewer: ViewerModel, session: Session) -> None:
-        self.viewer, self.session = viewer, session
-        self.frame: DisplayFrame = display_frame(session.volume.grid)
-        self.keep = shown_axes(session.volume.grid, self.frame)
+    def __init__(self, viewer: ViewerModel, review: ReviewModel) -> None:
+        self.viewer, self.review = viewer, review
+        self.frame: DisplayFrame = display_frame(review.volume.grid)
+        self.keep = shown_axes(review.volume.grid, self.frame)
         self._layers: list[ClassLayer] = []
         self._drawn: dict[int, tuple[ClassLayer, Item]] = {}
         self.waiting: list[Item] = []
         """What is to be shown and has no room on the layers there are."""
         self._common = {
-            "metadata": layer_metadata(session.volume.grid, self.frame, volume=session.volume),
+            "metadata": layer_metadata(review.volume.grid, self.frame, volume=review.volume),
             **world_settings(self.frame, self.keep),
         }
-        self.boxes = BoxesLayer(viewer, session, self.frame, self.keep, self._common)
-        session.edited.connect(self._on_edited)
-        session.shown_changed.connect(self.draw)
+        self.boxes = BoxesLayer(viewer, review, self.frame, self.keep, self._common)
+        review.edited.connect(self._on_edited)
+        review.shown_changed.connect(self.draw)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.mouse_drag_callbacks.append(self._on_press)
         self.draw()
@@ -88,8 +88,8 @@ class ResultCanvas:
 
     def close(self, *, remove_layers: bool = True) -> None:
         """Let go of session and viewer; the layers go too unless they are to stay as they are."""
-        self.session.edited.disconnect(self._on_edited)
-        self.session.shown_changed.disconnect(self.draw)
+        self.review.edited.disconnect(self._on_edited)
+        self.review.shown_changed.disconnect(self.draw)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         if self._on_press in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._on_press)
@@ -106,13 +106,13 @@ class ResultCanvas:
         What has no room on the layers there are waits for :meth:`settle`: napari needs a tenth of a second and more
         for a new layer, and a slider must not wait for that.
         """
-        wanted = self.session.keys_shown()
+        wanted = self.review.keys_shown()
         touched: list[ClassLayer] = []
         for key, (one, item) in list(self._drawn.items()):
-            if key not in wanted or not _looks_same(self.session.items[key], item):
+            if key not in wanted or not _looks_same(self.review.items[key], item):
                 self._erase(one, item)
                 touched.append(one)
-        missing = [self.session.items[key] for key in wanted - self._drawn.keys()]
+        missing = [self.review.items[key] for key in wanted - self._drawn.keys()]
         self.waiting = []
         for item in sorted(missing, key=lambda item: (-item.score, item.key)):
             mask, window = self._displayed(item)
@@ -135,7 +135,7 @@ class ResultCanvas:
             self.viewer.layers.remove(one.layer)
         fresh: list[ClassLayer] = []
         for item in self.waiting:
-            if self.session.items.get(item.key) is not item or item.key in self._drawn:
+            if self.review.items.get(item.key) is not item or item.key in self._drawn:
                 continue
             mask, window = self._displayed(item)
             own = (one for one in fresh if one.class_name == item.class_name)
@@ -145,7 +145,7 @@ class ResultCanvas:
                 fresh.append(room)
             self._paint(room, item)
         self.waiting = []
-        order = list(self.session.class_names)
+        order = list(self.review.class_names)
         self._insert(sorted(fresh, key=lambda one: order.index(one.class_name)))
 
     def _spare(self) -> list[ClassLayer]:
@@ -174,7 +174,7 @@ class ResultCanvas:
 
     def fly_to(self, key: int) -> None:
         """Move slider and camera to where an instance is largest."""
-        item, dims = self.session.items[key], self.viewer.dims
+        item, dims = self.review.items[key], self.viewer.dims
         if not item.mask.size:
             return
         mask, window = self._displayed(item)
@@ -222,10 +222,8 @@ class ResultCanvas:
         """A layer for a class, not yet in the viewer."""
         depth = sum(one.class_name == class_name for one in self._layers) + 1
         name = class_name if depth == 1 else f"{class_name} (overlapping {depth})"
-        stamp = " [out of domain]" if self.session.record.out_of_domain else ""
-        dtype = (
-            np.uint8 if self.session.unused_key() + _SPARE_KEYS < 2**8 else np.uint16
-        )  # napari colours 8 bit quicker
+        stamp = " [out of domain]" if self.review.record.out_of_domain else ""
+        dtype = np.uint8 if self.review.unused_key() + _SPARE_KEYS < 2**8 else np.uint16  # napari colours 8 bit quicker
         data = np.zeros([self.frame.shape[i] for i in self.keep], dtype)
         colours = self._colours(class_name)
         settings = {"features": self._features(class_name), **self._common}
@@ -235,8 +233,8 @@ class ResultCanvas:
         one = ClassLayer(class_name, layer, data, colours=frozenset(colours))
         self._layers.append(one)
         layer.events.paint.connect(partial(self._on_paint, one))
-        layer.bind_key("Control-Z", lambda _: self.session.undo(), overwrite=True)
-        layer.bind_key("Control-Shift-Z", lambda _: self.session.redo(), overwrite=True)
+        layer.bind_key("Control-Z", lambda _: self.review.undo(), overwrite=True)
+        layer.bind_key("Control-Shift-Z", lambda _: self.review.redo(), overwrite=True)
         layer.bind_key("M", self._choose_new_label, overwrite=True)
         return one
 
@@ -257,7 +255,7 @@ class ResultCanvas:
             one.layer.colormap = DirectLabelColormap(color_dict=colours)
 
     def _items(self, class_name: str) -> list[Item]:
-        return [item for item in self.session.items.values() if item.class_name == class_name]
+        return [item for item in self.review.items.values() if item.class_name == class_name]
 
     def _colours(self, class_name: str) -> dict[int | None, Any]:
         own: dict[int | None, Any] = {item.key: instance_rgba(class_name, item.key) for item in self._items(class_name)}
@@ -275,19 +273,19 @@ class ResultCanvas:
     @property
     def volume_unit(self) -> str:
         """``"mm3"``, or ``"px"`` where the scan's spacing is unknown."""
-        return "mm3" if self.session.volume.grid.spacing_known else "px"
+        return "mm3" if self.review.volume.grid.spacing_known else "px"
 
     def _choose_new_label(self, layer: Labels) -> None:
-        layer.selected_label = self.session.unused_key()
+        layer.selected_label = self.review.unused_key()
 
     def _on_paint(self, one: ClassLayer, event: Any) -> None:
         """Take over what the brush did: masks of the instances that it touched."""
         apply_changes(event.value, one.data)
         window, old_values = changed_window(event.value, one.data.shape)
         strangers = {int(k) for k in np.unique(one.data[window])} - one.windows.keys() - {0}
-        for key in strangers & self.session.items.keys():  # a value that an instance elsewhere has: this one is new
+        for key in strangers & self.review.items.keys():  # a value that an instance elsewhere has: this one is new
             part = one.data[window]
-            np.copyto(part, self.session.unused_key(), where=part == key)
+            np.copyto(part, self.review.unused_key(), where=part == key)
         present = {int(k) for k in np.unique(one.data[window])} - {0}
         touched = present | {k for k in one.windows if k in old_values and windows_meet(one.windows[k], window)}
         masks = {}
@@ -299,7 +297,7 @@ class ResultCanvas:
             solid = np.expand_dims(mask, tuple(i for i in range(3) if i not in self.keep))
             start = (stored[0].start, stored[1].start, stored[2].start)
             masks[key] = (one.class_name, start, np.ascontiguousarray(self.frame.to_stored(solid)))
-        self.session.repaint(masks)
+        self.review.repaint(masks)
 
     def _on_removed(self, event: Any) -> None:
         """The user removed one of our layers: its instances are hidden."""
@@ -309,7 +307,7 @@ class ResultCanvas:
             keys = set(one.windows)
             for key in keys:
                 del self._drawn[key]
-            self.session.set_hidden(keys, hidden=True)
+            self.review.set_hidden(keys, hidden=True)
 
     def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
         """A click without a drag, while no tool is active, selects what lies under it."""

@@ -63,7 +63,7 @@ class ComparePanel(QWidget):
 
     def refresh(self) -> None:
         """Offer what there is to compare."""
-        names = ([UNDER_REVIEW] if self._host.session is not None else []) + list(self._files)
+        names = ([UNDER_REVIEW] if self._host.review is not None else []) + list(self._files)
         for box, place in ((self.result, 0), (self.reference, 1)):
             chosen = box.currentText()
             box.clear()
@@ -73,7 +73,7 @@ class ComparePanel(QWidget):
 
     def add_file(self, path: Path) -> None:
         """Offer the result or the labels in a file."""
-        known: list[Volume] = [] if self._host.session is None else [self._host.session.volume]
+        known: list[Volume] = [] if self._host.review is None else [self._host.review.volume]
         for layer in self._host.scan_layers():
             try:
                 known.append(scan_of_layer(layer))
@@ -102,8 +102,8 @@ class ComparePanel(QWidget):
         self._show(found)
 
     def _instances(self, name: str) -> Instances:
-        if name == UNDER_REVIEW and self._host.session is not None:
-            return self._host.session.to_result().instances
+        if name == UNDER_REVIEW and self._host.review is not None:
+            return self._host.review.to_result().instances
         return self._files[name].instances
 
     def _show(self, found: Comparison) -> None:

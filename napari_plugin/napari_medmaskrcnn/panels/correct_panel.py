@@ -9,7 +9,7 @@ from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QPushButton, QShortcut, QSpinBox, QVBoxLayout, QWidget
 
 from medmaskrcnn.structures.instances import Instances
-from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.engine.messages import OutlineJob
 from napari_medmaskrcnn.engine.worker import Worker
 from napari_medmaskrcnn.layers.drawn_boxes import Box, deepened, one_slice_axis, usual_depth
@@ -78,54 +78,54 @@ class CorrectPanel(QWidget):
 
     def relabel(self) -> None:
         """Give the selected instances the chosen class."""
-        self._try(lambda session: session.relabel(self._host.selected, self.class_name.currentText()))
+        self._try(lambda review: review.relabel(self._host.selected, self.class_name.currentText()))
         self._offer_classes()
 
     def merge(self) -> None:
         """Make one of the selected instances."""
-        self._try(lambda session: self._host.select((session.merge(self._host.selected),)))
+        self._try(lambda review: self._host.select((review.merge(self._host.selected),)))
 
     def split(self) -> None:
         """Divide the selected instance."""
         if len(self._host.selected) != 1:
             self._host.say("Select one instance to split.", "Warning")
             return
-        self._try(lambda session: self._host.select(tuple(session.split(self._host.selected[0]))))
+        self._try(lambda review: self._host.select(tuple(review.split(self._host.selected[0]))))
 
     def delete(self) -> None:
         """Remove the selected instances."""
-        self._try(lambda session: session.delete(self._host.selected))
+        self._try(lambda review: review.delete(self._host.selected))
 
     def undo(self) -> None:
         """Take back the last change."""
-        self._try(Session.undo)
+        self._try(ReviewModel.undo)
 
     def redo(self) -> None:
         """Do again what was taken back."""
-        self._try(Session.redo)
+        self._try(ReviewModel.redo)
 
     def paint(self) -> None:
         """Choose napari's brush, on the selected instance or on a new one."""
-        session, canvas = self._host.session, self._host.canvas
-        if session is None or canvas is None:
+        review, canvas = self._host.review, self._host.canvas
+        if review is None or canvas is None:
             return
-        key = self._host.selected[-1] if self._host.selected else session.unused_key()
+        key = self._host.selected[-1] if self._host.selected else review.unused_key()
         layer = canvas.labels_layer(key)
         if layer is None:
-            key = session.unused_key()
-            layer = canvas.layer_of_class(self.class_name.currentText() or session.class_names[0])
+            key = review.unused_key()
+            layer = canvas.layer_of_class(self.class_name.currentText() or review.class_names[0])
         layer.selected_label = key
         layer.preserve_labels = False
         layer.mode = "paint"
         self._host.viewer.layers.selection.active = layer
-        known = key in session.items
+        known = key in review.items
         self._host.say(f"Painting {'instance' if known else 'a new instance,'} {key}. E erases, Z ends painting.")
 
     def draw_box(self) -> None:
         """Choose the rectangle tool on a layer of its own."""
-        if self._host.session is None:
+        if self._host.review is None:
             return
-        layer = self._host.drawing_layer(BOX, self._host.session.volume)
+        layer = self._host.drawing_layer(BOX, self._host.review.volume)
         layer.data = []
         layer.mode = "add_rectangle"
         layer.events.data.connect(self._on_drawn)
@@ -133,21 +133,21 @@ class CorrectPanel(QWidget):
 
     def outline(self) -> None:
         """Outline what is in the drawn box."""
-        session = self._host.session
-        if session is None or self._worker.busy:
+        review = self._host.review
+        if review is None or self._worker.busy:
             return
-        box = self._host.drawn(BOX, session.volume)
+        box = self._host.drawn(BOX, review.volume)
         if box is None:
             self._host.say("No box is drawn yet: choose 'Draw a box' and drag a rectangle.", "Warning")
             return
         axis = one_slice_axis(box)
-        if axis is not None and not session.volume.is_planar:
-            box = deepened(box, axis, self.box_depth.value(), session.volume.grid.shape)
+        if axis is not None and not review.volume.is_planar:
+            box = deepened(box, axis, self.box_depth.value(), review.volume.grid.shape)
         self._box = box
-        model = self._host.model or session.record.model_name
+        model = self._host.model or review.record.model_name
         self._worker.start(
             OutlineJob(
-                session.volume,
+                review.volume,
                 model,
                 box,
                 self.class_name.currentText(),
@@ -159,39 +159,39 @@ class CorrectPanel(QWidget):
         self._host.say("Outlining what is in the box.")
 
     def _decide(self, verdict: str) -> None:
-        self._try(lambda session: session.decide(self._host.selected, verdict))  # type: ignore[arg-type]
+        self._try(lambda review: review.decide(self._host.selected, verdict))  # type: ignore[arg-type]
 
-    def _try(self, action: Callable[[Session], object]) -> None:
+    def _try(self, action: Callable[[ReviewModel], object]) -> None:
         """Do something to the session; what cannot be done is said."""
-        if self._host.session is None:
+        if self._host.review is None:
             return
         try:
-            action(self._host.session)
+            action(self._host.review)
         except ValueError as error:
             self._host.say(str(error), "Warning")
         else:
             self._host.say("")
 
     def _on_drawn(self, event: object = None) -> None:
-        session = self._host.session
-        box = self._host.drawn(BOX, session.volume) if session is not None else None
-        if box is None or session is None:
+        review = self._host.review
+        box = self._host.drawn(BOX, review.volume) if review is not None else None
+        if box is None or review is None:
             return
         axis = one_slice_axis(box)
-        self.box_depth.setEnabled(axis is not None and not session.volume.is_planar)
+        self.box_depth.setEnabled(axis is not None and not review.volume.is_planar)
         if axis is not None:
-            self.box_depth.setValue(usual_depth(box, axis, session.volume.grid.voxel_size))
+            self.box_depth.setValue(usual_depth(box, axis, review.volume.grid.voxel_size))
         self._host.say("Set how deep it is, or draw it on a second slice; then Outline.")
 
     def _on_outlined(self, answer: object) -> None:
-        session = self._host.session
-        if not isinstance(answer, Instances) or session is None or self._box is None:
+        review = self._host.review
+        if not isinstance(answer, Instances) or review is None or self._box is None:
             return
         if not len(answer) or not answer.masks[0].any():
             self._host.say("The network sees nothing of this class in the box. Draw it larger, or paint.", "Warning")
             return
         d, h, w = (int(a) for a in answer.mask_starts[0])
-        key = session.add(answer.class_names[answer.labels[0]], (d, h, w), answer.masks[0], answer.boxes[0])
+        key = review.add(answer.class_names[answer.labels[0]], (d, h, w), answer.masks[0], answer.boxes[0])
         self._host.remove_drawing(BOX)
         self._host.select((key,))
         self._host.say(f"Added as instance {key}.")
@@ -230,26 +230,26 @@ class CorrectPanel(QWidget):
             self._host.viewer.bind_key(pressed, lambda _, act=action: act(), overwrite=True)
 
     def _on_session(self) -> None:
-        if self._host.session is not None:
-            self._host.session.edited.connect(self._enable)
+        if self._host.review is not None:
+            self._host.review.edited.connect(self._enable)
         self._offer_classes()
         self._enable()
 
     def _offer_classes(self) -> None:
         chosen = self.class_name.currentText()
         self.class_name.clear()
-        if self._host.session is not None:
-            self.class_name.addItems(list(self._host.session.class_names))
-            if chosen in self._host.session.class_names:
+        if self._host.review is not None:
+            self.class_name.addItems(list(self._host.review.class_names))
+            if chosen in self._host.review.class_names:
                 self.class_name.setCurrentText(chosen)
 
     def _enable(self, *_: object) -> None:
-        session, n = self._host.session, len(self._host.selected)
+        review, n = self._host.review, len(self._host.selected)
         needs = {"Accept": n > 0, "Reject": n > 0, "Relabel": n > 0, "Delete": n > 0, "Merge": n > 1, "Split": n == 1}
         for name, made in self.buttons.items():
-            made.setEnabled(session is not None and needs.get(name, True))
-        self.box_depth.setEnabled(session is not None)
-        if session is not None:
-            for name, what in (("Undo", session.undo_text), ("Redo", session.redo_text)):
+            made.setEnabled(review is not None and needs.get(name, True))
+        self.box_depth.setEnabled(review is not None)
+        if review is not None:
+            for name, what in (("Undo", review.undo_text), ("Redo", review.redo_text)):
                 self.buttons[name].setEnabled(bool(what))
                 self.buttons[name].setToolTip(f"{name}: {what or 'nothing'} ({KEYS[name]})")

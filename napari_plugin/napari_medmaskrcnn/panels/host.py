@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.engine.client import Engine
 from napari_medmaskrcnn.engine.messages import Region
 from napari_medmaskrcnn.layers.canvas import ResultCanvas
@@ -39,7 +39,7 @@ class Host(QObject):
     def __init__(self, viewer: ViewerModel, engine: Engine) -> None:
         super().__init__()
         self.viewer, self.engine = viewer, engine
-        self.session: Session | None = None
+        self.review: ReviewModel | None = None
         self.canvas: ResultCanvas | None = None
         self.selected: tuple[int, ...] = ()
         self.model = ""
@@ -58,18 +58,18 @@ class Host(QObject):
     def show(self, volume: Volume, result: CaseResult) -> None:
         """Review a result; it takes the place of the last one."""
         self.close()
-        self.session = Session(volume, result)
-        self.canvas = ResultCanvas(self.viewer, self.session)
+        self.review = ReviewModel(volume, result)
+        self.canvas = ResultCanvas(self.viewer, self.review)
         self.canvas.clicked.connect(self._on_clicked)
         self.canvas.unsettled.connect(self._wait_for_rest)
-        self.session.edited.connect(self._forget_gone)
+        self.review.edited.connect(self._forget_gone)
         self.session_changed.emit()
 
     def close(self) -> None:
         """End the review; its layers go."""
         if self.canvas is not None:
             self.canvas.close()
-        self.session = self.canvas = None
+        self.review = self.canvas = None
         self.selected = ()
         self.session_changed.emit()
 
@@ -163,5 +163,5 @@ class Host(QObject):
             self.select((*self.selected, key))
 
     def _forget_gone(self, keys: set[int]) -> None:
-        if self.session is not None:
-            self.select(tuple(k for k in self.selected if k in self.session.items))
+        if self.review is not None:
+            self.select(tuple(k for k in self.selected if k in self.review.items))

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medmaskrcnn.core.items import Item
-from napari_medmaskrcnn.core.session import Session
+from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.colours import class_rgb
 from napari_medmaskrcnn.panels.controls import named
 from napari_medmaskrcnn.panels.host import Host
@@ -41,25 +41,25 @@ class InstanceModel(QAbstractTableModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.session: Session | None = None
+        self.review: ReviewModel | None = None
         self.keys: list[int] = []
         self.with_all = False
 
-    def load(self, session: Session | None) -> None:
+    def load(self, review: ReviewModel | None) -> None:
         """Show another session, or the same one after a change."""
         self.beginResetModel()
-        self.session = session
-        if session is None:
+        self.review = review
+        if review is None:
             self.keys = []
         else:
-            kept = session.keys_in()
-            others = sorted(session.items.keys() - set(kept), key=lambda k: -session.items[k].score)
+            kept = review.keys_in()
+            others = sorted(review.items.keys() - set(kept), key=lambda k: -review.items[k].score)
             self.keys = [*kept, *(others if self.with_all else [])]
         self.endResetModel()
 
     def columns(self) -> tuple[str, ...]:
         """Headers; sizes carry their unit."""
-        known = self.session is None or self.session.volume.grid.spacing_known
+        known = self.review is None or self.review.volume.grid.spacing_known
         volume, length = ("mL", "mm") if known else ("px", "px")
         return ("class", "score", volume, f"ø {length}", f"⊥ {length}", "mean")
 
@@ -86,9 +86,9 @@ class InstanceModel(QAbstractTableModel):
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """What a cell shows."""
-        if self.session is None or not index.isValid():
+        if self.review is None or not index.isValid():
             return None
-        item = self.session.items[self.keys[index.row()]]
+        item = self.review.items[self.keys[index.row()]]
         value = _values(item)[index.column()]
         if role == SORT_ROLE:
             return value if value is not None else -1.0
@@ -99,23 +99,23 @@ class InstanceModel(QAbstractTableModel):
         return self._first_cell(item, role) if index.column() == 0 else None
 
     def _first_cell(self, item: Item, role: int) -> Any:
-        assert self.session is not None
+        assert self.review is not None
         if role == Qt.ItemDataRole.DecorationRole:
             return QColor(*class_rgb(item.class_name))
         if role == Qt.ItemDataRole.CheckStateRole:
-            shown = item.key not in self.session.hidden
+            shown = item.key not in self.review.hidden
             return Qt.CheckState.Checked if shown else Qt.CheckState.Unchecked
         if role == Qt.ItemDataRole.ToolTipRole:
-            state = "in the result" if self.session.is_in(item.key) else "not in the result"
+            state = "in the result" if self.review.is_in(item.key) else "not in the result"
             return f"instance {item.key}, {item.verdict or 'not looked at'}, {state}"
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
         """Ticking shows or hides an instance."""
-        if role != Qt.ItemDataRole.CheckStateRole or self.session is None:
+        if role != Qt.ItemDataRole.CheckStateRole or self.review is None:
             return False
         shown = Qt.CheckState(value) == Qt.CheckState.Checked
-        self.session.set_hidden([self.keys[index.row()]], hidden=not shown)
+        self.review.set_hidden([self.keys[index.row()]], hidden=not shown)
         return True
 
 
@@ -156,7 +156,7 @@ class InstanceTable(QWidget):
     def reload(self, *_: object) -> None:
         """Follow the session."""
         self._following = True
-        self.model.load(self._host.session)
+        self.model.load(self._host.review)
         self._following = False
         self._mark_selected()
 
@@ -185,9 +185,9 @@ class InstanceTable(QWidget):
         layout.addWidget(view, 1)
 
     def _on_session(self) -> None:
-        if self._host.session is not None:
-            self._host.session.edited.connect(self.reload)
-            self._host.session.shown_changed.connect(self.reload)
+        if self._host.review is not None:
+            self._host.review.edited.connect(self.reload)
+            self._host.review.shown_changed.connect(self.reload)
         self.reload()
 
     def _on_all(self, ticked: bool) -> None:

@@ -111,12 +111,12 @@ class MedMaskPanel(QWidget):
         self.tabs.setCurrentIndex(0)
 
     def _on_session(self) -> None:
-        if self.host.session is not None:
+        if self.host.review is not None:
             self.tabs.setCurrentIndex(1)
 
     def _on_inserted(self, event: Any) -> None:
         """Layers of a saved result that a reader opens are offered for review."""
         ours = event.value.metadata.get("medmaskrcnn", {})
         result, volume = ours.get("result"), ours.get("volume")
-        if isinstance(result, CaseResult) and volume is not None and self.host.session is None:
+        if isinstance(result, CaseResult) and volume is not None and self.host.review is None:
             self.host.say("To review and correct this result, choose Save > Open a saved result.")

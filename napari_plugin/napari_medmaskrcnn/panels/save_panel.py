@@ -60,8 +60,8 @@ class SavePanel(QWidget):
 
     def write(self) -> None:
         """Write the chosen formats into the folder."""
-        session = self._host.session
-        if session is None:
+        review = self._host.review
+        if review is None:
             return
         if not self.folder.text():
             self._host.say("Choose a folder to save into.", "Warning")
@@ -69,8 +69,8 @@ class SavePanel(QWidget):
         wanted = [FORMATS[name] for name, box in self.formats.items() if box.isChecked()]
         try:
             files = write_result(
-                session.to_result(),
-                session.volume,
+                review.to_result(),
+                review.volume,
                 self.folder.text(),
                 formats=wanted,
                 deidentify=self.deidentify.isChecked(),
@@ -82,8 +82,8 @@ class SavePanel(QWidget):
 
     def add_case(self) -> None:
         """Add scan and instances to the manifest."""
-        session = self._host.session
-        if session is None:
+        review = self._host.review
+        if review is None:
             return
         if not self.manifest.text():
             self._host.say("Choose a manifest to add the case to.", "Warning")
@@ -91,7 +91,7 @@ class SavePanel(QWidget):
         split: Any = self.split.currentText()
         try:
             case = add_training_case(
-                Path(self.manifest.text()), session.to_result(), session.volume, None if split == "open" else split
+                Path(self.manifest.text()), review.to_result(), review.volume, None if split == "open" else split
             )
         except (MedMaskRCNNError, ValueError) as error:
             self._host.say(str(error), "Error")
@@ -149,7 +149,7 @@ class SavePanel(QWidget):
 
     def _enable(self) -> None:
         for control in (self.save, self.add):
-            control.setEnabled(self._host.session is not None)
+            control.setEnabled(self._host.review is not None)
 
     def _ask_folder(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Folder for the files", self.folder.text())

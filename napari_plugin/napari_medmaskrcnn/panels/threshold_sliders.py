@@ -49,18 +49,18 @@ class ThresholdSliders(QWidget):
         return self._sliders[class_name][0]
 
     def _on_session(self) -> None:
-        session = self._host.session
+        review = self._host.review
         for name in [name for name in self._sliders if name is not None]:
             del self._sliders[name]
         self._classes = QWidget()
         rows = QGridLayout(self._classes)
-        for row, name in enumerate(session.class_names if session else ()):
+        for row, name in enumerate(review.class_names if review else ()):
             self._add(rows, row, name)
         self._scroll.setWidget(self._classes)
-        self.setEnabled(session is not None)
-        if session is not None:
-            session.shown_changed.connect(self._follow)
-            self.each.setChecked(bool(session.class_thresholds))
+        self.setEnabled(review is not None)
+        if review is not None:
+            review.shown_changed.connect(self._follow)
+            self.each.setChecked(bool(review.class_thresholds))
         self._follow()
 
     def _add(self, grid: QGridLayout, row: int, class_name: str | None) -> None:
@@ -80,16 +80,16 @@ class ThresholdSliders(QWidget):
         self._sliders[class_name] = slider, value
 
     def _on_moved(self, class_name: str | None, at: int) -> None:
-        if self._host.session is not None and not self._following:
-            self._host.session.set_threshold(at / _STEPS, class_name)
+        if self._host.review is not None and not self._following:
+            self._host.review.set_threshold(at / _STEPS, class_name)
 
     def _follow(self) -> None:
-        session = self._host.session
+        review = self._host.review
         self._following = True
         for name, (slider, value) in self._sliders.items():
             score = 0.0
-            if session is not None:
-                score = session.threshold if name is None else session.class_thresholds.get(name, session.threshold)
+            if review is not None:
+                score = review.threshold if name is None else review.class_thresholds.get(name, review.threshold)
             if abs(slider.value() / _STEPS - score) > 0.5 / _STEPS:
                 slider.setValue(round(score * _STEPS))
             value.setText(f"{score:.2f}")

@@ -91,7 +91,7 @@ class StepReport:
         return sum(self.terms.values())
 
 
-class Learner:
+class Trainer:
     """A network under training.
 
     Args:

@@ -12,10 +12,10 @@ from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.hub.model_file import save_model
 from medmaskrcnn.system.files import make_folder
 from medmaskrcnn.training.checkpoint import Progress, save_checkpoint
-from medmaskrcnn.training.loop import Learner, StepReport, is_over
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.records import Records
 from medmaskrcnn.training.samples import Sample
+from medmaskrcnn.training.trainer import StepReport, Trainer, is_over
 from medmaskrcnn.training.transfer.apply import TransferReport
 from medmaskrcnn.training.validate import Validation, validate
 
@@ -53,7 +53,7 @@ class TrainingRecord:
     best: tuple[float, int] | None
 
 
-class Session:
+class TrainingRun:
     """The loop with everything around it: checkpoints, validation, records."""
 
     def __init__(
@@ -62,22 +62,22 @@ class Session:
         plan: Plan,
         manifest: Manifest,
         held_out: Sequence[ManifestCase],
-        learner: Learner,
+        trainer: Trainer,
         tell: Callable[[Event], None],
         *,
         cases: int,
     ) -> None:
         self.folder, self.plan, self.manifest, self.held_out, self.cases = folder, plan, manifest, held_out, cases
-        self.learner, self.tell, self.leads = learner, tell, learner.fabric.is_global_zero
-        self.records = Records(folder, learner.progress.step) if self.leads else None
+        self.trainer, self.tell, self.leads = trainer, tell, trainer.fabric.is_global_zero
+        self.records = Records(folder, trainer.progress.step) if self.leads else None
         self.saved_at = time.monotonic()
 
     def work(self, batches: Iterator[list[Sample]]) -> None:
         """Learn until it is over; an interrupt (Ctrl-C) leaves a checkpoint and the model."""
-        settings, progress = self.plan.train, self.learner.progress
+        settings, progress = self.plan.train, self.trainer.progress
         try:
             while not is_over(progress, settings):
-                report = self.learner.learn(batches)
+                report = self.trainer.learn(batches)
                 if self.records:
                     self.records.step(report)
                 self.tell(report)
@@ -98,7 +98,7 @@ class Session:
 
     def ended(self) -> TrainingRecord:
         """What came of it."""
-        progress = self.learner.progress
+        progress = self.trainer.progress
         best = self.folder / BEST
         score = progress.best_score
         return TrainingRecord(
@@ -109,9 +109,9 @@ class Session:
         )
 
     def _validate(self) -> None:
-        progress = self.learner.progress
+        progress = self.trainer.progress
         if self.held_out and self.leads:
-            loaded = LoadedModel(self.learner.average, self.plan.settings, "", self.learner.fabric.device)
+            loaded = LoadedModel(self.trainer.average, self.plan.settings, "", self.trainer.fabric.device)
             pictures = make_folder(self.folder / "pictures")
             found = validate(loaded, self.manifest, self.held_out, step=progress.step, pictures=pictures)
             if self.records:
@@ -122,19 +122,19 @@ class Session:
             if better:
                 progress.best_score, progress.best_step = found.score, progress.step
                 self._write_model(BEST)
-        shared: Progress = self.learner.fabric.broadcast(progress)
+        shared: Progress = self.trainer.fabric.broadcast(progress)
         progress.epochs_since_best = shared.epochs_since_best  # every process must stop at the same step
         progress.best_score, progress.best_step = shared.best_score, shared.best_step
 
     def _save(self) -> None:
         if self.leads:
-            learner = self.learner
-            save_checkpoint(self.folder / CHECKPOINT, learner.progress, plan_text(self.plan), **learner.states())
+            trainer = self.trainer
+            save_checkpoint(self.folder / CHECKPOINT, trainer.progress, plan_text(self.plan), **trainer.states())
             self._write_model(LAST)
         self.saved_at = time.monotonic()
 
     def _write_model(self, name: str) -> None:
-        progress = self.learner.progress
+        progress = self.trainer.progress
         about: dict[str, str | int | float] = {
             "data": self.manifest.name,
             "step": progress.step,
@@ -142,4 +142,4 @@ class Session:
             **({"validation_score": progress.best_score} if name == BEST and progress.best_score is not None else {}),
             **{k: v for k, v in self.plan.train.model_dump().items() if isinstance(v, str | int | float)},
         }
-        save_model(self.learner.average, self.plan.settings.model_copy(update={"training": about}), self.folder / name)
+        save_model(self.trainer.average, self.plan.settings.model_copy(update={"training": about}), self.folder / name)

@@ -23,7 +23,7 @@ NO_SIZE = Measurement("mm", 0.0, None, None, None, None, None, None)
 """Stands for the measurement of what is not measured yet."""
 
 
-class Session:
+class ReviewModel:
     """A result under review.
 
     Attributes:
