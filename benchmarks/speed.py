@@ -45,7 +45,7 @@ from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.models.inference_backend import Programs, compile_parts, quantised_forms
+from medmaskrcnn.models.inference_backend import InferenceBackend, compile_parts, quantised_forms
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.precision import choose_precision
 from medmaskrcnn.settings import BackboneSettings
@@ -96,7 +96,7 @@ def peer(weights: Path | None) -> TorchvisionPeer:
     return theirs
 
 
-def compiled(network: MaskRCNN, precision: str, name: str, image: Tensor, folder: Path) -> Programs:
+def compiled(network: MaskRCNN, precision: str, name: str, image: Tensor, folder: Path) -> InferenceBackend:
     """The layers by OpenVINO; in 8 bits with ranges from the image and noise."""
     parts = network.parts()
     if precision != "int8":

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from medmaskrcnn.explain.window import Window
-from medmaskrcnn.models.box_head import Detections, certain_enough
+from medmaskrcnn.models.box_head import Detections, decode_and_threshold
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.rpn import candidates
 
@@ -151,7 +151,7 @@ def _walk(network: MaskRCNN, window: Window, recorder: _Recorder, detections: De
     anchors = made["rpn"][2]
     logits, box_deltas = made["scores"]
     (proposals,) = made["proposals"]
-    certain, certain_regions = certain_enough(logits, box_deltas, proposals, window.shape, settings.detection)
+    certain, certain_regions = decode_and_threshold(logits, box_deltas, proposals, window.shape, settings.detection)
     masks = detections.mask_probabilities
     return Walk(
         image=window.images[0],

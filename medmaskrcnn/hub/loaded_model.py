@@ -11,14 +11,14 @@ import torch
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.hub.model_file import model_sha256, read_model, resolve_model
 from medmaskrcnn.models.inference_backend import (
-    Programs,
+    InferenceBackend,
     compile_dense,
     compile_parts,
     quantised_folder,
     quantised_forms,
 )
 from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
-from medmaskrcnn.models.runtime.choice import how_to_run
+from medmaskrcnn.models.runtime.choice import resolve_runtime
 from medmaskrcnn.models.runtime.device import choose_device
 from medmaskrcnn.models.runtime.precision import choose_precision
 from medmaskrcnn.settings import ModelFileSettings
@@ -48,14 +48,14 @@ class LoadedModel:
     @property
     def precision(self) -> str:
         """``fp32``, ``bf16``, or ``int8`` where its parts are quantised."""
-        programs = self.network.compiled
-        return "int8" if programs is not None and programs.quantised else self.network.precision
+        backend = self.network.compiled
+        return "int8" if backend is not None and backend.quantised else self.network.precision
 
     @property
     def engine(self) -> str:
         """What runs the network's layers, with its version."""
-        programs = self.network.compiled
-        return f"torch {torch.__version__}" if programs is None else programs.engine
+        backend = self.network.compiled
+        return f"torch {torch.__version__}" if backend is None else backend.engine
 
 
 def load_model(
@@ -84,19 +84,21 @@ def load_model(
     path = resolve_model(name_or_path)
     where = choose_device(device)
     network, settings = read_model(path)
-    precision, engine = how_to_run(settings.inference, precision, engine, where)
+    precision, engine = resolve_runtime(settings.inference, precision, engine, where)
     sha256 = model_sha256(path)
     eight_bits = engine == "openvino" and precision == "int8"
     chosen = choose_precision("auto" if eight_bits else precision, where)
     if engine == "openvino":
-        network.compiled = _programs(network, path, sha256, precision=chosen, eight_bits=eight_bits)
+        network.compiled = _inference_backend(network, path, sha256, precision=chosen, eight_bits=eight_bits)
     network = network.run_in(chosen).to(where)
     if engine == "torch-compile":
         network.compiled = compile_dense(network.parts())
     return LoadedModel(network, settings, sha256, where)
 
 
-def _programs(network: MaskRCNN, path: Path, sha256: str, *, precision: str, eight_bits: bool) -> Programs:
+def _inference_backend(
+    network: MaskRCNN, path: Path, sha256: str, *, precision: str, eight_bits: bool
+) -> InferenceBackend:
     parts = network.parts()
     if not eight_bits:
         return compile_parts(parts, precision=precision, name=sha256)

@@ -17,7 +17,7 @@ from medmaskrcnn.inference.instance_masks import to_instances
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.inference.region import Region, in_region, window_of
-from medmaskrcnn.inference.run_record import Stopwatch, circumstances_of, record_of
+from medmaskrcnn.inference.run_record import Stopwatch, build_run_record, runtime_info
 from medmaskrcnn.inference.suitability import check_suitable
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.settings import ModelFileSettings
@@ -111,8 +111,8 @@ def segment(
     stopwatch.lap("measure")
     tell("measure", 1.0)
 
-    record = record_of(model, volume, score=threshold, classes=classes, region=region, warnings=warnings)
-    return CaseResult(candidates, threshold, measurements, record, circumstances_of(stopwatch, volume, model))
+    record = build_run_record(model, volume, score=threshold, classes=classes, region=region, warnings=warnings)
+    return CaseResult(candidates, threshold, measurements, record, runtime_info(stopwatch, volume, model))
 
 
 def _threshold(score: float | None, settings: ModelFileSettings) -> float:

@@ -19,7 +19,7 @@ from medmaskrcnn.structures.case_result import RunRecord
 from medmaskrcnn.structures.volume import Volume
 
 
-def record_of(
+def build_run_record(
     loaded: LoadedModel,
     volume: Volume,
     *,
@@ -89,7 +89,7 @@ class Stopwatch:
         self.last = now
 
 
-def circumstances_of(stopwatch: Stopwatch, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
+def runtime_info(stopwatch: Stopwatch, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
     """Where, when and how fast a run was: JSON-able, different each time, with paths and the machine's name."""
     return {
         "seconds": stopwatch.seconds,

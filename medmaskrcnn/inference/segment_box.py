@@ -26,7 +26,7 @@ from medmaskrcnn.structures.volume import Volume
 Box = NDArray[np.float64]
 
 
-def outline_box(
+def segment_box(
     volume: Volume,
     model: LoadedModel,
     box_vox: Sequence[float],

@@ -72,7 +72,7 @@ class Backbone(nn.Module):
 
     Args:
         out_channels: Channels of C2..C5.
-        last_on_regions: Whether the last stage is left to :meth:`of_regions` (``pyramid: c4``).
+        last_on_regions: Whether the last stage is left to :meth:`res5` (``pyramid: c4``).
     """
 
     def __init__(self, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         self.out_channels = out_channels
         self.last_on_regions = last_on_regions
 
-    def of_regions(self, regions: Tensor) -> Tensor:
+    def res5(self, regions: Tensor) -> Tensor:
         """Regions of C4 ``(R, C4, *bins)`` through the last stage: ``(R, C5, *bins / 2)``."""
         raise NotImplementedError(f"{type(self).__name__} has no last stage for regions: pyramid c4 needs a ResNet")
 
@@ -105,7 +105,7 @@ class ResNetBackbone(Backbone):
             maps.append(x)
         return maps
 
-    def of_regions(self, regions: Tensor) -> Tensor:
+    def res5(self, regions: Tensor) -> Tensor:
         """Regions of C4 ``(R, C4, *bins)`` through the last stage: ``(R, C5, *bins / 2)``."""
         last: Tensor = self.resnet.layer4(regions)
         return last

@@ -75,7 +75,7 @@ class Detections:
     mask_probabilities: Tensor | None = None
 
 
-def select_detections(
+def postprocess_detections(
     logits: Tensor, deltas: Tensor, proposals: Tensor, image_shape: tuple[int, ...], settings: DetectionSettings
 ) -> Detections:
     """Decode, threshold and thin out one image's regions, class by class.
@@ -87,17 +87,17 @@ def select_detections(
         image_shape: Spatial shape of the image without its padding.
         settings: Thresholds.
     """
-    found, _ = certain_enough(logits, deltas, proposals, image_shape, settings)
+    found, _ = decode_and_threshold(logits, deltas, proposals, image_shape, settings)
     kept = batched_nms(found.boxes, found.scores, found.labels, settings.nms_iou)[: settings.detections_per_img]
     return Detections(found.boxes[kept], found.labels[kept], found.scores[kept])
 
 
-def certain_enough(
+def decode_and_threshold(
     logits: Tensor, deltas: Tensor, proposals: Tensor, image_shape: tuple[int, ...], settings: DetectionSettings
 ) -> tuple[Detections, Tensor]:
-    """Every region's box of every class whose score is high enough: what :func:`select_detections` thins out.
+    """Every region's box of every class whose score is high enough: what :func:`postprocess_detections` thins out.
 
-    Arguments are those of :func:`select_detections`.
+    Arguments are those of :func:`postprocess_detections`.
 
     Returns:
         Detections by region, then class, and the region ``(N,)`` that each comes from.

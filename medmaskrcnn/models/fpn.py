@@ -43,9 +43,9 @@ class Pyramid(nn.Module):
         used = maps if len(self.strides) > 1 else maps[-1:]
         return list(self.fpn({f"C{level}": c for level, c in enumerate(used, start=2)}).values())
 
-    def of_regions(self, regions: Tensor) -> Tensor:
+    def res5(self, regions: Tensor) -> Tensor:
         """What the heads are given of regions ``(R, channels, *bins)``: those, or what the last stage makes of them."""
-        return self.backbone.of_regions(regions) if self.backbone.last_on_regions else regions
+        return self.backbone.res5(regions) if self.backbone.last_on_regions else regions
 
 
 def build_pyramid(backbone: Backbone, settings: BackboneSettings, *, spatial_dims: int) -> Pyramid:

@@ -22,7 +22,7 @@ _ROWS = {"dense": None, "box_head": 128, "mask_head": 20}
 
 
 @dataclass(frozen=True, eq=False)
-class Programs:
+class InferenceBackend:
     """What runs in place of the network's own layers.
 
     Attributes:
@@ -47,7 +47,7 @@ def compile_parts(
     name: str,
     quantised: Mapping[str, Path] | None = None,
     folder: Path | None = None,
-) -> Programs:
+) -> InferenceBackend:
     """Make parts of a network ready to be run by OpenVINO; each is compiled when it is first called.
 
     Args:
@@ -68,16 +68,16 @@ def compile_parts(
         )
         for part, module in parts.items()
     }
-    return Programs(engine=f"openvino {made['dense'].version}", quantised=quantised is not None, **made)
+    return InferenceBackend(engine=f"openvino {made['dense'].version}", quantised=quantised is not None, **made)
 
 
-def compile_dense(parts: Mapping[str, nn.Module]) -> Programs:
+def compile_dense(parts: Mapping[str, nn.Module]) -> InferenceBackend:
     """Backbone, FPN and RPN head by ``torch.compile``, when they are first called; the heads as they are.
 
     Args:
         parts: By name, where and in what precision they are to run.
     """
-    return Programs(
+    return InferenceBackend(
         engine=f"torch-compile {torch.__version__}",
         dense=TorchCompiled(parts["dense"]),
         box_head=parts["box_head"],

@@ -86,20 +86,20 @@ def _box_distance(deltas: Tensor, wanted: Tensor) -> Tensor:
     return F.smooth_l1_loss(deltas, wanted, beta=_SMOOTH_L1_BETA, reduction="sum")
 
 
-def mask_targets(masks: Tensor, boxes: Tensor, owners: Tensor, size: int) -> Tensor:
+def mask_targets(masks: Tensor, boxes: Tensor, matched_idxs: Tensor, size: int) -> Tensor:
     """What the mask head is to predict in each region.
 
     Args:
         masks: ``(N, *spatial)`` occupancy of each object on the input's grid, 0..1, or 0..255 as uint8; fractions
             where it was resampled, so that a boundary between voxels is learnt where it lies.
         boxes: ``(p, 2S)`` regions in voxels.
-        owners: ``(p,)`` int64, the object of each region.
+        matched_idxs: ``(p,)`` int64, the object of each region.
         size: Bins per axis.
 
     Returns:
         ``(p, *(size,) * S)`` float32: occupancy of each bin, the mean of two linear samples along each axis.
     """
-    used, index = owners.unique(return_inverse=True)  # only objects that a region looks at are made float
+    used, index = matched_idxs.unique(return_inverse=True)  # only objects that a region looks at are made float
     occupancy = masks[used][:, None].float() / (_FULL_BYTE if masks.dtype == torch.uint8 else 1.0)
     return roi_align(occupancy, boxes, index, output_size=(size,) * (masks.ndim - 1), spatial_scale=1.0)[:, 0]
 

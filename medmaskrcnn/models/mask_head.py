@@ -39,7 +39,7 @@ class MaskHead(nn.Module):
             return self.logits(x.float())
 
 
-def own_log_odds(logits: Tensor, labels: Tensor, activation: Literal["sigmoid", "softmax"]) -> Tensor:
+def select_class_logits(logits: Tensor, labels: Tensor, activation: Literal["sigmoid", "softmax"]) -> Tensor:
     """Log-odds ``(R, *size)`` of each region's own class; their sigmoid is the mask's probability.
 
     Args:

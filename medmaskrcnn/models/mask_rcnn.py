@@ -18,16 +18,16 @@ from torch import Tensor, nn
 
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.anchors import grid_anchors
-from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, select_detections
+from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, postprocess_detections
 from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
 from medmaskrcnn.models.fpn import Pyramid
-from medmaskrcnn.models.inference_backend import Programs
+from medmaskrcnn.models.inference_backend import InferenceBackend
 from medmaskrcnn.models.losses import Term
-from medmaskrcnn.models.mask_head import MaskHead, own_log_odds
-from medmaskrcnn.models.objective import Targets, box_terms, draw_regions, mask_terms, rpn_terms
-from medmaskrcnn.models.roi_pooler import read_regions
-from medmaskrcnn.models.rpn import RPNHead, propose
-from medmaskrcnn.models.runtime.precision import Precision, channels_last, lay_out, running
+from medmaskrcnn.models.mask_head import MaskHead, select_class_logits
+from medmaskrcnn.models.objective import Targets, box_terms, mask_terms, rpn_terms, select_training_samples
+from medmaskrcnn.models.roi_pooler import pool_rois
+from medmaskrcnn.models.rpn import RPNHead, filter_proposals
+from medmaskrcnn.models.runtime.precision import Precision, autocast_context, channels_last, to_channels_last
 from medmaskrcnn.settings import ModelSettings
 
 Watch = Callable[[str, Any], None]
@@ -50,7 +50,7 @@ class MaskRCNN(nn.Module):
         compiled: What runs in place of :meth:`parts` for them, if not torch.
     """
 
-    compiled: Programs | None = None
+    compiled: InferenceBackend | None = None
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class MaskRCNN(nn.Module):
         if precision == "bf16" and self.precision != "bf16":
             self.pyramid.backbone.fold_norms()
             heads = (self.rpn_head.objectness, self.rpn_head.deltas, self.box_head.classes, self.box_head.deltas)
-            lay_out(self, exact=[*heads, *([self.mask_head.logits] if self.mask_head is not None else [])])
+            to_channels_last(self, exact=[*heads, *([self.mask_head.logits] if self.mask_head is not None else [])])
         self.precision = precision
         return self
 
@@ -125,17 +125,17 @@ class MaskRCNN(nn.Module):
             MedMaskRCNNError: if what the network makes of them is not finite, which would read as "nothing found".
         """
         shapes = self._shapes(images, image_shapes)
-        with running(self.precision, images.device):
+        with autocast_context(self.precision, images.device):
             pyramid, objectness, offsets = self._dense(images, watch)
             anchors = self._anchors(pyramid, images)
             watch("rpn", (objectness, offsets, anchors))
-            boxes = self._propose(objectness, offsets, anchors, shapes, most=post_nms_top_n)
+            boxes = self._filter_proposals(objectness, offsets, anchors, shapes, most=post_nms_top_n)
             watch("proposals", boxes)
             logits, deltas = self._classify(pyramid, boxes, watch)
             self._check_finite([*objectness, logits])
             counts = [len(b) for b in boxes]
             found = [
-                select_detections(lo, de, own, shape, self.settings.detection)
+                postprocess_detections(lo, de, own, shape, self.settings.detection)
                 for lo, de, own, shape in zip(logits.split(counts), deltas.split(counts), boxes, shapes, strict=True)
             ]
             watch("found", found)
@@ -159,7 +159,7 @@ class MaskRCNN(nn.Module):
         if self.mask_head is None:
             raise ValueError("outline needs a model with a mask head, this one finds boxes only")
         self._shapes(images, None)
-        with running(self.precision, images.device):
+        with autocast_context(self.precision, images.device):
             return self._mask_probabilities(self._dense(images, unwatched)[0], boxes, labels)
 
     def losses(
@@ -200,13 +200,15 @@ class MaskRCNN(nn.Module):
         per_cell = self.settings.anchors_per_cell
         terms = rpn_terms(objectness, deltas, anchors, targets, randoms, per_cell=per_cell, settings=rpn, loss=loss)
         with torch.no_grad():
-            regions = draw_regions(self._propose(objectness, deltas, anchors, shapes), targets, randoms, roi)
+            regions = select_training_samples(
+                self._filter_proposals(objectness, deltas, anchors, shapes), targets, randoms, roi
+            )
         logits, offsets = self.box_head(self._align(pyramid, regions.boxes, roi.box_size))
         terms |= box_terms(logits, offsets, regions, targets, loss)
         if self.mask_head is not None:
-            boxes, owners = regions.positives(roi.max_mask_rois)
+            boxes, matched_idxs = regions.positives(roi.max_mask_rois)
             logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
-            terms |= mask_terms(logits, boxes, owners, targets, loss, activation=roi.mask_activation)
+            terms |= mask_terms(logits, boxes, matched_idxs, targets, loss, activation=roi.mask_activation)
         return self._weighted(terms, share_counts)
 
     def _weighted(self, terms: dict[str, Term], share_counts: Callable[[Tensor], Tensor] | None) -> dict[str, Tensor]:
@@ -252,7 +254,7 @@ class MaskRCNN(nn.Module):
             device=images.device,
         )
 
-    def _propose(
+    def _filter_proposals(
         self,
         objectness: list[Tensor],
         deltas: list[Tensor],
@@ -264,7 +266,7 @@ class MaskRCNN(nn.Module):
         rpn = self.settings.rpn
         rpn = rpn if most is None else rpn.model_copy(update={"post_nms_top_n": most})
         return [
-            propose([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, rpn)
+            filter_proposals([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, rpn)
             for i, shape in enumerate(shapes)
         ]
 
@@ -279,10 +281,10 @@ class MaskRCNN(nn.Module):
     def _align(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], bins: int) -> Tensor:
         """Each box read from its own level, as the heads are given it: ``(R, C, *(bins,) * S)``."""
         levels = self.pyramid.region_levels
-        read = read_regions(
+        read = pool_rois(
             pyramid[:levels], boxes, strides=self.pyramid.strides[:levels], bins=bins, roi=self.settings.roi
         )
-        return self.pyramid.of_regions(read)
+        return self.pyramid.res5(read)
 
     def _add_masks(self, pyramid: Sequence[Tensor], found: list[Detections]) -> list[Detections]:
         if self.mask_head is None:
@@ -306,5 +308,5 @@ class MaskRCNN(nn.Module):
             stop = start + per_pass
             own = [b[max(0, start - n) : max(0, stop - n)] for b, n in zip(boxes, firsts, strict=True)]
             logits = mask_head(self._align(pyramid, own, roi.mask_size))
-            parts.append(own_log_odds(logits, every[start:stop], roi.mask_activation).sigmoid())
+            parts.append(select_class_logits(logits, every[start:stop], roi.mask_activation).sigmoid())
         return list(torch.cat(parts).split(counts))

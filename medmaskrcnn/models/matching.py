@@ -21,7 +21,9 @@ _ATSS_CANDIDATES = 4  # cells per level that compete for an object; nnDetection'
 _ATSS = ATSSMatcher(_ATSS_CANDIDATES, similarity_fn=box_iou, center_in_gt=False)
 
 
-def match_by_iou(objects: Tensor, boxes: Tensor, *, foreground: float, background: float, rescue: bool) -> Tensor:
+def match_by_iou(
+    objects: Tensor, boxes: Tensor, *, foreground: float, background: float, allow_low_quality_matches: bool
+) -> Tensor:
     """Match boxes to objects by fixed thresholds.
 
     Args:
@@ -29,7 +31,7 @@ def match_by_iou(objects: Tensor, boxes: Tensor, *, foreground: float, backgroun
         boxes: ``(M, 2S)`` anchors or proposals in voxels.
         foreground: A box with at least this IoU is a positive of its best object.
         background: A box below it is background; in between it is ignored.
-        rescue: Also make each object's best boxes its positives, however low their IoU (Faster R-CNN, rule i).
+        allow_low_quality_matches: Also make each object's best boxes its positives, however low their IoU (Faster R-CNN, rule i).
 
     Returns:
         ``(M,)`` int64: index of the object, :data:`BACKGROUND` or :data:`IGNORED`.
@@ -41,7 +43,7 @@ def match_by_iou(objects: Tensor, boxes: Tensor, *, foreground: float, backgroun
     matches = index.clone()
     matches[best < foreground] = IGNORED
     matches[best < background] = BACKGROUND
-    if rescue and iou.numel():
+    if allow_low_quality_matches and iou.numel():
         of_object = iou.max(dim=1, keepdim=True).values
         rescued = ((iou == of_object) & (of_object > 0)).any(dim=0)
         matches[rescued] = index[rescued]

@@ -22,7 +22,7 @@ from medmaskrcnn.models.losses import (
     mask_targets,
     rpn_losses,
 )
-from medmaskrcnn.models.mask_head import own_log_odds
+from medmaskrcnn.models.mask_head import select_class_logits
 from medmaskrcnn.models.matching import match_atss, match_by_iou
 from medmaskrcnn.models.rpn import RPN_CODER
 from medmaskrcnn.models.sampling import sample
@@ -47,23 +47,23 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Regions:
+class SampledProposals:
     """Regions drawn for the heads' losses, per image, positives first.
 
     Attributes:
         boxes: Per image ``(n, 2S)`` in voxels.
-        owners: Per image ``(n,)`` int64: the object that a region is to find; negative for background.
+        matched_idxs: Per image ``(n,)`` int64: the object that a region is to find; negative for background.
         classes: ``(R,)`` int64 of all images, 0 is background.
     """
 
     boxes: list[Tensor]
-    owners: list[Tensor]
+    matched_idxs: list[Tensor]
     classes: Tensor
 
     def positives(self, most: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes ``(P, 2S)`` (voxels) and owners ``(P,)`` of at most ``most`` positives of each image."""
-        boxes = [b[o >= 0][:most] for b, o in zip(self.boxes, self.owners, strict=True)]
-        return boxes, [o[o >= 0][:most] for o in self.owners]
+        """Boxes ``(P, 2S)`` (voxels) and matched_idxs ``(P,)`` of at most ``most`` positives of each image."""
+        boxes = [b[o >= 0][:most] for b, o in zip(self.boxes, self.matched_idxs, strict=True)]
+        return boxes, [o[o >= 0][:most] for o in self.matched_idxs]
 
 
 def rpn_terms(
@@ -101,7 +101,9 @@ def rpn_terms(
             matches = match_atss(target.boxes, all_anchors, cells_per_level=cells, per_cell=per_cell)
         else:
             low, high = settings.background_iou, settings.foreground_iou
-            matches = match_by_iou(target.boxes, all_anchors, foreground=high, background=low, rescue=True)
+            matches = match_by_iou(
+                target.boxes, all_anchors, foreground=high, background=low, allow_low_quality_matches=True
+            )
         positive, negative = sample(
             matches,
             count=settings.batch_per_image,
@@ -119,9 +121,9 @@ def rpn_terms(
     return dict(zip(("objectness", "rpn_box"), terms, strict=True))
 
 
-def draw_regions(
+def select_training_samples(
     proposals: Sequence[Tensor], targets: Sequence[Targets], randoms: Randoms, settings: RoISettings
-) -> Regions:
+) -> SampledProposals:
     """Which proposals the heads are trained on; the objects themselves are proposals too.
 
     Args:
@@ -130,23 +132,25 @@ def draw_regions(
         randoms: Generator of each image.
         settings: Matching and sampling.
     """
-    boxes, classes, owners = [], [], []
+    boxes, classes, matched_idxs = [], [], []
     for proposed, target, random in zip(proposals, targets, randoms, strict=True):
         candidates = torch.cat([proposed, target.boxes])
         limit = settings.foreground_iou
-        matches = match_by_iou(target.boxes, candidates, foreground=limit, background=limit, rescue=False)
+        matches = match_by_iou(
+            target.boxes, candidates, foreground=limit, background=limit, allow_low_quality_matches=False
+        )
         positive, negative = sample(
             matches, count=settings.batch_per_image, positive_fraction=settings.positive_fraction, random=random
         )
         chosen = torch.cat([positive, negative])
         boxes.append(candidates[chosen])
-        owners.append(matches[chosen])
+        matched_idxs.append(matches[chosen])
         classes.append(torch.cat([target.labels[matches[positive]] + 1, torch.zeros_like(negative)]))
-    return Regions(boxes, owners, torch.cat(classes))
+    return SampledProposals(boxes, matched_idxs, torch.cat(classes))
 
 
 def box_terms(
-    logits: Tensor, deltas: Tensor, regions: Regions, targets: Sequence[Targets], loss: LossSettings
+    logits: Tensor, deltas: Tensor, regions: SampledProposals, targets: Sequence[Targets], loss: LossSettings
 ) -> dict[str, Term]:
     """``classification`` and ``box``.
 
@@ -160,7 +164,7 @@ def box_terms(
     positive = torch.nonzero(regions.classes > 0).flatten()
     wanted = [
         BOX_CODER.encode(target.boxes[owner[owner >= 0]], box[owner >= 0])
-        for target, owner, box in zip(targets, regions.owners, regions.boxes, strict=True)
+        for target, owner, box in zip(targets, regions.matched_idxs, regions.boxes, strict=True)
     ]
     own = deltas[positive, regions.classes[positive]]
     terms = box_losses(logits, regions.classes, own, torch.cat(wanted), focal=loss.focal)
@@ -170,7 +174,7 @@ def box_terms(
 def mask_terms(
     logits: Tensor,
     boxes: Sequence[Tensor],
-    owners: Sequence[Tensor],
+    matched_idxs: Sequence[Tensor],
     targets: Sequence[Targets],
     loss: LossSettings,
     *,
@@ -181,7 +185,7 @@ def mask_terms(
     Args:
         logits: ``(p, K, *size)`` of the positives.
         boxes: Per image ``(n, 2S)``: the positives in voxels.
-        owners: Per image ``(n,)``: their objects.
+        matched_idxs: Per image ``(n,)``: their objects.
         targets: Objects of each image.
         loss: Weights.
         activation: Whether the classes compete for voxels.
@@ -189,14 +193,14 @@ def mask_terms(
     Raises:
         ValueError: if the targets have no masks.
     """
-    labels = torch.cat([target.labels[owner] for target, owner in zip(targets, owners, strict=True)])
+    labels = torch.cat([target.labels[owner] for target, owner in zip(targets, matched_idxs, strict=True)])
     wanted = []
-    for target, box, owner in zip(targets, boxes, owners, strict=True):
+    for target, box, owner in zip(targets, boxes, matched_idxs, strict=True):
         if target.masks is None:
             raise ValueError("a model with a mask head needs masks in its targets")
         wanted.append(mask_targets(target.masks, box, owner, logits.shape[-1]))
     truth = torch.cat(wanted)
-    own = own_log_odds(logits, labels, activation)
+    own = select_class_logits(logits, labels, activation)
     competing = activation == "softmax"
     terms = {"mask": competing_mask_loss(logits, labels, truth) if competing else mask_loss(own, truth)}
     if loss.mask_dice:

@@ -13,7 +13,7 @@ from medmaskrcnn_kernels.operators import least_areas
 from medmaskrcnn_kernels.roi_align_portable import levels_of
 
 
-def read_regions(
+def pool_rois(
     maps: Sequence[Tensor], boxes: Sequence[Tensor], *, strides: Sequence[tuple[int, ...]], bins: int, roi: RoISettings
 ) -> Tensor:
     """Read each box from the level of the pyramid that suits its size (FPN, eq. 1).

@@ -76,7 +76,7 @@ def top_n(scores: Tensor, n: int) -> Tensor:
     return torch.sort(scores, descending=True, stable=True).indices[:n]
 
 
-def propose(
+def filter_proposals(
     objectness: Sequence[Tensor],
     deltas: Sequence[Tensor],
     anchors: Sequence[Tensor],
@@ -107,9 +107,9 @@ def candidates(
     image_shape: tuple[int, ...],
     settings: RPNSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The best anchors of each level, moved to where the RPN wants them: what :func:`propose` thins out.
+    """The best anchors of each level, moved to where the RPN wants them: what :func:`filter_proposals` thins out.
 
-    Arguments are those of :func:`propose`.
+    Arguments are those of :func:`filter_proposals`.
 
     Returns:
         ``(M, 2S)`` float32 boxes in voxels, cut to the image, their objectness ``(M,)`` in 0..1 and level ``(M,)``.

@@ -23,7 +23,7 @@ from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.hub.model_file import model_sha256, read_model_settings, save_model
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.inference_backend import quantised_folder
-from medmaskrcnn.models.runtime.choice import how_to_run
+from medmaskrcnn.models.runtime.choice import resolve_runtime
 from medmaskrcnn.settings import (
     AnchorSettings,
     BackboneSettings,
@@ -151,14 +151,14 @@ def test_the_file_that_is_written_says_how_it_is_to_run(model: Path, manifest: M
 
 def test_what_a_model_asks_for_gives_way_to_what_is_asked() -> None:
     eight = InferenceSettings(precision="int8", engine="openvino")
-    assert how_to_run(eight, "auto", "auto", CPU) == ("int8", "openvino")
-    assert how_to_run(eight, "fp32", "auto", CPU) == ("fp32", "openvino")
-    assert how_to_run(eight, "auto", "torch", CPU) == ("auto", "torch")
-    assert how_to_run(eight, "auto", "auto", torch.device("cuda")) == ("auto", "torch")
+    assert resolve_runtime(eight, "auto", "auto", CPU) == ("int8", "openvino")
+    assert resolve_runtime(eight, "fp32", "auto", CPU) == ("fp32", "openvino")
+    assert resolve_runtime(eight, "auto", "torch", CPU) == ("auto", "torch")
+    assert resolve_runtime(eight, "auto", "auto", torch.device("cuda")) == ("auto", "torch")
     half = InferenceSettings(precision="bf16")
-    assert how_to_run(half, "auto", "auto", torch.device("cuda")) == ("bf16", "torch")
-    assert how_to_run(half, "auto", "openvino", CPU) == ("bf16", "openvino")
-    assert how_to_run(InferenceSettings(), "auto", "auto", CPU) == ("auto", "torch")
+    assert resolve_runtime(half, "auto", "auto", torch.device("cuda")) == ("bf16", "torch")
+    assert resolve_runtime(half, "auto", "openvino", CPU) == ("bf16", "openvino")
+    assert resolve_runtime(InferenceSettings(), "auto", "auto", CPU) == ("auto", "torch")
     with pytest.raises(ValueError, match="int8 needs inference"):
         InferenceSettings(precision="int8")
 

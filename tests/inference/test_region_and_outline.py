@@ -10,7 +10,7 @@ import pytest
 from medmaskrcnn.errors import UnsuitableScanError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.pipeline import segment
-from medmaskrcnn.inference.segment_box import outline_box
+from medmaskrcnn.inference.segment_box import segment_box
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
@@ -77,7 +77,7 @@ def test_a_found_box_outlines_the_same_object_in_3d(tiny_model: Make, make_blobs
     found = segment(volume, model).candidates
     for i in range(3):
         name = found.class_names[found.labels[i]]
-        again = outline_box(volume, model, found.boxes[i].tolist(), name)
+        again = segment_box(volume, model, found.boxes[i].tolist(), name)
         assert len(again) == 1 and again.scores[0] == 1 and again.grid == volume.grid
         assert again.class_names[again.labels[0]] == name
         assert (dense(again, 0) != dense(found, i)).sum() <= 0.02 * dense(found, i).sum()  # float32 corners of boxes
@@ -87,7 +87,7 @@ def test_a_found_box_outlines_the_same_object_in_3d(tiny_model: Make, make_blobs
 def test_a_box_is_outlined_on_each_of_its_slices_in_2d(tiny_model: Make, make_blobs: Blobs) -> None:
     volume, model = make_blobs(SHAPE), tiny_model(2, context=1)
     box = [2.6, 8, 6, 6.4, 20, 18]
-    found = outline_box(volume, model, box, "tumour")
+    found = segment_box(volume, model, box, "tumour")
     mask = dense(found, 0)
     assert mask[3:6].any(axis=(1, 2)).all() and not mask[:3].any() and not mask[6:].any()
     rows, columns = np.nonzero(mask.any(axis=0))
@@ -96,18 +96,18 @@ def test_a_box_is_outlined_on_each_of_its_slices_in_2d(tiny_model: Make, make_bl
 
 
 def test_a_single_image_has_one_slice_to_outline(tiny_model: Make, make_blobs: Blobs) -> None:
-    found = outline_box(make_blobs((1, 40, 36)), tiny_model(2), [0, 8, 6, 1, 20, 18], "liver")
+    found = segment_box(make_blobs((1, 40, 36)), tiny_model(2), [0, 8, 6, 1, 20, 18], "liver")
     assert found.masks[0].any() and found.masks[0].shape[0] == 1
 
 
 def test_what_cannot_be_outlined_is_said(tiny_model: Make, make_blobs: Blobs) -> None:
     volume, model = make_blobs(SHAPE), tiny_model(3)
     with pytest.raises(ValueError, match="no class 'kidney'; its classes are: liver, tumour"):
-        outline_box(volume, model, [0, 0, 0, 4, 4, 4], "kidney")
+        segment_box(volume, model, [0, 0, 0, 4, 4, 4], "kidney")
     with pytest.raises(ValueError, match=r"the box must hold a part of the scan of shape \(10, 40, 36\)"):
-        outline_box(volume, model, [0, 50, 0, 4, 60, 4], "liver")
+        segment_box(volume, model, [0, 50, 0, 4, 60, 4], "liver")
     with pytest.raises(UnsuitableScanError, match="is a single slice"):
-        outline_box(make_blobs((1, 40, 36)), model, [0, 0, 0, 1, 4, 4], "liver")
+        segment_box(make_blobs((1, 40, 36)), model, [0, 0, 0, 1, 4, 4], "liver")
 
 
 def test_boxes_turn_there_and_back() -> None:
@@ -122,5 +122,5 @@ def test_a_scan_of_unknown_make_is_refused_by_a_model_with_a_domain(tiny_model: 
     model = tiny_model(3, card={"domain": "medmaskrcnn phantom"})
     volume = Volume(np.zeros((1, *SHAPE), np.int16), Grid(SHAPE, np.diag([3.0, 1, 1, 1])))
     with pytest.raises(UnsuitableScanError, match="knows only scans made by"):
-        outline_box(volume, model, [0, 0, 0, 4, 4, 4], "liver")
-    assert len(outline_box(volume, model, [0, 0, 0, 4, 4, 4], "liver", allow_out_of_domain=True)) == 1
+        segment_box(volume, model, [0, 0, 0, 4, 4, 4], "liver")
+    assert len(segment_box(volume, model, [0, 0, 0, 4, 4, 4], "liver", allow_out_of_domain=True)) == 1

@@ -19,47 +19,61 @@ OBJECTS = torch.tensor([[0.0, 0, 10, 10], [0, 20, 10, 30]])
 def test_thresholds_by_hand() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 2], [0, 20, 10, 27], [50, 50, 60, 60]])
     # overlaps with the nearer object: 1, 0.5, 0.2, 0.7, 0; a threshold belongs to the foreground
-    matches = match_by_iou(OBJECTS, boxes, foreground=0.5, background=0.3, rescue=False)
+    matches = match_by_iou(OBJECTS, boxes, foreground=0.5, background=0.3, allow_low_quality_matches=False)
     assert matches.tolist() == [0, 0, BACKGROUND, 1, BACKGROUND]
-    matches = match_by_iou(OBJECTS, boxes, foreground=0.8, background=0.3, rescue=False)
+    matches = match_by_iou(OBJECTS, boxes, foreground=0.8, background=0.3, allow_low_quality_matches=False)
     assert matches.tolist() == [0, IGNORED, BACKGROUND, IGNORED, BACKGROUND]
 
 
 def test_rescue_gives_each_object_its_best_boxes() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 2], [0, 8, 10, 10], [0, 20, 10, 21]])
-    assert match_by_iou(OBJECTS, boxes, foreground=0.7, background=0.3, rescue=False).tolist() == [BACKGROUND] * 3
+    assert (
+        match_by_iou(OBJECTS, boxes, foreground=0.7, background=0.3, allow_low_quality_matches=False).tolist()
+        == [BACKGROUND] * 3
+    )
     # the first two overlap object 0 equally: both are its best
-    assert match_by_iou(OBJECTS, boxes, foreground=0.7, background=0.3, rescue=True).tolist() == [0, 0, 1]
+    assert match_by_iou(OBJECTS, boxes, foreground=0.7, background=0.3, allow_low_quality_matches=True).tolist() == [
+        0,
+        0,
+        1,
+    ]
 
 
 def test_rescue_spares_boxes_that_touch_nothing() -> None:
     far = torch.tensor([[50.0, 50, 60, 60], [70, 70, 80, 80]])
-    matches = match_by_iou(OBJECTS, far, foreground=0.7, background=0.3, rescue=True)
+    matches = match_by_iou(OBJECTS, far, foreground=0.7, background=0.3, allow_low_quality_matches=True)
     assert matches.tolist() == [BACKGROUND, BACKGROUND]
 
 
-@pytest.mark.parametrize("rescue", [False, True])
+@pytest.mark.parametrize("allow_low_quality_matches", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_torchvision_as_oracle(rescue: bool, seed: int) -> None:
+def test_torchvision_as_oracle(allow_low_quality_matches: bool, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     low = torch.rand((60, 2), generator=generator) * 30
     boxes = torch.cat([low, low + 5 + torch.rand((60, 2), generator=generator) * 20], dim=1)
     objects, boxes = boxes[:6], boxes[3:]  # three boxes are objects themselves
-    expected = Matcher(0.6, 0.3, allow_low_quality_matches=rescue)(box_iou(objects, boxes))
+    expected = Matcher(0.6, 0.3, allow_low_quality_matches=allow_low_quality_matches)(box_iou(objects, boxes))
     assert set(expected.tolist()) > {BACKGROUND, IGNORED}, "the case must hold all three outcomes"
-    ours = match_by_iou(objects, boxes, foreground=0.6, background=0.3, rescue=rescue)
+    ours = match_by_iou(
+        objects, boxes, foreground=0.6, background=0.3, allow_low_quality_matches=allow_low_quality_matches
+    )
     assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_without_objects_all_is_background(dims: int) -> None:
     none, boxes = torch.zeros((0, 2 * dims)), torch.rand((7, 2 * dims))
-    assert match_by_iou(none, boxes, foreground=0.7, background=0.3, rescue=True).tolist() == [BACKGROUND] * 7
+    assert (
+        match_by_iou(none, boxes, foreground=0.7, background=0.3, allow_low_quality_matches=True).tolist()
+        == [BACKGROUND] * 7
+    )
     assert match_atss(none, boxes, cells_per_level=[7], per_cell=1).tolist() == [BACKGROUND] * 7
 
 
 def test_without_boxes_there_are_no_matches() -> None:
-    assert match_by_iou(OBJECTS, torch.zeros((0, 4)), foreground=0.7, background=0.3, rescue=True).shape == (0,)
+    assert match_by_iou(
+        OBJECTS, torch.zeros((0, 4)), foreground=0.7, background=0.3, allow_low_quality_matches=True
+    ).shape == (0,)
 
 
 def small_anchors(dims: int) -> tuple[Tensor, list[int]]:
@@ -77,7 +91,9 @@ def test_atss_serves_objects_that_fixed_thresholds_miss(dims: int) -> None:
     objects = torch.tensor([[20.0] * dims + [24.0] * dims, [40.0] * dims + [56.0] * dims])
     overlap = box_iou(objects, anchors)
     assert overlap[0].max() < 0.3, "the first object must be too small for fixed thresholds"
-    assert not (match_by_iou(objects, anchors, foreground=0.5, background=0.3, rescue=False) == 0).any()
+    assert not (
+        match_by_iou(objects, anchors, foreground=0.5, background=0.3, allow_low_quality_matches=False) == 0
+    ).any()
     matches = match_atss(objects, anchors, cells_per_level=cells, per_cell=1)
     assert matches.dtype == torch.int64
     assert set(matches.tolist()) == {BACKGROUND, 0, 1}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from medmaskrcnn.models.anchors import grid_anchors
-from medmaskrcnn.models.box_head import BOX_CODER, select_detections
-from medmaskrcnn.models.rpn import RPNHead, propose, top_n
+from medmaskrcnn.models.box_head import BOX_CODER, postprocess_detections
+from medmaskrcnn.models.rpn import RPNHead, filter_proposals, top_n
 from medmaskrcnn.settings import AnchorSettings, DetectionSettings, RPNSettings
 
 IMAGE = (100, 100)
@@ -17,7 +17,9 @@ BOXES = torch.tensor([[0.0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60], [90, 9
 
 def proposals(objectness: list[float], boxes: Tensor = BOXES, image: tuple[int, ...] = IMAGE, **settings) -> Tensor:
     """What one level whose anchors are ``boxes`` proposes when no delta moves them."""
-    return propose([torch.tensor(objectness)], [torch.zeros_like(boxes)], [boxes], image, RPNSettings(**settings))
+    return filter_proposals(
+        [torch.tensor(objectness)], [torch.zeros_like(boxes)], [boxes], image, RPNSettings(**settings)
+    )
 
 
 def test_proposals_are_thinned_out_cut_and_sorted() -> None:
@@ -42,7 +44,7 @@ def test_equal_scores_go_by_index() -> None:
 
 def test_levels_do_not_suppress_one_another() -> None:
     two = [torch.tensor([1.0]), torch.tensor([2.0])]
-    found = propose(two, [torch.zeros(1, 4)] * 2, [BOXES[:1], BOXES[1:2]], IMAGE, RPNSettings())
+    found = filter_proposals(two, [torch.zeros(1, 4)] * 2, [BOXES[:1], BOXES[1:2]], IMAGE, RPNSettings())
     assert found.tolist() == [[0, 1, 10, 11], [0, 0, 10, 10]]
 
 
@@ -90,7 +92,7 @@ def detections(probabilities: list[list[float]], boxes: Tensor, image: tuple[int
     """Regions with these class probabilities (background first) whose every class keeps its box."""
     logits = torch.tensor(probabilities).clamp(min=1e-9).log()
     deltas = torch.zeros((len(boxes), logits.shape[1], boxes.shape[1]))
-    return select_detections(logits, deltas, boxes, image, DetectionSettings(**settings))
+    return postprocess_detections(logits, deltas, boxes, image, DetectionSettings(**settings))
 
 
 def test_detections_by_hand() -> None:
@@ -111,7 +113,7 @@ def test_each_class_moves_its_own_box() -> None:
     target = torch.tensor([[20.0, 30.0, 40.0, 60.0]])
     deltas = torch.zeros((1, 3, 4))
     deltas[:, 2] = BOX_CODER.encode(target, BOXES[:1])
-    found = select_detections(torch.tensor([[-9.0, 0, 0]]), deltas, BOXES[:1], IMAGE, DetectionSettings())
+    found = postprocess_detections(torch.tensor([[-9.0, 0, 0]]), deltas, BOXES[:1], IMAGE, DetectionSettings())
     assert found.labels.tolist() == [0, 1]
     torch.testing.assert_close(found.boxes, torch.cat([BOXES[:1], target]))
 
@@ -129,7 +131,7 @@ def test_detections_are_cut_to_the_image_and_slivers_dropped() -> None:
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_no_regions_give_no_detections(dims: int) -> None:
-    found = select_detections(
+    found = postprocess_detections(
         torch.zeros((0, 3)), torch.zeros((0, 3, 2 * dims)), torch.zeros((0, 2 * dims)), (9,) * dims, DetectionSettings()
     )
     assert found.boxes.shape == (0, 2 * dims)

@@ -15,9 +15,9 @@ from torchvision.ops import roi_pool as torchvision_roi_pool
 from medmaskrcnn.models.box_head import MeanBoxHead
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.losses import competing_mask_loss, mask_loss
-from medmaskrcnn.models.mask_head import own_log_odds
+from medmaskrcnn.models.mask_head import select_class_logits
 from medmaskrcnn.models.mask_rcnn import Targets
-from medmaskrcnn.models.roi_pooler import read_regions
+from medmaskrcnn.models.roi_pooler import pool_rois
 from medmaskrcnn.settings import AnchorSettings, BackboneSettings, LossSettings, ModelSettings, RoISettings
 from medmaskrcnn.training.transfer.apply import freeze, transfer
 
@@ -106,7 +106,7 @@ def test_in_c4_the_last_stage_runs_on_regions(tiny_model: Tiny) -> None:
     assert isinstance(network.box_head, MeanBoxHead) and network.pyramid.fpn is None
     made: dict[str, Any] = {}
     network.detect(torch.randn(1, 1, *SHAPE[2]), watch=made.__setitem__)
-    regions = read_regions(made["pyramid"], made["proposals"], strides=[(16, 16)], bins=4, roi=settings.roi)
+    regions = pool_rois(made["pyramid"], made["proposals"], strides=[(16, 16)], bins=4, roi=settings.roi)
     features = network.pyramid.backbone.resnet.layer4(regions)
     assert features.shape == (len(regions), 16, 2, 2) and len(regions) > 1
     wanted = F.linear(features.mean(dim=(2, 3)), network.box_head.classes.weight, network.box_head.classes.bias)
@@ -121,7 +121,7 @@ def test_pooling_is_torchvisions(stride: int) -> None:
     level = torch.randn((2, 3, 128 // stride * 2, 128 // stride * 2), generator=generator, requires_grad=True)
     low = torch.rand((9, 2), generator=generator) * 120
     boxes = torch.cat([low, low + torch.rand((9, 2), generator=generator) * 120], dim=1)
-    ours = read_regions(
+    ours = pool_rois(
         [level], [boxes[:4], boxes[4:]], strides=[(stride, stride)], bins=7, roi=RoISettings(pooler="pool")
     )
     index = torch.tensor([0.0] * 4 + [1.0] * 5)[:, None]
@@ -140,7 +140,7 @@ def test_each_box_is_read_from_its_own_level(pooler: str) -> None:
     boxes = torch.tensor([[10.0, 10, 10 + e, 10 + e] for e in edges])
     roi = RoISettings(pooler=pooler, canonical_size=112)
     strides = [(4, 4), (8, 8), (16, 16), (32, 32)]
-    read = read_regions(maps, [boxes[:2], boxes[2:]], strides=strides, bins=2, roi=roi)
+    read = pool_rois(maps, [boxes[:2], boxes[2:]], strides=strides, bins=2, roi=roi)
     # 4 + floor(log2(edge / 112)), within 2..5
     assert read[:, 0, 0, 0].tolist() == [2, 4, 2, 4, 3, 2]
 
@@ -148,18 +148,18 @@ def test_each_box_is_read_from_its_own_level(pooler: str) -> None:
 def test_competing_classes_by_hand() -> None:
     logits = torch.tensor([[1.0, 2.0]]).view(1, 2, 1)  # one bin, two classes, background 0
     e = torch.tensor([0.0, 1.0, 2.0]).softmax(0)
-    odds = own_log_odds(logits, torch.tensor([1]), "softmax")
+    odds = select_class_logits(logits, torch.tensor([1]), "softmax")
     torch.testing.assert_close(odds.sigmoid().flatten(), e[2:3])
     loss = competing_mask_loss(logits, torch.tensor([1]), torch.tensor([[0.75]]))
     torch.testing.assert_close(loss.total, -(0.75 * e[2].log() + 0.25 * e[0].log()))
     assert loss.count == 1
-    assert own_log_odds(logits, torch.tensor([0]), "sigmoid").item() == 1.0
+    assert select_class_logits(logits, torch.tensor([0]), "sigmoid").item() == 1.0
 
 
 def test_with_one_class_there_is_nothing_to_compete_with() -> None:
     logits, truth = torch.randn(5, 1, 6, 6), torch.rand(5, 6, 6)
     labels = torch.zeros(5, dtype=torch.int64)
-    one, other = (own_log_odds(logits, labels, kind) for kind in ("sigmoid", "softmax"))
+    one, other = (select_class_logits(logits, labels, kind) for kind in ("sigmoid", "softmax"))
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(competing_mask_loss(logits, labels, truth).total, mask_loss(one, truth).total)
 

@@ -12,7 +12,7 @@ ENGINES = ("torch", "openvino", "torch-compile")
 _HOME = {"openvino": "cpu", "torch-compile": "cuda"}  # where a model's own settings choose it
 
 
-def how_to_run(inference: InferenceSettings, precision: str, engine: str, device: torch.device) -> tuple[str, str]:
+def resolve_runtime(inference: InferenceSettings, precision: str, engine: str, device: torch.device) -> tuple[str, str]:
     """Precision and engine to run a model with.
 
     What its settings say of OpenVINO holds on a CPU, and of 8 bits where OpenVINO runs it; of torch-compile on a GPU.

@@ -80,7 +80,7 @@ class OpenVINOProgram(nn.Module):
         self.version = str(openvino.get_version())
         self._core = openvino.Core()
         self._converted = partial(converted, module)  # not an attribute of its own: its weights are not this module's
-        self._programs: dict[tuple[int, ...], Any] = {}
+        self._inference_backend: dict[tuple[int, ...], Any] = {}
 
     def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run on ``(B, C, *spatial)``.
@@ -94,9 +94,9 @@ class OpenVINOProgram(nn.Module):
 
     def _run(self, inputs: Tensor) -> list[Tensor]:
         shape = tuple(inputs.shape)
-        if shape not in self._programs:
-            self._programs[shape] = self._program(shape).create_infer_request()
-        request = self._programs[shape]
+        if shape not in self._inference_backend:
+            self._inference_backend[shape] = self._program(shape).create_infer_request()
+        request = self._inference_backend[shape]
         given = _channels_last(inputs.float()).contiguous()
         made = request.infer([given.numpy()], share_inputs=True, share_outputs=True)
         return [_channels_first(torch.from_numpy(made[i])) for i in range(len(made))]

@@ -53,8 +53,8 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
     return "bf16" if asked == "bf16" else "fp32"
 
 
-def lay_out(network: nn.Module, *, exact: Collection[nn.Module]) -> None:
-    """Make a network ready for :func:`running` in bfloat16, in place: weights rounded once, channels last in memory.
+def to_channels_last(network: nn.Module, *, exact: Collection[nn.Module]) -> None:
+    """Make a network ready for :func:`autocast_context` in bfloat16, in place: weights rounded once, channels last in memory.
 
     Args:
         network: In evaluation mode.
@@ -74,6 +74,6 @@ def channels_last(images: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
-def running(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+def autocast_context(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
     """The context in which the network's layers take ``precision``; for float32 whatever is in force."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

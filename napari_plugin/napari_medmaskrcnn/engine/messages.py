@@ -32,7 +32,7 @@ class SegmentJob:
 
 @dataclass(frozen=True, eq=False)
 class OutlineJob:
-    """Outline the object in a box: the arguments of :func:`medmaskrcnn.inference.segment_box.outline_box`.
+    """Outline the object in a box: the arguments of :func:`medmaskrcnn.inference.segment_box.segment_box`.
 
     Answered with ``Instances`` of one. Attributes as of :class:`SegmentJob`; ``box_vox`` holds minima D, H, W, then
     maxima in voxel coordinates.

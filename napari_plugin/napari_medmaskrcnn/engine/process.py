@@ -14,7 +14,7 @@ import torch
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
 from medmaskrcnn.inference.pipeline import segment
-from medmaskrcnn.inference.segment_box import outline_box
+from medmaskrcnn.inference.segment_box import segment_box
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.engine import ipc as wire
@@ -78,7 +78,7 @@ def _do(job: Job, memory: Memory, tell: Callable[[str, float], None]) -> object:
     model = _model(job, memory)
     if isinstance(job, SegmentJob):
         return segment_in_memory(job, model, tell)
-    return outline_box(job.volume, model, job.box_vox, job.class_name, allow_out_of_domain=job.allow_out_of_domain)
+    return segment_box(job.volume, model, job.box_vox, job.class_name, allow_out_of_domain=job.allow_out_of_domain)
 
 
 def segment_in_memory(job: SegmentJob, model: LoadedModel, tell: Callable[[str, float], None]) -> CaseResult:

@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 
 import medmaskrcnn
 from medmaskrcnn.errors import MedMaskRCNNError
-from medmaskrcnn.models.runtime.choice import how_to_run
+from medmaskrcnn.models.runtime.choice import resolve_runtime
 from medmaskrcnn.settings import InferenceSettings, ModelFileSettings
 
 # What docs/fast.md promises of maps, logits and deltas, as a share of the largest value.
@@ -107,7 +107,7 @@ def record(loaded: medmaskrcnn.LoadedModel, images: torch.Tensor) -> list[torch.
     ],
 )
 def test_a_model_s_own_choice_holds_on_a_gpu(own: str, asked: str, where: torch.device, engine: str) -> None:
-    assert how_to_run(InferenceSettings(engine=own), "auto", asked, where) == ("auto", engine)  # type: ignore[arg-type]
+    assert resolve_runtime(InferenceSettings(engine=own), "auto", asked, where) == ("auto", engine)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_compiled_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
