@@ -217,8 +217,8 @@ def page(options: argparse.Namespace, root: Path) -> dict[str, Any]:
     """A summary of many cases, and how long a browser takes to show it."""
     rng = np.random.default_rng(0)
     ledger = Ledger(root)
-    ledger.tell("model", "phantom-ct")
-    ledger.tell("said", "score=None, classes=None, formats=['csv', 'json', 'nifti', 'png']")
+    ledger.set_meta("model", "phantom-ct")
+    ledger.set_meta("said", "score=None, classes=None, formats=['csv', 'json', 'nifti', 'png']")
     names = ("liver", "spleen", "left kidney", "right kidney", "vertebra", "tumour", "left lung", "right lung")
     with ledger.at_once():
         for n in range(options.cases):

@@ -98,5 +98,5 @@ def batch(
         fail_fast=fail_fast,
     )
     with BatchRun(Path(out), plan) as run:
-        run.enter([Path(source) for source in many], redo=redo, retry_failed=retry_failed)
+        run.scan_sources([Path(source) for source in many], redo=redo, retry_failed=retry_failed)
         yield from run.work()

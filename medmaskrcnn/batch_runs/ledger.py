@@ -94,12 +94,12 @@ class Ledger:
         with self.at_once():
             for statement in _TABLES.split(";\n"):
                 self._db.execute(statement)
-            self.tell("version", str(VERSION))
-            self.tell("created", now())
+            self.set_meta("version", str(VERSION))
+            self.set_meta("created", now())
 
     def _check(self) -> None:
         (state,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
-        version = self.told("version")
+        version = self.get_meta("version")
         if state != "ok" or version is None:
             raise OutputError(f"the ledger {self.path} is damaged ({state}). Move it away, or choose another folder")
         if int(version) != VERSION:
@@ -123,12 +123,12 @@ class Ledger:
                 self._db.execute("ROLLBACK")
             raise
 
-    def told(self, name: str) -> str | None:
+    def get_meta(self, name: str) -> str | None:
         """A fact about the batch, such as the digest of its work."""
         row = self._db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def tell(self, name: str, value: str) -> None:
+    def set_meta(self, name: str, value: str) -> None:
         """Remember a fact about the batch."""
         self._do("INSERT OR REPLACE INTO about VALUES (?, ?)", name, value)
 

@@ -16,16 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from medmaskrcnn.batch_runs.crew import Crew, End, LocalCrew, Setup, threads_of
-from medmaskrcnn.batch_runs.enter import Entered, enter_series
 from medmaskrcnn.batch_runs.ledger import Entry, Ledger, Status
 from medmaskrcnn.batch_runs.names import new_key
 from medmaskrcnn.batch_runs.one_case import check_output_folder
 from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, Progress
 from medmaskrcnn.batch_runs.reasons import without_paths
+from medmaskrcnn.batch_runs.scan_sources import Entered, scan_sources
 from medmaskrcnn.batch_runs.settings import Work
 from medmaskrcnn.batch_runs.summary import hidden_paths, write_summary
 from medmaskrcnn.batch_runs.task import PARTIAL, Task
+from medmaskrcnn.batch_runs.worker_pool import End, LocalWorkerPool, Setup, WorkerPool, threads_of
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.hub.model_file import read_model_settings
 
@@ -51,7 +51,7 @@ class BatchRun:
         check_output_folder(out)
         self.out, self.plan = out.absolute(), plan
         self.ledger = Ledger(self.out)
-        self._crew: Crew | None = None
+        self._pool: WorkerPool | None = None
         self._pending: deque[Entry] = deque()
         self._alone: set[int] = set()
         self._deaths: dict[int, int] = {}
@@ -66,7 +66,7 @@ class BatchRun:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def enter(
+    def scan_sources(
         self, sources: Sequence[Path], *, redo: bool = False, retry_failed: bool = False, quiet: bool = False
     ) -> Entered:
         """Find the series of some sources and bring the ledger up to date.
@@ -83,7 +83,7 @@ class BatchRun:
         """
         self._refuse_mixing(sources)
         self._take_up(redo, retry_failed)
-        entered = enter_series(self.ledger, sources, self.plan.rules, self._key(), self.plan)
+        entered = scan_sources(self.ledger, sources, self.plan.rules, self._key(), self.plan)
         shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
         for folder in entered.stale:  # results that speak of what is not there any more
             shutil.rmtree(self.out / folder, ignore_errors=True)
@@ -104,16 +104,16 @@ class BatchRun:
         """See whether the ledger's results are of this work, and queue what a killed run had in hand."""
         work, ledger = self.plan.work, self.ledger
         with ledger.at_once():
-            earlier = ledger.told("work")
+            earlier = ledger.get_meta("work")
             if earlier not in (None, work.digest()) and not redo:
-                raise OutputError(_other_work(self.out, ledger.told("said"), work))
+                raise OutputError(_other_work(self.out, ledger.get_meta("said"), work))
             if redo and earlier is not None:
                 ledger.queue_again(("done", "refused", "failed"))
             if retry_failed:
                 ledger.queue_again(("failed",))
-            ledger.tell("work", work.digest())
-            ledger.tell("said", _text(work.said()))
-            ledger.tell("model", read_model_settings(Path(work.model)).card.name)
+            ledger.set_meta("work", work.digest())
+            ledger.set_meta("said", _text(work.as_dict()))
+            ledger.set_meta("model", read_model_settings(Path(work.model)).card.name)
             ledger.recover()
             ledger.note("run begins")
 
@@ -121,11 +121,11 @@ class BatchRun:
         """The pseudonyms' key: the ledger's, unless one is given; ``None`` for plain names."""
         if self.plan.plain_names:
             return None
-        kept = self.ledger.told("key")
+        kept = self.ledger.get_meta("key")
         key = self.plan.key or (bytes.fromhex(kept) if kept else new_key())
         if kept and key.hex() != kept:
             raise OutputError(f"{self.out} was begun with another key: give that, or another output folder")
-        self.ledger.tell("key", key.hex())
+        self.ledger.set_meta("key", key.hex())
         return key
 
     def stop(self) -> None:
@@ -144,8 +144,8 @@ class BatchRun:
         try:
             while (self._pending and not self._stopping) or self._in_hand:
                 self._feed()
-                assert self._crew is not None, "there is work"
-                for end in self._crew.ends(_TURN_S):
+                assert self._pool is not None, "there is work"
+                for end in self._pool.ends(_TURN_S):
                     if (case := self._remember(end)) is not None:
                         yield case
                         if self.plan.fail_fast and case.status != "done":
@@ -158,27 +158,27 @@ class BatchRun:
             self._write_summary()
 
     def _feed(self) -> None:
-        if self._crew is None:
-            self._crew = self._hire()
+        if self._pool is None:
+            self._pool = self._start_worker()
         while self._pending and not self._stopping:
             entry = self._pending[0]
             alone = entry.id in self._alone
-            if not self._crew.takes(alone=alone):
+            if not self._pool.has_capacity(alone=alone):
                 return
             self._pending.popleft()
             self.ledger.starts(entry.id)
             self._in_hand[entry.id] = entry
-            self._crew.hand(self._task(entry), alone=alone)
+            self._pool.submit(self._task(entry), alone=alone)
 
-    def _hire(self) -> Crew:
+    def _start_worker(self) -> WorkerPool:
         plan = self.plan
         setup = Setup(plan.work.model, plan.work.model_sha256, plan.device, threads_of(plan.workers))
         if plan.scheduler is None:
-            return LocalCrew(setup, plan.workers, plan.limits)
+            return LocalWorkerPool(setup, plan.workers, plan.limits)
         # here, because only a cluster needs it
-        from medmaskrcnn.batch_runs.dask_crew import DaskCrew
+        from medmaskrcnn.batch_runs.dask_pool import DaskWorkerPool
 
-        return DaskCrew(plan.scheduler, setup, plan.limits)
+        return DaskWorkerPool(plan.scheduler, setup, plan.limits)
 
     def _task(self, entry: Entry) -> Task:
         found, work = entry.found, self.plan.work
@@ -254,9 +254,9 @@ class BatchRun:
 
     def _give_back(self) -> None:
         """Whatever ended the work: what is still in hand is queued again."""
-        if self._in_hand and self._crew is not None:  # an error or a closed generator: nobody waits for them
-            self._crew.close(at_once=True)
-            self._crew = None
+        if self._in_hand and self._pool is not None:  # an error or a closed generator: nobody waits for them
+            self._pool.close(at_once=True)
+            self._pool = None
         for id_ in list(self._in_hand):
             self.ledger.put_back(id_)
             del self._in_hand[id_]
@@ -266,9 +266,9 @@ class BatchRun:
 
     def close(self) -> None:
         """Let workers and ledger go."""
-        if self._crew is not None:
-            self._crew.close(at_once=bool(self._in_hand))
-            self._crew = None
+        if self._pool is not None:
+            self._pool.close(at_once=bool(self._in_hand))
+            self._pool = None
         shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
         self.ledger.close()
 
@@ -278,7 +278,7 @@ def _text(said: dict[str, Any]) -> str:
 
 
 def _other_work(out: Path, earlier: str | None, work: Work) -> str:
-    before, after = set((earlier or "").split(", ")), set(_text(work.said()).split(", "))
+    before, after = set((earlier or "").split(", ")), set(_text(work.as_dict()).split(", "))
     told = f"then {', '.join(sorted(before - after))}; now {', '.join(sorted(after - before))}"
     return f"{out} holds results of another model or other settings ({told}). Give another folder, or --redo"
 

@@ -34,15 +34,15 @@ class Work:
         if self.options.score is not None and not 0 <= self.options.score <= 1:
             raise ValueError(f"score must lie in 0..1, got {self.options.score}")
 
-    def said(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """All of it but where the model lies, JSON-able; kept in the ledger to notice other work."""
         said = {"model_sha256": self.model_sha256, "track": self.track, **asdict(self.options)}
         said["formats"] = sorted(set(self.options.formats))
         return dict(json.loads(json.dumps(said)))
 
     def digest(self) -> str:
-        """Hash of :meth:`said`."""
-        return hashlib.sha256(json.dumps(self.said(), sort_keys=True).encode()).hexdigest()
+        """Hash of :meth:`as_dict`."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from medmaskrcnn.batch_runs.enter import Entered
 from medmaskrcnn.batch_runs.names import read_key
 from medmaskrcnn.batch_runs.one_case import CaseOptions
 from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, Progress
 from medmaskrcnn.batch_runs.rules import Rules, read_rules
 from medmaskrcnn.batch_runs.run import BatchRun
+from medmaskrcnn.batch_runs.scan_sources import Entered
 from medmaskrcnn.batch_runs.settings import Limits, Work
 from medmaskrcnn.cli.console import ERR, plain, say, tell
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
@@ -132,7 +132,7 @@ def batch_command(
             fail_fast=fail_fast,
         )
         with BatchRun(out, plan) as run:
-            entered = run.enter(many, redo=redo, retry_failed=retry_failed)
+            entered = run.scan_sources(many, redo=redo, retry_failed=retry_failed)
             if not quiet:
                 _tell_entered(entered, run.progress())
             was_stopped = follow(run, quiet=quiet)

@@ -200,7 +200,7 @@ def watch_command(
                 query = _query(patient, None, None, modality, date)
                 arrivals = Asked(archive, query, incoming, every)
             with _until_told(run) as stopped:
-                run.enter([], quiet=True)
+                run.scan_sources([], quiet=True)
                 for seen in watch(arrivals, run, back_to=back_to, discard=discard, is_over=lambda: bool(stopped)):
                     if (case := seen.case) is not None:
                         words = case.reason or f"{sum(case.counts.values())} instances"

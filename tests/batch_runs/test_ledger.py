@@ -159,7 +159,7 @@ def test_a_damaged_ledger_is_told(tmp_path: Path):
 
 def test_a_newer_ledger_is_told(tmp_path: Path):
     ledger = Ledger(tmp_path)
-    ledger.tell("version", "2")
+    ledger.set_meta("version", "2")
     ledger.close()
     with pytest.raises(OutputError, match="version 2, this software reads 1"):
         Ledger(tmp_path)

@@ -139,7 +139,7 @@ def watch(
         if not folders:
             time.sleep(pause_s)
             continue
-        run.enter(folders, quiet=True)
+        run.scan_sources(folders, quiet=True)
         yield from _done(run, back_to)
         for folder in folders if discard else ():
             shutil.rmtree(folder, ignore_errors=True)
@@ -155,9 +155,9 @@ def _sent_back(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
     """Push what has not gone back yet; the ledger remembers what has."""
     for entry in run.ledger.entries("done") if back_to is not None else ():
         mark = f"sent back {entry.folder}"
-        files = results_below([run.out / entry.folder]) if run.ledger.told(mark) is None else []
+        files = results_below([run.out / entry.folder]) if run.ledger.get_meta(mark) is None else []
         if files and back_to is not None:
             pushed = push(back_to, files)
             if all(one.error is None for one in pushed):
-                run.ledger.tell(mark, now())
+                run.ledger.set_meta(mark, now())
             yield Watched(pushed=tuple(pushed))

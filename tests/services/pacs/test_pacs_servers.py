@@ -348,7 +348,7 @@ def test_a_watch_segments_what_arrives_and_remembers(scan: Path, tmp_path: Path)
     for turn in range(2):
         seen = []
         with BatchRun(tmp_path / "results", plan) as run:
-            run.enter([], quiet=True)
+            run.scan_sources([], quiet=True)
             idle = iter([False] * (2 - turn) + [True] * 9)
             arrivals = Received(inbox, 0.0)
             seen = list(watch(arrivals, run, back_to=back, is_over=lambda i=idle: next(i), pause_s=0.01))

@@ -40,7 +40,7 @@ class _Plan(Protocol):
     def work(self) -> Work: ...
 
 
-def enter_series(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: bytes | None, plan: _Plan) -> Entered:
+def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: bytes | None, plan: _Plan) -> Entered:
     """Look through the sources and bring the ledger up to date, in one transaction.
 
     Args:

@@ -1,6 +1,6 @@
 """The workers of a Dask cluster: many machines that share the input and output folders.
 
-Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch_runs.crew`) and keeps it case after
+Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch_runs.worker_pool`) and keeps it case after
 case, so the model is loaded once, limits hold there as here, and what kills our worker does not kill Dask's. A Dask
 worker that is lost hands its case back: Dask runs it elsewhere. The ledger stays with whoever started the batch.
 """
@@ -13,37 +13,37 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
 
-from medmaskrcnn.batch_runs.crew import End, LocalCrew, Setup
 from medmaskrcnn.batch_runs.settings import Limits
 from medmaskrcnn.batch_runs.task import Task
+from medmaskrcnn.batch_runs.worker_pool import End, LocalWorkerPool, Setup
 from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError
 
 _CONNECT_S = 15
 _WAIT_S = 1.0
 _AHEAD = 2  # tasks a Dask worker: one at work, one on its way
 
-_here: dict[tuple[Setup, Limits], LocalCrew] = {}
+_here: dict[tuple[Setup, Limits], LocalWorkerPool] = {}
 _turn = Lock()
 
 
 def at_this_worker(setup: Setup, limits: Limits, task: dict[str, Any]) -> dict[str, Any]:
     """What a Dask worker runs for one case: hand it to the worker of ours beside it, and wait."""
     with _turn:  # a Dask worker with several threads still has one model
-        crew = _here.get((setup, limits))
-        if crew is None:
+        pool = _here.get((setup, limits))
+        if pool is None:
             for other in _here.values():  # of another batch
                 other.close(at_once=False)
             _here.clear()
-            crew = _here[setup, limits] = LocalCrew(setup, 1, limits)
-            atexit.register(crew.close, at_once=True)
-        crew.hand(Task.from_json(task), alone=True)
+            pool = _here[setup, limits] = LocalWorkerPool(setup, 1, limits)
+            atexit.register(pool.close, at_once=True)
+        pool.submit(Task.from_json(task), alone=True)
         while True:
-            for end in crew.ends(_WAIT_S):
+            for end in pool.ends(_WAIT_S):
                 return vars(end)
 
 
-class DaskCrew:
-    """A Dask cluster; see the top of this file and :class:`medmaskrcnn.batch_runs.crew.Crew`.
+class DaskWorkerPool:
+    """A Dask cluster; see the top of this file and :class:`medmaskrcnn.batch_runs.worker_pool.WorkerPool`.
 
     Args:
         address: The scheduler's, ``tcp://host:8786``.
@@ -74,12 +74,12 @@ class DaskCrew:
         self._ended: SimpleQueue[tuple[int, Any]] = SimpleQueue()
         self._handed = 0
 
-    def takes(self, *, alone: bool) -> bool:
-        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`; every task has its worker to itself anyway."""
+    def has_capacity(self, *, alone: bool) -> bool:
+        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`; every task has its worker to itself anyway."""
         return len(self._futures) < _AHEAD * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
-    def hand(self, task: Task, *, alone: bool) -> None:
-        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`."""
+    def submit(self, task: Task, *, alone: bool) -> None:
+        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`."""
         self._handed += 1
         key = f"medmaskrcnn-{task.id}-{self._handed}"
         future = self._client.submit(
@@ -89,7 +89,7 @@ class DaskCrew:
         future.add_done_callback(lambda done: self._ended.put((task.id, done)))
 
     def ends(self, timeout_s: float) -> list[End]:
-        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`.
+        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`.
 
         Raises:
             MedMaskRCNNError: if the scheduler is lost, or workers cannot use the model.
@@ -113,7 +113,7 @@ class DaskCrew:
         return [End(id_, "failed", f"the Dask worker failed: {type(error).__name__}: {error}")]
 
     def close(self, *, at_once: bool) -> None:
-        """See :class:`~medmaskrcnn.batch_runs.crew.Crew`; the cluster itself goes on."""
+        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`; the cluster itself goes on."""
         self._client.cancel(list(self._futures.values()), force=at_once)
         self._client.close(timeout=_CONNECT_S)
 

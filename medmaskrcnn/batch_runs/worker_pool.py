@@ -56,13 +56,13 @@ class End:
     details: str | None = None
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Whoever takes tasks: processes of this machine, or a Dask cluster."""
 
-    def takes(self, *, alone: bool) -> bool:
+    def has_capacity(self, *, alone: bool) -> bool:
         """Whether a task can be handed over now; ``alone``: one that must have a worker to itself."""
 
-    def hand(self, task: Task, *, alone: bool) -> None:
+    def submit(self, task: Task, *, alone: bool) -> None:
         """Hand a task over."""
 
     def ends(self, timeout_s: float) -> list[End]:
@@ -144,7 +144,7 @@ class _Worker:
                     logger.debug("the pipe was broken already")
 
 
-class LocalCrew:
+class LocalWorkerPool:
     """Processes of this machine.
 
     Args:
@@ -158,31 +158,31 @@ class LocalCrew:
             raise ValueError("a memory limit needs psutil on this system: pip install psutil")
         self._setup, self._limits = setup, limits
         self._heard: SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = SimpleQueue()
-        self._workers = [self._hire(i) for i in range(n_workers)]
+        self._workers = [self._start_worker(i) for i in range(n_workers)]
         self._deaths = 0
 
-    def _hire(self, index: int) -> _Worker:
+    def _start_worker(self, index: int) -> _Worker:
         return _Worker(self._setup, index, lambda worker, message: self._heard.put((worker, message)))
 
-    def takes(self, *, alone: bool) -> bool:
-        """See :class:`Crew`."""
+    def has_capacity(self, *, alone: bool) -> bool:
+        """See :class:`WorkerPool`."""
         return self._free(alone) is not None
 
     def _free(self, alone: bool) -> _Worker | None:
         free = [w for w in self._workers if not w.alone and len(w.in_hand) < (1 if alone else _IN_HAND)]
         return min(free, key=lambda w: len(w.in_hand), default=None)
 
-    def hand(self, task: Task, *, alone: bool) -> None:
-        """See :class:`Crew`."""
+    def submit(self, task: Task, *, alone: bool) -> None:
+        """See :class:`WorkerPool`."""
         worker = self._free(alone)
         if worker is None:
-            raise ValueError("no worker takes a task now; ask takes() first")
+            raise ValueError("no worker takes a task now; ask has_capacity() first")
         worker.alone = alone
         worker.in_hand[task.id] = _InHand(task)
         worker.send(task=task.to_json())
 
     def ends(self, timeout_s: float) -> list[End]:
-        """See :class:`Crew`.
+        """See :class:`WorkerPool`.
 
         Raises:
             MedMaskRCNNError: if workers cannot use the model, or die one after the other.
@@ -201,7 +201,7 @@ class LocalCrew:
 
     def _understood(self, worker: _Worker, message: dict[str, Any] | None) -> list[End]:
         if message is None:
-            return self._buried(worker)
+            return self._on_exit(worker)
         if "unusable" in message:
             raise MedMaskRCNNError(message["unusable"])
         if "ready" in message:
@@ -218,7 +218,7 @@ class LocalCrew:
             return [End(kind=told.pop("status"), **{"id": told.pop("id")}, **told)]
         return []
 
-    def _buried(self, worker: _Worker) -> list[End]:
+    def _on_exit(self, worker: _Worker) -> list[End]:
         """A worker is dead: what it had in hand is told, and another one hired."""
         code = worker.process.wait()
         self._deaths += not worker.ready
@@ -228,7 +228,7 @@ class LocalCrew:
                 "echo '{}' | python -m medmaskrcnn.batch_runs.worker"
             )
         worker.end(at_once=True)
-        self._workers[self._workers.index(worker)] = self._hire(worker.index)
+        self._workers[self._workers.index(worker)] = self._start_worker(worker.index)
         guilty, reason = worker.killed_for or (None, f"the worker died ({_how(code)})")
         ends = []
         for id_, case in worker.in_hand.items():
@@ -261,7 +261,7 @@ class LocalCrew:
         return (active[0].task.id if len(worker.in_hand) == 1 else None), reason  # else trying each alone will tell
 
     def close(self, *, at_once: bool) -> None:
-        """See :class:`Crew`."""
+        """See :class:`WorkerPool`."""
         if not at_once:
             for worker in self._workers:
                 worker.send(stop=True)
