@@ -136,7 +136,7 @@ def run(row: Row, manifest: Manifest, folder: Path, options: argparse.Namespace)
         resume=(own / CHECKPOINT).exists(),
         cache=folder / "data" / row.plan / "cache",
         workers=options.workers,
-        tell=_tell,
+        on_event=_tell,
     )
     cases = [case.id for case in choose_cases(manifest, "test", None)][: options.cases]
     found = evaluate(str(own / LAST), manifest, cases=cases, settings=_LIGHT)

@@ -9,7 +9,7 @@ import typer
 
 from medmaskrcnn_datasets.coco import coco_dataset
 from medmaskrcnn_datasets.command_options import Common, Out, adapter_command, names_in
-from medmaskrcnn_datasets.console import bar, told
+from medmaskrcnn_datasets.console import bar, report_errors
 from medmaskrcnn_datasets.convert import to_manifest
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
 from medmaskrcnn_datasets.folders import instances_dataset, semantic_dataset
@@ -212,8 +212,8 @@ def auto(
 
     `python -m medmaskrcnn_datasets auto nuclei -o data/nuclei`
     """
-    with told(), bar("cases") as progress:
-        manifest = to_manifest(path, out, tell=lambda text: typer.echo(text, err=True), progress=progress)
+    with report_errors(), bar("cases") as progress:
+        manifest = to_manifest(path, out, on_event=lambda text: typer.echo(text, err=True), progress=progress)
     typer.echo(manifest)
 
 

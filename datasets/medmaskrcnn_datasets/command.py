@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medmaskrcnn_datasets.adapter_commands import ADAPTERS
-from medmaskrcnn_datasets.console import bar, told
+from medmaskrcnn_datasets.console import bar, report_errors
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import make_phantom
 from medmaskrcnn_datasets.phantom_dataset import phantom_dataset
@@ -46,7 +46,7 @@ def phantoms(
     seeds = range(first_seed, first_seed + count)
     if val + test >= count:
         raise typer.BadParameter(f"--val and --test together must leave some of {count} cases for training")
-    with told(), bar("phantoms") as progress:
+    with report_errors(), bar("phantoms") as progress:
         manifest = phantom_dataset(
             out,
             seeds,
@@ -78,7 +78,7 @@ def study(
         tumours=tumours,
         touching=tumours >= 2,
     )
-    with told(), bar("slices") as progress:
+    with report_errors(), bar("slices") as progress:
         write_dicom_series(make_phantom(settings), out, progress=progress)
     typer.echo(out)
 

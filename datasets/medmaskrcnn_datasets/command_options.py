@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from medmaskrcnn_datasets.assemble import Progress, patient_by
-from medmaskrcnn_datasets.console import bar, told
+from medmaskrcnn_datasets.console import bar, report_errors
 from medmaskrcnn_datasets.splits import SplitRule, read_splits
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")]
@@ -43,7 +43,7 @@ def adapter_command(what: str) -> Callable[[Callable[..., Path]], Callable[..., 
 
         @wraps(adapter)
         def command(**options: Any) -> None:
-            with told(), bar(what) as progress:
+            with report_errors(), bar(what) as progress:
                 splits, patient_of = _splits_and_patients(**{name: options.pop(name) for name in shared})
                 manifest = adapter(**options, common=Common(splits, patient_of, progress))
             typer.echo(manifest)

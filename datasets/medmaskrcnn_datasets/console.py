@@ -26,7 +26,7 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Warnings are shown; errors about files end the command with their message and exit code 1."""
     handler = RichHandler(logging.WARNING, _errors, show_time=False, show_path=False)
     package = logging.getLogger("medmaskrcnn_datasets")

@@ -31,7 +31,7 @@ from medmaskrcnn_datasets.nnunet import nnunet_dataset
 from medmaskrcnn_datasets.splits import SplitRule
 
 Format = Literal["manifest", "msd", "nnunet", "coco", "instances", "semantic", "dicom"]
-Tell = Callable[[str], None]
+OnEvent = Callable[[str], None]
 
 DEFAULT_SPLITS = SplitRule(test_share=0.2, val_share=0.1)
 
@@ -73,7 +73,7 @@ def to_manifest(
     out_dir: Path | str,
     *,
     splits: SplitRule = DEFAULT_SPLITS,
-    tell: Tell | None = None,
+    on_event: OnEvent | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """A manifest of whatever labelled data lies at a path, with the defaults of its adapter.
@@ -84,7 +84,7 @@ def to_manifest(
         out_dir: Gets the manifest and what had to be converted. What was converted before from the same files, by
             their names, sizes and times, is used again.
         splits: Who is for validation and testing.
-        tell: Called with each thing that was assumed; by default the log is told.
+        on_event: Called with each thing that was assumed; by default the log is told.
         progress: Called with the number of cases done and their total.
 
     Raises:
@@ -92,7 +92,7 @@ def to_manifest(
         OutputError: if ``out_dir`` cannot be written.
     """
     source = Path(path).resolve()
-    tell = tell or _LOG.info
+    on_event = on_event or _LOG.info
     kind = detect_format(source)
     if kind is None:
         raise ReadError(
@@ -107,11 +107,11 @@ def to_manifest(
     record = target / "converted_from.json"
     manifest = target / "manifest.json"
     if manifest.is_file() and record.is_file() and _json(record) == state:
-        tell(f"{source} was converted before, to {manifest}")
+        on_event(f"{source} was converted before, to {manifest}")
         return manifest
-    tell(f"{source} is taken for {_WORDS[kind]}")
-    tell(f"patients are dealt into splits by name: {splits.test_share:.0%} test, {splits.val_share:.0%} validation")
-    made = _converted(kind, source, target, splits, tell, progress)
+    on_event(f"{source} is taken for {_WORDS[kind]}")
+    on_event(f"patients are dealt into splits by name: {splits.test_share:.0%} test, {splits.val_share:.0%} validation")
+    made = _converted(kind, source, target, splits, on_event, progress)
     write_bytes(record, json.dumps(state, indent=1).encode())
     return made
 
@@ -128,7 +128,7 @@ _WORDS: dict[Format, str] = {
 
 
 def _converted(
-    kind: Format, source: Path, target: Path, splits: SplitRule, tell: Tell, progress: Progress | None
+    kind: Format, source: Path, target: Path, splits: SplitRule, on_event: OnEvent, progress: Progress | None
 ) -> Path:
     folder = source.parent if source.name == "dataset.json" else source
     if kind == "msd":
@@ -140,11 +140,11 @@ def _converted(
     if kind == "dicom":
         return dicom_dataset(source, target, splits=splits, progress=progress)
     if kind == "instances":
-        tell("the objects' class is called 'object'")
+        on_event("the objects' class is called 'object'")
         return instances_dataset(source, target, splits=splits, progress=progress)
     values = classes_that_occur(image_and_mask_folders(source)[1])
     classes = {value: f"label {value}" for value in values}
-    tell(f"nothing says what the label values mean; the classes are called {', '.join(classes.values())}")
+    on_event(f"nothing says what the label values mean; the classes are called {', '.join(classes.values())}")
     return semantic_dataset(source, target, classes=classes, splits=splits, progress=progress)
 
 

@@ -21,7 +21,7 @@ from medmaskrcnn.batch_runs.rules import Rules, read_rules
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.scan_sources import Entered
 from medmaskrcnn.batch_runs.settings import Limits, Work
-from medmaskrcnn.cli.console import ERR, plain, say, tell
+from medmaskrcnn.cli.console import ERR, echo, plain, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
     DEFAULT_FORMATS,
@@ -137,7 +137,7 @@ def batch_command(
                 _tell_entered(entered, run.progress())
             was_stopped = follow(run, quiet=quiet)
             progress = run.progress()
-    say(f"{_counted(progress)}; see {out / 'summary.html'}")
+    echo(f"{_counted(progress)}; see {out / 'summary.html'}")
     if was_stopped and progress.left:
         raise typer.Exit(EXIT_STOPPED)
     raise typer.Exit(EXIT_FAILED if progress.failed or progress.refused or progress.left else 0)
@@ -161,11 +161,11 @@ def _listed(file: Path) -> list[Path]:
 
 
 def _tell_entered(entered: Entered, progress: Progress) -> None:
-    tell("note", f"{entered.takes} series to segment, {entered.new} of them new; {_counted(progress)}")
+    print_status("note", f"{entered.takes} series to segment, {entered.new} of them new; {_counted(progress)}")
     if entered.changed:
-        tell("note", f"{entered.changed} series have other files than last time and are done again")
+        print_status("note", f"{entered.changed} series have other files than last time and are done again")
     for reason, count in entered.reasons:
-        tell("note", f"not taken: {count} x {reason}")
+        print_status("note", f"not taken: {count} x {reason}")
 
 
 @contextmanager
@@ -178,7 +178,7 @@ def _stopping_politely(run: BatchRun) -> Iterator[list[int]]:
         if len(signals) > 1:
             raise ReadError("stopped at once; what was in hand is done again when this command is run again")
         run.stop()
-        tell("note", "stopping: what is in hand is finished (again to drop it)")
+        print_status("note", "stopping: what is in hand is finished (again to drop it)")
 
     earlier = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -211,9 +211,9 @@ class _Show:
         """A series has come to its end."""
         progress, name = case.progress, f"{case.folder.parent.parent.name}/{case.folder.name}"
         if case.status != "done":
-            tell("error" if case.status == "failed" else "warning", f"{name}: {case.status}: {case.reason}")
+            print_status("error" if case.status == "failed" else "warning", f"{name}: {case.status}: {case.reason}")
         elif self._speaks and self._bars is None:
-            tell("done", f"{name}: {sum(case.counts.values())} instances; {_ahead(progress)}")
+            print_status("done", f"{name}: {sum(case.counts.values())} instances; {_ahead(progress)}")
         if self._bars is not None and self._task is not None:
             ended = progress.done + progress.failed + progress.refused
             words = plain(f"{_counted(progress)}; {_ahead(progress)}")

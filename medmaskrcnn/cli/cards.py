@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.console import echo
 from medmaskrcnn.settings import ModelFileSettings, ModelSettings
 
 
@@ -26,14 +26,14 @@ def card_json(settings: ModelFileSettings, file: Path) -> dict[str, Any]:
 def print_card(settings: ModelFileSettings, file: Path) -> None:
     """The card of a model, on stdout."""
     card = settings.card
-    say(f"{card.name}: {card.summary}" if card.summary else card.name)
+    echo(f"{card.name}: {card.summary}" if card.summary else card.name)
     for what, text in _lines(settings, file):
         if text:
-            say(f"  {what + ':':<13}{text}")
+            echo(f"  {what + ':':<13}{text}")
     for name, score in card.scores.items():
-        say(f"  {'measured:':<13}{name}: {score}")
+        echo(f"  {'measured:':<13}{name}: {score}")
     for limit in card.limits:
-        say(f"  {'limit:':<13}{limit}")
+        echo(f"  {'limit:':<13}{limit}")
 
 
 def network(model: ModelSettings) -> str:

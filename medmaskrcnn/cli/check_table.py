@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.data.check import ClassRow, ManifestReport
 
@@ -29,11 +29,11 @@ def print_report(report: ManifestReport) -> None:
 def _tell_findings(report: ManifestReport) -> None:
     milder = [finding for finding in report.findings if finding.level != "error"]
     for finding in (*report.errors, *milder[:_SHOWN]):
-        tell(finding.level, finding.text)
+        print_status(finding.level, finding.text)
     if len(milder) > _SHOWN:
-        tell("note", f"{len(milder) - _SHOWN} further warnings and notes are not shown")
+        print_status("note", f"{len(milder) - _SHOWN} further warnings and notes are not shown")
     if not report.findings:
-        say("Nothing was found that would spoil a training.")
+        echo("Nothing was found that would spoil a training.")
 
 
 def _sizes(row: ClassRow) -> tuple[str, ...]:

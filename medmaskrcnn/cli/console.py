@@ -22,12 +22,12 @@ ERR = Console(markup=False, highlight=False, soft_wrap=True, stderr=True)
 ProgressCall = Callable[[str, float], None]
 
 
-def say(message: str) -> None:
+def echo(message: str) -> None:
     """A line of the answer, on stdout."""
     OUT.print(plain(message))
 
 
-def tell(kind: str, message: str) -> None:
+def print_status(kind: str, message: str) -> None:
     """A line on stderr, ``kind`` being ``"error"``, ``"warning"`` or ``"note"``."""
     styles = {"error": "bold red", "warning": "yellow"}
     ERR.print(Text(f"{kind}: ", style=styles.get(kind, "dim")).append(plain(message), style="not bold default"))

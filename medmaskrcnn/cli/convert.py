@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from medmaskrcnn.cli.console import say, stage_bars, tell
+from medmaskrcnn.cli.console import echo, print_status, stage_bars
 from medmaskrcnn.cli.convert_forms import Labels, read_any_labels, write_labels, write_scan
 from medmaskrcnn.cli.deidentify_files import deidentify_files
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
@@ -113,16 +113,16 @@ def convert_command(
             _convert_scan(source, target, form, series, regular)
         else:
             _convert_labels(labels, target, form, regular, label_map_seg, deidentify)
-        say(f"written: {target}")
+        echo(f"written: {target}")
 
 
 def _deidentify(source: Path, folder: Path) -> None:
     with stage_bars(str(source.name), shown=True) as progress:
         written, left_out = deidentify_files(source, folder, progress)
     for sentence in left_out:
-        tell("note", sentence)
-    tell("warning", "pixels were not changed: look for names burned into the pictures, and for faces")
-    say(f"{written} images de-identified")
+        print_status("note", sentence)
+    print_status("warning", "pixels were not changed: look for names burned into the pictures, and for faces")
+    echo(f"{written} images de-identified")
 
 
 def _convert_scan(source: Path, target: Path, form: Form, series: str | None, regular: bool) -> None:
@@ -132,7 +132,7 @@ def _convert_scan(source: Path, target: Path, form: Form, series: str | None, re
     if regular and is_tilted(scan.grid):
         scan = regular_volume(scan)
     elif regular:
-        tell("note", f"{source} is not tilted; its voxels are written as they are")
+        print_status("note", f"{source} is not tilted; its voxels are written as they are")
     write_scan(scan, target)
 
 
@@ -140,7 +140,7 @@ def _convert_labels(
     labels: Labels, target: Path, form: Form, regular: bool, label_map_seg: bool, deidentify: bool
 ) -> None:
     for note in labels.notes:
-        tell("note", note)
+        print_status("note", note)
     if regular and is_tilted(labels.instances.grid):
         straight = regular_instances(labels.instances)
         scan = None if labels.scan is None else _without_source(regular_volume(labels.scan))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medmaskrcnn.batch_runs.one_case import check_output_folder
-from medmaskrcnn.cli.console import ProgressCall, say, stage_bars
+from medmaskrcnn.cli.console import ProgressCall, echo, stage_bars
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import Device, DeviceOption, LogOption, Runtime
 from medmaskrcnn.cli.run_cases import Case, SegmentOptions
@@ -52,14 +52,14 @@ def demo_command(
             check_output_folder(folder)
             with stage_bars("demo", shown=not quiet) as progress:
                 phantom = write_study(seed, folder, progress)
-        say(f"a phantom CT study: {folder / 'ct'} (DICOM), its truth: {folder / 'truth.nii.gz'}")
+        echo(f"a phantom CT study: {folder / 'ct'} (DICOM), its truth: {folder / 'truth.nii.gz'}")
         case = Case(f"phantom-{seed}", folder / "ct", folder / "result")
         outcomes = segment_cases([case], case.folder, MODEL, Runtime(device), SegmentOptions(FORMATS, quiet=quiet))
         print_outcomes(outcomes)
         if outcomes[0].result is None:
             raise typer.Exit(EXIT_FAILED)
         print_comparison(phantom, outcomes[0].result)
-        say(f"look at {case.folder / 'preview.png'}, or with napari: napari {case.folder}")
+        echo(f"look at {case.folder / 'preview.png'}, or with napari: napari {case.folder}")
 
 
 def write_study(seed: int, folder: Path, progress: ProgressCall) -> Phantom:
@@ -105,4 +105,4 @@ def print_comparison(phantom: Phantom, result: CaseResult) -> None:
         rows,
         numbers=("id", "true volume", "measured", "IoU"),
     )
-    say(f"found {len(hits)} of {summary.n_reference}; {len(summary.false_positives)} reported that are not there")
+    echo(f"found {len(hits)} of {summary.n_reference}; {len(summary.false_positives)} reported that are not there")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import medmaskrcnn
-from medmaskrcnn.cli.console import print_json, say
+from medmaskrcnn.cli.console import echo, print_json
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 
 PACKAGES = (
@@ -45,9 +45,9 @@ def env_command(
             print_json(facts)
             return
         for section, values in facts.items():
-            say(f"{section}:")
+            echo(f"{section}:")
             for name, value in values.items():
-                say(f"  {name + ': ':<32}{_text(value)}")
+                echo(f"  {name + ': ':<32}{_text(value)}")
 
 
 def environment() -> dict[str, dict[str, Any]]:

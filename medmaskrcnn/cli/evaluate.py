@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medmaskrcnn.cli.console import print_json, say, tell
+from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.evaluation_tables import print_evaluation
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import Device, DeviceOption, Engine, LogOption, Precision, Runtime
@@ -117,7 +117,7 @@ def _manifest(data: Path, out: Path | None, *, shown: bool) -> Manifest:
     place = out or Path("evaluation")
     with count_bar("convert", shown=shown) as progress:
         converted = place.with_name(f"{place.name}-data")
-        return read_manifest(to_manifest(data, converted, tell=partial(tell, "note"), progress=progress))
+        return read_manifest(to_manifest(data, converted, on_event=partial(print_status, "note"), progress=progress))
 
 
 def _evaluate(
@@ -180,7 +180,7 @@ def _report(evaluation: Evaluation, out: Path | None, *, as_json: bool, shown: b
     from medmaskrcnn.evaluation.files import evaluation_document, write_evaluation
 
     for failed in evaluation.failed:
-        tell("error", failed.error if failed.id in failed.error else f"{failed.id}: {failed.error}")
+        print_status("error", failed.error if failed.id in failed.error else f"{failed.id}: {failed.error}")
     if as_json:
         print_json(evaluation_document(evaluation))
     if shown:
@@ -188,4 +188,4 @@ def _report(evaluation: Evaluation, out: Path | None, *, as_json: bool, shown: b
     if out is not None:
         files = write_evaluation(evaluation, out)
         if shown:
-            say(f"written to {out}: {', '.join(files)}")
+            echo(f"written to {out}: {', '.join(files)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
         level,
     )
     if evaluation.not_judged:
-        say(f"not judged, since only the model or only the manifest knows them: {', '.join(evaluation.not_judged)}")
+        echo(f"not judged, since only the model or only the manifest knows them: {', '.join(evaluation.not_judged)}")
     _print_cases(evaluation)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import LogOption, model_file
 
@@ -65,7 +65,7 @@ def export_command(
                 raise typer.BadParameter(
                     "openvino-int8 takes ranges from your scans: name a manifest", param_hint="--data"
                 )
-            say(f"written to {_quantised(file, data, images)}")
+            echo(f"written to {_quantised(file, data, images)}")
             return
         if out is None:
             raise typer.BadParameter("name the file or folder to write", param_hint="--out")
@@ -73,12 +73,12 @@ def export_command(
             from medmaskrcnn.compression.bundle import write_bundle
 
             written = write_bundle(file, out)
-            say(f"written to {out}: {', '.join(str(path.relative_to(out)) for path in written)}")
+            echo(f"written to {out}: {', '.join(str(path.relative_to(out)) for path in written)}")
             return
         from medmaskrcnn.compression.export import export_dense  # here: help needs no torch
 
         error = export_dense(file, to.value, out, shape=_sizes(shape))
-        say(f"written to {out}; differs from torch by at most {error:.1e} of its values")
+        echo(f"written to {out}; differs from torch by at most {error:.1e} of its values")
 
 
 def _quantised(file: Path, data: Path, images: int) -> Path:

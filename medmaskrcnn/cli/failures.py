@@ -16,7 +16,7 @@ import typer
 
 import medmaskrcnn
 from medmaskrcnn.batch_runs.reasons import explain
-from medmaskrcnn.cli.console import tell
+from medmaskrcnn.cli.console import print_status
 
 EXIT_FAILED = 1
 
@@ -34,7 +34,7 @@ def report_failure(error: Exception, about: str) -> str:
     """Print the sentence on stderr, the traceback into the log, and return the sentence."""
     message = explain(error, about)
     logger.error("%s", message, exc_info=error)
-    tell("error", message)
+    print_status("error", message)
     return message
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from medmaskrcnn.batch_runs.ledger import LEDGER_NAME
-from medmaskrcnn.cli.console import print_json, say, tell
+from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import LogOption
 from medmaskrcnn.cli.tables import length_text, print_table, volume_text
@@ -79,12 +79,14 @@ def followup_command(
         written = write_changes(document, out)
         for point in document["time_points"]:
             if point["alignment_is_doubtful"]:
-                tell("warning", f"{point['label']} does not look like the first scan once aligned: doubt the matches")
+                print_status(
+                    "warning", f"{point['label']} does not look like the first scan once aligned: doubt the matches"
+                )
         if as_json:
             print_json(document)
         else:
             _print(document)
-            say(f"written: {', '.join(map(str, written))}")
+            echo(f"written: {', '.join(map(str, written))}")
 
 
 def _result(folder: Path) -> CaseResult:

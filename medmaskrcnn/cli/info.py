@@ -12,7 +12,7 @@ import numpy as np
 import typer
 
 from medmaskrcnn.cli.cards import card_json, print_card
-from medmaskrcnn.cli.console import print_json, say
+from medmaskrcnn.cli.console import echo, print_json
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.tables import print_instances, print_scans
 from medmaskrcnn.hub.model_file import SUFFIX, read_model_settings, shipped_models
@@ -87,7 +87,7 @@ def _show_results(files: Sequence[Path], as_json: bool) -> None:
         made_by = f"{record.model_name}, {record.software}, {record.device} {record.precision}"
         print_instances(f"{file} (made by {made_by})", result)
         for warning in record.warnings:
-            say(f"  warning: {warning}")
+            echo(f"  warning: {warning}")
 
 
 def _blank_scan(result: CaseResult) -> Volume:
@@ -110,7 +110,7 @@ def _show_scans(path: Path, as_json: bool) -> None:
     print_scans(path, scans, numbers)
     for modality in sorted({scan.modality or "" for scan in scans if scan.segmentable}):
         names = ", ".join(fitting_models(modality or None, cards)) or "none of those that ship"
-        say(f"models for {modality or 'scans of unknown modality'}: {names}")
+        echo(f"models for {modality or 'scans of unknown modality'}: {names}")
 
 
 def series_numbers(found: Sequence[FoundScan]) -> list[int | None]:

@@ -25,7 +25,7 @@ from medmaskrcnn.cli import (
     train,
     tune,
 )
-from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import EXIT_CODES_HELP
 
 
@@ -74,7 +74,7 @@ app.add_typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        say(f"medmaskrcnn {medmaskrcnn.__version__}")
+        echo(f"medmaskrcnn {medmaskrcnn.__version__}")
         raise typer.Exit
 
 

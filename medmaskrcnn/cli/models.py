@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from medmaskrcnn.cli.cards import card_json, print_card
-from medmaskrcnn.cli.console import print_json, say
+from medmaskrcnn.cli.console import echo, print_json
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.hub.model_file import read_model_settings, shipped_models
 
@@ -27,8 +27,8 @@ def models_command(
             print_json([card_json(settings, file) for file, settings in models.values()])
             return
         if not models:
-            say("no model ships with this installation")
+            echo("no model ships with this installation")
         for number, (file, settings) in enumerate(models.values()):
             if number:
-                say("")
+                echo("")
             print_card(settings, file)

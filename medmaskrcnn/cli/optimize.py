@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import LogOption, model_file
 from medmaskrcnn.cli.tables import print_table
@@ -88,8 +88,8 @@ def optimize_command(
         )  # fmt: skip
         if not quiet:
             print_variants(found)
-        say(f"chosen: {found.chosen.variant.name}, {found.chosen.times:.2f} times as fast")
-        say(f"wrote {found.file}")
+        echo(f"chosen: {found.chosen.variant.name}, {found.chosen.times:.2f} times as fast")
+        echo(f"wrote {found.file}")
 
 
 def print_variants(found: Optimised) -> None:
@@ -110,8 +110,8 @@ def print_variants(found: Optimised) -> None:
     header = ["", "variant", "s a case", "times as fast", "AP", "AP lost", "error"]
     print_table(f"{len(rows)} variants", header, rows, numbers=header[2:6])
     for note in found.notes:
-        say(f"not tried: {note}")
-    say(f"tables and plot in {found.folder}")
+        echo(f"not tried: {note}")
+    echo(f"tables and plot in {found.folder}")
 
 
 def _number(value: float | None, form: str) -> str:
@@ -136,20 +136,20 @@ def _optimise(
     display = TrainDisplay(LoopSettings(steps=max(1, options["fine_tune"])), shown=shown)
     display.drawn = False
     with count_bar("evaluate", shown=shown) as progress:
-        listener = Listener(
-            trying=(lambda variant: tell("note", f"trying {variant.name}")) if shown else lambda variant: None,
+        on_event = Listener(
+            trying=(lambda variant: print_status("note", f"trying {variant.name}")) if shown else lambda variant: None,
             ended=_tell_outcome if shown else lambda outcome: None,
             cases=progress,
             training=display,
         )
         try:
-            return optimize(file, manifest, out, plan=used, listener=listener, **options)
+            return optimize(file, manifest, out, plan=used, on_event=on_event, **options)
         except ValueError as error:  # a split or device that is not there
             raise typer.BadParameter(str(error)) from error
 
 
 def _tell_outcome(outcome: Outcome) -> None:
     if outcome.error:
-        tell("warning", f"{outcome.variant.name} failed: {outcome.error}")
+        print_status("warning", f"{outcome.variant.name} failed: {outcome.error}")
     else:
-        tell("note", f"{outcome.variant.name}: {outcome.times:.2f} times as fast, AP {outcome.ap:.4f}")
+        print_status("note", f"{outcome.variant.name}: {outcome.times:.2f} times as fast, AP {outcome.ap:.4f}")

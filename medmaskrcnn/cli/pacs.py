@@ -14,7 +14,7 @@ from medmaskrcnn.batch_runs.one_case import CaseOptions
 from medmaskrcnn.batch_runs.plan import BatchPlan
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.settings import Work
-from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
     Device,
@@ -97,14 +97,14 @@ def pull_command(
             wanted = patiently(lambda: archive.find(query), server)
             if dry_run:
                 for one in wanted:
-                    say(f"{one.study} {one.series} {one.modality}")
-                say(f"{len(wanted)} series")
+                    echo(f"{one.study} {one.series} {one.modality}")
+                echo(f"{len(wanted)} series")
                 return
             pulled = pull(archive, wanted, out, _tell_pulled)
             archive.close()
         failed = sum(one.error is not None for one in pulled)
         new, old = sum(one.fetched for one in pulled), sum(one.were_there for one in pulled)
-        say(f"{len(pulled) - failed} of {len(pulled)} series complete: {new} files fetched, {old} were there")
+        echo(f"{len(pulled) - failed} of {len(pulled)} series complete: {new} files fetched, {old} were there")
         raise typer.Exit(EXIT_FAILED if failed or not pulled else 0)
 
 
@@ -132,12 +132,12 @@ def push_command(
             files = results_below(places)
             if not confirm:
                 for file in files:
-                    say(f"would store {file}")
-                say(f"{len(files)} files for {server.name}; nothing was stored. Add --confirm to store them")
+                    echo(f"would store {file}")
+                echo(f"{len(files)} files for {server.name}; nothing was stored. Add --confirm to store them")
                 return
             pushed = push(open_archive(server), files, _tell_pushed)
         failed, there = sum(one.error is not None for one in pushed), sum(one.was_there for one in pushed)
-        say(f"{len(pushed) - failed - there} of {len(pushed)} stored, {there} were there, {failed} failed")
+        echo(f"{len(pushed) - failed - there} of {len(pushed)} stored, {there} were there, {failed} failed")
         raise typer.Exit(EXIT_FAILED if failed else 0)
 
 
@@ -194,7 +194,7 @@ def watch_command(
                 titles = [title.strip() for title in (allow or "").split(",") if title.strip()]
                 inbox = Inbox(incoming, port=listen, title=calling, host=host, callers=titles, timeout_s=timeout)
                 arrivals = Received(inbox, quiet_for)
-                tell("note", f"listening on {host}:{inbox.port} as {calling}")
+                print_status("note", f"listening on {host}:{inbox.port} as {calling}")
             else:
                 archive = open_archive(_server(ask or "", called, calling, ca, timeout, patience))
                 query = _query(patient, None, None, modality, date)
@@ -205,12 +205,12 @@ def watch_command(
                     if (case := seen.case) is not None:
                         words = case.reason or f"{sum(case.counts.values())} instances"
                         kind = "done" if case.status == "done" else "error"
-                        tell(kind, f"{case.folder.name}: {case.status}: {words}")
+                        print_status(kind, f"{case.folder.name}: {case.status}: {words}")
                     for pushed in seen.pushed:
                         _tell_pushed(pushed)
                 arrivals.close()
             progress = run.progress()
-        say(f"{progress.done} done, {progress.failed} failed, {progress.refused} refused, {progress.left} left")
+        echo(f"{progress.done} done, {progress.failed} failed, {progress.refused} refused, {progress.left} left")
         raise typer.Exit(EXIT_FAILED if progress.failed else 0)
 
 
@@ -239,7 +239,7 @@ def _server(address: str, called: str, calling: str, ca: Path | None, timeout: f
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if server.is_open_text:
-        tell(
+        print_status(
             "warning",
             f"{server.name}: scans and credentials cross the network unencrypted; https:// or dicoms:// do not",
         )
@@ -255,13 +255,13 @@ def _query(patient: str | None, study: str | None, series: str | None, modality:
 
 def _tell_pulled(one: Pulled) -> None:
     if one.error:
-        tell("error", f"{one.series.series}: {one.error}")
+        print_status("error", f"{one.series.series}: {one.error}")
     else:
-        tell("done", f"{one.series.series}: {one.fetched} files fetched, {one.were_there} were there")
+        print_status("done", f"{one.series.series}: {one.fetched} files fetched, {one.were_there} were there")
 
 
 def _tell_pushed(one: Pushed) -> None:
     if one.error:
-        tell("error", one.error)
+        print_status("error", one.error)
     else:
-        tell("done", f"{one.modality} {'was there' if one.was_there else 'stored'}: {one.file}")
+        print_status("done", f"{one.modality} {'was there' if one.was_there else 'stored'}: {one.file}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_table
 
@@ -46,7 +46,7 @@ def print_profile(profile: Profile, model: LoadedModel) -> None:
         return
     flops, rate = profile.dense_flops(model.network), gemm_rate(model.device, torch_dtype(precision))
     floor = flops / rate
-    say(
+    echo(
         f"backbone, FPN and RPN: {flops / _GIGA:.0f} GFLOP in {profile.dense_seconds:.2f} s; this machine's matrix "
         f"products reach {rate / _GIGA:.0f} GFLOP/s in {precision}, which would be {floor:.2f} s "
         f"({floor / profile.dense_seconds:.0%} of the limit)"

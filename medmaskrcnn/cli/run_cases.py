@@ -19,7 +19,7 @@ from medmaskrcnn.batch_runs.one_case import (
     segment_volume,
     write_case,
 )
-from medmaskrcnn.cli.console import stage_bars, tell
+from medmaskrcnn.cli.console import print_status, stage_bars
 from medmaskrcnn.cli.failures import report_failure
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.deidentify import deidentified_result
@@ -75,19 +75,19 @@ class Outcome:
 
 
 def run_cases(
-    cases: Sequence[Case], model: LoadedModel, options: SegmentOptions, listener: Progress | None = None
+    cases: Sequence[Case], model: LoadedModel, options: SegmentOptions, on_event: Progress | None = None
 ) -> list[Outcome]:
     """Segment one case after the other; errors are told on stderr and stand in the outcome.
 
-    ``listener`` is told of the progress too.
+    ``on_event`` is told of the progress too.
     """
-    return [_run_case(case, model, options, listener) for case in cases]
+    return [_run_case(case, model, options, on_event) for case in cases]
 
 
-def _run_case(case: Case, model: LoadedModel, options: SegmentOptions, listener: Progress | None) -> Outcome:
+def _run_case(case: Case, model: LoadedModel, options: SegmentOptions, on_event: Progress | None) -> Outcome:
     logger.info("case: %s", case.source)  # its name is made from the path, which the log leaves out
     try:
-        outcome = _segment_and_write(case, model, options, listener)
+        outcome = _segment_and_write(case, model, options, on_event)
     except Exception as error:  # whatever it is, the other cases go on
         return Outcome(case, error=report_failure(error, str(case.source)))
     _tell_remarks(case, outcome.result, options)
@@ -101,10 +101,10 @@ def _tell_remarks(case: Case, result: CaseResult | None, options: SegmentOptions
     notes = () if options.quiet else result.record.source.get("notes", ())
     for kind, sentences in (("note", notes), ("warning", result.record.warnings)):
         for sentence in sentences:
-            tell(kind, sentence if str(case.source) in sentence else f"{case.source}: {sentence}")
+            print_status(kind, sentence if str(case.source) in sentence else f"{case.source}: {sentence}")
 
 
-def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions, listener: Progress | None) -> Outcome:
+def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions, on_event: Progress | None) -> Outcome:
     if not case.source.exists():
         raise ReadError(f"there is no file or folder {case.source}")
     check_output_folder(case.folder)
@@ -112,8 +112,8 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions, 
 
         def progress(stage: str, done: float) -> None:
             show(stage, done)
-            if listener is not None:
-                listener(stage, done)
+            if on_event is not None:
+                on_event(stage, done)
 
         progress("read", 0.0)
         volume = medmaskrcnn.read_volume(

@@ -11,7 +11,7 @@ import typer
 import medmaskrcnn
 from medmaskrcnn.batch_runs.case_names import name_cases
 from medmaskrcnn.batch_runs.one_case import check_output_folder
-from medmaskrcnn.cli.console import print_json, say
+from medmaskrcnn.cli.console import echo, print_json
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
     DEFAULT_FORMATS,
@@ -161,10 +161,10 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         if outcome.result is not None:
             print_instances(outcome.case.name, outcome.result)
             names = sorted(path.name for path in outcome.files.values())
-            say(f"written to {outcome.case.folder}: {', '.join(names)}")
+            echo(f"written to {outcome.case.folder}: {', '.join(names)}")
     failed = sum(outcome.error is not None for outcome in outcomes)
     if len(outcomes) > 1:
-        say(f"{len(outcomes) - failed} of {len(outcomes)} cases segmented")
+        echo(f"{len(outcomes) - failed} of {len(outcomes)} cases segmented")
 
 
 def _print_outcomes_as_json(outcomes: Sequence[Outcome]) -> None:

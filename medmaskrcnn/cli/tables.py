@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medmaskrcnn.cli.console import OUT, plain, say
+from medmaskrcnn.cli.console import OUT, echo, plain
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
 
@@ -29,7 +29,7 @@ def print_table(
         table.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
-    say(title)
+    echo(title)
     (OUT if OUT.is_terminal else Console(width=WIDTH_OF_FILES)).print(table)
 
 
@@ -39,7 +39,7 @@ def print_instances(title: str, result: CaseResult) -> None:
     if result.record.out_of_domain:
         title += " [OUT OF DOMAIN: made by a model that does not know such scans]"
     if not kept:
-        say(f"{title}\n  nothing found with a score of {result.score_threshold:g} or more")
+        echo(f"{title}\n  nothing found with a score of {result.score_threshold:g} or more")
         return
     header = ["id", "class", "score", "volume", "longest axial", "perpendicular"]
     rows = [
@@ -80,13 +80,13 @@ def print_scans(folder: Path, scans: Sequence[ScanInfo], numbers: Sequence[int |
     for number, scan in zip(numbers, scans, strict=True):
         path = Path(scan.path)
         shown = path.relative_to(folder) if path.is_relative_to(folder) and path != folder else path
-        say(f"{number or '-':>3}  {shown}")
+        echo(f"{number or '-':>3}  {shown}")
         if scan.series_uid:
-            say(f"     series {scan.series_uid}{f' ({scan.description})' if scan.description else ''}")
+            echo(f"     series {scan.series_uid}{f' ({scan.description})' if scan.description else ''}")
         if scan.reason:
-            say(f"     cannot be segmented: {scan.reason}")
+            echo(f"     cannot be segmented: {scan.reason}")
         for note in scan.notes:
-            say(f"     note: {note}")
+            echo(f"     note: {note}")
 
 
 def _extents(shape: tuple[int, int, int, int] | None) -> str:

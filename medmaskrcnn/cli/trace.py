@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medmaskrcnn.cli.console import say
+from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import Device, DeviceOption, LogOption
 from medmaskrcnn.cli.tables import print_table
@@ -84,7 +84,7 @@ def trace_command(
             print_table(traced.title, ["step", "hands on", "time", "memory"], steps, numbers=("time", "memory"))
             rows = [[d.what, d.articles, d.here] for d in traced.differences]
             print_table("as articles teach it for 800 x 800", ["", "articles", "here"], rows, numbers=())
-        say(f"written to {out}")
+        echo(f"written to {out}")
 
 
 def _trace_training(run: Path, out: Path, *, quiet: bool) -> None:
@@ -100,4 +100,4 @@ def _trace_training(run: Path, out: Path, *, quiet: bool) -> None:
         ]  # fmt: skip
         header = ["step", *terms, *scores]
         print_table("losses since the validation before, and scores at it", header, rows, numbers=header)
-    say(f"written to {out}")
+    echo(f"written to {out}")

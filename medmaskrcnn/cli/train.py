@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import Device
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
@@ -114,8 +114,8 @@ def train_command(
         record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
         if leads:
             if record.best is not None:
-                say(f"best: {record.best[0]:.3f} (mask AP, mean of IoU 0.5 and 0.75) at step {record.best[1]}")
-            say(f"wrote {record.model}")
+                echo(f"best: {record.best[0]:.3f} (mask AP, mean of IoU 0.5 and 0.75) at step {record.best[1]}")
+            echo(f"wrote {record.model}")
 
 
 def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
@@ -124,7 +124,7 @@ def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
 
     converted = out.with_name(f"{out.name}-data")
     with count_bar("convert", shown=shown) as progress:
-        return read_manifest(to_manifest(data, converted, tell=partial(tell, "note"), progress=progress))
+        return read_manifest(to_manifest(data, converted, on_event=partial(print_status, "note"), progress=progress))
 
 
 def _checked(manifest: Manifest, *, table: bool, shown: bool) -> ManifestReport:
@@ -173,7 +173,7 @@ def _write(path: Path, text: str) -> None:
     from medmaskrcnn.system.files import write_bytes
 
     write_bytes(path, text.encode())
-    say(f"wrote {path}")
+    echo(f"wrote {path}")
 
 
 def _train(
@@ -186,4 +186,4 @@ def _train(
     if threads is not None:
         torch.set_num_threads(threads)
     with TrainDisplay(plan.train, shown=shown) as display:
-        return train(manifest, plan, out, check=False, tell=display, **options)
+        return train(manifest, plan, out, check=False, on_event=display, **options)

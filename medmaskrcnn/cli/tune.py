@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medmaskrcnn.cli.console import say, tell
+from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import Device
 from medmaskrcnn.cli.tables import print_table
@@ -82,10 +82,10 @@ def tune_command(
         if not quiet:
             print_trials(result)
         if result.best is None:
-            tell("error", f"no trial of {len(result.trials)} gave a score; see {out / 'trials.csv'}")
+            print_status("error", f"no trial of {len(result.trials)} gave a score; see {out / 'trials.csv'}")
             raise typer.Exit(EXIT_FAILED)
-        say(f"best: {result.best.score:.4f} (trial {result.best.number})")
-        say(f"wrote {out / 'best.yaml'}")
+        echo(f"best: {result.best.score:.4f} (trial {result.best.number})")
+        echo(f"wrote {out / 'best.yaml'}")
 
 
 def print_trials(result: SearchResult) -> None:
@@ -121,7 +121,9 @@ def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
 
     converted = out.with_name(f"{out.name}-data")
     with count_bar("convert", shown=shown) as progress:
-        manifest = read_manifest(to_manifest(data, converted, tell=partial(tell, "note"), progress=progress))
+        manifest = read_manifest(
+            to_manifest(data, converted, on_event=partial(print_status, "note"), progress=progress)
+        )
     with count_bar("check", shown=shown) as progress:
         check_manifest(manifest, progress=progress).raise_if_bad()
     return manifest
@@ -148,20 +150,20 @@ def _search(
     searched = read_space(space, first)
     with TrainDisplay(first.train, shown=shown) as display:
         objective = training_objective(
-            manifest, first, searched, out, steps=steps, workers=workers, tell=display, **options
+            manifest, first, searched, out, steps=steps, workers=workers, on_event=display, **options
         )
 
         def starting(number: int, candidate: Plan) -> None:
             display.settings = candidate.train if steps is None else candidate.train.model_copy(update={"steps": steps})
             display.losses.clear()  # of the training before
             display.seconds = 0.0
-            tell("note", f"trial {number} begins")
+            print_status("note", f"trial {number} begins")
 
         def ended(trial: Trial) -> None:
             if trial.error:
-                tell("warning", f"trial {trial.number} failed: {trial.error}")
+                print_status("warning", f"trial {trial.number} failed: {trial.error}")
             else:
-                tell("note", f"trial {trial.number}: {trial.score:.4f}")
+                print_status("note", f"trial {trial.number}: {trial.score:.4f}")
 
         return search(
             first,
@@ -174,6 +176,6 @@ def _search(
                 **{k: str(options[k]) for k in ("splits", "fold", "start_from")},
             },
             starting=starting if shown else lambda number, candidate: None,
-            tell=ended if shown else lambda trial: None,
+            on_event=ended if shown else lambda trial: None,
             **how,
         )

@@ -161,17 +161,17 @@ def evaluate(
     if not class_names:
         raise ValueError(f"the model knows {', '.join(known)}; the manifest has {', '.join(manifest.class_names)}")
     failed: list[FailedCase] = []
-    tell = progress or (lambda done, total: None)
+    on_progress = progress or (lambda done, total: None)
 
     def pairs() -> Iterable[CasePair]:
         for number, case in enumerate(chosen):
-            tell(number, len(chosen))
+            on_progress(number, len(chosen))
             try:
                 yield _segmented(loaded, manifest, case, class_names, allow_out_of_domain)
             except Exception as error:  # whatever it is, the other cases go on
                 log.exception("case %s could not be evaluated", case.id)
                 failed.append(FailedCase(case.id, _reason(error)))
-        tell(len(chosen), len(chosen))
+        on_progress(len(chosen), len(chosen))
 
     threshold = loaded.settings.inference.score if score is None else score
     try:

@@ -56,14 +56,14 @@ def find(
 
 
 def find_in_tiles(
-    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+    loaded: LoadedModel, prepared: Preprocessed, on_progress: Progress, part: Window | None = None
 ) -> list[Found]:
     """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object.
 
     Args:
         loaded: The model.
         prepared: The scan as its network sees it.
-        tell: Called with ``"find"`` and the share done.
+        on_progress: Called with ``"find"`` and the share done.
         part: The network's voxels to walk over, by default all.
     """
     settings, inference = loaded.settings, loaded.settings.inference
@@ -80,7 +80,7 @@ def find_in_tiles(
                 own = partial(_paste, detections, low, scale, prepared.turned_shape, settings)
                 is_last = first + inference.tiles_per_batch >= len(windows)
                 pasted.append((own if is_last else aside.submit(own).result, _tile(low, high, scale)))
-            tell("find", len(pasted) / len(windows))
+            on_progress("find", len(pasted) / len(windows))
         found = [(item, tile) for own, tile in pasted for item in own()]
     return _uncovered(merge_tiles(found, merge_iou=inference.merge_iou), prepared.turned_shape, inference)
 
@@ -95,7 +95,7 @@ def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tup
 
 
 def find_in_slices(
-    loaded: LoadedModel, prepared: Preprocessed, tell: Progress, part: Window | None = None
+    loaded: LoadedModel, prepared: Preprocessed, on_progress: Progress, part: Window | None = None
 ) -> list[Found]:
     """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects.
 
@@ -114,7 +114,7 @@ def find_in_slices(
                 where = (0, 0), prepared.scale[1:], prepared.turned_shape[1:]
                 own = partial(_paste, detections, *where, settings)
                 pasted.append(own if last == end else aside.submit(own).result)
-            tell("find", len(pasted) / (end - begin))
+            on_progress("find", len(pasted) / (end - begin))
         objects = [own() for own in pasted]
     shape = 1, *prepared.turned_shape[1:]
     slices = [*([[]] * begin), *(_uncovered(found, shape, inference) for found in objects)]

@@ -71,7 +71,7 @@ def segment(
         >>> len(result.instances)  # doctest: +SKIP
         17
     """
-    tell, stopwatch = progress or (lambda stage, done: None), Stopwatch()
+    on_progress, stopwatch = progress or (lambda stage, done: None), Stopwatch()
 
     if not isinstance(model, LoadedModel):
         model = load_model(model, device=device, precision=precision, engine=engine)
@@ -80,24 +80,24 @@ def segment(
     labels = _labels(classes, settings)
     stopwatch.lap("load model")
 
-    tell("read", 0.0)
+    on_progress("read", 0.0)
     volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
-    tell("read", 1.0)
+    on_progress("read", 1.0)
     stopwatch.lap("read")
 
     warnings = check_suitable(volume, settings, allow_out_of_domain=allow_out_of_domain)
 
-    tell("prepare", 0.0)
+    on_progress("prepare", 0.0)
     prepared = prepare(volume, settings.preprocess)
     window = None if region is None else window_of(region, prepared, volume.grid.shape)
-    tell("prepare", 1.0)
+    on_progress("prepare", 1.0)
     stopwatch.lap("prepare")
 
-    tell("find", 0.0)
-    found = find(model, prepared, labels=labels, window=window, progress=tell)
+    on_progress("find", 0.0)
+    found = find(model, prepared, labels=labels, window=window, progress=on_progress)
     stopwatch.lap("find")
 
-    tell("measure", 0.0)
+    on_progress("measure", 0.0)
     candidates = to_instances(
         found,
         grid=volume.grid,
@@ -109,7 +109,7 @@ def segment(
         candidates = in_region(candidates, region)
     measurements = measure_instances(volume, candidates)
     stopwatch.lap("measure")
-    tell("measure", 1.0)
+    on_progress("measure", 1.0)
 
     record = build_run_record(model, volume, score=threshold, classes=classes, region=region, warnings=warnings)
     return CaseResult(candidates, threshold, measurements, record, runtime_info(stopwatch, volume, model))

@@ -53,7 +53,7 @@ def train(
     transform: Transform | None = None,
     cache: str | os.PathLike[str] | None = None,
     plan_yaml: str | None = None,
-    tell: Callable[[Event], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> TrainingRecord:
     """Train a model.
 
@@ -76,7 +76,7 @@ def train(
         transform: Of the user's own, applied to every sample after the plan's augmentation.
         cache: Folder of prepared cases, kept for other runs; by default one inside ``folder``, removed at the end.
         plan_yaml: The plan's own text with its comments, to be kept in ``folder``.
-        tell: Called as the run goes on.
+        on_event: Called as the run goes on.
 
     Returns:
         How it ended.
@@ -99,7 +99,7 @@ def train(
     learnt, held_out = choose_cases(labelled, plan.model.class_names, splits, fold)
     check_depths(plan, where)
     fabric = make_fabric(plan.train, where)
-    listen = tell if tell is not None and fabric.is_global_zero else lambda event: None
+    listen = on_event if on_event is not None and fabric.is_global_zero else lambda event: None
     if fabric.is_global_zero:
         _claim(run, plan_yaml or plan_text(plan), resume=resume)
     prepared = Path(cache) if cache else run / "cache"
@@ -160,11 +160,13 @@ def _claim(run: Path, plan: str, *, resume: bool) -> None:
     write_bytes(run / _PLAN, plan.encode())
 
 
-def _first_network(plan: Plan, start_from: str | os.PathLike[str] | None, tell: Callable[[Event], None]) -> MaskRCNN:
+def _first_network(
+    plan: Plan, start_from: str | os.PathLike[str] | None, on_event: Callable[[Event], None]
+) -> MaskRCNN:
     torch.manual_seed(plan.train.seed)
     network = build_model(plan.model)
     if start_from is not None:
-        tell(transfer(network, start_from))
+        on_event(transfer(network, start_from))
     freeze(network, plan.train.freeze)
     return network
 

@@ -63,12 +63,12 @@ class TrainingRun:
         manifest: Manifest,
         held_out: Sequence[ManifestCase],
         trainer: Trainer,
-        tell: Callable[[Event], None],
+        on_event: Callable[[Event], None],
         *,
         cases: int,
     ) -> None:
         self.folder, self.plan, self.manifest, self.held_out, self.cases = folder, plan, manifest, held_out, cases
-        self.trainer, self.tell, self.leads = trainer, tell, trainer.fabric.is_global_zero
+        self.trainer, self.on_event, self.leads = trainer, on_event, trainer.fabric.is_global_zero
         self.records = Records(folder, trainer.progress.step) if self.leads else None
         self.saved_at = time.monotonic()
 
@@ -80,7 +80,7 @@ class TrainingRun:
                 report = self.trainer.learn(batches)
                 if self.records:
                     self.records.step(report)
-                self.tell(report)
+                self.on_event(report)
                 last = is_over(progress, settings)
                 if progress.step % settings.validate_every == 0 or last:
                     self._validate()
@@ -116,7 +116,7 @@ class TrainingRun:
             found = validate(loaded, self.manifest, self.held_out, step=progress.step, pictures=pictures)
             if self.records:
                 self.records.validated(found)
-            self.tell(found)
+            self.on_event(found)
             better = found.score is not None and (progress.best_score is None or found.score > progress.best_score)
             progress.epochs_since_best = 0 if better else progress.epochs_since_best + 1
             if better:

@@ -92,7 +92,7 @@ def test_each_format_is_recognised_and_converted(kind: str, tmp_path: Path) -> N
     source = make(tmp_path / "set")
     assert detect_format(source) == kind
     told: list[str] = []
-    manifest = read_manifest(to_manifest(source, tmp_path / "cache", tell=told.append))
+    manifest = read_manifest(to_manifest(source, tmp_path / "cache", on_event=told.append))
     report = check_manifest(manifest, workers=1)
     report.raise_if_bad()
     assert {row.class_name: row.objects for row in report.class_rows()} == counts
@@ -130,7 +130,7 @@ def test_what_was_converted_is_used_again_until_a_file_changes(tmp_path: Path) -
 
     def convert(**options) -> int:
         told.clear()
-        return to_manifest(source, source / "cache", tell=told.append, **options).stat().st_mtime_ns
+        return to_manifest(source, source / "cache", on_event=told.append, **options).stat().st_mtime_ns
 
     first = convert()
     assert convert() == first and "was converted before" in told[0]

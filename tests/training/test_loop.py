@@ -127,7 +127,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_tiny_model_learns(data: Path, tmp_path: Path, precision: str) -> None:
     events: list[object] = []
     plan = make_plan(steps=40, warmup_steps=3, precision=precision, validate_every=20, ema_decay=0.9)
-    record = train(data, plan, tmp_path / "run", workers=0, tell=events.append)
+    record = train(data, plan, tmp_path / "run", workers=0, on_event=events.append)
     steps = [event for event in events if isinstance(event, StepReport)]
     assert [s.step for s in steps] == list(range(1, 41))
     assert sum(s.total for s in steps[-5:]) < 0.7 * sum(s.total for s in steps[:5])
@@ -236,7 +236,7 @@ def test_accumulated_passes_are_resumed_at_the_right_sample(data: Path, tmp_path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(data, plan, tmp_path / "halves", workers=0, tell=stop)
+        train(data, plan, tmp_path / "halves", workers=0, on_event=stop)
     train(data, plan, tmp_path / "halves", workers=0, resume=True)
     assert equal(weights(tmp_path / "halves"), weights(tmp_path / "whole"))
 
@@ -333,7 +333,7 @@ def test_folds(data: Path, tmp_path: Path) -> None:
     dealt = [case.model_copy(update={"fold": i % 3, "split": None}) for i, case in enumerate(manifest.cases)]
     manifest = manifest.model_copy(update={"cases": tuple(dealt)})
     seen: list[object] = []
-    record = train(manifest, make_plan(steps=1), tmp_path / "run", workers=0, fold=1, tell=seen.append)
+    record = train(manifest, make_plan(steps=1), tmp_path / "run", workers=0, fold=1, on_event=seen.append)
     assert record.best is not None and record.best[1] == 1
     with pytest.raises(ReadError, match=r"no case in fold 7; its folds: \[0, 1, 2\]"):
         train(manifest, make_plan(), tmp_path / "other", workers=0, fold=7)

@@ -83,7 +83,7 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path: Path) -> None:
         return math.nan if plan.augment.rotate_degrees == 20 else 0.5
 
     space = SearchSpace.model_validate({ROTATE: [0, 10, 20], "train.batch": [1, -1]})
-    result = search(PLAN, space, objective, tmp_path, trials=6, method="grid", tell=told.append)
+    result = search(PLAN, space, objective, tmp_path, trials=6, method="grid", on_event=told.append)
     assert [trial.score for trial in result.trials] == [0.5, None, None, None, None, None]
     assert tuple(told) == result.trials
     errors = [trial.error for trial in told]

@@ -48,7 +48,7 @@ class Bench:
         split: Of the manifest, for AP.
         volumes: Scans to be timed on.
         measured: What is known already, and is added to.
-        listener: Is told.
+        on_event: Is told.
         allow_out_of_domain: Run on scans that the model refuses.
     """
 
@@ -56,7 +56,7 @@ class Bench:
     split: str
     volumes: Sequence[Volume]
     measured: Measured
-    listener: Listener
+    on_event: Listener
     allow_out_of_domain: bool = False
 
     def __post_init__(self) -> None:
@@ -72,11 +72,11 @@ class Bench:
         if variant not in self.seen:
             known = self.measured.of(variant)
             if known is None:
-                self.listener.trying(variant)
+                self.on_event.trying(variant)
                 known = self._tried(variant)
                 self.measured.add(known)
             self.seen[variant] = known
-            self.listener.ended(known)
+            self.on_event.ended(known)
         return self.seen[variant]
 
     def _tried(self, variant: Variant) -> Outcome:
@@ -95,7 +95,7 @@ class Bench:
             original, loaded, self.volumes, turns=_TURNS, enough=_ENOUGH, allow_out_of_domain=allow
         )
         ap = average_precision(
-            loaded, self.forms.manifest, self.split, allow_out_of_domain=allow, progress=self.listener.cases
+            loaded, self.forms.manifest, self.split, allow_out_of_domain=allow, progress=self.on_event.cases
         )
         times = 1.0 if variant == ORIGINAL else times_as_fast(before, after)
         return Outcome(variant, round(sorted(after)[len(after) // 2], 5), round(times, 4), round(ap, 6))

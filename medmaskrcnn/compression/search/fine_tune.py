@@ -38,7 +38,7 @@ def fine_tune(
     device: str = "auto",
     workers: int = 1,
     cache: Path | None = None,
-    tell: Callable[[Event], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Path:
     """Train a model file further; goes on where it was broken off.
 
@@ -51,7 +51,7 @@ def fine_tune(
         device: Where to train.
         workers: Processes that draw samples.
         cache: Where prepared cases are kept.
-        tell: Called as it goes on.
+        on_event: Called as it goes on.
 
     Returns:
         The trained model file.
@@ -81,7 +81,7 @@ def fine_tune(
     resume = (folder / CHECKPOINT).exists()
     return train(
         manifest, short, folder, check=False, device=device, workers=workers, resume=resume,
-        start_from=pruned, cache=cache, tell=tell,
+        start_from=pruned, cache=cache, on_event=on_event,
     ).model  # fmt: skip
 
 

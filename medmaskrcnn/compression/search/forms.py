@@ -33,7 +33,7 @@ class Forms:
         images: Slices or tiles to take ranges from for 8 bits.
         device: Where variants run, ``cpu`` or ``cuda``; training takes what there is.
         workers: Processes that draw training samples.
-        tell: Called as a training goes on.
+        on_event: Called as a training goes on.
     """
 
     model: Path
@@ -44,7 +44,7 @@ class Forms:
     images: int = 64
     device: str = "cpu"
     workers: int = 1
-    tell: Callable[[Event], None] | None = None
+    on_event: Callable[[Event], None] | None = None
 
     def load(self, variant: Variant) -> LoadedModel:
         """A variant, ready to run."""
@@ -83,7 +83,7 @@ class Forms:
             self.plan = planned_training(self.manifest, settings)
         best = fine_tune(
             start, self.manifest, self.plan, run, steps=self.steps, device="auto", workers=self.workers,
-            cache=self.folder / "cache", tell=self.tell,
+            cache=self.folder / "cache", on_event=self.on_event,
         )  # fmt: skip
         shutil.copyfile(best, trained)
         shutil.rmtree(run)

@@ -69,7 +69,7 @@ def optimize(
     images: int = 64,
     workers: int = 1,
     allow_out_of_domain: bool = False,
-    listener: Listener | None = None,
+    on_event: Listener | None = None,
 ) -> Optimised:
     """Find the fastest version of a model that loses at most so much AP, and write it.
 
@@ -87,7 +87,7 @@ def optimize(
         images: Slices or tiles to take ranges from for 8 bits.
         workers: Processes that draw training samples.
         allow_out_of_domain: Run the model on scans that it refuses.
-        listener: Is told how it goes on.
+        on_event: Is told how it goes on.
 
     Raises:
         ReadError: if the manifest cannot be read.
@@ -121,11 +121,11 @@ def optimize(
     why_not = is_prunable(network) if shares and fine_tune else "left out as you wish"
     if why_not:
         notes.append(f"pruning: {why_not}")
-    told = listener or Listener()
+    told = on_event or Listener()
     forms = Forms(
-        source, labelled, folder, fine_tune, plan, images, DEVICES[target], workers=workers, tell=told.training
+        source, labelled, folder, fine_tune, plan, images, DEVICES[target], workers=workers, on_event=on_event.training
     )
-    bench = Bench(forms, split, volumes, measured, told, allow_out_of_domain)
+    bench = Bench(forms, split, volumes, measured, on_event, allow_out_of_domain)
     proposals = settings.inference.post_nms_top_n_test or settings.model.rpn.post_nms_top_n
     search(first, proposals, () if why_not else shares, max_ap_loss, bench.outcome)
     outcomes = list(bench.seen.values())

@@ -40,7 +40,7 @@ class Pulled:
 
 
 def pull(
-    archive: Archive, wanted: Sequence[RemoteSeries], out: Path, tell: Callable[[Pulled], None] | None = None
+    archive: Archive, wanted: Sequence[RemoteSeries], out: Path, on_event: Callable[[Pulled], None] | None = None
 ) -> list[Pulled]:
     """Fetch series; one that the archive cannot give does not stop the others.
 
@@ -48,7 +48,7 @@ def pull(
         archive: The archive.
         wanted: From :meth:`~medmaskrcnn.services.pacs.archive.Archive.find`.
         out: Folder, made for its owner alone if missing.
-        tell: Called after each series.
+        on_event: Called after each series.
 
     Raises:
         OutputError: if files cannot be written.
@@ -60,8 +60,8 @@ def pull(
             stale.unlink()
         for series in wanted:
             pulled.append(pull_series(archive, series, out))
-            if tell is not None:
-                tell(pulled[-1])
+            if on_event is not None:
+                on_event(pulled[-1])
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(f"cannot write to {out}: {reason}. Make room and run again: what came stays") from error

@@ -57,19 +57,19 @@ def results_below(places: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def push(archive: Archive, files: Sequence[Path], tell: Callable[[Pushed], None] | None = None) -> list[Pushed]:
+def push(archive: Archive, files: Sequence[Path], on_event: Callable[[Pushed], None] | None = None) -> list[Pushed]:
     """Store results; one that is refused does not stop the others.
 
     Args:
         archive: The archive.
         files: SEG, SR and RTSTRUCT files.
-        tell: Called after each.
+        on_event: Called after each.
     """
     pushed = []
     for file in files:
         pushed.append(_push_one(archive, file))
-        if tell is not None:
-            tell(pushed[-1])
+        if on_event is not None:
+            on_event(pushed[-1])
     archive.close()
     return pushed
 

@@ -66,7 +66,7 @@ def search(
     method: Method = "tpe",
     seed: int = 0,
     conditions: Mapping[str, str] | None = None,
-    tell: Callable[[Trial], None] = lambda trial: None,
+    on_event: Callable[[Trial], None] = lambda trial: None,
     starting: Callable[[int, Plan], None] = lambda number, plan: None,
 ) -> SearchResult:
     """Try plans until ``trials`` of them have ended, those of earlier calls on the same folder included.
@@ -81,7 +81,7 @@ def search(
             (tree-structured Parzen estimator, Bergstra et al. 2011).
         seed: Of what is drawn.
         conditions: Whatever else scores depend on (data, steps): a search goes on only under the same.
-        tell: Called with each trial when it has ended.
+        on_event: Called with each trial when it has ended.
         starting: Called with each trial's number and plan when it begins.
 
     Returns:
@@ -106,7 +106,7 @@ def search(
         if time.monotonic() - drawn_at > _DRAW_SECONDS:
             draw_trials(result.trials, space, folder / PLOT)
             drawn_at = time.monotonic()
-        tell(ended)
+        on_event(ended)
     result = _write(study, plan, space, folder)
     draw_trials(result.trials, space, folder / PLOT)
     return result

@@ -30,7 +30,7 @@ def training_objective(
     device: str = "auto",
     workers: int = 1,
     start_from: str | os.PathLike[str] | None = None,
-    tell: Callable[[Event], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
 ) -> Objective:
     """An objective that trains. The manifest is taken to have been checked.
 
@@ -45,7 +45,7 @@ def training_objective(
         device: Where to train.
         workers: Processes that draw samples.
         start_from: First weights of each training.
-        tell: Called as each training goes on.
+        on_event: Called as each training goes on.
 
     Raises:
         ReadError: if there is no case to learn from, or none to validate on.
@@ -73,7 +73,7 @@ def training_objective(
             resume=(run / CHECKPOINT).exists(),
             start_from=start_from,
             cache=folder / "cache" if shared else None,
-            tell=tell,
+            on_event=on_event,
         )
         if record.best is None:
             raise MedMaskRCNNError(

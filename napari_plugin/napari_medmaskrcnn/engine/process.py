@@ -52,13 +52,13 @@ def main() -> None:
             wire.send(answers, answer(job, memory, lambda stage, share: wire.send(answers, Progress(stage, share))))
 
 
-def answer(job: Job, memory: Memory, tell: Callable[[str, float], None]) -> Done | Failed:
+def answer(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> Done | Failed:
     """Do a job; whatever goes wrong becomes words."""
     try:
         memory.volume = job.volume if job.volume is not None else memory.volume
         if memory.volume is None:
             raise RuntimeError("the first job came without a scan")
-        return Done(_do(replace(job, volume=memory.volume), memory, tell))
+        return Done(_do(replace(job, volume=memory.volume), memory, on_progress))
     except (MedMaskRCNNError, ValueError) as error:
         return Failed(str(error))
     except torch.OutOfMemoryError:
@@ -72,16 +72,16 @@ def answer(job: Job, memory: Memory, tell: Callable[[str, float], None]) -> Done
         return Failed(f"Something unforeseen went wrong: {type(error).__name__}: {error}", traceback.format_exc())
 
 
-def _do(job: Job, memory: Memory, tell: Callable[[str, float], None]) -> object:
+def _do(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> object:
     assert job.volume is not None
-    tell("load model", 0.0)
+    on_progress("load model", 0.0)
     model = _model(job, memory)
     if isinstance(job, SegmentJob):
-        return segment_in_memory(job, model, tell)
+        return segment_in_memory(job, model, on_progress)
     return segment_box(job.volume, model, job.box_vox, job.class_name, allow_out_of_domain=job.allow_out_of_domain)
 
 
-def segment_in_memory(job: SegmentJob, model: LoadedModel, tell: Callable[[str, float], None]) -> CaseResult:
+def segment_in_memory(job: SegmentJob, model: LoadedModel, on_progress: Callable[[str, float], None]) -> CaseResult:
     """Segment; where the GPU's memory does not do, again with tiles of half the size, which the result then says."""
     assert job.volume is not None
     warnings: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def segment_in_memory(job: SegmentJob, model: LoadedModel, tell: Callable[[str, 
                 classes=job.classes,
                 region=job.region,
                 allow_out_of_domain=job.allow_out_of_domain,
-                progress=tell,
+                progress=on_progress,
             )
         except torch.OutOfMemoryError:
             smaller = with_smaller_tiles(model)

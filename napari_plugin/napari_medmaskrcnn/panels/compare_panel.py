@@ -82,7 +82,7 @@ class ComparePanel(QWidget):
         try:
             _, result = reopen(path, known)
         except (MedMaskRCNNError, ValueError, OSError) as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
         self._files[f"{path.parent.name}/{path.name}"] = result
         self.refresh()
@@ -97,7 +97,7 @@ class ComparePanel(QWidget):
                 by_class=self.by_class.isChecked(),
             )
         except ValueError as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
         self._show(found)
 
@@ -117,7 +117,7 @@ class ComparePanel(QWidget):
         for row, texts in enumerate(rows):
             for place, text in enumerate(texts):
                 self.table.setItem(row, place, QTableWidgetItem(text))
-        self._host.say(found.sentence())
+        self._host.show_message(found.sentence())
 
     def _ask(self) -> None:
         path, _ = QFileDialog.getOpenFileName(

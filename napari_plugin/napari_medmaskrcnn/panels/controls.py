@@ -96,7 +96,7 @@ class Message(QLabel):
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.hide()
 
-    def say(self, text: str, kind: str = "") -> None:
+    def show_message(self, text: str, kind: str = "") -> None:
         """Show a sentence; ``kind`` is ``""``, ``"Warning"`` or ``"Error"``."""
         colour = _COLOURS[kind]
         self.setStyleSheet(f"border-left: 4px solid {colour}; padding-left: 6px;" if colour else "")

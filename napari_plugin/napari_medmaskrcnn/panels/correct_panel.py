@@ -88,7 +88,7 @@ class CorrectPanel(QWidget):
     def split(self) -> None:
         """Divide the selected instance."""
         if len(self._host.selected) != 1:
-            self._host.say("Select one instance to split.", "Warning")
+            self._host.show_message("Select one instance to split.", "Warning")
             return
         self._try(lambda review: self._host.select(tuple(review.split(self._host.selected[0]))))
 
@@ -119,7 +119,9 @@ class CorrectPanel(QWidget):
         layer.mode = "paint"
         self._host.viewer.layers.selection.active = layer
         known = key in review.items
-        self._host.say(f"Painting {'instance' if known else 'a new instance,'} {key}. E erases, Z ends painting.")
+        self._host.show_message(
+            f"Painting {'instance' if known else 'a new instance,'} {key}. E erases, Z ends painting."
+        )
 
     def draw_box(self) -> None:
         """Choose the rectangle tool on a layer of its own."""
@@ -129,7 +131,7 @@ class CorrectPanel(QWidget):
         layer.data = []
         layer.mode = "add_rectangle"
         layer.events.data.connect(self._on_drawn)
-        self._host.say("Drag a rectangle around the object on a slice in its middle.")
+        self._host.show_message("Drag a rectangle around the object on a slice in its middle.")
 
     def outline(self) -> None:
         """Outline what is in the drawn box."""
@@ -138,7 +140,7 @@ class CorrectPanel(QWidget):
             return
         box = self._host.drawn(BOX, review.volume)
         if box is None:
-            self._host.say("No box is drawn yet: choose 'Draw a box' and drag a rectangle.", "Warning")
+            self._host.show_message("No box is drawn yet: choose 'Draw a box' and drag a rectangle.", "Warning")
             return
         axis = one_slice_axis(box)
         if axis is not None and not review.volume.is_planar:
@@ -156,7 +158,7 @@ class CorrectPanel(QWidget):
             ),
             "outlining a box",
         )
-        self._host.say("Outlining what is in the box.")
+        self._host.show_message("Outlining what is in the box.")
 
     def _decide(self, verdict: str) -> None:
         self._try(lambda review: review.decide(self._host.selected, verdict))  # type: ignore[arg-type]
@@ -168,9 +170,9 @@ class CorrectPanel(QWidget):
         try:
             action(self._host.review)
         except ValueError as error:
-            self._host.say(str(error), "Warning")
+            self._host.show_message(str(error), "Warning")
         else:
-            self._host.say("")
+            self._host.show_message("")
 
     def _on_drawn(self, event: object = None) -> None:
         review = self._host.review
@@ -181,20 +183,22 @@ class CorrectPanel(QWidget):
         self.box_depth.setEnabled(axis is not None and not review.volume.is_planar)
         if axis is not None:
             self.box_depth.setValue(usual_depth(box, axis, review.volume.grid.voxel_size))
-        self._host.say("Set how deep it is, or draw it on a second slice; then Outline.")
+        self._host.show_message("Set how deep it is, or draw it on a second slice; then Outline.")
 
     def _on_outlined(self, answer: object) -> None:
         review = self._host.review
         if not isinstance(answer, Instances) or review is None or self._box is None:
             return
         if not len(answer) or not answer.masks[0].any():
-            self._host.say("The network sees nothing of this class in the box. Draw it larger, or paint.", "Warning")
+            self._host.show_message(
+                "The network sees nothing of this class in the box. Draw it larger, or paint.", "Warning"
+            )
             return
         d, h, w = (int(a) for a in answer.mask_starts[0])
         key = review.add(answer.class_names[answer.labels[0]], (d, h, w), answer.masks[0], answer.boxes[0])
         self._host.remove_drawing(BOX)
         self._host.select((key,))
-        self._host.say(f"Added as instance {key}.")
+        self._host.show_message(f"Added as instance {key}.")
 
     def _on_failed(self, message: str, details: str) -> None:
         if self._box is not None:

@@ -33,7 +33,7 @@ class Host(QObject):
     session_changed = Signal()
     """Another session took the place of the last one, or there is none any more."""
     selection_changed = Signal()
-    said = Signal(str, str)
+    message_posted = Signal(str, str)
     """A sentence for the user and its kind: "", "Warning" or "Error"."""
 
     def __init__(self, viewer: ViewerModel, engine: Engine) -> None:
@@ -51,9 +51,9 @@ class Host(QObject):
         self._rest.setInterval(_REST_MS)
         self._rest.timeout.connect(self._settle)
 
-    def say(self, text: str, kind: str = "") -> None:
+    def show_message(self, text: str, kind: str = "") -> None:
         """Tell the user something."""
-        self.said.emit(text, kind)
+        self.message_posted.emit(text, kind)
 
     def show(self, volume: Volume, result: CaseResult) -> None:
         """Review a result; it takes the place of the last one."""

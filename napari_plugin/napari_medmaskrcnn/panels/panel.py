@@ -53,7 +53,7 @@ class MedMaskPanel(QWidget):
         self.message = Message()
         self.tabs = named(QTabWidget(), "steps", "Segment, review, save")
         self._lay_out()
-        self.host.said.connect(self.message.say)
+        self.host.message_posted.connect(self.message.show_message)
         self.host.session_changed.connect(self._on_session)
         napari_viewer.layers.events.inserted.connect(self._on_inserted)
         self.destroyed.connect(self.engine.stop)
@@ -119,4 +119,4 @@ class MedMaskPanel(QWidget):
         ours = event.value.metadata.get("medmaskrcnn", {})
         result, volume = ours.get("result"), ours.get("volume")
         if isinstance(result, CaseResult) and volume is not None and self.host.review is None:
-            self.host.say("To review and correct this result, choose Save > Open a saved result.")
+            self.host.show_message("To review and correct this result, choose Save > Open a saved result.")

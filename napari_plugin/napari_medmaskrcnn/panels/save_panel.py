@@ -64,7 +64,7 @@ class SavePanel(QWidget):
         if review is None:
             return
         if not self.folder.text():
-            self._host.say("Choose a folder to save into.", "Warning")
+            self._host.show_message("Choose a folder to save into.", "Warning")
             return
         wanted = [FORMATS[name] for name, box in self.formats.items() if box.isChecked()]
         try:
@@ -76,9 +76,9 @@ class SavePanel(QWidget):
                 deidentify=self.deidentify.isChecked(),
             )
         except (MedMaskRCNNError, ValueError) as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
-        self._host.say(f"Saved to {self.folder.text()}: {', '.join(path.name for path in files.values())}.")
+        self._host.show_message(f"Saved to {self.folder.text()}: {', '.join(path.name for path in files.values())}.")
 
     def add_case(self) -> None:
         """Add scan and instances to the manifest."""
@@ -86,7 +86,7 @@ class SavePanel(QWidget):
         if review is None:
             return
         if not self.manifest.text():
-            self._host.say("Choose a manifest to add the case to.", "Warning")
+            self._host.show_message("Choose a manifest to add the case to.", "Warning")
             return
         split: Any = self.split.currentText()
         try:
@@ -94,9 +94,9 @@ class SavePanel(QWidget):
                 Path(self.manifest.text()), review.to_result(), review.volume, None if split == "open" else split
             )
         except (MedMaskRCNNError, ValueError) as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
-        self._host.say(f"Added as case {case} to {self.manifest.text()}.")
+        self._host.show_message(f"Added as case {case} to {self.manifest.text()}.")
 
     def open_result(self, path: Path) -> None:
         """Carry on with a saved result, on the scan chosen or the one found by its record."""
@@ -109,11 +109,11 @@ class SavePanel(QWidget):
         try:
             volume, result = reopen(path, known)
         except (MedMaskRCNNError, ValueError, OSError) as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
         self._host.ensure_scan_shown(volume)
         self._host.show(volume, result)
-        self._host.say(f"{len(result.kept)} instances from {path.name}.")
+        self._host.show_message(f"{len(result.kept)} instances from {path.name}.")
 
     def _lay_out(self) -> None:
         grid = QGridLayout()

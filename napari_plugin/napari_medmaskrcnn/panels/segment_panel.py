@@ -125,12 +125,12 @@ class SegmentPanel(QWidget):
             volume = scan_of_layer(layer)
             job = settings.to_job(volume, self._region(volume))
         except (NoScan, ValueError) as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
         self._volume = volume
         self._host.model, self._host.device = settings.model, settings.device
         self._host.allow_out_of_domain = settings.allow_out_of_domain
-        self._host.say("")
+        self._host.show_message("")
         self._show_busy(True)
         self._worker.start(job, f"segmenting {layer.name if layer is not None else 'the scan'}")
 
@@ -139,7 +139,7 @@ class SegmentPanel(QWidget):
         try:
             settings = read_model_settings(path)
         except ModelFileError as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
         self.model.addItem(f"{settings.card.name} ({path.name})", str(path))
         self.model.setCurrentIndex(self.model.count() - 1)
@@ -235,7 +235,7 @@ class SegmentPanel(QWidget):
         except ModelFileError as error:
             self._model_settings = None
             self.card.setText("")
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
         self.card.setText(card_html(self._model_settings))
         menu = QMenu(self.classes)
@@ -257,10 +257,10 @@ class SegmentPanel(QWidget):
         try:
             volume = scan_of_layer(self._chosen_layer())
         except NoScan as error:
-            self._host.say(str(error), "Error")
+            self._host.show_message(str(error), "Error")
             return
         self._host.drawing_layer(REGION, volume)
-        self._host.say(
+        self._host.show_message(
             "Drag a rectangle over the scan: all slices behind it count. "
             "Draw another one on a second slice to count only the slices between the two."
         )
@@ -278,17 +278,17 @@ class SegmentPanel(QWidget):
         n = len(answer.kept)
         warnings = " ".join(answer.record.warnings)
         found = f"{n} instance{'' if n == 1 else 's'} found."
-        self._host.say(f"{found} {warnings}".strip(), "Warning" if warnings else "")
+        self._host.show_message(f"{found} {warnings}".strip(), "Warning" if warnings else "")
         self.refresh_devices()
 
     def _on_failed(self, message: str, details: str) -> None:
         self._show_busy(False)
         said = message.replace(_COMMAND_LINE_ADVICE, _OUR_ADVICE)
-        self._host.say(said + (f"\n{details}" if details else ""), "Error")
+        self._host.show_message(said + (f"\n{details}" if details else ""), "Error")
 
     def _on_cancelled(self) -> None:
         self._show_busy(False)
-        self._host.say("Cancelled. Nothing was changed.")
+        self._host.show_message("Cancelled. Nothing was changed.")
         QTimer.singleShot(0, self._host.engine.warm_up)
 
     def _show_busy(self, busy: bool) -> None:
@@ -312,4 +312,4 @@ class SegmentPanel(QWidget):
         for path in paths:
             self.add_model(path)
         if not paths:
-            self._host.say(f"{folder} holds no model file (*{SUFFIX}).", "Warning")
+            self._host.show_message(f"{folder} holds no model file (*{SUFFIX}).", "Warning")

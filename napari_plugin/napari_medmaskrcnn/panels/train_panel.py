@@ -71,7 +71,7 @@ class TrainPanel(QWidget):
         if self._process is not None:
             return
         if not self.manifest.text():
-            self._host.say("Choose a manifest, or a folder of labelled data, first.", "Warning")
+            self._host.show_message("Choose a manifest, or a folder of labelled data, first.", "Warning")
             return
         self.output.clear()
         process = QProcess(self)
@@ -81,7 +81,7 @@ class TrainPanel(QWidget):
         self._process, self._stopping = process, False
         process.start(sys.executable, [*COMMAND, self.manifest.text(), *arguments])
         self._show_running(True)
-        self._host.say("Working: see the output.")
+        self._host.show_message("Working: see the output.")
 
     def interrupt(self) -> None:
         """Ask the process to end, as Ctrl-C does: it writes its checkpoint first."""
@@ -93,7 +93,7 @@ class TrainPanel(QWidget):
         else:
             os.kill(pid, signal.SIGINT)
         self._stopping = True
-        self._host.say("Stopping after this step.")
+        self._host.show_message("Stopping after this step.")
 
     def look(self) -> None:
         """Draw the losses as they stand."""
@@ -124,7 +124,7 @@ class TrainPanel(QWidget):
 
     def _chosen_folder(self) -> Path | None:
         if not self.folder.text():
-            self._host.say("Choose a folder for the run first.", "Warning")
+            self._host.show_message("Choose a folder for the run first.", "Warning")
             return None
         return Path(self.folder.text())
 
@@ -149,11 +149,11 @@ class TrainPanel(QWidget):
             self.output.setPlainText(shown.read_text(encoding="utf-8"))
             shown.unlink()
         if self._stopping:
-            self._host.say("Stopped. Train goes on where it was broken off.")
+            self._host.show_message("Stopped. Train goes on where it was broken off.")
         elif code:
-            self._host.say("The training ended with an error: see its output in the panel.", "Error")
+            self._host.show_message("The training ended with an error: see its output in the panel.", "Error")
         else:
-            self._host.say("Done.")
+            self._host.show_message("Done.")
 
     def _show_running(self, running: bool) -> None:
         for control in (self.check, self.plan, self.train):
