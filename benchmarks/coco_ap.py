@@ -29,7 +29,7 @@ from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
-from medmaskrcnn.structures.rle import packed, run_lengths
+from medmaskrcnn.structures.rle import rle_encode, run_lengths
 
 SHAPE = (480, 640)
 TARGET = 1.5  # times as long as faster-coco-eval
@@ -91,7 +91,7 @@ def coco_entries(instances: Instances, image: int) -> list[dict[str, Any]]:
                 "bbox": [left, top, right - left, bottom - top],
                 "area": int(mask.sum()),
                 "iscrowd": 0,
-                "segmentation": {"size": list(SHAPE), "counts": packed(run_lengths(whole))},
+                "segmentation": {"size": list(SHAPE), "counts": rle_encode(run_lengths(whole))},
             }
         )
     return entries

@@ -16,7 +16,7 @@ from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.rle import packed, run_lengths
+from medmaskrcnn.structures.rle import rle_encode, run_lengths
 
 
 def coco_document(result: CaseResult) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _annotations(found: Instances, i: int) -> list[dict[str, Any]]:
                 "bbox": [x, y, int(np.ptp(hit_columns)) + 1, int(np.ptp(hit_rows)) + 1],
                 "area": int(np.count_nonzero(crop)),
                 "iscrowd": 0,
-                "segmentation": {"size": list(plane.shape), "counts": packed(run_lengths(plane))},
+                "segmentation": {"size": list(plane.shape), "counts": rle_encode(run_lengths(plane))},
             }
         )
     return annotations

@@ -32,7 +32,7 @@ _NO_DATE, _NO_TIME = "19000101", "000000"
 
 
 @dataclass(frozen=True, eq=False)
-class Labelling:
+class SegmentDescriptor:
     """How one instance is called in DICOM.
 
     Attributes:
@@ -57,7 +57,7 @@ def uids_of(result: CaseResult, source: SourceSeries, algorithm: AlgorithmType) 
     return ResultUIDs(result, source.series_uid, source.sop_instance_uids, variant=algorithm)
 
 
-def labellings(result: CaseResult, uids: ResultUIDs) -> list[Labelling]:
+def segment_descriptors(result: CaseResult, uids: ResultUIDs) -> list[SegmentDescriptor]:
     """One per instance of the result, in the order of the ids 1..n.
 
     A result without instances gives one for each class that was looked for: an object needs at least one segment or
@@ -68,7 +68,7 @@ def labellings(result: CaseResult, uids: ResultUIDs) -> list[Labelling]:
     names = [found.class_names[label] for label in found.labels]
     if names:
         return [
-            Labelling(
+            SegmentDescriptor(
                 label=printable(f"{name[: _LONG - 8]} {i + 1}"),
                 name=name,
                 coding=coding_of(name, codes),
@@ -79,7 +79,7 @@ def labellings(result: CaseResult, uids: ResultUIDs) -> list[Labelling]:
             for i, name in enumerate(names)
         ]
     return [
-        Labelling(
+        SegmentDescriptor(
             label=printable(f"{name[: _LONG - 14]}: none found"),
             name=name,
             coding=coding_of(name, codes),
@@ -149,7 +149,7 @@ def _time(text: str) -> str:
         return _NO_TIME
 
 
-def made_by(result: CaseResult, source: SourceSeries) -> dict[str, Any]:
+def equipment_attributes(result: CaseResult, source: SourceSeries) -> dict[str, Any]:
     """Who made an object, and when, as highdicom's classes take it."""
     date, time = content_date_time(source)
     return {
@@ -164,7 +164,7 @@ def made_by(result: CaseResult, source: SourceSeries) -> dict[str, Any]:
     }
 
 
-def stop_the_clock(dataset: Dataset, source: SourceSeries) -> None:
+def set_fixed_timestamps(dataset: Dataset, source: SourceSeries) -> None:
     """Set what a library has taken from the clock to :func:`content_date_time`."""
     date, time = content_date_time(source)
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time

@@ -38,14 +38,14 @@ from medmaskrcnn.export.dicom_object import (
     MANUFACTURER,
     SERIES_NUMBERS,
     AlgorithmType,
-    Labelling,
+    SegmentDescriptor,
     character_set,
     content_description,
-    labellings,
-    made_by,
+    equipment_attributes,
     printable,
+    segment_descriptors,
     series_description,
-    stop_the_clock,
+    set_fixed_timestamps,
     uids_of,
     write_dataset,
 )
@@ -100,14 +100,15 @@ def make_seg(
     layers = separate(found)
     label_map = is_label_map(found, encoding)
     descriptions = [
-        _description(number, item, result, algorithm) for number, item in enumerate(labellings(result, uids), start=1)
+        _description(number, item, result, algorithm)
+        for number, item in enumerate(segment_descriptors(result, uids), start=1)
     ]
     parts = [_part(result, source, uids, descriptions, layer, label_map) for layer in layers]
     seg = parts[0] if len(parts) == 1 else _joined(parts, layers, descriptions)
     # where pixels agree highdicom takes the images' own measures instead of ours: their thickness need not be the step
     seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(result, source)
     _name_dimensions(seg, uids)
-    stop_the_clock(seg, source)
+    set_fixed_timestamps(seg, source)
     seg.ContentCreatorName = ""  # type 2 in PS3.3, table 10-12; highdicom leaves it out
     return seg
 
@@ -145,7 +146,7 @@ def _part(
         content_description=content_description(result),
         series_description=series_description(result, "segmentation"),
         specific_character_set=character_set(source, [item.SegmentLabel for item in descriptions]),
-        **made_by(result, source),
+        **equipment_attributes(result, source),
     )
 
 
@@ -249,23 +250,25 @@ def _joined_bits(parts: Sequence[Segmentation]) -> bytes:
     return packed + b"\0" * (len(packed) % 2)
 
 
-def _description(number: int, labelling: Labelling, result: CaseResult, algorithm: AlgorithmType) -> SegmentDescription:
+def _description(
+    number: int, descriptor: SegmentDescriptor, result: CaseResult, algorithm: AlgorithmType
+) -> SegmentDescription:
     """One item of the Segment Sequence (PS3.3 C.8.20.2)."""
-    coding = labelling.coding
+    coding = descriptor.coding
     item = SegmentDescription(
         segment_number=number,
-        segment_label=labelling.label,
+        segment_label=descriptor.label,
         segmented_property_category=coded(coding.category),
         segmented_property_type=coded(coding.type),
         algorithm_type=algorithm,
         algorithm_identification=None if algorithm == "MANUAL" else _algorithm(result),
-        tracking_uid=labelling.tracking_uid,
-        tracking_id=labelling.label,
+        tracking_uid=descriptor.tracking_uid,
+        tracking_id=descriptor.label,
         anatomic_regions=None if coding.region is None else [coded(coding.region)],
     )
     _add_sides(item, coding)
-    item.SegmentDescription = labelling.description
-    item.RecommendedDisplayCIELabValue = cielab(class_colour(result.candidates.class_names.index(labelling.name)))
+    item.SegmentDescription = descriptor.description
+    item.RecommendedDisplayCIELabValue = cielab(class_colour(result.candidates.class_names.index(descriptor.name)))
     return item
 
 

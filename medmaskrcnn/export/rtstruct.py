@@ -24,16 +24,16 @@ from medmaskrcnn.export.dicom_object import (
     MANUFACTURER,
     SERIES_NUMBERS,
     AlgorithmType,
-    Labelling,
+    SegmentDescriptor,
     character_set,
     content_date_time,
     content_description,
-    labellings,
     printable,
+    segment_descriptors,
     serial_number,
     series_description,
+    set_fixed_timestamps,
     software_version,
-    stop_the_clock,
     uids_of,
     write_dataset,
 )
@@ -78,7 +78,7 @@ def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: Algori
     """The object that :func:`write_rtstruct` writes."""
     uids = uids_of(result, source, algorithm)
     dataset = _frame_of_file(uids)
-    regions = labellings(result, uids)
+    regions = segment_descriptors(result, uids)
     dataset.SpecificCharacterSet = character_set(source, [item.label for item in regions])
     for keyword in _PATIENT_AND_STUDY:
         if keyword in source.first:
@@ -93,7 +93,7 @@ def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: Algori
         dataset.StructureSetROISequence.append(_region(number, item, source, algorithm))
         dataset.ROIContourSequence.append(_contours(number, item.index, result.instances, source, colour))
         dataset.RTROIObservationsSequence.append(_observation(number, item))
-    stop_the_clock(dataset, source)
+    set_fixed_timestamps(dataset, source)
     return dataset
 
 
@@ -164,13 +164,13 @@ def _image(plane: SourcePlane) -> Dataset:
     return item
 
 
-def _region(number: int, labelling: Labelling, source: SourceSeries, algorithm: AlgorithmType) -> Dataset:
+def _region(number: int, descriptor: SegmentDescriptor, source: SourceSeries, algorithm: AlgorithmType) -> Dataset:
     """One item of the Structure Set module's ROI sequence (C.8.8.5)."""
     item = Dataset()
     item.ROINumber = number
     item.ReferencedFrameOfReferenceUID = source.first.FrameOfReferenceUID
-    item.ROIName = labelling.label
-    item.ROIDescription = labelling.description
+    item.ROIName = descriptor.label
+    item.ROIDescription = descriptor.description
     item.ROIGenerationAlgorithm = algorithm
     return item
 
@@ -211,16 +211,16 @@ def _contour(polygon: NDArray[np.float64], source: SourcePlane) -> Dataset:
     return item
 
 
-def _observation(number: int, labelling: Labelling) -> Dataset:
+def _observation(number: int, descriptor: SegmentDescriptor) -> Dataset:
     """One item of the RT ROI Observations module (C.8.8.8)."""
     item = Dataset()
     item.ObservationNumber = number
     item.ReferencedROINumber = number
-    if len(labelling.name) <= _SHORT:
-        item.ROIObservationLabel = printable(labelling.name)
-    item.RTROIIdentificationCodeSequence = [_code(labelling.coding.type)]
-    if labelling.coding.modifier is not None:
-        modifiers = [_code(labelling.coding.modifier)]
+    if len(descriptor.name) <= _SHORT:
+        item.ROIObservationLabel = printable(descriptor.name)
+    item.RTROIIdentificationCodeSequence = [_code(descriptor.coding.type)]
+    if descriptor.coding.modifier is not None:
+        modifiers = [_code(descriptor.coding.modifier)]
         item.RTROIIdentificationCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = modifiers
     item.RTROIInterpretedType = ""
     item.ROIInterpreter = ""

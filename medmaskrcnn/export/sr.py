@@ -35,14 +35,14 @@ from medmaskrcnn.export.dicom_object import (
     MANUFACTURER,
     SERIES_NUMBERS,
     AlgorithmType,
-    Labelling,
+    SegmentDescriptor,
     character_set,
-    labellings,
-    made_by,
+    equipment_attributes,
     printable,
+    segment_descriptors,
     serial_number,
     series_description,
-    stop_the_clock,
+    set_fixed_timestamps,
     uids_of,
     write_dataset,
 )
@@ -100,7 +100,7 @@ def make_sr(
     uids = uids_of(result, source, algorithm)
     label_map = is_label_map(result.instances, encoding)
     seg = _evidence_of_seg(source, uids.series(seg_kind(label_map)), uids.instance(seg_kind(label_map)), label_map)
-    named = labellings(result, uids)
+    named = segment_descriptors(result, uids)
     modality = str(source.first.get("Modality") or "")
     measured = [_NONE if item.index is None else result.measurements[result.kept[item.index]] for item in named]
     groups = [
@@ -124,9 +124,9 @@ def make_sr(
         is_final=False,
         is_verified=False,
         specific_character_set=character_set(source, [item.label for item in named]),
-        **made_by(result, source),
+        **equipment_attributes(result, source),
     )
-    stop_the_clock(sr, source)
+    set_fixed_timestamps(sr, source)
     return sr
 
 
@@ -160,7 +160,7 @@ def _observer(result: CaseResult) -> ObservationContext:
 
 def _group(
     number: int,
-    item: Labelling,
+    item: SegmentDescriptor,
     measurements: Sequence[SRMeasurement],
     seg: Dataset,
     source: SourceSeries,

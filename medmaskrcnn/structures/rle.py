@@ -23,7 +23,7 @@ def run_lengths(mask: BoolArray) -> list[int]:
     return [0, *runs] if flat.size and flat[0] else runs
 
 
-def packed(runs: list[int]) -> str:
+def rle_encode(runs: list[int]) -> str:
     """Runs in COCO's text code: five bits a letter, from the third run on the difference to the last but one."""
     letters = []
     for k, run in enumerate(runs):
@@ -37,8 +37,8 @@ def packed(runs: list[int]) -> str:
     return "".join(letters)
 
 
-def unpacked(text: str) -> list[int]:
-    """The runs of COCO's text code; the inverse of :func:`packed`.
+def rle_from_string(text: str) -> list[int]:
+    """The runs of COCO's text code; the inverse of :func:`rle_encode`.
 
     Raises:
         ValueError: if the text is cut short or holds other letters.
@@ -62,7 +62,7 @@ def unpacked(text: str) -> list[int]:
     return runs
 
 
-def painted(runs: list[int], height: int, width: int) -> BoolArray:
+def rle_decode(runs: list[int], height: int, width: int) -> BoolArray:
     """The mask ``(height, width)`` of runs; the inverse of :func:`run_lengths`.
 
     Raises:

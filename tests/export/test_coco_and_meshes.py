@@ -22,7 +22,7 @@ from medmaskrcnn.export.meshes import instance_surface, mesh_names, surface, wri
 from medmaskrcnn.io.labels.coco import read_coco
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.rle import packed, painted, run_lengths, unpacked
+from medmaskrcnn.structures.rle import rle_decode, rle_encode, rle_from_string, run_lengths
 from medmaskrcnn.structures.volume import Volume
 
 Case = tuple[CaseResult, Volume]
@@ -32,26 +32,26 @@ SOLIDS = hnp.arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 4), st.int
 
 @given(MASKS)
 def test_run_lengths_are_those_of_pycocotools(mask: np.ndarray) -> None:
-    text = packed(run_lengths(mask))
+    text = rle_encode(run_lengths(mask))
     assert text.encode() == judge.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
-    assert unpacked(text) == run_lengths(mask)
-    np.testing.assert_array_equal(painted(unpacked(text), *mask.shape), mask)
+    assert rle_from_string(text) == run_lengths(mask)
+    np.testing.assert_array_equal(rle_decode(rle_from_string(text), *mask.shape), mask)
 
 
 @given(st.lists(st.integers(0, 1 << 20), max_size=20))
 def test_long_runs_pack_and_unpack(runs: list[int]) -> None:
-    assert unpacked(packed(runs)) == runs
+    assert rle_from_string(rle_encode(runs)) == runs
 
 
 @pytest.mark.parametrize("text", ["P", "\x7f", "a b"])
 def test_damaged_codes_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"cut short|cannot hold"):
-        unpacked(text)
+        rle_from_string(text)
 
 
 def test_runs_that_do_not_fill_the_mask() -> None:
     with pytest.raises(ValueError, match="cannot fill"):
-        painted([3, 2], 2, 2)
+        rle_decode([3, 2], 2, 2)
 
 
 def test_pycocotools_reads_the_file(case: Case, tmp_path: Path) -> None:

@@ -148,8 +148,8 @@ def make_seg(
     bits = 1 if kind == "BINARY" else 8 * pixels.dtype.itemsize
     one.BitsAllocated, one.BitsStored, one.HighBit = bits, bits, bits - 1
     if bits == 1:
-        packed = np.packbits(pixels.ravel(), bitorder="little").tobytes()
-        one.PixelData = packed + b"\0" * (len(packed) % 2)
+        rle_encode = np.packbits(pixels.ravel(), bitorder="little").tobytes()
+        one.PixelData = rle_encode + b"\0" * (len(rle_encode) % 2)
     else:
         one.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
     one["PixelData"].VR = "OB" if bits <= 8 else "OW"

@@ -14,7 +14,7 @@ from medmaskrcnn.data.case_labels import LabelledScan, read_case
 from medmaskrcnn.data.check import check_manifest
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.structures.rle import packed, run_lengths
+from medmaskrcnn.structures.rle import rle_encode, run_lengths
 from medmaskrcnn_datasets.coco import coco_dataset
 
 HEIGHT, WIDTH = 12, 16
@@ -28,7 +28,7 @@ def square(top: int, left: int, size: int) -> np.ndarray:
 
 def code(mask: np.ndarray, *, text: bool) -> dict:
     runs = run_lengths(mask)
-    return {"size": [HEIGHT, WIDTH], "counts": packed(runs) if text else runs}
+    return {"size": [HEIGHT, WIDTH], "counts": rle_encode(runs) if text else runs}
 
 
 def annotation(number: int, segmentation, *, image: int = 5, category: int = 1, **more) -> dict:

@@ -277,11 +277,11 @@ def test_inconsistent_header(saved: Path, change: dict[str, Any]) -> None:
 def test_a_bomb_is_refused_before_it_is_unpacked(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = np.tile(np.array([[10**4, 10**4, 10**4]]), (4, 1))
     rewrite(saved, grid_shape=np.array([10**4] * 3), mask_starts=np.zeros((4, 3), np.int64), mask_shapes=claim)
-    unpacked: list[object] = []
-    monkeypatch.setattr(np, "unpackbits", unpacked.append)
+    rle_from_string: list[object] = []
+    monkeypatch.setattr(np, "unpackbits", rle_from_string.append)
     with pytest.raises(ReadError, match="4000000000000 voxels, more than"):
         load_case(saved)
-    assert unpacked == []
+    assert rle_from_string == []
 
 
 def test_the_limit_may_be_raised_and_lowered(saved: Path) -> None:

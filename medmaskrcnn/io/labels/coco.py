@@ -17,7 +17,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.contours import fill_polygon
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
-from medmaskrcnn.structures.rle import painted, unpacked
+from medmaskrcnn.structures.rle import rle_decode, rle_from_string
 
 MAX_BYTES = 1 << 30
 
@@ -109,7 +109,7 @@ def decode_mask(segmentation: Any, shape: tuple[int, int]) -> BoolArray:
         counts = segmentation["counts"]
         if list(segmentation["size"]) != list(shape):
             raise ValueError(f"a mask of size {segmentation['size']} in an image of {list(shape)}")
-        return painted(unpacked(counts) if isinstance(counts, str) else [int(n) for n in counts], *shape)
+        return rle_decode(rle_from_string(counts) if isinstance(counts, str) else [int(n) for n in counts], *shape)
     mask = np.zeros(shape, np.bool_)
     for polygon in segmentation:
         corners = np.reshape(np.asarray(polygon, np.float64), (-1, 2))[:, ::-1] - 0.5
