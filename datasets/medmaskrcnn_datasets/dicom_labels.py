@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.discover import FoundScan, find_scans
-from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.structures.volume import Volume
@@ -131,7 +131,7 @@ def labelled_series(root: Path) -> list[_LabelledSeries]:
 
 
 def _label_object(path: Path) -> _LabelObject:
-    with reading(path, "DICOM"):
+    with convert_read_errors(path, "DICOM"):
         dataset = dcmread(path, stop_before_pixels=True, force=True)
         series = {str(one.SeriesInstanceUID) for one in dataset.get("ReferencedSeriesSequence") or []}
         frames = {str(dataset.FrameOfReferenceUID)} if dataset.get("FrameOfReferenceUID") else set()

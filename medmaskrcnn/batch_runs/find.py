@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from medmaskrcnn.batch_runs.cine import CINE, is_cine
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.export.source_series import keeping_quiet
+from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
 from medmaskrcnn.io.sources import is_zip, open_source
 
@@ -179,7 +179,7 @@ def _claims_to_be_an_image(path: Path) -> bool:
 def _identity_of(file: Path) -> dict[str, str]:
     """Whose it is, read from one file's header; nothing where that cannot be read."""
     try:
-        with keeping_quiet():
+        with suppress_pydicom_warnings():
             header = dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             return {keyword: _text(header.get(keyword)) for keyword in _TAGS}
     except Exception:  # whatever pydicom meets in a damaged header: the scan is then nobody's

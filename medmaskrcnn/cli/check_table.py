@@ -12,7 +12,7 @@ _SHOWN = 20  # warnings and notes; errors are all shown
 def print_report(report: ManifestReport) -> None:
     """Classes and splits on stdout, findings on stderr (every error, the first warnings and notes)."""
     manifest = report.manifest
-    title = f"{manifest.name}: {len(manifest.cases)} cases, {len(report.facts)} of them readable"
+    title = f"{manifest.name}: {len(manifest.cases)} cases, {len(report.case_fingerprints)} of them readable"
     numbers = ("objects", "cases", "smallest", "median", "largest")
     rows = [[row.class_name, str(row.objects), str(row.cases), *_sizes(row)] for row in report.class_rows()]
     print_table(title, ["class", *numbers], rows, numbers=numbers)

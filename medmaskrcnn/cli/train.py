@@ -159,7 +159,7 @@ def _plan(
         from medmaskrcnn.training.planner.planner import make_plan
 
         assert report is not None
-        plan, reasons = make_plan(manifest, report.facts, memory_gb=memory, dims=dims)
+        plan, reasons = make_plan(manifest, report.case_fingerprints, memory_gb=memory, dims=dims)
     changed = {key: value for key, value in changes.items() if value is not None}
     reasons |= {f"train.{key}": "from the command line" for key in changed}
     values = plan.model_dump(mode="json")

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from medmaskrcnn.data.fingerprint import CaseFacts, read_facts
+from medmaskrcnn.data.case_fingerprint import CaseFingerprint, read_case_fingerprint
 from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest, ManifestCase
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 
@@ -86,7 +86,7 @@ class ManifestReport:
     """
 
     manifest: Manifest
-    facts: tuple[CaseFacts, ...]
+    case_fingerprints: tuple[CaseFingerprint, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -114,7 +114,7 @@ class ManifestReport:
         return tuple(self._class_row(name) for name in self.manifest.class_names)
 
     def _class_row(self, name: str) -> ClassRow:
-        holding = [fact for fact in self.facts if any(o.class_name == name for o in fact.objects)]
+        holding = [fact for fact in self.case_fingerprints if any(o.class_name == name for o in fact.objects)]
         objects = [o for fact in holding for o in fact.objects if o.class_name == name]
         known = all(o.extent_mm is not None for o in objects)
         sides = [max(o.extent_mm if known and o.extent_mm else o.extent) for o in objects]
@@ -125,11 +125,19 @@ class ManifestReport:
         """One row a split that has cases: train, val, test, and ``"open"`` for cases without one."""
         rows = []
         for split in ("train", "val", "test", None):
-            facts = [fact for fact in self.facts if fact.split == split]
-            if facts:
-                objects = sum(len(fact.objects) for fact in facts)
-                empty = sum(not fact.objects for fact in facts)
-                rows.append(SplitRow(split or "open", len(facts), len({f.patient for f in facts}), objects, empty))
+            case_fingerprints = [fact for fact in self.case_fingerprints if fact.split == split]
+            if case_fingerprints:
+                objects = sum(len(fact.objects) for fact in case_fingerprints)
+                empty = sum(not fact.objects for fact in case_fingerprints)
+                rows.append(
+                    SplitRow(
+                        split or "open",
+                        len(case_fingerprints),
+                        len({f.patient for f in case_fingerprints}),
+                        objects,
+                        empty,
+                    )
+                )
         return tuple(rows)
 
 
@@ -148,16 +156,16 @@ def check_manifest(
         ReadError: if a process was ended by the system, probably for want of memory. Whatever is wrong with a case is a
             finding; see :meth:`ManifestReport.raise_if_bad`.
     """
-    facts: dict[str, CaseFacts] = {}
+    case_fingerprints: dict[str, CaseFingerprint] = {}
     findings: list[Finding] = []
     for done, (case, result) in enumerate(_results(manifest, workers), start=1):
         if isinstance(result, Finding):
             findings.append(result)
         else:
-            facts[case.id] = result
+            case_fingerprints[case.id] = result
         if progress:
             progress(done, len(manifest.cases))
-    ordered = tuple(facts[case.id] for case in manifest.cases if case.id in facts)
+    ordered = tuple(case_fingerprints[case.id] for case in manifest.cases if case.id in case_fingerprints)
     findings += [finding for fact in ordered for finding in _about_case(fact, manifest)]
     findings += _about_patients(manifest) + _about_cases(ordered) + _about_classes(manifest, ordered)
     place = {case.id: number for number, case in enumerate(manifest.cases)}
@@ -166,7 +174,7 @@ def check_manifest(
     return ManifestReport(manifest, ordered, tuple(findings))
 
 
-def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[ManifestCase, CaseFacts | Finding]]:
+def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[ManifestCase, CaseFingerprint | Finding]]:
     """Cases as they are finished, in any order."""
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if len(manifest.cases) >= _PROCESSES_FROM else 1
@@ -177,7 +185,7 @@ def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[Manifest
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
     bare = manifest.model_copy(update={"cases": ()})  # each process needs its own case alone
     with ProcessPoolExecutor(min(workers, max(1, len(manifest.cases))), mp_context=context) as pool:
-        waiting: dict[Future[CaseFacts | Finding], ManifestCase] = {
+        waiting: dict[Future[CaseFingerprint | Finding], ManifestCase] = {
             pool.submit(_facts_or_finding, bare, case): case for case in manifest.cases
         }
         try:
@@ -193,15 +201,15 @@ def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[Manifest
                 future.cancel()
 
 
-def _facts_or_finding(manifest: Manifest, case: ManifestCase) -> CaseFacts | Finding:
+def _facts_or_finding(manifest: Manifest, case: ManifestCase) -> CaseFingerprint | Finding:
     try:
-        return read_facts(manifest, case)
+        return read_case_fingerprint(manifest, case)
     except MedMaskRCNNError as error:
         text = str(error)
         return Finding("error", case.id, text if text.startswith("case ") else f"case {case.id}: {text}")
 
 
-def _about_case(fact: CaseFacts, manifest: Manifest) -> Iterator[Finding]:
+def _about_case(fact: CaseFingerprint, manifest: Manifest) -> Iterator[Finding]:
     """What one case's facts tell by themselves."""
 
     def finding(level: Level, text: str) -> Finding:
@@ -249,30 +257,32 @@ def _about_patients(manifest: Manifest) -> list[Finding]:
     return findings
 
 
-def _about_cases(facts: Sequence[CaseFacts]) -> list[Finding]:
+def _about_cases(case_fingerprints: Sequence[CaseFingerprint]) -> list[Finding]:
     """What cases do not have in common, and have in common when they should not."""
     findings: list[Finding] = []
-    channels = _grouped(facts, lambda fact: _count(fact.channels, "channel"))
+    channels = _grouped(case_fingerprints, lambda fact: _count(fact.channels, "channel"))
     if len(channels) > 1:
         findings.append(Finding("error", None, f"the cases differ in channels: {_listed(channels)}"))
-    spacing = _grouped(facts, lambda fact: "spacing unknown" if fact.spacing_mm is None else "spacing known")
+    spacing = _grouped(
+        case_fingerprints, lambda fact: "spacing unknown" if fact.spacing_mm is None else "spacing known"
+    )
     if len(spacing) > 1:
         findings.append(
             Finding(
                 "error", None, f"some cases do not tell their spacing: {_listed(spacing)}. Give all a spacing or none"
             )
         )
-    planes = _grouped(facts, lambda fact: "single slices" if fact.is_planar else "volumes")
+    planes = _grouped(case_fingerprints, lambda fact: "single slices" if fact.is_planar else "volumes")
     if len(planes) > 1:
         findings.append(
             Finding("warning", None, f"2D and 3D are mixed: {_listed(planes)}. Only a 2D model learns from both")
         )
-    for same in _grouped(facts, lambda fact: fact.fingerprint).values():
-        parts = {fact.split for fact in facts if fact.id in same}
+    for same in _grouped(case_fingerprints, lambda fact: fact.content_hash).values():
+        parts = {fact.split for fact in case_fingerprints if fact.id in same}
         if len(same) > 1 and len(parts) > 1:
             named = ", ".join(sorted(part or "open" for part in parts))
             findings.append(Finding("warning", None, f"the same image lies in several splits ({named}): {_some(same)}"))
-    empty = [fact.id for fact in facts if not fact.objects]
+    empty = [fact.id for fact in case_fingerprints if not fact.objects]
     if empty:
         findings.append(
             Finding("note", None, f"no object, which is fine, in {_count(len(empty), 'case')}: {_some(empty)}")
@@ -280,12 +290,12 @@ def _about_cases(facts: Sequence[CaseFacts]) -> list[Finding]:
     return findings
 
 
-def _about_classes(manifest: Manifest, facts: Sequence[CaseFacts]) -> list[Finding]:
+def _about_classes(manifest: Manifest, case_fingerprints: Sequence[CaseFingerprint]) -> list[Finding]:
     findings = []
-    learnt = [fact for fact in facts if fact.split in FOR_TRAINING]
-    if facts and not learnt:
+    learnt = [fact for fact in case_fingerprints if fact.split in FOR_TRAINING]
+    if case_fingerprints and not learnt:
         findings.append(Finding("error", None, "no case is for training: none has the split train or an open one"))
-    if learnt and not any(fact.split == "val" or fact.fold is not None for fact in facts):
+    if learnt and not any(fact.split == "val" or fact.fold is not None for fact in case_fingerprints):
         findings.append(Finding("note", None, "no case is for validation: none has the split val, none a fold"))
     for name in manifest.class_names:
         if not any(o.class_name == name for fact in learnt for o in fact.objects):
@@ -293,9 +303,11 @@ def _about_classes(manifest: Manifest, facts: Sequence[CaseFacts]) -> list[Findi
     return findings
 
 
-def _grouped(facts: Sequence[CaseFacts], key: Callable[[CaseFacts], str]) -> dict[str, list[str]]:
+def _grouped(
+    case_fingerprints: Sequence[CaseFingerprint], key: Callable[[CaseFingerprint], str]
+) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
-    for fact in facts:
+    for fact in case_fingerprints:
         groups[key(fact)].append(fact.id)
     return groups
 

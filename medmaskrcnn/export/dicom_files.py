@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from medmaskrcnn.export.dicom_object import AlgorithmType, write_dataset
-from medmaskrcnn.export.source_series import SourceSeries, keeping_quiet
+from medmaskrcnn.export.source_series import SourceSeries, suppress_pydicom_warnings
 from medmaskrcnn.structures.case_result import CaseResult
 
 DICOM_FORMATS = ("seg", "rtstruct", "sr")
@@ -33,7 +33,7 @@ def write_dicom_object(
     """
     module = import_module(f"medmaskrcnn.export.{_MODULES[kind]}")
     encoding = {} if kind == "rtstruct" else {"encoding": "auto" if label_map else "binary"}
-    with keeping_quiet():
+    with suppress_pydicom_warnings():
         dataset = getattr(module, f"make_{kind}")(result, source, algorithm=algorithm, **encoding)
         with path.open("wb") as stream:
             write_dataset(dataset, stream)

@@ -49,7 +49,7 @@ from medmaskrcnn.export.dicom_object import (
     uids_of,
     write_dataset,
 )
-from medmaskrcnn.export.source_series import SourceSeries, keeping_quiet, read_source
+from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
 from medmaskrcnn.export.uids import ResultUIDs
 from medmaskrcnn.report.style import class_colour
 from medmaskrcnn.structures.case_result import CaseResult
@@ -85,7 +85,7 @@ def write_seg(
         OutputError: if the scan is no DICOM series, or its files are gone.
     """
     source = read_source(volume, "a DICOM SEG")
-    with keeping_quiet():
+    with suppress_pydicom_warnings():
         write_dataset(make_seg(result, source, encoding=encoding, algorithm=algorithm), stream)
 
 

@@ -37,7 +37,7 @@ from medmaskrcnn.export.dicom_object import (
     uids_of,
     write_dataset,
 )
-from medmaskrcnn.export.source_series import SourcePlane, SourceSeries, keeping_quiet, read_source
+from medmaskrcnn.export.source_series import SourcePlane, SourceSeries, read_source, suppress_pydicom_warnings
 from medmaskrcnn.export.uids import ResultUIDs, uid_of
 from medmaskrcnn.report.style import class_colour
 from medmaskrcnn.structures.case_result import CaseResult
@@ -70,7 +70,7 @@ def write_rtstruct(
     Raises:
         OutputError: if the scan is no DICOM series, or its files are gone.
     """
-    with keeping_quiet():
+    with suppress_pydicom_warnings():
         write_dataset(make_rtstruct(result, read_source(volume, "a DICOM RTSTRUCT"), algorithm=algorithm), stream)
 
 

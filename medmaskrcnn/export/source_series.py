@@ -100,7 +100,7 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
         raise OutputError(
             f"{what} refers to images, and this scan was resampled from them to even slices. Write NIfTI instead"
         )
-    with keeping_quiet():
+    with suppress_pydicom_warnings():
         headers = _headers(origin.files, origin.sop_instance_uids, what)
         if without_identity:
             for header in headers:
@@ -112,7 +112,7 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
 
 
 @contextmanager
-def keeping_quiet() -> Iterator[None]:
+def suppress_pydicom_warnings() -> Iterator[None]:
     """Keeps warnings of pydicom and highdicom from the log: they quote what they warn of, patients' names too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -47,7 +47,7 @@ from medmaskrcnn.export.dicom_object import (
     write_dataset,
 )
 from medmaskrcnn.export.dicom_seg import Encoding, coded, is_label_map, seg_kind
-from medmaskrcnn.export.source_series import SourceSeries, keeping_quiet, read_source
+from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
 from medmaskrcnn.export.uids import uid_of
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.volume import Volume
@@ -89,7 +89,7 @@ def write_sr(
         OutputError: if the scan is no DICOM series, or its files are gone.
     """
     source = read_source(volume, "a DICOM SR")
-    with keeping_quiet():
+    with suppress_pydicom_warnings():
         write_dataset(make_sr(result, source, encoding=encoding, algorithm=algorithm), stream)
 
 

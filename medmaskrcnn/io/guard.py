@@ -28,7 +28,7 @@ _RUST_PANIC = "PanicException"
 
 
 @contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
+def convert_read_errors(path: Path, what: str) -> Iterator[None]:
     """Turn whatever a decoder raises into a ReadError that names the file.
 
     Args:

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.guard import check_claimed_size, checked_grid, reading
+from medmaskrcnn.io.guard import check_claimed_size, checked_grid, convert_read_errors
 from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
 from medmaskrcnn.io.values import rescale
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid, pixel_grid
@@ -43,7 +43,7 @@ def read_itk(path: Path, what: str) -> Volume:
     Raises:
         ReadError: if the file is damaged, cut short, claims more voxels than it holds, or its geometry is unusable.
     """
-    with reading(path, what):
+    with convert_read_errors(path, what):
         reader, layout = _open(path, what)
         image = reader.Execute()
         array = sitk.GetArrayFromImage(image)
@@ -57,7 +57,7 @@ def read_itk(path: Path, what: str) -> Volume:
 
 def describe_itk(path: Path, what: str) -> ScanInfo:
     """What an NRRD or MetaImage file holds, from its header alone; arguments and errors as :func:`read_itk`."""
-    with reading(path, what):
+    with convert_read_errors(path, what):
         _, layout = _open(path, what)
     return ScanInfo(
         path=str(path),

@@ -19,7 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.guard import check_claimed_size, checked_grid, reading
+from medmaskrcnn.io.guard import check_claimed_size, checked_grid, convert_read_errors
 from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
 from medmaskrcnn.io.values import rescale
 from medmaskrcnn.structures.grid import FloatArray, Grid
@@ -51,7 +51,7 @@ def read_nifti(path: Path) -> Volume:
         ReadError: if the file is damaged, cut short, claims more voxels than it holds, has a zero, NaN or singular
             affine, more than four extents, or complex values.
     """
-    with reading(path, "NIfTI"):
+    with convert_read_errors(path, "NIfTI"):
         header = _raw_header(path)
         layout = _layout(path, header)
         array = _channels_first(_stored(path, header), layout)
@@ -67,7 +67,7 @@ def describe_nifti(path: Path) -> ScanInfo:
     Raises:
         ReadError: as :func:`read_nifti`, as far as the header shows it.
     """
-    with reading(path, "NIfTI"):
+    with convert_read_errors(path, "NIfTI"):
         layout = _layout(path, _raw_header(path))
     return ScanInfo(
         path=str(path),

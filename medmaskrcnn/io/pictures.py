@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.guard import MAX_SCAN_BYTES, reading
+from medmaskrcnn.io.guard import MAX_SCAN_BYTES, convert_read_errors
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Provenance, Volume
@@ -41,7 +41,7 @@ def read_picture(path: Path, what: str) -> Volume:
     Raises:
         ReadError: if the file is damaged or cut short, or its pages differ in size or kind.
     """
-    with reading(path, what), Image.open(path, formats=[what]) as image:
+    with convert_read_errors(path, what), Image.open(path, formats=[what]) as image:
         notes = _notes(path, image)
         _check_pages(path, image)
         pages = [_pixels(page) for page in ImageSequence.Iterator(image)]
@@ -53,7 +53,7 @@ def read_picture(path: Path, what: str) -> Volume:
 
 def describe_picture(path: Path, what: str) -> ScanInfo:
     """What a picture holds, from its header; arguments and errors as :func:`read_picture`."""
-    with reading(path, what), Image.open(path, formats=[what]) as image:
+    with convert_read_errors(path, what), Image.open(path, formats=[what]) as image:
         n_pages = _check_pages(path, image)
         channels = 3 if image.mode in _COLOUR_MODES else 1
         shape = (channels, n_pages, image.height, image.width)

@@ -18,7 +18,7 @@ from pydicom import dcmread
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.formats import READABLE
-from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.guard import convert_read_errors
 
 MAX_UNPACKED_BYTES = 2**35
 """32 GiB: no study is larger."""
@@ -102,7 +102,7 @@ def _below(folder: Path) -> Source:
 def _listed(path: Path) -> Source:
     """The files that a DICOMDIR lists and that are there (DICOM PS3.10, 8.6: names below its own folder)."""
     root = path.parent
-    with reading(path, "DICOMDIR"):
+    with convert_read_errors(path, "DICOMDIR"):
         records = dcmread(path, specific_tags=["DirectoryRecordSequence"]).get("DirectoryRecordSequence") or []
         names = [_file_id(record.get("ReferencedFileID")) for record in records]
     found, missing = [], 0
@@ -141,7 +141,7 @@ def _find(root: Path, parts: list[str]) -> Path | None:
 
 
 def _unzipped(path: Path) -> Source:
-    with reading(path, "zip archive"), zipfile.ZipFile(path) as archive:
+    with convert_read_errors(path, "zip archive"), zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if not m.is_dir()]
         _check_members(path, members)
         try:

@@ -93,7 +93,7 @@ def train(
         report = check_manifest(labelled)
         report.raise_if_bad()
         if plan is None:
-            plan, reasons = make_plan(labelled, report.facts)
+            plan, reasons = make_plan(labelled, report.case_fingerprints)
             plan_yaml = plan_text(plan, reasons)
     run, where = Path(folder), choose_device(device)
     learnt, held_out = choose_cases(labelled, plan.model.class_names, splits, fold)

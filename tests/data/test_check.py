@@ -104,7 +104,7 @@ def test_every_bad_case_is_listed_in_one_error(folder: Folder) -> None:
         r"patient twin lies in 2 splits \(train: twin 1; val: twin 2\)",
     ):
         assert re.search(words, said), words
-    assert [fact.id for fact in report.facts] == ["good", "blank", "stranger", "twin 1", "twin 2"]
+    assert [fact.id for fact in report.case_fingerprints] == ["good", "blank", "stranger", "twin 1", "twin 2"]
 
 
 def test_what_to_look_at(folder: Folder) -> None:
@@ -184,4 +184,4 @@ def test_real_data_are_fine(medmaskrcnn_data: Path, tmp_path: Path) -> None:
     report.raise_if_bad()
     liver = report.class_rows()[0]
     assert (liver.objects, liver.unit) == (4, "mm") and liver.sizes[0] > 150
-    assert {fact.modality for fact in report.facts} == {"MR"}
+    assert {fact.modality for fact in report.case_fingerprints} == {"MR"}

@@ -10,16 +10,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medmaskrcnn.data import fingerprint as module
-from medmaskrcnn.data.fingerprint import PERCENTILES, CaseFacts, read_facts
+from medmaskrcnn.data import case_fingerprint as module
+from medmaskrcnn.data.case_fingerprint import PERCENTILES, CaseFingerprint, read_case_fingerprint
 from medmaskrcnn.data.manifest import read_manifest
 
 Labelled = Callable[..., Path]
 
 
-def facts_of(path: Path) -> CaseFacts:
+def facts_of(path: Path) -> CaseFingerprint:
     manifest = read_manifest(path)
-    return read_facts(manifest, manifest.cases[0])
+    return read_case_fingerprint(manifest, manifest.cases[0])
 
 
 def test_facts_of_the_spheres(labelled: Labelled, tmp_path: Path) -> None:

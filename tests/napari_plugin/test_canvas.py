@@ -144,7 +144,7 @@ def test_a_layer_that_the_user_removes_hides_its_instances(drawn):
 
 def test_flying_to_an_instance_moves_slider_and_camera(drawn):
     viewer, _, canvas = drawn
-    canvas.fly_to(1)
+    canvas.center_on(1)
     # Stored slices 0..3 of 8 count up, 2 mm apart, the first at S = 0: I from -6 to 0 mm.
     assert -6 <= viewer.dims.point[0] <= 0
     np.testing.assert_allclose(getattr(viewer, "scene", viewer).camera.center[-2:], (5.5, 5.5))
@@ -196,7 +196,7 @@ def test_a_picture_is_drawn_flat(make_napari_viewer, make_result):
     canvas = ResultCanvas(viewer, ReviewModel(replace(volume, grid=grid), flat))
     assert viewer.layers["nucleus"].data.shape == (24, 30)
     assert len(viewer.layers["boxes"].data) == 1
-    canvas.fly_to(1)
+    canvas.center_on(1)
     canvas.close()
 
 

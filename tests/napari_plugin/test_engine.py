@@ -15,7 +15,7 @@ from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
 from napari_medmaskrcnn.engine import client as engine_module
-from napari_medmaskrcnn.engine import ipc as wire
+from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.client import Cancelled, Engine, JobFailed
 from napari_medmaskrcnn.engine.messages import Failed, OutlineJob, Progress, SegmentJob
 from napari_medmaskrcnn.engine.worker import time_left, whole_share
@@ -62,13 +62,13 @@ def test_its_answers_are_the_library_s(engine: Engine, block: Volume, tmp_path: 
 def test_a_scan_is_sent_once_and_a_box_outlined(engine: Engine, block: Volume, monkeypatch):
     engine.run(SegmentJob(block, "phantom-ct"), ignore)
     sent: list[object] = []
-    send = wire.send
+    send = ipc.send
 
     def watched(stream, job):
         sent.append(job.volume)
         send(stream, job)
 
-    monkeypatch.setattr(wire, "send", watched)
+    monkeypatch.setattr(ipc, "send", watched)
     found = engine.run(OutlineJob(block, "phantom-ct", (5, 5, 5, 20, 24, 24), "tumour"), ignore)
     engine.run(OutlineJob(replace(block), "phantom-ct", (5, 5, 5, 20, 24, 24), "tumour"), ignore)
     assert sent[0] is None and sent[1] is not None

@@ -132,7 +132,7 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
 
     # click an instance on the canvas: its row is chosen
     spleen = next(k for k in review.keys_in() if review.items[k].class_name == "spleen")
-    panel.host.canvas.fly_to(spleen)
+    panel.host.canvas.center_on(spleen)
     qtbot.wait(50)
     qtbot.mouseClick(
         viewer.window._qt_viewer.canvas.native,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medmaskrcnn.data.fingerprint import PERCENTILES, CaseFacts, Intensities, ObjectFacts
+from medmaskrcnn.data.case_fingerprint import PERCENTILES, CaseFingerprint, Intensities, ObjectFacts
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.structures.grid import Grid
@@ -35,7 +35,7 @@ def facts(
     *,
     axes: str = "SAR",
     **changes: Any,
-) -> CaseFacts:
+) -> CaseFingerprint:
     """A case whose D, H, W run along ``axes``; sizes of objects in mm, in voxels without a spacing."""
     affine = np.zeros((4, 4))
     affine[3, 3] = 1
@@ -47,7 +47,7 @@ def facts(
             extent = tuple(max(1, round(s / v)) for s, v in zip(size, spacing or (1, 1, 1), strict=True))
             mm = tuple(e * v for e, v in zip(extent, spacing, strict=True)) if spacing else None
             found.append(ObjectFacts(name, extent, mm, int(np.prod(extent))))  # type: ignore[arg-type]
-    case = CaseFacts(
+    case = CaseFingerprint(
         id=f"c{number}",
         patient=f"p{number}",
         split="train",
@@ -62,12 +62,12 @@ def facts(
         objects=tuple(found),
         absent=(),
         unnamed=(),
-        fingerprint=str(number),
+        content_hash=str(number),
     )
     return replace(case, **changes)
 
 
-def plan_for(cases: list[CaseFacts], class_names: tuple[str, ...], **options: Any) -> tuple[Plan, dict[str, str]]:
+def plan_for(cases: list[CaseFingerprint], class_names: tuple[str, ...], **options: Any) -> tuple[Plan, dict[str, str]]:
     listed = tuple(ManifestCase(id=case.id, patient=case.patient, image=f"{case.id}.nii.gz") for case in cases)
     manifest = Manifest(name="Some Data", class_names=class_names, licence="CC0-1.0", cases=listed)
     return make_plan(manifest, cases, **{"memory_gb": MEMORY_GB, **options})
@@ -76,7 +76,7 @@ def plan_for(cases: list[CaseFacts], class_names: tuple[str, ...], **options: An
 ORGANS = {"liver": [(173.0, 165.0, 190.0)], "right kidney": [(108.0, 63.0, 71.0)], "left kidney": [(115.0, 61.0, 70.0)]}
 
 
-def abdomen(count: int = 12, **changes: Any) -> list[CaseFacts]:
+def abdomen(count: int = 12, **changes: Any) -> list[CaseFingerprint]:
     return [facts(i, (36, 256, 256), (7.7, 1.25, 1.25), ORGANS, **changes) for i in range(count)]
 
 

@@ -23,7 +23,7 @@ def test_a_planned_network_is_trained(labelled: Callable[..., Path], tmp_path: P
     path = labelled(cases=[one, {**one, "id": "c2", "patient": "p2", "split": "val"}])
     manifest = read_manifest(path)
     report = check_manifest(manifest, workers=0)
-    plan, _ = make_plan(manifest, report.facts, memory_gb=4, dims=dims)
+    plan, _ = make_plan(manifest, report.case_fingerprints, memory_gb=4, dims=dims)
     assert plan.preprocess.windows and plan.model.class_names == ("liver", "tumour")
     plan = plan.model_copy(update={"train": plan.train.model_copy(update={"steps": 2, "batch": 1})})
     record = train(manifest, plan, tmp_path / "run", check=False, device="cpu", workers=0)

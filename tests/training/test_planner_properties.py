@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medmaskrcnn.data.fingerprint import PERCENTILES, CaseFacts, Intensities, ObjectFacts
+from medmaskrcnn.data.case_fingerprint import PERCENTILES, CaseFingerprint, Intensities, ObjectFacts
 from medmaskrcnn.data.manifest import Manifest
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.training.plan import parse_plan, plan_text
@@ -20,7 +20,7 @@ NAMES = ("liver", "left kidney", "tumour", "never seen")
 
 
 @st.composite
-def data_sets(draw: st.DrawFn) -> tuple[CaseFacts, ...]:
+def data_sets(draw: st.DrawFn) -> tuple[CaseFingerprint, ...]:
     """Some cases of one kind: pictures or volumes, with or without spacing, of any modality and channels."""
     planar, known = draw(st.booleans()), draw(st.booleans())
     channels = draw(st.integers(1, 4))
@@ -49,17 +49,17 @@ def _case(number, random, planar, known, channels, modality, kind, spacing, side
         mm = tuple(float(e * s) for e, s in zip(extent, spacing, strict=True)) if known else None
         objects.append(ObjectFacts(str(random.choice(NAMES[:3])), extent, mm, int(np.prod(extent))))
     values = [Intensities(tuple(np.sort(random.normal(0, 500, len(PERCENTILES)))), 0.0, 1.0) for _ in range(channels)]
-    return CaseFacts(
+    return CaseFingerprint(
         id=str(number), patient=str(number), split="train", fold=None, grid=Grid(tuple(shape), affine, known),
         channels=channels, channel_kind=kind, modality=modality, intensities=tuple(values),
         foreground=tuple(values) if objects else (), not_finite=0, objects=tuple(objects), absent=(), unnamed=(),
-        fingerprint=str(number),
+        content_hash=str(number),
     )  # fmt: skip
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(facts=data_sets(), memory_gb=st.sampled_from([2.5, 8.0, 80.0]))
-def test_any_data_gives_a_plan_that_fits(facts: tuple[CaseFacts, ...], memory_gb: float) -> None:
+def test_any_data_gives_a_plan_that_fits(facts: tuple[CaseFingerprint, ...], memory_gb: float) -> None:
     manifest = Manifest(name="any", class_names=NAMES, cases=())
     plan, reasons = make_plan(manifest, facts, memory_gb=memory_gb)
     assert parse_plan(plan_text(plan, reasons)) == plan

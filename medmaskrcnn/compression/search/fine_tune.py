@@ -24,7 +24,7 @@ def planned_training(manifest: Manifest, settings: ModelFileSettings) -> Plan:
     report = check_manifest(manifest)
     report.raise_if_bad()
     model = settings.model
-    plan, _ = make_plan(manifest, report.facts, dims=2.5 if model.context_slices else model.spatial_dims)
+    plan, _ = make_plan(manifest, report.case_fingerprints, dims=2.5 if model.context_slices else model.spatial_dims)
     return plan
 
 

@@ -19,7 +19,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.frames import FRAME_TAGS, Frame, frames_of
 from medmaskrcnn.io.dicom.quick_header import HEAD_BYTES, QuickHeader, quick_header, wanted_tags
 from medmaskrcnn.io.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind, sop_class_name
-from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.guard import convert_read_errors
 
 _TEXT_TAGS = {
     "SOPClassUID": "sop_class_uid",
@@ -120,7 +120,7 @@ def read_header(path: Path) -> DicomFile:
     Raises:
         ReadError: if it is no DICOM, its header is cut short, or it is an image whose geometry is wrong.
     """
-    with reading(path, "DICOM"), path.open("rb") as stream:
+    with convert_read_errors(path, "DICOM"), path.open("rb") as stream:
         header = quick_header(stream.read(HEAD_BYTES), _WANTED) or _full_header(stream)
         text = {field: _text(header.get(keyword)) for keyword, field in _TEXT_TAGS.items()}
         if not text["sop_class_uid"]:

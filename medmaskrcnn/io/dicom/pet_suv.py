@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, DT, TM
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.guard import convert_read_errors
 
 _KEYWORDS = (
     "Units",
@@ -48,9 +48,9 @@ def suv_factor(paths: Sequence[Path]) -> float:
     """
     headers = []
     for path in paths:
-        with reading(path, "DICOM"):
+        with convert_read_errors(path, "DICOM"):
             headers.append(dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
-    with reading(paths[0], "DICOM PET"):
+    with convert_read_errors(paths[0], "DICOM PET"):
         return _factor(paths[0], headers)
 
 

@@ -127,14 +127,14 @@ def _without_copies(slices: Sequence[Slice]) -> list[tuple[list[Slice], int]]:
     by_instance: dict[tuple[str, int], list[Slice]] = defaultdict(list)
     n_copies = 0
     for one in slices:
-        twins = by_instance[(one.file.sop_instance_uid or str(one.file.path), one.frame.index)]
-        if any(filecmp.cmp(one.file.path, twin.file.path, shallow=False) for twin in twins):
+        duplicates = by_instance[(one.file.sop_instance_uid or str(one.file.path), one.frame.index)]
+        if any(filecmp.cmp(one.file.path, duplicate.file.path, shallow=False) for duplicate in duplicates):
             n_copies += 1
             continue
-        twins.append(one)
+        duplicates.append(one)
         kept.append(one)
     folders = {s.file.path.parent for s in kept}
-    if len(folders) > 1 and any(len(twins) > 1 for twins in by_instance.values()):
+    if len(folders) > 1 and any(len(duplicates) > 1 for duplicates in by_instance.values()):
         return [([s for s in kept if s.file.path.parent == folder], n_copies) for folder in sorted(folders)]
     return [(kept, n_copies)]
 

@@ -21,7 +21,7 @@ from medmaskrcnn.io.dicom.arrange import Slice
 from medmaskrcnn.io.dicom.decode_pool import decoded_elsewhere
 from medmaskrcnn.io.dicom.header import DicomFile, StoredPixels
 from medmaskrcnn.io.dicom.pixels import PLUGINS, check_frames, complete_syntax
-from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.values import float_type, is_whole, rescale, smallest_integer_type
 
 
@@ -122,7 +122,7 @@ def _read_plain(slices: Sequence[Slice], dtype: np.dtype[Any]) -> NDArray[Any]:
     for plane, one in zip(array, slices, strict=True):
         place = one.file.stored
         assert place is not None, "the caller has looked"
-        with reading(one.file.path, "DICOM"), one.file.path.open("rb", buffering=0) as stream:
+        with convert_read_errors(one.file.path, "DICOM"), one.file.path.open("rb", buffering=0) as stream:
             stream.seek(place.start + one.frame.index * place.frame_bytes)
             if stream.readinto(plane.view(np.uint8)) != place.frame_bytes:
                 raise ReadError(f"{one.file.path} is cut short: it ends before its pixel data does. Copy it again")
@@ -153,7 +153,7 @@ def _decoded(slices: Sequence[Slice]) -> Iterator[NDArray[Any]]:
 
 def decode_file(file: DicomFile) -> NDArray[Any]:
     """All frames of one file: ``(frames, H, W)``, or ``(frames, 3, H, W)`` in colour."""
-    with reading(file.path, "DICOM"):
+    with convert_read_errors(file.path, "DICOM"):
         dataset = dcmread(file.path, force=True)
         complete_syntax(dataset)
         check_frames(dataset)

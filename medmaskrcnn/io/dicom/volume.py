@@ -14,7 +14,7 @@ from medmaskrcnn.io.dicom.irregular import IrregularStack
 from medmaskrcnn.io.dicom.pet_suv import suv_factor
 from medmaskrcnn.io.dicom.series import DicomScan
 from medmaskrcnn.io.dicom.slice_values import Scaling, read_values
-from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.options import AS_STORED, ReadingOptions
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, ReadingPolicy, Volume
 
@@ -35,7 +35,7 @@ def read_dicom(scan: DicomScan, options: ReadingOptions = AS_STORED) -> Volume:
     slices = arrangement.slices
     suv = options.suv and scan.first.modality == "PT"
     factor = suv_factor(scan.paths) if suv else 1.0
-    with reading(scan.folder, "DICOM"):
+    with convert_read_errors(scan.folder, "DICOM"):
         scalings = [Scaling(s.frame.slope * factor, s.frame.intercept * factor) for s in slices]
         values = read_values(slices, scalings)
         if arrangement.resampling is not None:

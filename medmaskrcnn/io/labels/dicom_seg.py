@@ -22,7 +22,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.frames import Frame, frames_of
 from medmaskrcnn.io.dicom.geometry import same_orientation
 from medmaskrcnn.io.dicom.pixels import stored_frames
-from medmaskrcnn.io.guard import MAX_SCAN_BYTES, reading
+from medmaskrcnn.io.guard import MAX_SCAN_BYTES, convert_read_errors
 from medmaskrcnn.io.labels.label_grids import SliceMap, map_slices, paste
 from medmaskrcnn.io.labels.label_set import LabelledMask, Labels, collect
 from medmaskrcnn.structures.instances import BoolArray, tight_crop
@@ -58,7 +58,7 @@ def read_seg(path: Path, volume: Volume) -> Labels:
     Raises:
         ReadError: if the file is damaged, belongs to another frame of reference, or does not tell where it lies.
     """
-    with reading(path, "DICOM SEG"):
+    with convert_read_errors(path, "DICOM SEG"):
         seg = _open(path, volume)
         notes: list[str] = []
         slices = map_slices(

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.guard import reading
+from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.labels.contours import Contour, fill_stack
 from medmaskrcnn.io.labels.label_set import LabelledMask, Labels, collect
 from medmaskrcnn.structures.grid import FloatArray, Grid
@@ -48,7 +48,7 @@ def read_rtstruct(path: Path, volume: Volume) -> Labels:
     Raises:
         ReadError: if the file is damaged, belongs to another frame of reference, or an outline is oblique to the grid.
     """
-    with reading(path, "RTSTRUCT"):
+    with convert_read_errors(path, "RTSTRUCT"):
         structures = dcmread(path, force=True)
         notes: list[str] = []
         names = {_number(r.ROINumber): _name(r) for r in structures.get("StructureSetROISequence") or []}

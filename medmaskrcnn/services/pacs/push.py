@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 from medmaskrcnn.errors import ArchiveError, ReadError
-from medmaskrcnn.export.source_series import keeping_quiet
+from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.export.write import FILE_NAMES
 from medmaskrcnn.services.pacs.archive import Archive, patiently
 
@@ -76,7 +76,7 @@ def push(archive: Archive, files: Sequence[Path], on_event: Callable[[Pushed], N
 
 def _push_one(archive: Archive, file: Path) -> Pushed:
     try:
-        with keeping_quiet():
+        with suppress_pydicom_warnings():
             dataset = dcmread(file)
             modality = str(dataset.get("Modality", ""))
             place = [str(dataset[name].value) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
@@ -94,7 +94,7 @@ def _push_one(archive: Archive, file: Path) -> Pushed:
         return False
 
     try:
-        with keeping_quiet():
+        with suppress_pydicom_warnings():
             return Pushed(file, modality, was_there=patiently(once, archive.server))
     except ArchiveError as error:
         return Pushed(file, modality, error=str(error))

@@ -12,7 +12,7 @@ from threading import Lock
 from typing import Any
 
 from medmaskrcnn.errors import ArchiveError
-from medmaskrcnn.export.source_series import keeping_quiet
+from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.dimse import pynetdicom
 from medmaskrcnn.services.pacs.pull import held, write_object
 
@@ -73,7 +73,7 @@ class Inbox:
 
     def _receive(self, event: Any) -> int:
         try:
-            with keeping_quiet():
+            with suppress_pydicom_warnings():
                 dataset = event.dataset
                 dataset.file_meta = event.file_meta
                 study, series = str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID)

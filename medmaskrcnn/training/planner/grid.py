@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.planner.survey import Array, SeenCase, Survey, in_plane
+from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint, SeenCase, in_plane
 
 FIRST_STRIDE = 4
 """Voxels of the plane in a cell of P2."""
@@ -48,14 +48,14 @@ class GridPlan:
     resize_min_max: tuple[int, int] | None
     strides: tuple[tuple[int, ...], ...]
 
-    def scans(self, survey: Survey) -> Array:
+    def scans(self, fingerprint: DatasetFingerprint) -> Array:
         """``(cases, 3)`` scans in voxels of the network."""
-        return np.array([np.multiply(case.shape, case.spacing) * self._scale(case) for case in survey.cases])
+        return np.array([np.multiply(case.shape, case.spacing) * self._scale(case) for case in fingerprint.cases])
 
-    def objects(self, survey: Survey) -> tuple[tuple[str, ...], Array]:
+    def objects(self, fingerprint: DatasetFingerprint) -> tuple[tuple[str, ...], Array]:
         """Class names and ``(N, 3)`` extents of all objects in voxels of the network."""
-        names = tuple(item.class_name for item in survey.objects)
-        sizes = [np.asarray(item.size) * self._scale(case) for case in survey.cases for item in case.objects]
+        names = tuple(item.class_name for item in fingerprint.objects)
+        sizes = [np.asarray(item.size) * self._scale(case) for case in fingerprint.cases for item in case.objects]
         return names, np.array(sizes)
 
     def _scale(self, case: SeenCase) -> Array:
@@ -67,35 +67,37 @@ class GridPlan:
         return np.array([1.0, factor, factor])
 
 
-def plan_grid(survey: Survey, dims: float | None, reasons: dict[str, str]) -> GridPlan:
+def plan_grid(fingerprint: DatasetFingerprint, dims: float | None, reasons: dict[str, str]) -> GridPlan:
     """Decide on dimensions, spacing and strides; the reasons are added to ``reasons``.
 
     Raises:
         ValueError: if ``dims`` is not 2, 2.5 or 3.
         ReadError: if 2.5 or 3 is asked of single images.
     """
-    chosen = _dims(survey, dims, reasons)
+    chosen = _dims(fingerprint, dims, reasons)
     spatial = 3 if chosen == 3 else 2
-    spacing, spacing_mm, resize = _spacing(survey, spatial, reasons)
+    spacing, spacing_mm, resize = _spacing(fingerprint, spatial, reasons)
     reasons["preprocess.orientation"] = {
         "as_stored": "Pictures and scans of unknown spacing have no place in a patient: axes stay as they are.",
         "SPL": "Slices up, rows to the back, columns to the left, whatever the file's order.",
         "acquisition": "Most scans are thick along another axis than up: the thickest axis comes first.",
-    }[survey.orientation]
-    strides = _strides(survey, spacing, spatial, reasons)
+    }[fingerprint.orientation]
+    strides = _strides(fingerprint, spacing, spatial, reasons)
     return GridPlan(spatial, int(chosen == 2.5), spacing, spacing_mm, resize, strides)
 
 
-def _dims(survey: Survey, asked: float | None, reasons: dict[str, str]) -> float:
+def _dims(fingerprint: DatasetFingerprint, asked: float | None, reasons: dict[str, str]) -> float:
     if asked is not None and asked not in (2, 2.5, 3):
         raise ValueError(f"dims must be 2, 2.5 or 3, got {asked}")
-    if survey.planar and asked not in (None, 2):
-        raise ReadError(f"{survey.facts[0].id} and its like are single images: only a 2D network can learn from them")
-    thickness = float(survey.spacing[0] / np.sqrt(survey.spacing[1] * survey.spacing[2]))
-    name, size = min(survey.class_sizes().items(), key=lambda pair: float(pair[1][0]))
-    slices, depth = float(size[0] / survey.spacing[0]), float(survey.shape[0])
+    if fingerprint.planar and asked not in (None, 2):
+        raise ReadError(
+            f"{fingerprint.case_fingerprints[0].id} and its like are single images: only a 2D network can learn from them"
+        )
+    thickness = float(fingerprint.spacing[0] / np.sqrt(fingerprint.spacing[1] * fingerprint.spacing[2]))
+    name, size = min(fingerprint.class_sizes().items(), key=lambda pair: float(pair[1][0]))
+    slices, depth = float(size[0] / fingerprint.spacing[0]), float(fingerprint.shape[0])
     seen = f"slices {thickness:.1f} times as thick as pixels are wide, {depth:.0f} a scan, {slices:.0f} a {name}"
-    if survey.planar:
+    if fingerprint.planar:
         why, dims = "Single images.", 2.0
     elif thickness < _ANISOTROPIC:
         why, dims = f"Fine slices ({seen}): objects are seen whole in 3D.", 3.0
@@ -113,49 +115,49 @@ def _dims(survey: Survey, asked: float | None, reasons: dict[str, str]) -> float
 
 
 def _spacing(
-    survey: Survey, dims: int, reasons: dict[str, str]
+    fingerprint: DatasetFingerprint, dims: int, reasons: dict[str, str]
 ) -> tuple[Array, tuple[float | None, float | None, float | None], tuple[int, int] | None]:
-    own = in_plane(survey.spacing)
-    target = _plane_spacing(survey, dims, own)
-    unit = "mm" if survey.spacing_known else "pixels"
-    name, size = survey.smallest
+    own = in_plane(fingerprint.spacing)
+    target = _plane_spacing(fingerprint, dims, own)
+    unit = "mm" if fingerprint.spacing_known else "pixels"
+    name, size = fingerprint.smallest
     span = in_plane(size)
     seen = (
         f"the scans' own {own:.3g} {unit} give a median {name} {span / own:.0f} pixels, {target:.3g} {unit} "
         f"{span / target:.0f}, {span / target / FIRST_STRIDE:.1f} cells of P2"
     )
-    if not survey.spacing_known:
-        return _without_spacing(survey, dims, own, target, seen, reasons)
-    depth, why_depth = _depth_spacing(survey, dims, own, target)
+    if not fingerprint.spacing_known:
+        return _without_spacing(fingerprint, dims, own, target, seen, reasons)
+    depth, why_depth = _depth_spacing(fingerprint, dims, own, target)
     mm = (None if dims == 2 else depth, target, target)
     reasons["preprocess.spacing_mm"] = f"{why_depth} In the plane: {seen}."
     reasons["preprocess.resize_min_max"] = "Spacing is known."
     return np.array([depth, target, target]), mm, None
 
 
-def _plane_spacing(survey: Survey, dims: int, own: float) -> float:
+def _plane_spacing(fingerprint: DatasetFingerprint, dims: int, own: float) -> float:
     """The finest spacing of the plane, between what masks need and what they can use, at which a scan still fits."""
-    span = in_plane(survey.smallest[1])
+    span = in_plane(fingerprint.smallest[1])
     coarsest = max(own, span / (_COARSEST_BINS * MASK_BINS))
     finest = min(own, max(own / _MOST_ENLARGED, span / (_FINEST_BINS * MASK_BINS)))
     steps = np.geomspace(finest, coarsest, 60)
-    fitting = [s for s in steps if _scan_voxels(survey, dims, own, float(s)) <= _WHOLE_SCAN[dims]]
+    fitting = [s for s in steps if _scan_voxels(fingerprint, dims, own, float(s)) <= _WHOLE_SCAN[dims]]
     target = float(fitting[0]) if fitting else coarsest
     return float(f"{own:.4g}") if _SAME[0] < target / own < _SAME[1] else float(f"{target:.2g}")
 
 
-def _scan_voxels(survey: Survey, dims: int, own: float, target: float) -> float:
-    depth, _ = _depth_spacing(survey, dims, own, target)
-    cells = survey.field / np.array([depth, target, target])
+def _scan_voxels(fingerprint: DatasetFingerprint, dims: int, own: float, target: float) -> float:
+    depth, _ = _depth_spacing(fingerprint, dims, own, target)
+    cells = fingerprint.field / np.array([depth, target, target])
     return float(np.prod(cells[1:] if dims == 2 else cells))
 
 
-def _depth_spacing(survey: Survey, dims: int, own: float, target: float) -> tuple[float, str]:
+def _depth_spacing(fingerprint: DatasetFingerprint, dims: int, own: float, target: float) -> tuple[float, str]:
     """Distance of the network's slices."""
-    slices = float(f"{survey.spacing[0]:.4g}")
+    slices = float(f"{fingerprint.spacing[0]:.4g}")
     if dims == 2:
         return slices, "Slices as they are."
-    if not survey.spacing_known:
+    if not fingerprint.spacing_known:
         return slices, ""
     if slices > _ISOTROPIC * max(own, target):
         return slices, f"Thick slices ({slices:g} mm) are kept."
@@ -163,11 +165,11 @@ def _depth_spacing(survey: Survey, dims: int, own: float, target: float) -> tupl
 
 
 def _without_spacing(
-    survey: Survey, dims: int, own: float, target: float, seen: str, reasons: dict[str, str]
+    fingerprint: DatasetFingerprint, dims: int, own: float, target: float, seen: str, reasons: dict[str, str]
 ) -> tuple[Array, tuple[None, None, None], tuple[int, int] | None]:
     """Pictures: nothing but their size in pixels can tell how to scale them."""
     reasons["preprocess.spacing_mm"] = "The files do not tell the size of a pixel."
-    sides = np.array([sorted(case.shape[1:]) for case in survey.cases], np.float64)
+    sides = np.array([sorted(case.shape[1:]) for case in fingerprint.cases], np.float64)
     short, aspect = np.median(sides[:, 0]) / target, (sides[:, 1] / sides[:, 0]).max()
     if dims == 3 or target == own:
         reasons["preprocess.resize_min_max"] = f"Scans of unknown spacing are taken as they are: {seen}."
@@ -181,12 +183,14 @@ def _without_spacing(
     return np.array([1.0, target, target]), (None, None, None), (smallest, largest)
 
 
-def _strides(survey: Survey, spacing: Array, dims: int, reasons: dict[str, str]) -> tuple[tuple[int, ...], ...]:
+def _strides(
+    fingerprint: DatasetFingerprint, spacing: Array, dims: int, reasons: dict[str, str]
+) -> tuple[tuple[int, ...], ...]:
     planes = [FIRST_STRIDE * 2**level for level in range(4)]
     if dims == 2:
         reasons["model.backbone.strides"] = "4, 8, 16, 32: the pyramid's own."
         return tuple((p, p) for p in planes)
-    name, size = min(survey.class_sizes().items(), key=lambda pair: float(pair[1][0]))
+    name, size = min(fingerprint.class_sizes().items(), key=lambda pair: float(pair[1][0]))
     slices = float(size[0] / spacing[0])
     flat = float(spacing[0] / spacing[1])
     depth = max(s for s in (1, 2, 4) if s == 1 or s * flat <= FIRST_STRIDE)
@@ -199,7 +203,7 @@ def _strides(survey: Survey, spacing: Array, dims: int, reasons: dict[str, str])
         depths.append(depth)
     reasons["model.backbone.strides"] = (
         f"Voxels are {flat:.2g} times as deep as wide: cells of P2 are {first * spacing[0]:.3g} x "
-        f"{FIRST_STRIDE * spacing[1]:.3g}{' mm' if survey.spacing_known else ' voxels'}, no deeper than wide where "
+        f"{FIRST_STRIDE * spacing[1]:.3g}{' mm' if fingerprint.spacing_known else ' voxels'}, no deeper than wide where "
         f"slices allow; a median {name} spans {slices / first:.1f} of them in depth."
     )
     return tuple((d, p, p) for d, p in zip(depths, planes, strict=True))

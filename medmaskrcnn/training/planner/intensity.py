@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medmaskrcnn.data.fingerprint import PERCENTILES, CaseFacts, Intensities
-from medmaskrcnn.training.planner.survey import Array, Survey
+from medmaskrcnn.data.case_fingerprint import PERCENTILES, CaseFingerprint, Intensities
+from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of red, green and blue in 0..1 over ImageNet, which pretrained backbones expect."""
@@ -40,15 +40,15 @@ class IntensityPlan:
     std: tuple[float, ...] = (1.0,)
 
 
-def plan_intensity(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
+def plan_intensity(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> IntensityPlan:
     """Decide how values are normalised; the reasons are added to ``reasons``."""
     for unused in ("windows", "percentiles", "ceiling", "value_range"):
         reasons[f"preprocess.{unused}"] = "Not used."
-    if survey.channel_kind == "colour" and survey.channels == len(IMAGENET_MEAN):
-        return _colours(survey, reasons)
-    if survey.modality == "CT" or (survey.modality is None and _looks_like_ct(survey)):
-        return _windows(survey, reasons)
-    return _percentiles(survey, reasons)
+    if fingerprint.channel_kind == "colour" and fingerprint.channels == len(IMAGENET_MEAN):
+        return _colours(fingerprint, reasons)
+    if fingerprint.modality == "CT" or (fingerprint.modality is None and _looks_like_ct(fingerprint)):
+        return _windows(fingerprint, reasons)
+    return _percentiles(fingerprint, reasons)
 
 
 def values(one: Intensities) -> Array:
@@ -56,13 +56,15 @@ def values(one: Intensities) -> Array:
     return np.interp(_RANKS, PERCENTILES, one.percentiles)
 
 
-def _looks_like_ct(survey: Survey) -> bool:
-    lowest = [fact.intensities[0].percentiles[0] for fact in survey.facts if fact.intensities]
+def _looks_like_ct(fingerprint: DatasetFingerprint) -> bool:
+    lowest = [fact.intensities[0].percentiles[0] for fact in fingerprint.case_fingerprints if fact.intensities]
     return bool(lowest) and float(np.median(lowest)) <= _LOOKS_LIKE_CT
 
 
-def _colours(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
-    brightest = max((one.percentiles[-1] for fact in survey.facts for one in fact.intensities), default=255.0)
+def _colours(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> IntensityPlan:
+    brightest = max(
+        (one.percentiles[-1] for fact in fingerprint.case_fingerprints for one in fact.intensities), default=255.0
+    )
     top = next((top for top in (1.0, 255.0, 65535.0) if brightest <= top), float(np.ceil(brightest)))
     reasons["preprocess.value_range"] = f"Colours reach {brightest:.4g}: 0 to {top:g} is their range."
     reasons["preprocess.mean"] = reasons["preprocess.std"] = "ImageNet's, which pretrained backbones expect."
@@ -70,8 +72,8 @@ def _colours(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
     return IntensityPlan(3, value_range=(0.0, top), mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
 
-def _windows(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
-    inside = _foreground(survey.facts)
+def _windows(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> IntensityPlan:
+    inside = _foreground(fingerprint.case_fingerprints)
     low = np.median([one.percentiles[0] for one in inside])
     high = np.median([one.percentiles[-1] for one in inside])
     first = _round_outwards(float(low), float(high))
@@ -83,9 +85,9 @@ def _windows(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
         windows = (first, _SOFT_TISSUE)
         more = f" That is wide, and {share:.0%} of the objects are soft tissue: its window is a second channel."
     reasons["preprocess.windows"] = f"CT: objects run from {low:.0f} to {high:.0f} HU (percentiles 0.5 and 99.5).{more}"
-    reasons["model.image_channels"] = f"{survey.channels} of the image times {len(windows)} windows."
-    mean, std = _moments(survey, [_window_map(*window) for window in windows], reasons)
-    return IntensityPlan(survey.channels * len(windows), windows=windows, mean=mean, std=std)
+    reasons["model.image_channels"] = f"{fingerprint.channels} of the image times {len(windows)} windows."
+    mean, std = _moments(fingerprint, [_window_map(*window) for window in windows], reasons)
+    return IntensityPlan(fingerprint.channels * len(windows), windows=windows, mean=mean, std=std)
 
 
 def _window_map(low: float, high: float) -> Callable[[Intensities, Array], Array]:
@@ -98,15 +100,15 @@ def _round_outwards(low: float, high: float) -> tuple[float, float]:
     return (float(a), float(b)) if b > a else (float(a), float(a) + _ROUND_HU)
 
 
-def _percentiles(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
-    spreads = {high: _spread(survey, high) for high in _HIGH}
+def _percentiles(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> IntensityPlan:
+    spreads = {high: _spread(fingerprint, high) for high in _HIGH}
     best = _HIGH[0]
     for high in _HIGH[1:]:
         if spreads[high] < _STEADIER * spreads[best]:
             best = high
     reach = [
         (one.percentiles[-1] - low) / (top - low)
-        for fact in survey.facts
+        for fact in fingerprint.case_fingerprints
         for whole, one in zip(fact.intensities, fact.foreground or fact.intensities, strict=False)
         for low, top in [_range(whole, best)]
         if top > low
@@ -114,32 +116,32 @@ def _percentiles(survey: Survey, reasons: dict[str, str]) -> IntensityPlan:
     highest = float(np.percentile(reach, 95)) if reach else 1.0
     ceiling = float(np.clip(np.ceil(2 * highest) / 2, 1.0, _HIGHEST_CEILING))
     reasons["preprocess.percentiles"] = (
-        f"{survey.modality or 'Values of unknown unit'}: every scan by its own percentiles. With {best:g} as the upper "
+        f"{fingerprint.modality or 'Values of unknown unit'}: every scan by its own percentiles. With {best:g} as the upper "
         f"one the objects' brightness differs between scans by {_times(spreads[best])} ("
         + ", ".join(f"with {high:g} by {_times(spreads[high])}" for high in _HIGH if high != best)
         + "); a lower one must bring that down by a tenth."
     )
     reasons["preprocess.ceiling"] = f"The brightest objects reach {highest:.2g} times that range."
-    reasons["model.image_channels"] = f"{survey.channels} of the image."
+    reasons["model.image_channels"] = f"{fingerprint.channels} of the image."
 
     def mapped(whole: Intensities, x: Array) -> Array:
         low, top = _range(whole, best)
         return np.clip((x - low) / max(top - low, 1e-6), 0, ceiling)
 
-    mean, std = _moments(survey, [mapped], reasons)
-    return IntensityPlan(survey.channels, percentiles=(_LOW, best), ceiling=ceiling, mean=mean, std=std)
+    mean, std = _moments(fingerprint, [mapped], reasons)
+    return IntensityPlan(fingerprint.channels, percentiles=(_LOW, best), ceiling=ceiling, mean=mean, std=std)
 
 
 def _times(spread: float) -> str:
     return "a factor of " + f"{np.exp(spread):.2f}" if np.isfinite(spread) else "any factor"
 
 
-def _spread(survey: Survey, high: float) -> float:
+def _spread(fingerprint: DatasetFingerprint, high: float) -> float:
     """Deviation over the scans of the logarithm of the objects' median, in units of a percentile range."""
     spreads = []
-    for channel in range(survey.channels):
+    for channel in range(fingerprint.channels):
         logs = []
-        for fact in survey.facts:
+        for fact in fingerprint.case_fingerprints:
             if len(fact.foreground) > channel:
                 low, top = _range(fact.intensities[channel], high)
                 middle = fact.foreground[channel].percentiles[_MEDIAN]
@@ -155,20 +157,20 @@ def _range(one: Intensities, high: float) -> tuple[float, float]:
     return own[_LOW], own[high]
 
 
-def _foreground(facts: Iterable[CaseFacts]) -> list[Intensities]:
-    return [one for fact in facts for one in fact.foreground]
+def _foreground(case_fingerprints: Iterable[CaseFingerprint]) -> list[Intensities]:
+    return [one for fact in case_fingerprints for one in fact.foreground]
 
 
 def _moments(
-    survey: Survey, maps: list[Callable[[Intensities, Array], Array]], reasons: dict[str, str]
+    fingerprint: DatasetFingerprint, maps: list[Callable[[Intensities, Array], Array]], reasons: dict[str, str]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel after mapping, objects and the whole scan counting alike."""
     means, stds = [], []
     for mapping in maps:
-        for channel in range(survey.channels):
+        for channel in range(fingerprint.channels):
             parts = [
                 mapping(fact.intensities[channel], values(group[channel]))
-                for fact in survey.facts
+                for fact in fingerprint.case_fingerprints
                 for group in (fact.intensities, fact.foreground)
                 if len(group) > channel
             ]

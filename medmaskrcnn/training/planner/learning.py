@@ -9,9 +9,9 @@ import numpy as np
 
 from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings
+from medmaskrcnn.training.planner.dataset_fingerprint import DatasetFingerprint
 from medmaskrcnn.training.planner.grid import GridPlan
 from medmaskrcnn.training.planner.patch import Patch, PatchPlan, grid_size, rounded_patch
-from medmaskrcnn.training.planner.survey import Survey
 
 Axis = Literal["D", "H", "W"]
 
@@ -42,16 +42,16 @@ def _has_side(class_name: str) -> bool:
     return bool(_SIDED & set(re.split(r"[^a-z]+", class_name.lower())))
 
 
-def plan_one_per_scan(survey: Survey, reasons: dict[str, str]) -> tuple[str, ...]:
+def plan_one_per_scan(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> tuple[str, ...]:
     """Classes of which a body has one; the reason is added to ``reasons``."""
     single = []
-    if not survey.planar:
-        for name in survey.class_names:
-            counts = survey.counts(name)
+    if not fingerprint.planar:
+        for name in fingerprint.class_names:
+            counts = fingerprint.counts(name)
             if counts.max() == 1 and 2 * np.count_nonzero(counts) > len(counts) and not is_lesion(name):
                 single.append(name)
     reasons["inference.one_per_scan_classes"] = (
-        f"At most one in each of {len(survey.cases)} scans, and in most; findings (tumours, nodules) never count."
+        f"At most one in each of {len(fingerprint.cases)} scans, and in most; findings (tumours, nodules) never count."
         if single
         else "No class is there once in most scans, or they are pictures or findings, of which there may be any number."
     )
@@ -73,32 +73,34 @@ def plan_max_containment(manifest: Manifest, reasons: dict[str, str]) -> float |
     return _COVERED
 
 
-def plan_augment(survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]) -> AugmentSettings:
+def plan_augment(
+    fingerprint: DatasetFingerprint, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]
+) -> AugmentSettings:
     """Decide how samples are drawn and changed; the reasons are added to ``reasons``."""
-    oversampled_class, small = _oversampled(survey, grid, window, reasons)
-    crowd = float(np.median(survey.counts())) >= _CROWD
+    oversampled_class, small = _oversampled(fingerprint, grid, window, reasons)
+    crowd = float(np.median(fingerprint.counts())) >= _CROWD
     reasons["augment.foreground_prob"] = (
         "The window holds most scans whole."
         if window.whole
-        else f"{np.median(survey.counts()):.0f} objects a scan (median), on windows smaller than a scan."
+        else f"{np.median(fingerprint.counts()):.0f} objects a scan (median), on windows smaller than a scan."
     )
-    changes = _changes(survey, reasons)
+    changes = _changes(fingerprint, reasons)
     return AugmentSettings(
         patch=window.patch,
         foreground_prob=0.2 if window.whole else 0.5 if crowd and not oversampled_class else 0.75,
         oversampled_class=oversampled_class,
         oversampled_patch=small,
-        flip=_flips(survey, grid, reasons),
-        **_movements(survey, reasons),
+        flip=_flips(fingerprint, grid, reasons),
+        **_movements(fingerprint, reasons),
         **changes,
     )
 
 
 def _oversampled(
-    survey: Survey, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]
+    fingerprint: DatasetFingerprint, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]
 ) -> tuple[str | None, Patch | None]:
     """A class of small objects among large ones, and a window for them."""
-    sizes, (large, most) = survey.class_sizes(), survey.largest
+    sizes, (large, most) = fingerprint.class_sizes(), fingerprint.largest
     name = min(sizes, key=lambda n: float(np.prod(sizes[n])))
     seen = f"a median {name} is {sizes[name].max():.3g} long, a {large} {most.max():.3g}"
     reasons["augment.oversampled_patch"] = "As the other windows."
@@ -116,7 +118,7 @@ def _oversampled(
     reasons["augment.oversampled_class"] = (
         f"Small objects among large ones ({seen}) are shown in half of the windows with one."
     )
-    wanted = np.maximum(_AROUND_SMALL * grid_size(grid, survey, name), _LEAST_SMALL)
+    wanted = np.maximum(_AROUND_SMALL * grid_size(grid, fingerprint, name), _LEAST_SMALL)
     small = rounded_patch(list(np.minimum(wanted, window.patch)), grid.strides)
     if small == window.patch:
         return name, None
@@ -124,16 +126,16 @@ def _oversampled(
     return name, small
 
 
-def _flips(survey: Survey, grid: GridPlan, reasons: dict[str, str]) -> tuple[Axis, ...]:
-    names = survey.class_names
+def _flips(fingerprint: DatasetFingerprint, grid: GridPlan, reasons: dict[str, str]) -> tuple[Axis, ...]:
+    names = fingerprint.class_names
     sided = [n for n in names if _has_side(n)]
     one_side = [n for n in names if _ON_ONE_SIDE.search(n.lower()) and not is_lesion(n)]
     lesions = all(map(is_lesion, names))
-    across = {case.left_right for case in survey.cases}
+    across = {case.left_right for case in fingerprint.cases}
     mirrored: tuple[Axis, ...]
     if sided:
         mirrored, why = (), f"None: classes have sides ({', '.join(sided[:3])})."
-    elif survey.planar:
+    elif fingerprint.planar:
         mirrored, why = ("H", "W"), "Pictures have no up or side."
     elif one_side:
         mirrored, why = (), f"None: {', '.join(one_side[:3])} lie on one side of the body."
@@ -148,13 +150,13 @@ def _flips(survey: Survey, grid: GridPlan, reasons: dict[str, str]) -> tuple[Axi
     return mirrored
 
 
-def _movements(survey: Survey, reasons: dict[str, str]) -> dict[str, float]:
-    few = len(survey.cases) < _FEW_CASES
-    reasons["augment.zoom"] = f"{len(survey.cases)} training scans: {'strong' if few else 'moderate'} distortions."
-    if survey.planar and not any(map(_has_side, survey.class_names)):
+def _movements(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> dict[str, float]:
+    few = len(fingerprint.cases) < _FEW_CASES
+    reasons["augment.zoom"] = f"{len(fingerprint.cases)} training scans: {'strong' if few else 'moderate'} distortions."
+    if fingerprint.planar and not any(map(_has_side, fingerprint.class_names)):
         reasons["augment.rotate_degrees"] = "Pictures may lie any way."
         return {"rotate_degrees": 90.0, "zoom": 0.25, "shift": 0.0, "elastic": 0.02}
-    lesions = all(map(is_lesion, survey.class_names))
+    lesions = all(map(is_lesion, fingerprint.class_names))
     reasons["augment.rotate_degrees"] = (
         "Findings may lie any way, patients do not." if lesions else "Organs hardly turn."
     )
@@ -166,18 +168,18 @@ def _movements(survey: Survey, reasons: dict[str, str]) -> dict[str, float]:
     }
 
 
-def _changes(survey: Survey, reasons: dict[str, str]) -> dict[str, Any]:
+def _changes(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> dict[str, Any]:
     keys = ("blur", "shift_intensity", "scale_intensity", "gamma", "bias_field", "noise", "colour")
-    few = len(survey.cases) < _FEW_CASES
-    if survey.modality == "CT":
+    few = len(fingerprint.cases) < _FEW_CASES
+    if fingerprint.modality == "CT":
         values = (0.5, 0.1, 0.1, 0.1, 0.0, 0.1, 0.0)
         why = "CT: values mean the same everywhere, so they are changed little; no coil shades them."
-    elif survey.channel_kind == "colour":
+    elif fingerprint.channel_kind == "colour":
         values = (1.0, 0.15, 0.3, 0.2, 0.0, 0.1, 0.2)
         why = "Pictures: lamps and cameras differ in brightness, colour and sharpness."
-    elif survey.modality == "MR":
+    elif fingerprint.modality == "MR":
         values = (0.5, 0.25, 0.4, 0.4, 0.15, 0.15, 0.0) if few else (0.5, 0.15, 0.25, 0.3, 0.1, 0.1, 0.0)
-        why = f"MR: values have no unit and coils shade them; {len(survey.cases)} training scans."
+        why = f"MR: values have no unit and coils shade them; {len(fingerprint.cases)} training scans."
     else:
         values = (0.5, 0.15, 0.3, 0.4, 0.0, 0.15, 0.0)
         why = "Values have no unit."
@@ -185,9 +187,9 @@ def _changes(survey: Survey, reasons: dict[str, str]) -> dict[str, Any]:
     return dict(zip(keys, values, strict=True))
 
 
-def plan_loop(survey: Survey, window: PatchPlan, reasons: dict[str, str]) -> LoopSettings:
+def plan_loop(fingerprint: DatasetFingerprint, window: PatchPlan, reasons: dict[str, str]) -> LoopSettings:
     """Decide how long and how fast to learn; the reasons are added to ``reasons``."""
-    cases = len(survey.cases)
+    cases = len(fingerprint.cases)
     steps = 4000 + 500 * np.log2(cases)
     steps = round(steps * (0.75 if window.batch > 1 else 1.0) / 500) * 500
     epoch = round(steps / _EPOCHS / 100) * 100

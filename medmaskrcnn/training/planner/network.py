@@ -12,9 +12,9 @@ from medmaskrcnn.settings import (
     RoISettings,
     RPNSettings,
 )
+from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint
 from medmaskrcnn.training.planner.grid import GridPlan
 from medmaskrcnn.training.planner.memory import count_parameters
-from medmaskrcnn.training.planner.survey import Array, Survey
 
 LARGEST_FILE = 12e6
 """Bytes of a model's file."""
@@ -37,23 +37,25 @@ _WIDTHS = {  # channels of the stages, the pyramid, the box head, the mask head;
 }
 
 
-def plan_network(survey: Survey, grid: GridPlan, image_channels: int, reasons: dict[str, str]) -> list[ModelSettings]:
+def plan_network(
+    fingerprint: DatasetFingerprint, grid: GridPlan, image_channels: int, reasons: dict[str, str]
+) -> list[ModelSettings]:
     """Settings of the network, widest first; the reasons are added to ``reasons``."""
-    per_case = survey.busy
-    _counting_reasons(survey, reasons)
+    per_case = fingerprint.objects_p90
+    _counting_reasons(fingerprint, reasons)
     common = {
         "spatial_dims": grid.dims,
         "image_channels": image_channels,
         "context_slices": grid.context_slices,
-        "class_names": survey.class_names,
-        "anchors": _anchors(survey, grid, reasons),
+        "class_names": fingerprint.class_names,
+        "anchors": _anchors(fingerprint, grid, reasons),
         "rpn": RPNSettings(
             pre_nms_top_n=int(np.clip(60 * per_case, 200, 1000)),
             post_nms_top_n=int(np.clip(30 * per_case, 100, 600)),
             matcher="atss",
             batch_per_image=int(np.clip(32 * per_case, 64, 256)),
         ),
-        "detection": DetectionSettings(detections_per_img=_per_image(survey)),
+        "detection": DetectionSettings(detections_per_img=_per_image(fingerprint)),
     }
     networks = []
     for stages, pyramid, hidden, mask, convs in _WIDTHS[grid.dims]:
@@ -87,14 +89,14 @@ def width_reasons(model: ModelSettings, reasons: dict[str, str]) -> None:
     reasons["model.roi.mask_convs"] = "Enough to see across a region."
 
 
-def _per_image(survey: Survey) -> int:
-    most = int(survey.counts().max())
+def _per_image(fingerprint: DatasetFingerprint) -> int:
+    most = int(fingerprint.counts().max())
     return int(np.clip(-(-(3 * most + 10) // 10) * 10, 20, 1000))
 
 
-def _counting_reasons(survey: Survey, reasons: dict[str, str]) -> None:
-    counts = survey.counts()
-    seen = f"{np.median(counts):.0f} objects a scan (median), {survey.busy} in a full one, {counts.max():.0f} at most"
+def _counting_reasons(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> None:
+    counts = fingerprint.counts()
+    seen = f"{np.median(counts):.0f} objects a scan (median), {fingerprint.objects_p90} in a full one, {counts.max():.0f} at most"
     reasons["model.class_names"] = "As in the manifest."
     reasons["model.with_masks"] = "Objects are outlined, not only boxed."
     reasons["model.rpn"] = "Proposals and samples by the number of objects."
@@ -114,13 +116,13 @@ def _counting_reasons(survey: Survey, reasons: dict[str, str]) -> None:
     reasons["model.loss"] = "All terms count alike."
 
 
-def _anchors(survey: Survey, grid: GridPlan, reasons: dict[str, str]) -> AnchorSettings:
+def _anchors(fingerprint: DatasetFingerprint, grid: GridPlan, reasons: dict[str, str]) -> AnchorSettings:
     """One size a level by k-means on the logarithms of the objects' edges, classes counting alike."""
-    names, sizes = grid.objects(survey)
+    names, sizes = grid.objects(fingerprint)
     edges = np.maximum(sizes[:, 3 - grid.dims :], _SMALLEST_EDGE)
     share = {name: 1.0 / names.count(name) for name in set(names)}
     weights = np.array([share[name] for name in names])
-    sliced = grid.dims == 2 and not survey.planar
+    sliced = grid.dims == 2 and not fingerprint.planar
     factors = _SLICED if sliced else _SPREAD[grid.dims]
     logs = np.concatenate([np.log(edges * factor) for factor in factors])
     means, nearest = weighted_k_means(logs, np.tile(weights, len(factors)), _LEVELS)

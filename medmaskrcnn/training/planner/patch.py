@@ -10,9 +10,9 @@ import numpy as np
 
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.settings import ModelSettings
+from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint
 from medmaskrcnn.training.planner.grid import GridPlan
 from medmaskrcnn.training.planner.memory import GIB, count_parameters, step_memory
-from medmaskrcnn.training.planner.survey import Array, Survey
 
 Patch = tuple[int, int, int]
 
@@ -49,20 +49,24 @@ class PatchPlan:
 
 
 def plan_patch(
-    survey: Survey, grid: GridPlan, networks: Sequence[ModelSettings], memory: float, reasons: dict[str, str]
+    fingerprint: DatasetFingerprint,
+    grid: GridPlan,
+    networks: Sequence[ModelSettings],
+    memory: float,
+    reasons: dict[str, str],
 ) -> PatchPlan:
     """Choose the widest network, then the largest useful window, that a training step of ``memory`` bytes can hold.
 
     Raises:
         MedMaskRCNNError: if not even the smallest window of the narrowest network fits.
     """
-    scans = grid.scans(survey)
-    wanted, why = _wanted(survey, grid, scans)
-    model, patch = _fitting(survey, networks, wanted, memory)
+    scans = grid.scans(fingerprint)
+    wanted, why = _wanted(fingerprint, grid, scans)
+    model, patch = _fitting(fingerprint, networks, wanted, memory)
     parameters = count_parameters(model)
 
     def bytes_for(batch: int) -> float:
-        return step_memory(model, patch, batch=batch, objects=survey.busy, parameters=parameters)
+        return step_memory(model, patch, batch=batch, objects=fingerprint.objects_p90, parameters=parameters)
 
     batch = int(np.clip(_UPDATE[grid.dims] // math.prod(patch), 1, _MOST_WINDOWS))
     while batch > 1 and bytes_for(batch) > memory:
@@ -78,11 +82,11 @@ def plan_patch(
     return PatchPlan(model, patch, batch, _tile(grid, scans, patch, reasons), whole)
 
 
-def _wanted(survey: Survey, grid: GridPlan, scans: Array) -> tuple[Patch, str]:
+def _wanted(fingerprint: DatasetFingerprint, grid: GridPlan, scans: Array) -> tuple[Patch, str]:
     """The window that would be drawn if there were memory enough."""
     median = np.median(scans, axis=0)
-    name, _ = survey.largest
-    around = _AROUND * grid_size(grid, survey, name)
+    name, _ = fingerprint.largest
+    around = _AROUND * grid_size(grid, fingerprint, name)
     if grid.dims == 2:
         side = float(np.clip(_OBJECTS_ACROSS * max(around[1:]), *_PLANE))
         patch = (1, _up(min(median[1], side), _STEP_HW), _up(min(median[2], side), _STEP_HW))
@@ -100,27 +104,27 @@ def _wanted(survey: Survey, grid: GridPlan, scans: Array) -> tuple[Patch, str]:
     )
 
 
-def grid_size(grid: GridPlan, survey: Survey, class_name: str) -> Array:
+def grid_size(grid: GridPlan, fingerprint: DatasetFingerprint, class_name: str) -> Array:
     """``(3,)`` median extent of a class's objects in voxels of the network."""
-    names, sizes = grid.objects(survey)
+    names, sizes = grid.objects(fingerprint)
     return np.median(sizes[[name == class_name for name in names]], axis=0)
 
 
 def _fitting(
-    survey: Survey, networks: Sequence[ModelSettings], wanted: Patch, memory: float
+    fingerprint: DatasetFingerprint, networks: Sequence[ModelSettings], wanted: Patch, memory: float
 ) -> tuple[ModelSettings, Patch]:
     """A narrower network is taken only when even a window of an eighth is too much for the wider one."""
     for model in networks:
         parameters, patch = count_parameters(model), wanted
         smallest = math.prod(wanted) / 8 if model != networks[-1] else 0
         while True:
-            if step_memory(model, patch, batch=1, objects=survey.busy, parameters=parameters) <= memory:
+            if step_memory(model, patch, batch=1, objects=fingerprint.objects_p90, parameters=parameters) <= memory:
                 return model, patch
             smaller = _smaller(model, patch)
             if smaller == patch or math.prod(smaller) < smallest:
                 break
             patch = smaller
-    needed = step_memory(networks[-1], patch, batch=1, objects=survey.busy, parameters=parameters) / GIB
+    needed = step_memory(networks[-1], patch, batch=1, objects=fingerprint.objects_p90, parameters=parameters) / GIB
     raise MedMaskRCNNError(
         f"{memory / GIB:.2g} GB of memory are too little: a step of the smallest network on a window of "
         f"{_text(patch)} takes about {needed:.2g} GB"

@@ -13,22 +13,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import medmaskrcnn
-from medmaskrcnn.data.fingerprint import CaseFacts
+from medmaskrcnn.data.case_fingerprint import CaseFingerprint
 from medmaskrcnn.data.manifest import Manifest
 from medmaskrcnn.settings import InferenceSettings, ModelCard, PreprocessSettings
 from medmaskrcnn.training.plan import Plan
+from medmaskrcnn.training.planner.dataset_fingerprint import DatasetFingerprint, dataset_fingerprint
 from medmaskrcnn.training.planner.grid import GridPlan, plan_grid
 from medmaskrcnn.training.planner.intensity import plan_intensity
 from medmaskrcnn.training.planner.learning import plan_augment, plan_loop, plan_max_containment, plan_one_per_scan
 from medmaskrcnn.training.planner.memory import GIB, memory_of_machine
 from medmaskrcnn.training.planner.network import plan_network, width_reasons
 from medmaskrcnn.training.planner.patch import plan_patch
-from medmaskrcnn.training.planner.survey import Survey, make_survey
 
 
 def make_plan(
     manifest: Manifest,
-    facts: Sequence[CaseFacts],
+    case_fingerprints: Sequence[CaseFingerprint],
     *,
     memory_gb: float | None = None,
     dims: str | float | None = None,
@@ -56,39 +56,39 @@ def make_plan(
         raise ValueError(f"memory_gb must be positive, got {memory_gb}")
     memory = memory_of_machine() if memory_gb is None else memory_gb * GIB
     reasons: dict[str, str] = {}
-    survey = make_survey(manifest, facts)
-    grid = plan_grid(survey, None if dims is None else float(dims), reasons)
-    intensity = asdict(plan_intensity(survey, reasons))
-    networks = plan_network(survey, grid, intensity.pop("image_channels"), reasons)
-    window = plan_patch(survey, grid, networks, memory, reasons)
+    fingerprint = dataset_fingerprint(manifest, case_fingerprints)
+    grid = plan_grid(fingerprint, None if dims is None else float(dims), reasons)
+    intensity = asdict(plan_intensity(fingerprint, reasons))
+    networks = plan_network(fingerprint, grid, intensity.pop("image_channels"), reasons)
+    window = plan_patch(fingerprint, grid, networks, memory, reasons)
     width_reasons(window.model, reasons)
     inference = InferenceSettings(
         tile=window.tile,
         max_containment=plan_max_containment(manifest, reasons),
-        one_per_scan_classes=plan_one_per_scan(survey, reasons),
+        one_per_scan_classes=plan_one_per_scan(fingerprint, reasons),
     )
     reasons["inference"] = "Where nothing else is said, what served the models that ship."
     reasons["inference.score"] = "To begin with; choose it anew on the validation cases once the model is trained."
     plan = Plan(
-        card=_card(manifest, survey, name),
+        card=_card(manifest, fingerprint, name),
         model=window.model,
-        preprocess=_preprocess(survey, grid, intensity, reasons),
+        preprocess=_preprocess(fingerprint, grid, intensity, reasons),
         inference=inference,
-        augment=plan_augment(survey, grid, window, reasons),
-        train=plan_loop(survey, window, reasons),
+        augment=plan_augment(fingerprint, grid, window, reasons),
+        train=plan_loop(fingerprint, window, reasons),
     )
     reasons["card"] = "Shown by `medmaskrcnn models`: please complete it."
     return plan, reasons
 
 
 def _preprocess(
-    survey: Survey, grid: GridPlan, intensity: dict[str, object], reasons: dict[str, str]
+    fingerprint: DatasetFingerprint, grid: GridPlan, intensity: dict[str, object], reasons: dict[str, str]
 ) -> PreprocessSettings:
     reasons["preprocess.antialias"] = "What shrinks is smoothed first."
     reasons["preprocess.pad_multiple"] = "The strides of P5."
     return PreprocessSettings.model_validate(
         {
-            "orientation": survey.orientation,
+            "orientation": fingerprint.orientation,
             "spacing_mm": grid.spacing_mm,
             "resize_min_max": grid.resize_min_max,
             "pad_multiple": grid.strides[-1],
@@ -97,14 +97,14 @@ def _preprocess(
     )
 
 
-def _card(manifest: Manifest, survey: Survey, name: str | None) -> ModelCard:
+def _card(manifest: Manifest, fingerprint: DatasetFingerprint, name: str | None) -> ModelCard:
     short = name or re.sub(r"[^a-z0-9.]+", "-", manifest.name.lower()).strip("-") or "model"
-    *most, last = survey.class_names
+    *most, last = fingerprint.class_names
     return ModelCard(
         name=short,
         summary=f"Finds {', '.join(most) + ' and ' if most else ''}{last}.",
-        modality=survey.modality,
-        data=f"{len(survey.cases)} training cases of {manifest.name}.",
+        modality=fingerprint.modality,
+        data=f"{len(fingerprint.cases)} training cases of {manifest.name}.",
         licence=manifest.licence,
         limits=("Research use only, not a medical device.",),
         made_by=f"medmaskrcnn {medmaskrcnn.__version__}",

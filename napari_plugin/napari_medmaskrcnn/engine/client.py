@@ -4,7 +4,7 @@ A thread would share one interpreter with the viewer, and a network cannot be st
 process can be ended at any moment, and takes its memory along. It is started as a module of its own, not by
 ``multiprocessing``: that would run a user's script again that has no ``if __name__ == "__main__"``.
 
-Jobs and answers go through the process's own pipes (:mod:`.wire`). A scan is sent once and kept by the process until
+Jobs and answers go through the process's own pipes (:mod:`.ipc`). A scan is sent once and kept by the process until
 another one comes.
 """
 
@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.module_process import start_module
-from napari_medmaskrcnn.engine import ipc as wire
+from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, Progress, Ready
 
 MODULE = "napari_medmaskrcnn.engine.process"
@@ -79,7 +79,7 @@ class Engine:
         assert process is not None and process.stdin is not None and process.stdout is not None
         known = job.volume is self._sent
         try:
-            wire.send(process.stdin, replace(job, volume=None) if known else job)
+            ipc.send(process.stdin, replace(job, volume=None) if known else job)
             self._sent = job.volume
             return self._answer(process.stdout, report)
         except (EOFError, OSError, ValueError) as error:
@@ -91,7 +91,7 @@ class Engine:
 
     def _answer(self, stream: IO[bytes], report: Callable[[Progress], None]) -> Any:
         while True:
-            message = wire.receive(stream)
+            message = ipc.receive(stream)
             if isinstance(message, Done):
                 return message.answer
             if isinstance(message, Failed):

@@ -17,7 +17,7 @@ from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.segment_box import segment_box
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.engine import ipc as wire
+from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, OutlineJob, Progress, Ready, SegmentJob
 
 NICENESS = 5
@@ -41,15 +41,15 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print must not get between the answers
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    wire.send(answers, Ready(_devices()))
+    ipc.send(answers, Ready(_devices()))
     memory = Memory()
     while True:
         try:
-            job = wire.receive(sys.stdin.buffer)
+            job = ipc.receive(sys.stdin.buffer)
         except EOFError:
             return
         if isinstance(job, (SegmentJob, OutlineJob)):
-            wire.send(answers, answer(job, memory, lambda stage, share: wire.send(answers, Progress(stage, share))))
+            ipc.send(answers, answer(job, memory, lambda stage, share: ipc.send(answers, Progress(stage, share))))
 
 
 def answer(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> Done | Failed:

@@ -172,7 +172,7 @@ class ResultCanvas:
             self._insert([found])
         return found.layer
 
-    def fly_to(self, key: int) -> None:
+    def center_on(self, key: int) -> None:
         """Move slider and camera to where an instance is largest."""
         item, dims = self.review.items[key], self.viewer.dims
         if not item.mask.size:

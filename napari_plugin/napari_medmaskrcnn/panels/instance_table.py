@@ -202,7 +202,7 @@ class InstanceTable(QWidget):
 
     def _fly(self) -> None:
         if self._host.canvas is not None and self._host.selected:
-            self._host.canvas.fly_to(self._host.selected[-1])
+            self._host.canvas.center_on(self._host.selected[-1])
 
     def _mark_selected(self) -> None:
         self._following = True

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from medmaskrcnn.cli.main import app
 from medmaskrcnn.errors import ArchiveError, ReadError
-from medmaskrcnn.export.source_series import keeping_quiet
+from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.archive import TransientError, patiently
 from medmaskrcnn.services.pacs.connect import open_archive
 from medmaskrcnn.services.pacs.pull import held, pull_series, write_object
@@ -197,7 +197,7 @@ def test_neither_log_nor_screen_knows_a_secret(tmp_path: Path):
 
 def test_an_object_cannot_choose_its_place(scan: Path, tmp_path: Path):
     dataset = dcmread(next(scan.iterdir()))
-    with keeping_quiet():
+    with suppress_pydicom_warnings():
         dataset.SOPInstanceUID = "../../evil"
     with pytest.raises(ArchiveError, match="which is none"):
         write_object(dataset, tmp_path)

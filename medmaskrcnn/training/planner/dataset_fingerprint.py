@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.data.fingerprint import CaseFacts
+from medmaskrcnn.data.case_fingerprint import CaseFingerprint
 from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.inference.orientation import Orientation, choose_axes
@@ -50,7 +50,7 @@ class SeenCase:
 
 
 @dataclass(frozen=True)
-class Survey:
+class DatasetFingerprint:
     """The training cases of a manifest.
 
     Attributes:
@@ -66,7 +66,7 @@ class Survey:
 
     class_names: tuple[str, ...]
     cases: tuple[SeenCase, ...]
-    facts: tuple[CaseFacts, ...]
+    case_fingerprints: tuple[CaseFingerprint, ...]
     orientation: Orientation
     spacing_known: bool
     planar: bool
@@ -118,7 +118,7 @@ class Survey:
         )
 
     @property
-    def busy(self) -> int:
+    def objects_p90(self) -> int:
         """Objects in a scan that holds many: the 90th percentile, at least 1."""
         return max(1, round(float(np.percentile(self.counts(), 90))))
 
@@ -128,13 +128,13 @@ def in_plane(size: Array) -> float:
     return float(np.sqrt(size[1] * size[2]))
 
 
-def make_survey(manifest: Manifest, facts: Sequence[CaseFacts]) -> Survey:
+def dataset_fingerprint(manifest: Manifest, case_fingerprints: Sequence[CaseFingerprint]) -> DatasetFingerprint:
     """Turn the facts of the training cases.
 
     Raises:
         ReadError: if no case is for training, they hold no object, or they differ in channels.
     """
-    learnt = tuple(fact for fact in facts if fact.split in FOR_TRAINING)
+    learnt = tuple(fact for fact in case_fingerprints if fact.split in FOR_TRAINING)
     if not learnt:
         raise ReadError(f"{manifest.name} cannot be planned for: no case has the split train, or none")
     if not any(fact.objects for fact in learnt):
@@ -146,10 +146,10 @@ def make_survey(manifest: Manifest, facts: Sequence[CaseFacts]) -> Survey:
     spacing_known = all(fact.spacing_mm is not None for fact in learnt)
     orientation = _orientation(learnt, planar=planar, spacing_known=spacing_known)
     modalities = Counter(fact.modality or manifest.modality for fact in learnt)
-    return Survey(
+    return DatasetFingerprint(
         class_names=manifest.class_names,
         cases=tuple(_turn(fact, orientation, spacing_known=spacing_known) for fact in learnt),
-        facts=learnt,
+        case_fingerprints=learnt,
         orientation=orientation,
         spacing_known=spacing_known,
         planar=planar,
@@ -159,18 +159,20 @@ def make_survey(manifest: Manifest, facts: Sequence[CaseFacts]) -> Survey:
     )
 
 
-def _orientation(facts: Sequence[CaseFacts], *, planar: bool, spacing_known: bool) -> Orientation:
+def _orientation(case_fingerprints: Sequence[CaseFingerprint], *, planar: bool, spacing_known: bool) -> Orientation:
     """``"acquisition"`` where most scans were not cut across the body, so that their thick axis is not S."""
     if planar or not spacing_known:
         return "as_stored"
     otherwise = 0
-    for fact in facts:
+    for fact in case_fingerprints:
         spacing = [fact.grid.voxel_size[axis] for axis in choose_axes(fact.grid, "SPL").order]
         otherwise += max(spacing[1:]) > _THICKER * spacing[0]
-    return "acquisition" if 2 * otherwise > len(facts) else "SPL"
+    return "acquisition" if 2 * otherwise > len(case_fingerprints) else "SPL"
 
 
-def _turn(fact: CaseFacts, orientation: Literal["SPL", "acquisition", "as_stored"], *, spacing_known: bool) -> SeenCase:
+def _turn(
+    fact: CaseFingerprint, orientation: Literal["SPL", "acquisition", "as_stored"], *, spacing_known: bool
+) -> SeenCase:
     order = choose_axes(fact.grid, orientation).order
     spacing = fact.grid.voxel_size if spacing_known else (1.0, 1.0, 1.0)
     objects = tuple(
@@ -186,7 +188,7 @@ def _ordered(values: Sequence[float], order: tuple[int, int, int]) -> Triple:
     return d, h, w
 
 
-def _left_right(fact: CaseFacts, order: tuple[int, int, int]) -> int:
+def _left_right(fact: CaseFingerprint, order: tuple[int, int, int]) -> int:
     """The network's axis that runs closest to left-right (row R of the affine)."""
     right = np.abs(fact.grid.affine_vox_to_ras[0, :3]) / np.asarray(fact.grid.voxel_size)
     return int(np.argmax([right[axis] for axis in order]))

@@ -54,7 +54,7 @@ class ObjectFacts:
 
 
 @dataclass(frozen=True)
-class CaseFacts:
+class CaseFingerprint:
     """One labelled scan.
 
     Attributes:
@@ -69,7 +69,7 @@ class CaseFacts:
         objects: Every object with a voxel.
         absent: ``(map, value)`` of instances without a voxel.
         unnamed: ``(map, value)`` of voxels that no instance names.
-        fingerprint: Equal for two cases whose images hold the same voxels.
+        content_hash: Equal for two cases whose images hold the same voxels.
     """
 
     id: str
@@ -86,7 +86,7 @@ class CaseFacts:
     objects: tuple[ObjectFacts, ...]
     absent: tuple[tuple[int, int], ...]
     unnamed: tuple[tuple[int, int], ...]
-    fingerprint: str
+    content_hash: str
 
     @property
     def shape(self) -> Extent:
@@ -104,7 +104,7 @@ class CaseFacts:
         return self.grid.shape[0] == 1
 
 
-def read_facts(manifest: Manifest, case: ManifestCase) -> CaseFacts:
+def read_case_fingerprint(manifest: Manifest, case: ManifestCase) -> CaseFingerprint:
     """Read one case and gather its facts.
 
     Raises:
@@ -117,7 +117,7 @@ def read_facts(manifest: Manifest, case: ManifestCase) -> CaseFacts:
         not_finite = volume.array.size - int(np.count_nonzero(np.isfinite(volume.array)))
     everything = [_intensities(channel.ravel()) for channel in volume.array]
     inside = [_intensities(_inside(channel, scan.objects)) for channel in volume.array]
-    return CaseFacts(
+    return CaseFingerprint(
         id=case.id,
         patient=case.patient,
         split=case.split,
@@ -132,7 +132,7 @@ def read_facts(manifest: Manifest, case: ManifestCase) -> CaseFacts:
         objects=tuple(_object(one, volume) for one in scan.objects),
         absent=scan.absent,
         unnamed=scan.unnamed,
-        fingerprint=_fingerprint(volume.array),
+        content_hash=_fingerprint(volume.array),
     )
 
 
