@@ -40,7 +40,7 @@ from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.settings import BackboneSettings
-from medmaskrcnn.training.checkpoint import Progress
+from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
 from medmaskrcnn.training.trainer import is_over, newest_share, schedule
@@ -68,9 +68,9 @@ def plan_for(name: str, seed: int, minutes: float) -> Plan:
     return plan.model_copy(update={"model": model, "train": train})
 
 
-def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tuple[nn.Module, Progress]:
+def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tuple[nn.Module, TrainingProgress]:
     """Learn for the plan's hours, waiting for samples included; gives the moving average of the weights."""
-    settings, progress = plan.train, Progress()
+    settings, progress = plan.train, TrainingProgress()
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

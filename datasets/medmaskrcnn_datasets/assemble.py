@@ -16,8 +16,8 @@ from medmaskrcnn.system.files import make_folder
 from medmaskrcnn_datasets.manifest import located, write_manifest
 from medmaskrcnn_datasets.splits import SplitRule
 
-Progress = Callable[[int, int], None]
-Labels = tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]
+CountProgress = Callable[[int, int], None]
+LabelFiles = tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]
 """Label maps of one case, and what their values mean."""
 
 
@@ -34,7 +34,7 @@ class FoundCase:
 
     id: str
     image: tuple[Path, ...]
-    convert: Callable[[Path], Labels]
+    convert: Callable[[Path], LabelFiles]
     patient: str | None = None
 
 
@@ -61,7 +61,7 @@ def assemble(
     *,
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """Convert every case and write ``manifest.json``.
 

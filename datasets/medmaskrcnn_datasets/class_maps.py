@@ -8,7 +8,7 @@ from pathlib import Path
 from medmaskrcnn.data.case_labels import values_in
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.assemble import Labels
+from medmaskrcnn_datasets.assemble import LabelFiles
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
 from medmaskrcnn_datasets.objects import ClassRules, objects_of_classes
 
@@ -21,7 +21,7 @@ def class_map_converter(
     rules: ClassRules,
     *,
     background: Sequence[int] | None = (),
-) -> Callable[[Path], Labels]:
+) -> Callable[[Path], LabelFiles]:
     """How the labels of a case are read and, where its own map does not serve, written anew.
 
     Args:
@@ -38,7 +38,7 @@ def class_map_converter(
     named = rules.named(classes)
     known = {*(background or ()), *(value for group in classes.values() for value in group)}
 
-    def convert(folder: Path) -> Labels:
+    def convert(folder: Path) -> LabelFiles:
         values, grid = read_label_map(case, image, label)
         present = values_in(values)
         unknown = sorted(set(present) - known)

@@ -17,7 +17,7 @@ from medmaskrcnn.io.labels.coco import decode_mask
 from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import tight_crop
-from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Labels, Progress, assemble, json_object
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble, json_object
 from medmaskrcnn_datasets.label_files import describe_image, write_label_maps
 from medmaskrcnn_datasets.splits import SplitRule
 
@@ -44,7 +44,7 @@ def coco_dataset(
     name: str | None = None,
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for a COCO JSON file.
 
@@ -130,7 +130,7 @@ def _case(document: _Document, key: Any, picture: Path, classes: Mapping[Any, st
     image = document.images[key]
     case = Path(str(image["file_name"])).with_suffix("").as_posix().strip("/.").replace("/", "_")
 
-    def convert(folder: Path) -> Labels:
+    def convert(folder: Path) -> LabelFiles:
         shape = describe_image(case, picture).shape
         try:
             stated = (1, int(image["height"]), int(image["width"]))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medmaskrcnn_datasets.assemble import Progress, patient_by
+from medmaskrcnn_datasets.assemble import CountProgress, patient_by
 from medmaskrcnn_datasets.console import bar, report_errors
 from medmaskrcnn_datasets.splits import SplitRule, read_splits
 
@@ -24,7 +24,7 @@ class Common:
 
     splits: SplitRule
     patient_of: Callable[[str], str] | None
-    progress: Progress
+    progress: CountProgress
 
 
 def adapter_command(what: str) -> Callable[[Callable[..., Path]], Callable[..., None]]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.formats import sniff
 from medmaskrcnn.system.files import make_folder, write_bytes
-from medmaskrcnn_datasets.assemble import Progress
+from medmaskrcnn_datasets.assemble import CountProgress
 from medmaskrcnn_datasets.coco import coco_dataset, is_coco
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
 from medmaskrcnn_datasets.folders import (
@@ -74,7 +74,7 @@ def to_manifest(
     *,
     splits: SplitRule = DEFAULT_SPLITS,
     on_event: OnEvent | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """A manifest of whatever labelled data lies at a path, with the defaults of its adapter.
 
@@ -128,7 +128,7 @@ _WORDS: dict[Format, str] = {
 
 
 def _converted(
-    kind: Format, source: Path, target: Path, splits: SplitRule, on_event: OnEvent, progress: Progress | None
+    kind: Format, source: Path, target: Path, splits: SplitRule, on_event: OnEvent, progress: CountProgress | None
 ) -> Path:
     folder = source.parent if source.name == "dataset.json" else source
     if kind == "msd":

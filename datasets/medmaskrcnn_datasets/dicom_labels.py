@@ -22,7 +22,7 @@ from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Labels, Progress, assemble
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble
 from medmaskrcnn_datasets.label_files import write_label_maps
 from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.splits import SplitRule
@@ -61,7 +61,7 @@ def dicom_dataset(
     licence: str = "unknown",
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for a folder of DICOM with RTSTRUCT or SEG.
 
@@ -221,8 +221,8 @@ def _patients(root: Path, series: Sequence[_LabelledSeries]) -> list[str | None]
 
 def _converter(
     case: str, series: _LabelledSeries, image: Path, classes: Collection[str], rename: Mapping[str, str]
-) -> Callable[[Path], Labels]:
-    def convert(folder: Path) -> Labels:
+) -> Callable[[Path], LabelFiles]:
+    def convert(folder: Path) -> LabelFiles:
         volume = series.scan.read()
         if volume.array.shape[0] != 1:
             raise ReadError(f"case {case!r}: {series.scan.info.path} has {volume.array.shape[0]} channels, not one")

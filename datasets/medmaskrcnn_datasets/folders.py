@@ -15,7 +15,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.label_set import LabelledMask
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import tight_crop
-from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Labels, Progress, assemble, stem_of
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble, stem_of
 from medmaskrcnn_datasets.class_maps import class_map_converter
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
 from medmaskrcnn_datasets.objects import ClassRules
@@ -37,7 +37,7 @@ def instances_dataset(
     licence: str = "unknown",
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for images with instance masks.
 
@@ -85,7 +85,7 @@ def semantic_dataset(
     licence: str = "unknown",
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for images with maps of classes.
 
@@ -185,8 +185,8 @@ def _files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
 
 
-def _instance_converter(case: str, image: Path, label: Path, class_name: str) -> Callable[[Path], Labels]:
-    def convert(_: Path) -> Labels:
+def _instance_converter(case: str, image: Path, label: Path, class_name: str) -> Callable[[Path], LabelFiles]:
+    def convert(_: Path) -> LabelFiles:
         values, _grid = read_label_map(case, image, label)
         return (label,), tuple(ManifestInstance(value=v, class_name=class_name) for v in values_in(values))
 
@@ -199,7 +199,7 @@ def _case_of_folder(folder: Path, class_name: str) -> FoundCase:
         raise ReadError(f"{folder / 'images'} must hold one image, it holds {len(images)}")
     masks = _files(folder / "masks")
 
-    def convert(labels: Path) -> Labels:
+    def convert(labels: Path) -> LabelFiles:
         return write_label_maps(
             _objects(images[0], masks, class_name), read_volume(images[0]).grid, labels / folder.name
         )

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn_datasets.assemble import (
+    CountProgress,
     FoundCase,
     FoundDataset,
-    Progress,
     assemble,
     json_object,
     modality_of,
@@ -52,7 +52,7 @@ def msd_dataset(
     rules: ClassRules | None = None,
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for the training cases of a data set in MSD layout.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.assemble import FoundCase, FoundDataset, Progress, assemble, json_object, modality_of
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, assemble, json_object, modality_of
 from medmaskrcnn_datasets.class_maps import class_map_converter
 from medmaskrcnn_datasets.objects import ClassRules
 from medmaskrcnn_datasets.splits import SplitRule
@@ -27,7 +27,7 @@ def nnunet_dataset(
     rules: ClassRules | None = None,
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for the training cases of a data set in nnU-Net's raw layout.
 

@@ -20,7 +20,7 @@ from medmaskrcnn.structures.volume import Volume
 
 if TYPE_CHECKING:
     from medmaskrcnn.hub.loaded_model import LoadedModel
-    from medmaskrcnn.inference.detect import Progress
+    from medmaskrcnn.inference.detect import StageProgress
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def refuse_unwritable(volume: Volume, options: CaseOptions) -> None:
 
 
 def segment_volume(
-    volume: Volume, model: LoadedModel, options: CaseOptions, progress: Progress | None = None
+    volume: Volume, model: LoadedModel, options: CaseOptions, progress: StageProgress | None = None
 ) -> CaseResult:
     """The second step; errors as :func:`medmaskrcnn.segment`."""
     return medmaskrcnn.segment(

@@ -32,7 +32,7 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
-class Progress:
+class BatchProgress:
     """How far a batch is.
 
     Attributes:
@@ -71,7 +71,7 @@ class BatchCase:
     counts: dict[str, int]
     warnings: tuple[str, ...]
     seconds: float | None
-    progress: Progress
+    progress: BatchProgress
 
     def result(self) -> CaseResult:
         """The result, read from its folder.

@@ -19,7 +19,7 @@ from typing import Any
 from medmaskrcnn.batch_runs.ledger import Entry, Ledger, Status
 from medmaskrcnn.batch_runs.names import new_key
 from medmaskrcnn.batch_runs.one_case import check_output_folder
-from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, Progress
+from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, BatchProgress
 from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.scan_sources import Entered, scan_sources
 from medmaskrcnn.batch_runs.settings import Work
@@ -237,12 +237,12 @@ class BatchRun:
             progress=self.progress(),
         )
 
-    def progress(self) -> Progress:
+    def progress(self) -> BatchProgress:
         """How far the batch is."""
         counts = self.ledger.counts()
         left = counts.get("queued", 0) + counts.get("running", 0)
         rate = self._ended / max(time.monotonic() - self._began, 1e-9)
-        return Progress(
+        return BatchProgress(
             done=counts.get("done", 0),
             failed=counts.get("failed", 0),
             refused=counts.get("refused", 0),

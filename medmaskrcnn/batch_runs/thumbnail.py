@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
-from medmaskrcnn.report.preview_planes import Plane, choose_planes, cut_to_body
+from medmaskrcnn.report.preview_planes import PreviewPlane, choose_planes, cut_to_body
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
@@ -27,7 +27,7 @@ def write_thumbnail(result: CaseResult, volume: Volume, folder: Path) -> None:
     panel.convert("RGB").save(folder / THUMBNAIL, format="JPEG", quality=80)
 
 
-def _cut(instances: Instances, plane: Plane) -> int:
+def _cut(instances: Instances, plane: PreviewPlane) -> int:
     """How many instances a plane goes through."""
     windows = (instances.window(i)[plane.view.axis] for i in range(len(instances)))
     return sum(window.start <= plane.index < window.stop for window in windows)

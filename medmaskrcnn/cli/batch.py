@@ -16,7 +16,7 @@ from rich.progress import Progress as Bars
 
 from medmaskrcnn.batch_runs.names import read_key
 from medmaskrcnn.batch_runs.one_case import CaseOptions
-from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, Progress
+from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, BatchProgress
 from medmaskrcnn.batch_runs.rules import Rules, read_rules
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.scan_sources import Entered
@@ -160,7 +160,7 @@ def _listed(file: Path) -> list[Path]:
     return [Path(line.strip()) for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-def _tell_entered(entered: Entered, progress: Progress) -> None:
+def _tell_entered(entered: Entered, progress: BatchProgress) -> None:
     print_status("note", f"{entered.takes} series to segment, {entered.new} of them new; {_counted(progress)}")
     if entered.changed:
         print_status("note", f"{entered.changed} series have other files than last time and are done again")
@@ -220,7 +220,7 @@ class _Show:
             self._bars.update(self._task, completed=ended, total=ended + progress.left, description=words)
 
 
-def _counted(progress: Progress) -> str:
+def _counted(progress: BatchProgress) -> str:
     words = [f"{progress.done} done"]
     for name in ("failed", "refused", "skipped"):
         if count := getattr(progress, name):
@@ -228,7 +228,7 @@ def _counted(progress: Progress) -> str:
     return ", ".join([*words, f"{progress.left} left"])
 
 
-def _ahead(progress: Progress) -> str:
+def _ahead(progress: BatchProgress) -> str:
     left = f"{progress.left} left"
     if progress.seconds_left is None or not progress.left:
         return left

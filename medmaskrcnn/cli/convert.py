@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from medmaskrcnn.cli.console import echo, print_status, stage_bars
-from medmaskrcnn.cli.convert_forms import Labels, read_any_labels, write_labels, write_scan
+from medmaskrcnn.cli.convert_forms import ConvertedLabels, read_any_labels, write_labels, write_scan
 from medmaskrcnn.cli.deidentify_files import deidentify_files
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import DeidentifyOption, LabelMapSegOption, LogOption
@@ -137,7 +137,7 @@ def _convert_scan(source: Path, target: Path, form: Form, series: str | None, re
 
 
 def _convert_labels(
-    labels: Labels, target: Path, form: Form, regular: bool, label_map_seg: bool, deidentify: bool
+    labels: ConvertedLabels, target: Path, form: Form, regular: bool, label_map_seg: bool, deidentify: bool
 ) -> None:
     for note in labels.notes:
         print_status("note", note)

@@ -40,7 +40,7 @@ _NO_MODEL = "labels"
 
 
 @dataclass(frozen=True, eq=False)
-class Labels:
+class ConvertedLabels:
     """Labels on their way.
 
     Attributes:
@@ -60,7 +60,7 @@ class Labels:
 
 def read_any_labels(
     path: Path, scan: Volume | None, *, names: Mapping[int, str] | None, kind: MapKind
-) -> Labels | None:
+) -> ConvertedLabels | None:
     """Labels in any form; ``None`` if the path holds a scan and no scan was given that it could label.
 
     Raises:
@@ -72,19 +72,19 @@ def read_any_labels(
         if scan is not None:
             load_labels(path, scan)  # that they belong together is checked there
         result = load_case(path)
-        return Labels(result.instances, scan, result, "AUTOMATIC")
+        return ConvertedLabels(result.instances, scan, result, "AUTOMATIC")
     if path.suffix.lower() == ".json":
-        return Labels(read_coco(path, _needed(scan, path).grid, picture=path.stem), scan)
+        return ConvertedLabels(read_coco(path, _needed(scan, path).grid, picture=path.stem), scan)
     what = sniff(path) if path.is_file() else None
     if what in _MAPS and (scan is not None or names is not None or _looks_like_labels(path)):
         found = load_labels(path, read_volume(path) if scan is None else scan, names=names, kind=kind)
-        return Labels(found.instances, scan, notes=found.notes)
+        return ConvertedLabels(found.instances, scan, notes=found.notes)
     if what == "DICOM" and read_header(path).non_image is not None:
         found = load_labels(path, _needed(scan, path))
-        return Labels(found.instances, scan, algorithm=_algorithm(path), notes=found.notes)
+        return ConvertedLabels(found.instances, scan, algorithm=_algorithm(path), notes=found.notes)
     if scan is not None:
         found = load_labels(path, scan, names=names, kind=kind)
-        return Labels(found.instances, scan, notes=found.notes)
+        return ConvertedLabels(found.instances, scan, notes=found.notes)
     return None
 
 
@@ -117,7 +117,7 @@ def _algorithm(path: Path) -> AlgorithmType:
     return "MANUAL"
 
 
-def write_labels(labels: Labels, target: Path, form: str, *, label_map: bool, deidentify: bool) -> None:
+def write_labels(labels: ConvertedLabels, target: Path, form: str, *, label_map: bool, deidentify: bool) -> None:
     """Write labels; nothing half-written is left behind.
 
     Args:
@@ -154,13 +154,13 @@ def write_labels(labels: Labels, target: Path, form: str, *, label_map: bool, de
                     write_report(result, _scan(labels, form), stream)
 
 
-def _scan(labels: Labels, form: str) -> Volume:
+def _scan(labels: ConvertedLabels, form: str) -> Volume:
     if labels.scan is None:
         raise OutputError(f"{form} needs the scan that the labels belong to. Give it with --image")
     return labels.scan
 
 
-def _as_result(labels: Labels) -> CaseResult:
+def _as_result(labels: ConvertedLabels) -> CaseResult:
     """Labels as a result of no model, measured; intensities are unknown without the scan."""
     found, scan = labels.instances, labels.scan
     if scan is not None:

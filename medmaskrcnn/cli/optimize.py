@@ -16,7 +16,7 @@ from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 
 if TYPE_CHECKING:
     from medmaskrcnn.compression.search.run import Optimised
-    from medmaskrcnn.compression.search.variant import Outcome
+    from medmaskrcnn.compression.search.variant import VariantResult
     from medmaskrcnn.training.plan import Plan
 
 EXAMPLES = (
@@ -148,7 +148,7 @@ def _optimise(
             raise typer.BadParameter(str(error)) from error
 
 
-def _tell_outcome(outcome: Outcome) -> None:
+def _tell_outcome(outcome: VariantResult) -> None:
     if outcome.error:
         print_status("warning", f"{outcome.variant.name} failed: {outcome.error}")
     else:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medmaskrcnn.cli.console import echo
-from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
+from medmaskrcnn.cli.run_cases import Case, CaseOutcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _MB = 1e6
 _GIGA = 1e9
 
 
-def profiled(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions) -> list[Outcome]:
+def profiled(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions) -> list[CaseOutcome]:
     """As :func:`run_cases`, then print what the stages of all cases took; errors as there."""
     from medmaskrcnn.models.runtime.profile import Profile  # here: help needs no torch
 

@@ -28,7 +28,7 @@ from medmaskrcnn.structures.case_result import CaseResult
 
 if TYPE_CHECKING:
     from medmaskrcnn.hub.loaded_model import LoadedModel
-    from medmaskrcnn.inference.detect import Progress
+    from medmaskrcnn.inference.detect import StageProgress
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class SegmentOptions(CaseOptions):
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class CaseOutcome:
     """What became of a case.
 
     Attributes:
@@ -75,8 +75,8 @@ class Outcome:
 
 
 def run_cases(
-    cases: Sequence[Case], model: LoadedModel, options: SegmentOptions, on_event: Progress | None = None
-) -> list[Outcome]:
+    cases: Sequence[Case], model: LoadedModel, options: SegmentOptions, on_event: StageProgress | None = None
+) -> list[CaseOutcome]:
     """Segment one case after the other; errors are told on stderr and stand in the outcome.
 
     ``on_event`` is told of the progress too.
@@ -84,12 +84,12 @@ def run_cases(
     return [_run_case(case, model, options, on_event) for case in cases]
 
 
-def _run_case(case: Case, model: LoadedModel, options: SegmentOptions, on_event: Progress | None) -> Outcome:
+def _run_case(case: Case, model: LoadedModel, options: SegmentOptions, on_event: StageProgress | None) -> CaseOutcome:
     logger.info("case: %s", case.source)  # its name is made from the path, which the log leaves out
     try:
         outcome = _segment_and_write(case, model, options, on_event)
     except Exception as error:  # whatever it is, the other cases go on
-        return Outcome(case, error=report_failure(error, str(case.source)))
+        return CaseOutcome(case, error=report_failure(error, str(case.source)))
     _tell_remarks(case, outcome.result, options)
     return outcome
 
@@ -104,7 +104,9 @@ def _tell_remarks(case: Case, result: CaseResult | None, options: SegmentOptions
             print_status(kind, sentence if str(case.source) in sentence else f"{case.source}: {sentence}")
 
 
-def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions, on_event: Progress | None) -> Outcome:
+def _segment_and_write(
+    case: Case, model: LoadedModel, options: SegmentOptions, on_event: StageProgress | None
+) -> CaseOutcome:
     if not case.source.exists():
         raise ReadError(f"there is no file or folder {case.source}")
     check_output_folder(case.folder)
@@ -124,4 +126,4 @@ def _segment_and_write(case: Case, model: LoadedModel, options: SegmentOptions, 
         progress("write", 0.0)
         files = write_case(result, volume, case.folder, options)
     shown = deidentified_result(result) if options.deidentify else result
-    return Outcome(case, result, result_document(shown, volume), files)
+    return CaseOutcome(case, result, result_document(shown, volume), files)

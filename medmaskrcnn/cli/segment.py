@@ -34,7 +34,7 @@ from medmaskrcnn.cli.options import (
     model_file,
 )
 from medmaskrcnn.cli.profiling import profiled
-from medmaskrcnn.cli.run_cases import Case, Outcome, SegmentOptions, run_cases
+from medmaskrcnn.cli.run_cases import Case, CaseOutcome, SegmentOptions, run_cases
 from medmaskrcnn.cli.tables import print_instances
 from medmaskrcnn.export.write import ALL_FORMATS
 from medmaskrcnn.hub.model_file import read_model_settings
@@ -134,7 +134,7 @@ def segment_cases(
     options: SegmentOptions,
     *,
     profile: bool = False,
-) -> list[Outcome]:
+) -> list[CaseOutcome]:
     """Check what can be checked beforehand, load the model and run every case.
 
     Raises:
@@ -155,7 +155,7 @@ def segment_cases(
     return profiled(cases, loaded, options) if profile else run_cases(cases, loaded, options)
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> None:
+def print_outcomes(outcomes: Sequence[CaseOutcome]) -> None:
     """For every case that went well its table and where its files are; in the end how many went well."""
     for outcome in outcomes:
         if outcome.result is not None:
@@ -167,7 +167,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
         echo(f"{len(outcomes) - failed} of {len(outcomes)} cases segmented")
 
 
-def _print_outcomes_as_json(outcomes: Sequence[Outcome]) -> None:
+def _print_outcomes_as_json(outcomes: Sequence[CaseOutcome]) -> None:
     """One case: its result, or nothing if it failed. Several: a list with the result or error of each."""
     if len(outcomes) == 1:
         if outcomes[0].document is not None:

@@ -24,7 +24,7 @@ from medmaskrcnn.structures.instances import BoolArray, Instances
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import memory_kept
 
-Progress = Callable[[int, int], None]
+CountProgress = Callable[[int, int], None]
 """Called with the number of cases done and of all."""
 
 ALL_SPLITS = "all"
@@ -117,7 +117,7 @@ def evaluate(
     settings: MetricSettings | None = None,
     pictures: int = 0,
     allow_out_of_domain: bool = False,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> Evaluation:
     """Run a model on the labelled cases of a manifest and compare.
 

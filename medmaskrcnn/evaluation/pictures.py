@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from medmaskrcnn.evaluation.metrics.objects import ObjectFigures, painted
 from medmaskrcnn.report.preview import caption
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
-from medmaskrcnn.report.preview_planes import Plane, cut_to_body, whole_plane
+from medmaskrcnn.report.preview_planes import PreviewPlane, cut_to_body, whole_plane
 from medmaskrcnn.report.style import BACKGROUND, FAINT, class_colour, font, shortened, text_width
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import Instances
@@ -107,7 +107,7 @@ def _words(one: ObjectFigures, few: bool, named: bool) -> str:
     return f"{one.class_name}, Dice {one.dice:.2f}" if few else ""
 
 
-def _write_caption(picture: Image.Image, volume: Volume, plane: Plane) -> None:
+def _write_caption(picture: Image.Image, volume: Volume, plane: PreviewPlane) -> None:
     draw = ImageDraw.Draw(picture)
     y, right = picture.height - _STRIP + 5, picture.width - 8
     for label in (1, 0):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medmaskrcnn.explain.window import Window
+from medmaskrcnn.explain.window import TracedWindow
 from medmaskrcnn.models.box_head import Detections, decode_and_threshold
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.rpn import candidates
@@ -122,7 +122,9 @@ class _Recorder:
             torch.cuda.reset_peak_memory_stats(self.device)
 
 
-def record_walk(network: MaskRCNN, window: Window, device: torch.device, *, post_nms_top_n: int | None = None) -> Walk:
+def record_walk(
+    network: MaskRCNN, window: TracedWindow, device: torch.device, *, post_nms_top_n: int | None = None
+) -> Walk:
     """Run the network on a window and keep what its steps hand on.
 
     Args:
@@ -145,7 +147,7 @@ def record_walk(network: MaskRCNN, window: Window, device: torch.device, *, post
     return _walk(network, window, recorder, detections)
 
 
-def _walk(network: MaskRCNN, window: Window, recorder: _Recorder, detections: Detections) -> Walk:
+def _walk(network: MaskRCNN, window: TracedWindow, recorder: _Recorder, detections: Detections) -> Walk:
     made, settings = recorder.made, network.settings
     objectness, deltas = ([level[0] for level in part] for part in made["rpn"][:2])
     anchors = made["rpn"][2]

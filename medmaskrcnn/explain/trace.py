@@ -25,7 +25,7 @@ from medmaskrcnn.explain.sections_end import articles_section, removed_section
 from medmaskrcnn.explain.sections_maps import backbone_section, input_section, pyramid_section
 from medmaskrcnn.explain.sections_regions import align_section, mask_section, pasted_section
 from medmaskrcnn.explain.shapes import Difference, Stage, differences, stages
-from medmaskrcnn.explain.window import Window, choose_window
+from medmaskrcnn.explain.window import TracedWindow, choose_window
 from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
 from medmaskrcnn.inference.prepare import Preprocessed, prepare
 from medmaskrcnn.inference.suitability import check_suitable
@@ -128,7 +128,7 @@ def _html(
     title: str,
     lines: tuple[Stage, ...],
     compared: tuple[Difference, ...],
-    window: Window,
+    window: TracedWindow,
     warnings: tuple[str, ...],
 ) -> str:
     stage = {line.name: line for line in lines}
@@ -150,7 +150,7 @@ def _html(
     return page(title, lead, sections, shared=(scene.shared(),), warnings=warnings)
 
 
-def _lead(scene: Scene, window: Window) -> str:
+def _lead(scene: Scene, window: TracedWindow) -> str:
     found, settings = scene.walk.detections, scene.settings
     sure = [
         int(label) for label, s in zip(found.labels, found.scores, strict=True) if float(s) >= settings.inference.score

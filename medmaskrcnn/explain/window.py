@@ -13,7 +13,7 @@ from medmaskrcnn.settings import ModelFileSettings
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class TracedWindow:
     """What is put into the network in one go.
 
     Attributes:
@@ -32,7 +32,7 @@ class Window:
     plane: int
 
 
-def choose_window(prepared: Preprocessed, settings: ModelFileSettings, slice_index: int | None) -> Window:
+def choose_window(prepared: Preprocessed, settings: ModelFileSettings, slice_index: int | None) -> TracedWindow:
     """The slice asked for, or the tile whose middle is nearest to it; the scan's middle by default.
 
     Args:
@@ -56,7 +56,7 @@ def choose_window(prepared: Preprocessed, settings: ModelFileSettings, slice_ind
         images = prepared.tensor[None, :, begin[0] : end[0], begin[1] : end[1], begin[2] : end[2]]
         low, plane = (begin[0], begin[1], begin[2]), at - begin[0]
     padded = pad_to_multiple(images, settings.preprocess.pad_multiple)
-    return Window(padded, tuple(images.shape[2:]), low, index, plane)
+    return TracedWindow(padded, tuple(images.shape[2:]), low, index, plane)
 
 
 def _nearest(

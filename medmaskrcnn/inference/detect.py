@@ -20,12 +20,12 @@ from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.instance_masks import Found, paste
 from medmaskrcnn.inference.link_slices import link_slices
 from medmaskrcnn.inference.merge_tiles import Tile, merge_tiles, tile_starts
-from medmaskrcnn.inference.prepare import Preprocessed, Window, pad_to_multiple
+from medmaskrcnn.inference.prepare import NetworkRegion, Preprocessed, pad_to_multiple
 from medmaskrcnn.inference.suppress import suppress_contained
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.settings import InferenceSettings, ModelFileSettings
 
-Progress = Callable[[str, float], None]
+StageProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0..1."""
 
 
@@ -34,8 +34,8 @@ def find(
     prepared: Preprocessed,
     *,
     labels: Collection[int],
-    window: Window | None = None,
-    progress: Progress = lambda stage, done: None,
+    window: NetworkRegion | None = None,
+    progress: StageProgress = lambda stage, done: None,
 ) -> list[Found]:
     """Everything that a model finds in a prepared scan.
 
@@ -56,7 +56,7 @@ def find(
 
 
 def find_in_tiles(
-    loaded: LoadedModel, prepared: Preprocessed, on_progress: Progress, part: Window | None = None
+    loaded: LoadedModel, prepared: Preprocessed, on_progress: StageProgress, part: NetworkRegion | None = None
 ) -> list[Found]:
     """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object.
 
@@ -95,7 +95,7 @@ def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tup
 
 
 def find_in_slices(
-    loaded: LoadedModel, prepared: Preprocessed, on_progress: Progress, part: Window | None = None
+    loaded: LoadedModel, prepared: Preprocessed, on_progress: StageProgress, part: NetworkRegion | None = None
 ) -> list[Found]:
     """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects.
 

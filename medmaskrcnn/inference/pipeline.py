@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
-from medmaskrcnn.inference.detect import Progress, find
+from medmaskrcnn.inference.detect import StageProgress, find
 from medmaskrcnn.inference.instance_masks import to_instances
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.inference.prepare import prepare
@@ -39,7 +39,7 @@ def segment(
     series: str | None = None,
     allow_out_of_domain: bool = False,
     region: Region | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> CaseResult:
     """Find, outline and measure every instance in one scan.
 

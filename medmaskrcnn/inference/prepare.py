@@ -21,7 +21,7 @@ from medmaskrcnn.settings import PreprocessSettings
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.volume import Volume
 
-Window = tuple[tuple[int, int, int], tuple[int, int, int]]
+NetworkRegion = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Half-open low and high indices D, H, W."""
 
 
@@ -51,7 +51,7 @@ class Preprocessed:
         stored = tuple(self.turned_shape[order.index(axis)] for axis in range(3))
         return np.asarray(self.axes.apply_boxes(np.asarray(box_vox, np.float64)[None], stored)[0])
 
-    def window(self, box_turned: NDArray[np.float64], *, margin: int) -> Window:
+    def window(self, box_turned: NDArray[np.float64], *, margin: int) -> NetworkRegion:
         """The network's voxels that hold a box of the turned scan and ``margin`` voxels around it, as far as there are.
 
         Args:
@@ -67,7 +67,7 @@ class Preprocessed:
         return (d0, h0, w0), (d1, h1, w1)
 
     @property
-    def whole(self) -> Window:
+    def whole(self) -> NetworkRegion:
         """The window that holds everything."""
         _, d, h, w = self.tensor.shape
         return (0, 0, 0), (d, h, w)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medmaskrcnn.inference.prepare import Preprocessed, Window
+from medmaskrcnn.inference.prepare import NetworkRegion, Preprocessed
 from medmaskrcnn.structures.instances import Instances
 
 Region = tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -12,7 +12,7 @@ REGION_MARGIN = 32
 """The network's voxels around a region that are looked at with it: one cell of its coarsest level."""
 
 
-def window_of(region: Region, prepared: Preprocessed, scan_shape: tuple[int, int, int]) -> Window:
+def window_of(region: Region, prepared: Preprocessed, scan_shape: tuple[int, int, int]) -> NetworkRegion:
     """The network's voxels that are looked at for a region of the scan.
 
     Raises:

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
-from medmaskrcnn.report.preview_planes import Plane, choose_planes, cut_to_body, slice_position
+from medmaskrcnn.report.preview_planes import PreviewPlane, choose_planes, cut_to_body, slice_position
 from medmaskrcnn.report.style import (
     AMBER,
     BACKGROUND,
@@ -85,7 +85,7 @@ def _montage(result: CaseResult, volume: Volume) -> Image.Image:
     return montage
 
 
-def draw_montage_panels(result: CaseResult, volume: Volume) -> list[tuple[Image.Image, Plane]]:
+def draw_montage_panels(result: CaseResult, volume: Volume) -> list[tuple[Image.Image, PreviewPlane]]:
     """The preview's slices, outlined and annotated, each with the plane that it shows."""
     instances, grid = result.instances, volume.grid
     greys = grey_range(volume)
@@ -101,7 +101,7 @@ def _across(n_panels: int) -> int:
     return {1: 1, 2: 2, 4: 2}.get(n_panels, 3)
 
 
-def caption(volume: Volume, plane: Plane) -> str:
+def caption(volume: Volume, plane: PreviewPlane) -> str:
     """What a slice is: its direction, number and place."""
     n_slices = volume.grid.shape[plane.view.axis]
     if not volume.grid.spacing_known:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from medmaskrcnn.report.preview_planes import Plane, oriented
+from medmaskrcnn.report.preview_planes import PreviewPlane, oriented
 from medmaskrcnn.report.style import TEXT, Colour, class_colour, font, shortened, text_width
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
@@ -72,7 +72,7 @@ def grey_range(volume: Volume) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6 * max(abs(low), 1)))
 
 
-def panel_size(grid: Grid, plane: Plane, longest: int) -> tuple[int, int]:
+def panel_size(grid: Grid, plane: PreviewPlane, longest: int) -> tuple[int, int]:
     """Width and height in pixels of a slice in its true proportions, its longer side ``longest``."""
     view = plane.view
     width = (plane.columns[1] - plane.columns[0]) * grid.voxel_size[view.column_axis]
@@ -84,7 +84,7 @@ def panel_size(grid: Grid, plane: Plane, longest: int) -> tuple[int, int]:
 def draw_panel(
     volume: Volume,
     instances: Instances,
-    plane: Plane,
+    plane: PreviewPlane,
     size: tuple[int, int],
     greys: tuple[float, float],
     *,
@@ -123,7 +123,7 @@ def draw_panel(
     return image
 
 
-def _picture(volume: Volume, plane: Plane, greys: tuple[float, float]) -> Image.Image:
+def _picture(volume: Volume, plane: PreviewPlane, greys: tuple[float, float]) -> Image.Image:
     """The part of the slice that is shown, as RGB, one pixel a voxel."""
     colour = volume.channel_kind == "colour" and volume.array.shape[0] >= 3
     pixels = oriented(volume.array[: 3 if colour else 1], plane)[:, slice(*plane.rows), slice(*plane.columns)]
@@ -132,7 +132,7 @@ def _picture(volume: Volume, plane: Plane, greys: tuple[float, float]) -> Image.
     return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def _section(instances: Instances, i: int, plane: Plane) -> Section | None:
+def _section(instances: Instances, i: int, plane: PreviewPlane) -> Section | None:
     """The ``i``-th instance in this slice; ``None`` if it has no voxel there."""
     view, mask = plane.view, instances.masks[i]
     k = plane.index - int(instances.mask_starts[i, view.axis])
@@ -245,7 +245,7 @@ def _common_area(a: Rectangle, b: Rectangle) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 
-def _directions(image: Image.Image, plane: Plane) -> None:
+def _directions(image: Image.Image, plane: PreviewPlane) -> None:
     """Write the patient's directions at the four edges: R, L, A, P, S or I."""
     draw = ImageDraw.Draw(image)
     left, right, top, bottom = plane.view.edges

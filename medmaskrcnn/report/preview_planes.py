@@ -24,7 +24,7 @@ _FEWEST_CORONAL_ROWS = 8  # slices below which a coronal picture shows nothing
 
 
 @dataclass(frozen=True)
-class Plane:
+class PreviewPlane:
     """One slice of the scan and how it is shown.
 
     Attributes:
@@ -39,12 +39,12 @@ class Plane:
     columns: tuple[int, int]
 
 
-def whole_plane(grid: Grid, view: PlaneView, index: int) -> Plane:
+def whole_plane(grid: Grid, view: PlaneView, index: int) -> PreviewPlane:
     """A slice shown from edge to edge."""
-    return Plane(view, index, (0, grid.shape[view.row_axis]), (0, grid.shape[view.column_axis]))
+    return PreviewPlane(view, index, (0, grid.shape[view.row_axis]), (0, grid.shape[view.column_axis]))
 
 
-def choose_planes(instances: Instances) -> list[Plane]:
+def choose_planes(instances: Instances) -> list[PreviewPlane]:
     """Axial planes from head to feet, then a coronal one where the scan has enough slices for it.
 
     Axial planes are chosen one after the other, each showing most of the instances that none before showed
@@ -102,7 +102,9 @@ def _evenly(n_slices: int) -> list[int]:
     return sorted({n_slices // 4, n_slices // 2, (3 * n_slices) // 4} if n_slices > 3 else {n_slices // 2})
 
 
-def cut_to_body(planes: list[Plane], volume: Volume, instances: Instances, greys: tuple[float, float]) -> list[Plane]:
+def cut_to_body(
+    planes: list[PreviewPlane], volume: Volume, instances: Instances, greys: tuple[float, float]
+) -> list[PreviewPlane]:
     """Leave out the air around the body, the same for all slices of one direction; instances stay whole."""
     threshold = greys[0] + _FOREGROUND * (greys[1] - greys[0])
     cut = {}
@@ -112,7 +114,7 @@ def cut_to_body(planes: list[Plane], volume: Volume, instances: Instances, greys
         rows = _extent(slices, 1, instances, view.row_axis, view.flip_rows, margin)
         columns = _extent(slices, 0, instances, view.column_axis, view.flip_columns, margin)
         cut[view] = (rows, columns)
-    return [Plane(p.view, p.index, *cut[p.view]) for p in planes]
+    return [PreviewPlane(p.view, p.index, *cut[p.view]) for p in planes]
 
 
 def _extent(
@@ -128,7 +130,7 @@ def _extent(
     return max(0, min(low for low, _ in ends) - margin), min(n, max(high for _, high in ends) + margin)
 
 
-def oriented(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
+def oriented(array: NDArray[Any], plane: PreviewPlane) -> NDArray[Any]:
     """``(C, rows, columns)``: one whole slice of a ``(C, D, H, W)`` array, the way it is shown."""
     view = plane.view
     flat = array.take(plane.index, view.axis + 1)
@@ -137,7 +139,7 @@ def oriented(array: NDArray[Any], plane: Plane) -> NDArray[Any]:
     return flat[:, :: -1 if view.flip_rows else 1, :: -1 if view.flip_columns else 1]
 
 
-def slice_position(grid: Grid, plane: Plane) -> str:
+def slice_position(grid: Grid, plane: PreviewPlane) -> str:
     """Where a slice lies in the patient, as on a workstation: ``"S 12.5 mm"`` is above the origin."""
     index = (np.asarray(grid.shape) - 1) / 2
     index[plane.view.axis] = plane.index

@@ -14,7 +14,7 @@ from medmaskrcnn.training.plan import parse_plan
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """How far a training has come.
 
     Attributes:
@@ -32,7 +32,7 @@ class Progress:
     epochs_since_best: int = 0
 
 
-def save_checkpoint(path: Path, progress: Progress, plan: str, **states: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, progress: TrainingProgress, plan: str, **states: dict[str, Any]) -> None:
     """Write a checkpoint.
 
     Args:
@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, progress: Progress, plan: str, **states: dict[st
         torch.save({"progress": asdict(progress), "plan": plan, **states}, temporary)
 
 
-def load_checkpoint(path: Path, plan: str) -> tuple[Progress, dict[str, Any]]:
+def load_checkpoint(path: Path, plan: str) -> tuple[TrainingProgress, dict[str, Any]]:
     """Read a checkpoint.
 
     Args:
@@ -63,7 +63,7 @@ def load_checkpoint(path: Path, plan: str) -> tuple[Progress, dict[str, Any]]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        progress = Progress(**state.pop("progress"))
+        progress = TrainingProgress(**state.pop("progress"))
         begun_with = state.pop("plan")
     except Exception as error:  # torch raises many kinds here; all mean the same to the user
         raise ReadError(f"cannot read checkpoint {path}: {' '.join(str(error).split())[:200]}") from error

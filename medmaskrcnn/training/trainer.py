@@ -22,7 +22,7 @@ from torch import Tensor
 
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.objective import Targets
-from medmaskrcnn.training.checkpoint import Progress
+from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import LoopSettings, Plan
 from medmaskrcnn.training.samples import Sample
 
@@ -110,7 +110,7 @@ class Trainer:
         self.network = network.train()
         self.wrapped, self.optimizer = fabric.setup(network, optimizer)
         self.wrapped.mark_forward_method("losses")
-        self.progress = Progress()
+        self.progress = TrainingProgress()
 
     def states(self) -> dict[str, dict[str, object]]:
         """All that a checkpoint holds beside the progress."""
@@ -120,7 +120,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def load(self, progress: Progress, states: dict[str, dict[str, object]]) -> None:
+    def load(self, progress: TrainingProgress, states: dict[str, dict[str, object]]) -> None:
         """Go on from a checkpoint."""
         self.progress = progress
         self.network.load_state_dict(states["network"])
@@ -212,7 +212,7 @@ def layout_of(network: MaskRCNN) -> torch.memory_format:
     return torch.contiguous_format if network.settings.spatial_dims == 3 or any(narrow) else torch.channels_last
 
 
-def schedule(progress: Progress, settings: LoopSettings) -> float:
+def schedule(progress: TrainingProgress, settings: LoopSettings) -> float:
     """Share of the peak learning rate for the next update: a linear rise, then half a cosine."""
     if progress.step < settings.warmup_steps:
         return (progress.step + 1) / settings.warmup_steps
@@ -232,7 +232,7 @@ def newest_share(step: int, settings: LoopSettings) -> float:
     return 1 - min(settings.ema_decay, (1 + step) / (10 + step))
 
 
-def is_over(progress: Progress, settings: LoopSettings) -> bool:
+def is_over(progress: TrainingProgress, settings: LoopSettings) -> bool:
     """True when the steps are done or the time is up, or no validation has been better for long enough."""
     if settings.patience is not None and progress.epochs_since_best >= settings.patience:
         return True

@@ -11,7 +11,7 @@ from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.hub.model_file import save_model
 from medmaskrcnn.system.files import make_folder
-from medmaskrcnn.training.checkpoint import Progress, save_checkpoint
+from medmaskrcnn.training.checkpoint import TrainingProgress, save_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.records import Records
 from medmaskrcnn.training.samples import Sample
@@ -122,7 +122,7 @@ class TrainingRun:
             if better:
                 progress.best_score, progress.best_step = found.score, progress.step
                 self._write_model(BEST)
-        shared: Progress = self.trainer.fabric.broadcast(progress)
+        shared: TrainingProgress = self.trainer.fabric.broadcast(progress)
         progress.epochs_since_best = shared.epochs_since_best  # every process must stop at the same step
         progress.best_score, progress.best_step = shared.best_score, shared.best_step
 

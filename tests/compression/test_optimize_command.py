@@ -18,7 +18,7 @@ from medmaskrcnn.compression.search.bench import Bench
 from medmaskrcnn.compression.search.chosen import write_chosen
 from medmaskrcnn.compression.search.forms import Forms
 from medmaskrcnn.compression.search.run import optimize
-from medmaskrcnn.compression.search.variant import ORIGINAL, Outcome, Variant
+from medmaskrcnn.compression.search.variant import ORIGINAL, Variant, VariantResult
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.hub.model_file import model_sha256, read_model_settings, save_model
 from medmaskrcnn.models.build import build_model
@@ -137,7 +137,9 @@ def test_the_file_that_is_written_says_how_it_is_to_run(model: Path, manifest: M
     forms = Forms(model, manifest, tmp_path, steps=0, images=2)
     variant = Variant("openvino", "int8", 40)
     out = tmp_path / "own.safetensors"
-    write_chosen(Outcome(variant, 0.1, 4.0, 0.79), Outcome(ORIGINAL, 0.4, 1.0, 0.8), forms, out, "discs, val")
+    write_chosen(
+        VariantResult(variant, 0.1, 4.0, 0.79), VariantResult(ORIGINAL, 0.4, 1.0, 0.8), forms, out, "discs, val"
+    )
     assert quantised_folder(out, model_sha256(out)).is_dir()
     loaded = medmaskrcnn.load_model(out, device="cpu")
     assert (loaded.precision, loaded.engine[:8]) == ("int8", "openvino")
@@ -166,10 +168,10 @@ def test_what_a_model_asks_for_gives_way_to_what_is_asked() -> None:
 def test_a_variant_that_fails_is_told_and_the_original_is_not_excused(
     model: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(self: Bench, variant: Variant) -> Outcome:
+    def fails(self: Bench, variant: Variant) -> VariantResult:
         if variant.precision == "bf16":
             raise RuntimeError("no such instruction")
-        return Outcome(variant, 0.1, 1.0, 0.5)
+        return VariantResult(variant, 0.1, 1.0, 0.5)
 
     monkeypatch.setattr(run, "runtimes", lambda target: ([ORIGINAL, Variant("torch", "bf16")], []))
     monkeypatch.setattr(Bench, "_measure", fails)

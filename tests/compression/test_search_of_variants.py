@@ -11,7 +11,7 @@ from medmaskrcnn.compression.search import candidates
 from medmaskrcnn.compression.search.candidates import runtimes, search
 from medmaskrcnn.compression.search.measure import times_as_fast
 from medmaskrcnn.compression.search.report import MEASURED, Measured, draw_trade_offs, write_table
-from medmaskrcnn.compression.search.variant import ORIGINAL, Outcome, Variant, allowed, best_trade_offs
+from medmaskrcnn.compression.search.variant import ORIGINAL, Variant, VariantResult, allowed, best_trade_offs
 from medmaskrcnn.errors import OutputError, ReadError
 
 BF16, INT8 = Variant("torch", "bf16"), Variant("openvino", "int8")
@@ -20,18 +20,18 @@ SPEED = {"fp32": 1.0, "bf16": 2.0, "int8": 4.0}
 LOSS = {"fp32": 0.0, "bf16": 0.001, "int8": 0.005}
 
 
-def worth(variant: Variant, *, per_part: float = 0.0015, pruned: float = 0.0) -> Outcome:
+def worth(variant: Variant, *, per_part: float = 0.0015, pruned: float = 0.0) -> VariantResult:
     """Fewer proposals and fewer channels are faster, and lose something."""
     parts = 1 if variant.proposals is None else 800 / variant.proposals
     times = SPEED[variant.precision] * (1 + 0.1 * parts) * (1 + variant.pruned)
     lost = LOSS[variant.precision] + per_part * (parts - 1) + (pruned if variant.pruned else 0.0)
-    return Outcome(variant, 1 / times, times, 0.8 - lost)
+    return VariantResult(variant, 1 / times, times, 0.8 - lost)
 
 
-def tried(most: float, shares: tuple[float, ...] = (), **how: float) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+def tried(most: float, shares: tuple[float, ...] = (), **how: float) -> list[VariantResult]:
+    outcomes: list[VariantResult] = []
 
-    def measure(variant: Variant) -> Outcome:
+    def measure(variant: Variant) -> VariantResult:
         outcomes.append(worth(variant, **how))
         return outcomes[-1]
 
@@ -70,11 +70,11 @@ def test_pruned_networks_run_as_the_fastest_whole_ones_did() -> None:
 
 
 def test_where_all_others_lose_too_much_or_fail_the_original_stays() -> None:
-    def measure(variant: Variant) -> Outcome:
-        outcomes.append(worth(variant) if variant in RUNTIMES[:2] else Outcome(variant, error="broken"))
+    def measure(variant: Variant) -> VariantResult:
+        outcomes.append(worth(variant) if variant in RUNTIMES[:2] else VariantResult(variant, error="broken"))
         return outcomes[-1]
 
-    outcomes: list[Outcome] = []
+    outcomes: list[VariantResult] = []
     search(RUNTIMES, 800, (), 0.0, measure)
     assert [o.variant for o in allowed(outcomes, 0.0)] == [ORIGINAL]
     assert outcomes[2].loss(outcomes[0]) is None
@@ -88,11 +88,11 @@ def test_few_proposals_are_not_made_fewer() -> None:
 
 def test_the_front_holds_what_none_beats_in_both() -> None:
     outcomes = [
-        Outcome(ORIGINAL, 1.0, 1.0, 0.80),
-        Outcome(BF16, 0.5, 2.0, 0.79),
-        Outcome(Variant("openvino", "fp32"), 0.6, 1.7, 0.78),
-        Outcome(INT8, 0.25, 4.0, 0.79),
-        Outcome(Variant("torch", "bf16", 10), error="broken"),
+        VariantResult(ORIGINAL, 1.0, 1.0, 0.80),
+        VariantResult(BF16, 0.5, 2.0, 0.79),
+        VariantResult(Variant("openvino", "fp32"), 0.6, 1.7, 0.78),
+        VariantResult(INT8, 0.25, 4.0, 0.79),
+        VariantResult(Variant("torch", "bf16", 10), error="broken"),
     ]
     assert [o.variant for o in best_trade_offs(outcomes)] == [INT8, ORIGINAL]
 
@@ -119,7 +119,7 @@ def test_what_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_measurements_are_found_again_but_failures_are_tried_anew(tmp_path: Path) -> None:
     first = Measured(tmp_path / "search", {"model": "a"})
     first.add(worth(ORIGINAL))
-    first.add(Outcome(INT8, error="broken"))
+    first.add(VariantResult(INT8, error="broken"))
     again = Measured(tmp_path / "search", {"model": "a"})
     assert again.of(ORIGINAL) == worth(ORIGINAL) and again.of(INT8) is None
     with pytest.raises(OutputError, match=r"another search \(model differ\)"):
@@ -130,7 +130,7 @@ def test_measurements_are_found_again_but_failures_are_tried_anew(tmp_path: Path
 
 
 def test_table_and_plot(tmp_path: Path) -> None:
-    outcomes = [worth(ORIGINAL), worth(INT8), Outcome(BF16, error="broken")]
+    outcomes = [worth(ORIGINAL), worth(INT8), VariantResult(BF16, error="broken")]
     write_table(outcomes, tmp_path / "variants.csv")
     rows = (tmp_path / "variants.csv").read_text().splitlines()
     assert rows[2].startswith("openvino int8,0.0,openvino,int8,,") and rows[3].endswith(",broken")

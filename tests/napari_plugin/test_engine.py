@@ -17,7 +17,7 @@ from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
 from napari_medmaskrcnn.engine import client as engine_module
 from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.client import Cancelled, Engine, JobFailed
-from napari_medmaskrcnn.engine.messages import Failed, OutlineJob, Progress, SegmentJob
+from napari_medmaskrcnn.engine.messages import Failed, JobProgress, OutlineJob, SegmentJob
 from napari_medmaskrcnn.engine.worker import time_left, whole_share
 
 
@@ -41,14 +41,14 @@ def block() -> Volume:
     return Volume(array[None], grid, modality="CT", provenance=Provenance(generator=PHANTOM_GENERATOR))
 
 
-def ignore(_: Progress) -> None:
+def ignore(_: JobProgress) -> None:
     pass
 
 
 def test_its_answers_are_the_library_s(engine: Engine, block: Volume, tmp_path: Path):
     import medmaskrcnn
 
-    told: list[Progress] = []
+    told: list[JobProgress] = []
     ours = engine.run(SegmentJob(block, "phantom-ct", device="cpu"), told.append)
     save_case(ours, tmp_path / "ours.npz")
     save_case(medmaskrcnn.segment(block, "phantom-ct", device="cpu"), tmp_path / "theirs.npz")

@@ -11,7 +11,7 @@ import pytest
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, ReadingPolicy, Volume
 from napari_medmaskrcnn.engine.ipc import receive, send
-from napari_medmaskrcnn.engine.messages import Done, Failed, OutlineJob, Progress, Ready, SegmentJob
+from napari_medmaskrcnn.engine.messages import Done, Failed, JobProgress, OutlineJob, Ready, SegmentJob
 
 SHAPE = (4, 10, 12)
 BLOCKS = [("liver", 0.9, (0, 1, 1), (2, 5, 6)), ("tumour", 0.4, (1, 2, 2), (1, 2, 2))]
@@ -26,7 +26,7 @@ def through(*messages):
 
 
 def test_small_messages():
-    sent = [Ready(("cuda", "cpu")), Progress("find", 0.25), Failed("too bad: Å", "line 3")]
+    sent = [Ready(("cuda", "cpu")), JobProgress("find", 0.25), Failed("too bad: Å", "line 3")]
     assert through(*sent) == sent
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from medmaskrcnn.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint
 from medmaskrcnn.training.plan import plan_text, read_plan
 
 
@@ -16,7 +16,7 @@ def test_settings_that_an_older_version_did_not_have_change_nothing(tmp_path: Pa
     plan = plan_text(read_plan("phantom-ct"))
     older = re.sub(r"^  link_gap: 1\n", "", plan, flags=re.MULTILINE)
     assert older != plan
-    save_checkpoint(tmp_path / "checkpoint.pt", Progress(step=7), older, network={})
+    save_checkpoint(tmp_path / "checkpoint.pt", TrainingProgress(step=7), older, network={})
     progress, states = load_checkpoint(tmp_path / "checkpoint.pt", plan)
     assert progress.step == 7 and states == {"network": {}}
 
@@ -25,6 +25,6 @@ def test_settings_that_an_older_version_did_not_have_change_nothing(tmp_path: Pa
 def test_another_plan_is_refused(tmp_path: Path, was: str, now: str) -> None:
     plan = plan_text(read_plan("phantom-ct"))
     assert was in plan
-    save_checkpoint(tmp_path / "checkpoint.pt", Progress(), plan.replace(was, now), network={})
+    save_checkpoint(tmp_path / "checkpoint.pt", TrainingProgress(), plan.replace(was, now), network={})
     with pytest.raises(ReadError, match="begun with another plan"):
         load_checkpoint(tmp_path / "checkpoint.pt", plan)

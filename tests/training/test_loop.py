@@ -33,7 +33,7 @@ from medmaskrcnn.settings import (
     RoISettings,
     RPNSettings,
 )
-from medmaskrcnn.training.checkpoint import Progress
+from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings, Plan, plan_text
 from medmaskrcnn.training.run import train
 from medmaskrcnn.training.samples import Sample, Samples
@@ -387,9 +387,11 @@ def test_the_moving_average_forgets_what_the_network_began_with() -> None:
 
 def test_the_learning_rate_rises_and_falls() -> None:
     settings = LoopSettings(steps=100, warmup_steps=10)
-    rates = [schedule(Progress(step=step), settings) for step in range(100)]
+    rates = [schedule(TrainingProgress(step=step), settings) for step in range(100)]
     assert rates[0] == 0.1 and rates[9] == 1.0 and max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and 0.01 <= rates[-1] < 0.02
     by_time = LoopSettings(hours=1.0, warmup_steps=0)
-    assert schedule(Progress(step=5, seconds=1800), by_time) == pytest.approx(0.505)
-    assert is_over(Progress(seconds=3601), by_time) and not is_over(Progress(step=9999, seconds=10), by_time)
+    assert schedule(TrainingProgress(step=5, seconds=1800), by_time) == pytest.approx(0.505)
+    assert is_over(TrainingProgress(seconds=3601), by_time) and not is_over(
+        TrainingProgress(step=9999, seconds=10), by_time
+    )

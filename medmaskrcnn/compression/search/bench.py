@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medmaskrcnn.compression.search.forms import Forms
-from medmaskrcnn.compression.search.measure import Progress, average_precision, paired_seconds, times_as_fast
+from medmaskrcnn.compression.search.measure import CountProgress, average_precision, paired_seconds, times_as_fast
 from medmaskrcnn.compression.search.report import Measured
-from medmaskrcnn.compression.search.variant import ORIGINAL, Outcome, Variant
+from medmaskrcnn.compression.search.variant import ORIGINAL, Variant, VariantResult
 from medmaskrcnn.errors import one_line
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.pipeline import segment
@@ -34,8 +34,8 @@ class Listener:
     """
 
     trying: Callable[[Variant], None] = lambda variant: None
-    ended: Callable[[Outcome], None] = lambda outcome: None
-    cases: Progress = lambda done, total: None
+    ended: Callable[[VariantResult], None] = lambda outcome: None
+    cases: CountProgress = lambda done, total: None
     training: Callable[[Event], None] | None = None
 
 
@@ -60,10 +60,10 @@ class Bench:
     allow_out_of_domain: bool = False
 
     def __post_init__(self) -> None:
-        self.seen: dict[Variant, Outcome] = {}
+        self.seen: dict[Variant, VariantResult] = {}
         self._original: LoadedModel | None = None
 
-    def outcome(self, variant: Variant) -> Outcome:
+    def outcome(self, variant: Variant) -> VariantResult:
         """What a variant is worth.
 
         Raises:
@@ -79,16 +79,16 @@ class Bench:
             self.on_event.ended(known)
         return self.seen[variant]
 
-    def _tried(self, variant: Variant) -> Outcome:
+    def _tried(self, variant: Variant) -> VariantResult:
         try:
             return self._measure(variant)
         except Exception as error:  # of whatever library: the other variants go on
             if variant == ORIGINAL:
                 raise
             log.exception("variant %s failed", variant.name)
-            return Outcome(variant, error=f"{type(error).__name__}: {one_line(error)}")
+            return VariantResult(variant, error=f"{type(error).__name__}: {one_line(error)}")
 
-    def _measure(self, variant: Variant) -> Outcome:
+    def _measure(self, variant: Variant) -> VariantResult:
         allow = self.allow_out_of_domain
         loaded, original = self.forms.load(variant), self._warm_original()
         before, after = paired_seconds(
@@ -98,7 +98,7 @@ class Bench:
             loaded, self.forms.manifest, self.split, allow_out_of_domain=allow, progress=self.on_event.cases
         )
         times = 1.0 if variant == ORIGINAL else times_as_fast(before, after)
-        return Outcome(variant, round(sorted(after)[len(after) // 2], 5), round(times, 4), round(ap, 6))
+        return VariantResult(variant, round(sorted(after)[len(after) // 2], 5), round(times, 4), round(ap, 6))
 
     def _warm_original(self) -> LoadedModel:
         if self._original is None:

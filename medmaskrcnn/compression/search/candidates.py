@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
-from medmaskrcnn.compression.search.variant import ORIGINAL, Outcome, Variant, allowed
+from medmaskrcnn.compression.search.variant import ORIGINAL, Variant, VariantResult, allowed
 from medmaskrcnn.models.runtime.precision import multiplies_bf16
 
-Try = Callable[[Variant], Outcome]
+Try = Callable[[Variant], VariantResult]
 """Measures a variant."""
 
 _BUDGETS = (2, 4, 8)  # parts of the model's own number of proposals
@@ -72,6 +72,6 @@ def search(first: Sequence[Variant], proposals: int, shares: Sequence[float], mo
                 measure(replace(runtime, pruned=share))
 
 
-def _fastest_runtimes(outcomes: Sequence[Outcome], most: float) -> list[Variant]:
+def _fastest_runtimes(outcomes: Sequence[VariantResult], most: float) -> list[Variant]:
     """What pruned networks are tried with: the fastest of the runtimes that lose no more than is allowed."""
     return [o.variant for o in allowed(outcomes, most)][:_RUNTIMES_OF_PRUNED]

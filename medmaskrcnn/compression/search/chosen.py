@@ -8,7 +8,7 @@ from pathlib import Path
 import medmaskrcnn
 from medmaskrcnn.compression.quantise import copy_eight_bits
 from medmaskrcnn.compression.search.forms import Forms
-from medmaskrcnn.compression.search.variant import Outcome
+from medmaskrcnn.compression.search.variant import VariantResult
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.hub.loaded_model import load_model
 from medmaskrcnn.hub.model_file import read_model, save_model
@@ -21,7 +21,7 @@ def processor() -> str:
     return str(processor_features().get("cpu_name", platform.machine()))
 
 
-def write_chosen(chosen: Outcome, original: Outcome, forms: Forms, file: Path, data: str) -> None:
+def write_chosen(chosen: VariantResult, original: VariantResult, forms: Forms, file: Path, data: str) -> None:
     """Write the chosen model, and its 8-bit form beside it where it needs one.
 
     Args:
@@ -46,7 +46,9 @@ def write_chosen(chosen: Outcome, original: Outcome, forms: Forms, file: Path, d
         raise MedMaskRCNNError(f"{file} runs by {loaded.engine} in {loaded.precision}, not as {variant.name}")
 
 
-def _settings(settings: ModelFileSettings, chosen: Outcome, original: Outcome, data: str) -> ModelFileSettings:
+def _settings(
+    settings: ModelFileSettings, chosen: VariantResult, original: VariantResult, data: str
+) -> ModelFileSettings:
     variant = chosen.variant
     inference = settings.inference.model_copy(
         update={
@@ -59,7 +61,7 @@ def _settings(settings: ModelFileSettings, chosen: Outcome, original: Outcome, d
     return settings.model_copy(update={"card": card, "inference": inference})
 
 
-def _card(card: ModelCard, chosen: Outcome, original: Outcome, data: str) -> ModelCard:
+def _card(card: ModelCard, chosen: VariantResult, original: VariantResult, data: str) -> ModelCard:
     """The card, whose figures were the original's, with those of this search."""
     scores = {f"{name} (before optimize)": text for name, text in card.scores.items()}
     scores["AP and speed"] = (

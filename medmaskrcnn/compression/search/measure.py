@@ -21,7 +21,7 @@ from medmaskrcnn.system.memory import memory_kept
 
 _LIGHT = MetricSettings(surfaces=False, replicates=0)
 
-Progress = Callable[[int, int], None]
+CountProgress = Callable[[int, int], None]
 """Called with the number of cases done and of all."""
 
 
@@ -71,7 +71,7 @@ def times_as_fast(original: Sequence[float], variant: Sequence[float]) -> float:
 
 
 def average_precision(
-    model: LoadedModel, manifest: Manifest, split: str, *, allow_out_of_domain: bool = False, progress: Progress
+    model: LoadedModel, manifest: Manifest, split: str, *, allow_out_of_domain: bool = False, progress: CountProgress
 ) -> float:
     """COCO's AP over the classes, of masks; of boxes where the model has no masks.
 

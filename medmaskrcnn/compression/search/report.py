@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medmaskrcnn.compression.search.variant import Outcome, Variant, best_trade_offs
+from medmaskrcnn.compression.search.variant import Variant, VariantResult, best_trade_offs
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.system.files import make_folder, replacing, write_bytes
 
@@ -32,13 +32,15 @@ class Measured:
 
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
         self.folder, self.conditions = make_folder(folder), dict(conditions)
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[VariantResult] = []
         file = folder / MEASURED
         if not file.exists():
             return
         try:
             document = json.loads(file.read_text(encoding="utf-8"))
-            self.outcomes = [Outcome(**{**row, "variant": Variant(**row["variant"])}) for row in document["outcomes"]]
+            self.outcomes = [
+                VariantResult(**{**row, "variant": Variant(**row["variant"])}) for row in document["outcomes"]
+            ]
             begun_with = document["conditions"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ReadError(f"cannot read {file}: {error}; remove the folder to begin anew") from error
@@ -51,18 +53,18 @@ class Measured:
                 "write to another file, or remove that folder"
             )
 
-    def of(self, variant: Variant) -> Outcome | None:
+    def of(self, variant: Variant) -> VariantResult | None:
         """What a variant was found to be worth, unless it failed."""
         return next((o for o in self.outcomes if o.variant == variant and not o.error), None)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: VariantResult) -> None:
         """Keep an outcome, in place of an earlier one of the variant."""
         self.outcomes = [o for o in self.outcomes if o.variant != outcome.variant] + [outcome]
         document = {"conditions": self.conditions, "outcomes": [asdict(o) for o in self.outcomes]}
         write_bytes(self.folder / MEASURED, (json.dumps(document, indent=1) + "\n").encode())
 
 
-def write_table(outcomes: Sequence[Outcome], path: Path) -> None:
+def write_table(outcomes: Sequence[VariantResult], path: Path) -> None:
     """One row a variant, in the order of trying."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -73,7 +75,7 @@ def write_table(outcomes: Sequence[Outcome], path: Path) -> None:
             writer.writerow([v.name, v.pruned, v.engine, v.precision, v.proposals or "", *figures, o.error])
 
 
-def draw_trade_offs(outcomes: Sequence[Outcome], most: float, chosen: Outcome, path: Path) -> None:
+def draw_trade_offs(outcomes: Sequence[VariantResult], most: float, chosen: VariantResult, path: Path) -> None:
     """AP over speed of each variant, the Pareto front, and the AP that may be lost; PNG.
 
     Args:

@@ -20,7 +20,7 @@ from medmaskrcnn.compression.search.candidates import runtimes, search
 from medmaskrcnn.compression.search.chosen import processor, write_chosen
 from medmaskrcnn.compression.search.forms import Forms
 from medmaskrcnn.compression.search.report import PLOT, TABLE, Measured, draw_trade_offs, write_table
-from medmaskrcnn.compression.search.variant import Outcome, allowed
+from medmaskrcnn.compression.search.variant import VariantResult, allowed
 from medmaskrcnn.data.case_labels import read_image
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.evaluation.evaluate import choose_cases
@@ -50,8 +50,8 @@ class Optimised:
 
     file: Path
     folder: Path
-    outcomes: tuple[Outcome, ...]
-    chosen: Outcome
+    outcomes: tuple[VariantResult, ...]
+    chosen: VariantResult
     notes: tuple[str, ...]
 
 

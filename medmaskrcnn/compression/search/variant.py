@@ -36,7 +36,7 @@ ORIGINAL = Variant("torch", "fp32")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VariantResult:
     """What a variant was worth.
 
     Attributes:
@@ -53,21 +53,21 @@ class Outcome:
     ap: float | None = None
     error: str = ""
 
-    def loss(self, original: Outcome) -> float | None:
+    def loss(self, original: VariantResult) -> float | None:
         """AP that is lost against the original; negative where it gained."""
         return None if self.ap is None or original.ap is None else original.ap - self.ap
 
 
-def allowed(outcomes: Sequence[Outcome], most: float) -> list[Outcome]:
+def allowed(outcomes: Sequence[VariantResult], most: float) -> list[VariantResult]:
     """Those that lose at most so much AP against the first, which is the original; the fastest first."""
     found = [(o, o.loss(outcomes[0])) for o in outcomes]
     kept = [o for o, loss in found if loss is not None and loss <= most + 1e-9]
     return sorted(kept, key=lambda o: -(o.times or 0.0))
 
 
-def best_trade_offs(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def best_trade_offs(outcomes: Sequence[VariantResult]) -> list[VariantResult]:
     """The Pareto front, fastest first: those that none other beats in both speed and AP."""
-    front: list[Outcome] = []
+    front: list[VariantResult] = []
     done = [o for o in outcomes if o.ap is not None and o.times is not None]
     for one in sorted(done, key=lambda o: (-(o.times or 0.0), -(o.ap or 0.0))):
         if not front or (one.ap or 0.0) > (front[-1].ap or 0.0):

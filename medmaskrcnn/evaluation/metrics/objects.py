@@ -16,7 +16,7 @@ from medmaskrcnn.evaluation.metrics.surface import TOLERANCE, surface_agreement
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import BoolArray, Instances
 
-Outcome = Literal["found", "missed", "false positive"]
+ObjectOutcome = Literal["found", "missed", "false positive"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ObjectFigures:
     """
 
     class_name: str
-    outcome: Outcome
+    outcome: ObjectOutcome
     predicted: int | None
     reference: int | None
     score: float | None

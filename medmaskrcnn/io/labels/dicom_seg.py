@@ -24,7 +24,7 @@ from medmaskrcnn.io.dicom.geometry import same_orientation
 from medmaskrcnn.io.dicom.pixels import stored_frames
 from medmaskrcnn.io.guard import MAX_SCAN_BYTES, convert_read_errors
 from medmaskrcnn.io.labels.label_grids import SliceMap, map_slices, paste
-from medmaskrcnn.io.labels.label_set import LabelledMask, Labels, collect
+from medmaskrcnn.io.labels.label_set import LabelledMask, LabelSet, collect
 from medmaskrcnn.structures.instances import BoolArray, tight_crop
 from medmaskrcnn.structures.volume import Volume
 
@@ -43,7 +43,7 @@ class _Segmentation:
     numbers: list[int | None]
 
 
-def read_seg(path: Path, volume: Volume) -> Labels:
+def read_seg(path: Path, volume: Volume) -> LabelSet:
     """Read a DICOM SEG onto a scan's grid.
 
     Args:

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.label_grids import paste, same_voxels
-from medmaskrcnn.io.labels.label_set import LabelledMask, Labels, collect
+from medmaskrcnn.io.labels.label_set import LabelledMask, LabelSet, collect
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import tight_crop
 from medmaskrcnn.structures.volume import Volume
@@ -29,7 +29,7 @@ MAX_LABELS = 65_536
 
 def labels_of_map(
     path: Path, label_map: Volume, scan: Volume, *, names: Mapping[int, str] | None, kind: MapKind
-) -> Labels:
+) -> LabelSet:
     """Turn a label map into instances of a scan.
 
     Args:

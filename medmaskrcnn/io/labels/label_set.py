@@ -12,7 +12,7 @@ from medmaskrcnn.structures.instances import BoolArray, Instances
 
 
 @dataclass(frozen=True, eq=False)
-class Labels:
+class LabelSet:
     """Labels of one scan and what reading them took.
 
     Attributes:
@@ -39,7 +39,7 @@ def collect(
     notes: Sequence[str] = (),
     *,
     class_names: Sequence[str] | None = None,
-) -> Labels:
+) -> LabelSet:
     """Objects as instances; classes are numbered in the order in which they first occur, or as ``class_names``.
 
     Objects of classes that ``class_names`` lacks are left out.
@@ -58,4 +58,4 @@ def collect(
         mask_starts=starts,
         masks=tuple(one.mask for one in found),
     )
-    return Labels(instances, tuple(dict.fromkeys(notes)))
+    return LabelSet(instances, tuple(dict.fromkeys(notes)))

@@ -20,7 +20,7 @@ from medmaskrcnn.io.dicom.sop_classes import NOT_IMAGES
 from medmaskrcnn.io.formats import sniff
 from medmaskrcnn.io.labels.dicom_seg import read_seg
 from medmaskrcnn.io.labels.label_maps import MapKind, labels_of_map
-from medmaskrcnn.io.labels.label_set import Labels
+from medmaskrcnn.io.labels.label_set import LabelSet
 from medmaskrcnn.io.labels.rtstruct import read_rtstruct
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import Instances
@@ -70,7 +70,7 @@ def load_labels(
     *,
     names: Mapping[int, str] | None = None,
     kind: MapKind = "instance",
-) -> Labels:
+) -> LabelSet:
     """As :func:`read_labels`, with the notes."""
     if kind not in ("instance", "semantic"):
         raise ValueError(f"kind must be 'instance' or 'semantic', got {kind!r}")
@@ -103,7 +103,7 @@ def _only_file(path: Path) -> Path:
     return found[0]
 
 
-def _from_result(path: Path, volume: Volume) -> Labels:
+def _from_result(path: Path, volume: Volume) -> LabelSet:
     """A result of ours lies on its scan's grid, and on no other."""
     instances = load_case(path).instances
     same = instances.grid.shape == volume.grid.shape and np.allclose(
@@ -114,4 +114,4 @@ def _from_result(path: Path, volume: Volume) -> Labels:
             f"{path} was made on a grid of {instances.grid.shape}, the scan's grid is {volume.grid.shape} or lies "
             f"elsewhere. Give the scan that it was made from"
         )
-    return Labels(instances)
+    return LabelSet(instances)

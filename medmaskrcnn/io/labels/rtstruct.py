@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.labels.contours import Contour, fill_stack
-from medmaskrcnn.io.labels.label_set import LabelledMask, Labels, collect
+from medmaskrcnn.io.labels.label_set import LabelledMask, LabelSet, collect
 from medmaskrcnn.structures.grid import FloatArray, Grid
 from medmaskrcnn.structures.instances import BoolArray, tight_crop
 from medmaskrcnn.structures.volume import Volume
@@ -34,7 +34,7 @@ _OPEN_NAMES = {
 }
 
 
-def read_rtstruct(path: Path, volume: Volume) -> Labels:
+def read_rtstruct(path: Path, volume: Volume) -> LabelSet:
     """Fill the outlines of an RTSTRUCT on a scan's grid.
 
     Args:

@@ -20,7 +20,7 @@ from typing import IO, Any
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.module_process import start_module
 from napari_medmaskrcnn.engine import ipc
-from napari_medmaskrcnn.engine.messages import Done, Failed, Job, Progress, Ready
+from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, Ready
 
 MODULE = "napari_medmaskrcnn.engine.process"
 _SHUTDOWN_S = 2.0
@@ -63,7 +63,7 @@ class Engine:
                 self._sent = None
                 self._process = start_module(MODULE)
 
-    def run(self, job: Job, report: Callable[[Progress], None]) -> Any:
+    def run(self, job: Job, report: Callable[[JobProgress], None]) -> Any:
         """Do a job; blocks, so call it from a thread.
 
         Args:
@@ -89,7 +89,7 @@ class Engine:
             self.stop()
             raise JobFailed(Failed(_death_message(code))) from error
 
-    def _answer(self, stream: IO[bytes], report: Callable[[Progress], None]) -> Any:
+    def _answer(self, stream: IO[bytes], report: Callable[[JobProgress], None]) -> Any:
         while True:
             message = ipc.receive(stream)
             if isinstance(message, Done):
@@ -98,7 +98,7 @@ class Engine:
                 raise JobFailed(message)
             if isinstance(message, Ready):
                 self.devices = message.devices
-            elif isinstance(message, Progress):
+            elif isinstance(message, JobProgress):
                 report(message)
 
     def stop(self) -> None:

@@ -19,17 +19,17 @@ from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecor
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Provenance, Volume
-from napari_medmaskrcnn.engine.messages import Done, Failed, Job, OutlineJob, Progress, Ready, SegmentJob
+from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
 
 Arrays = list[NDArray[Any]]
-Message = Job | Ready | Progress | Failed | Done
+Message = Job | Ready | JobProgress | Failed | Done
 
 _LENGTH = struct.Struct("<Q")
 _LONGEST_HEADER = 1 << 28
 _PROVENANCE = TypeAdapter(Provenance)
 _MEASUREMENTS = TypeAdapter(tuple[Measurement, ...])
 _RECORD = TypeAdapter(RunRecord)
-_SIMPLE = {kind.__name__: TypeAdapter(kind) for kind in (Ready, Progress, Failed)}
+_SIMPLE = {kind.__name__: TypeAdapter(kind) for kind in (Ready, JobProgress, Failed)}
 
 
 def send(stream: IO[bytes], message: Message) -> None:

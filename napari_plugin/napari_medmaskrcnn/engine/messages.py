@@ -57,7 +57,7 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """How far a job is: a stage and the share of it that is done, 0..1."""
 
     stage: str

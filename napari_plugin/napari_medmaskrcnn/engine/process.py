@@ -18,7 +18,7 @@ from medmaskrcnn.inference.segment_box import segment_box
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.engine import ipc
-from napari_medmaskrcnn.engine.messages import Done, Failed, Job, OutlineJob, Progress, Ready, SegmentJob
+from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
 
 NICENESS = 5
 """The viewer comes first where both want the same core."""
@@ -49,7 +49,7 @@ def main() -> None:
         except EOFError:
             return
         if isinstance(job, (SegmentJob, OutlineJob)):
-            ipc.send(answers, answer(job, memory, lambda stage, share: ipc.send(answers, Progress(stage, share))))
+            ipc.send(answers, answer(job, memory, lambda stage, share: ipc.send(answers, JobProgress(stage, share))))
 
 
 def answer(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> Done | Failed:

@@ -10,7 +10,7 @@ from napari.utils import progress as activity
 from qtpy.QtCore import QObject, Signal
 
 from napari_medmaskrcnn.engine.client import Cancelled, Engine, JobFailed
-from napari_medmaskrcnn.engine.messages import Job, Progress
+from napari_medmaskrcnn.engine.messages import Job, JobProgress
 
 _STAGES = {"load model": 0.02, "read": 0.0, "prepare": 0.08, "find": 0.8, "measure": 0.1}
 """Share of the whole time that each stage takes, roughly; in their order."""
@@ -81,7 +81,7 @@ class Worker(QObject):
         else:
             self._ended.emit(answer, None)
 
-    def _on_report(self, message: Progress) -> None:
+    def _on_report(self, message: JobProgress) -> None:
         if not self.busy:
             return
         share = whole_share(message)
@@ -108,7 +108,7 @@ class Worker(QObject):
             self.failed.emit(f"Something unforeseen went wrong: {type(error).__name__}: {error}", "")
 
 
-def whole_share(message: Progress) -> float:
+def whole_share(message: JobProgress) -> float:
     """How much of the whole job is done, 0..1, from a stage's share."""
     done = 0.0
     for stage, weight in _STAGES.items():
