@@ -1,8 +1,8 @@
 """The workers of a Dask cluster: many machines that share the input and output folders.
 
-Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch_runs.worker_pool`) and keeps it case after
-case, so the model is loaded once, limits hold there as here, and what kills our worker does not kill Dask's. A Dask
-worker that is lost hands its case back: Dask runs it elsewhere. The ledger stays with whoever started the batch.
+Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch_runs.worker_pool`) and keeps it case
+after case, so the model is loaded once, limits hold there as here, and what kills our worker does not kill Dask's. A
+Dask worker that is lost hands its case back: Dask runs it elsewhere. The ledger stays with whoever started the batch.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ def removed_section(scene: Scene, stage: Stage) -> Section:
         ["Scored", f"{pairs:,}", f"each proposal as each of {len(model.class_names)} classes"],
         ["Certain enough", f"{len(walk.certain.boxes):,}", f"score above {detection.score_thresh:g}"],
         ["Candidates", f"{len(walk.detections.boxes):,}",
-         f"of boxes of one class with an IoU above {detection.nms_iou:g} the best; at most {detection.detections_per_img}"],
+         f"of boxes of one class with an IoU above {detection.nms_iou:g} the best; "
+         f"at most {detection.detections_per_img}"],
         ["Shown by default", f"{reported:,}", f"score of {inference.score:g} or more; the others stay in the result"],
     ]  # fmt: skip
     drawing = scene.canvas("What was removed, and what stays")

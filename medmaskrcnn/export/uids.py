@@ -12,6 +12,7 @@ import hashlib
 import json
 from functools import cached_property
 
+from medmaskrcnn.settings.migration import to_first_names
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 
@@ -72,7 +73,8 @@ class ResultUIDs:
     def _work(self) -> str:
         """Everything that decides the result but the kind of object it is written as."""
         record, found = self._result.record, self._result.instances
-        made = [record.software, record.model_name, record.model_sha256, record.settings, record.out_of_domain]
+        settings = to_first_names(record.settings)
+        made = [record.software, record.model_name, record.model_sha256, settings, record.out_of_domain]
         text = json.dumps([*made, list(self._source)], sort_keys=True, default=str)
         return uid_of(text, instances_digest(found))
 

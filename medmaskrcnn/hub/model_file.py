@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from medmaskrcnn.errors import ModelFileError, one_line
 from medmaskrcnn.hub.torchvision_files import PREFIX, SUFFIXES, torchvision_file
 from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.settings.migration import to_current_names
 from medmaskrcnn.system.files import replacing
 
 if TYPE_CHECKING:
@@ -77,7 +78,11 @@ def _settings_of(path: Path, header: dict[str, Any]) -> ModelFileSettings:
     if not isinstance(text, str):
         raise ModelFileError(f"{path} is a safetensors file, but not a medmaskrcnn model (no settings inside)")
     try:
-        return ModelFileSettings.model_validate_json(text)
+        content = to_current_names(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"the settings inside model {path} are damaged: {one_line(error)}") from error
+    try:
+        return ModelFileSettings.model_validate_json(json.dumps(content))
     except ValidationError as error:
         details = error.errors()
         if any(detail["loc"] == ("format_version",) for detail in details):

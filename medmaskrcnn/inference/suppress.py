@@ -18,7 +18,8 @@ def suppress_contained(found: Sequence[Found], *, max_containment: float, shape:
 
     Args:
         found: Objects in the turned scan or in one slice, in any order; one without voxels stays.
-        max_containment: Share of an object's voxels, 0..1: more of them in objects of a higher score that were kept, and it is dropped.
+        max_containment: Share of an object's voxels, 0..1: an object is dropped if objects of a higher score
+            that were kept hold more of it.
         shape: ``(D, H, W)`` of the turned scan, or ``(1, H, W)`` of one of its slices, voxels.
 
     Returns:

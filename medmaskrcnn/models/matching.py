@@ -31,7 +31,8 @@ def match_by_iou(
         boxes: ``(M, 2S)`` anchors or proposals in voxels.
         foreground: A box with at least this IoU is a positive of its best object.
         background: A box below it is background; in between it is ignored.
-        allow_low_quality_matches: Also make each object's best boxes its positives, however low their IoU (Faster R-CNN, rule i).
+        allow_low_quality_matches: Also make each object's best boxes its positives, however low their IoU
+            (Faster R-CNN, rule i).
 
     Returns:
         ``(M,)`` int64: index of the object, :data:`BACKGROUND` or :data:`IGNORED`.

@@ -18,11 +18,12 @@ class InferenceSettings(Settings):
         merge_iou: Two detections of neighbouring tiles are one object if their masks agree so well where both saw.
         tiles_per_batch: Tiles a forward pass (3D models): more keep a GPU busy, and take its memory.
         slices_per_batch: Slices a forward pass (2D and 2.5D models).
-        post_nms_top_n_test: Proposals per tile or slice, at most: fewer is faster; ``None`` leaves it at ``rpn.post_nms_top_n``.
+        post_nms_top_n_test: Proposals per tile or slice, at most: fewer is faster; ``None`` leaves it at
+            ``rpn.post_nms_top_n``.
         link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
         link_gap: Slices in between that may lack the object.
-        max_containment: An object is dropped if better ones of its class hold more than this share of its voxels (2D and 2.5D
-            models: slice by slice, before they are linked); ``None`` drops none.
+        max_containment: An object is dropped if better ones of its class hold more than this share of its voxels
+            (2D and 2.5D models: slice by slice, before they are linked); ``None`` drops none.
         score: Default score threshold of the result.
         one_per_scan_classes: Names of classes of which a body has one: only the best candidate is kept.
         precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.models.runtime.precision`, or a

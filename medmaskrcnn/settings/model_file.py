@@ -62,7 +62,7 @@ class ModelCard(Settings):
 class ModelFileSettings(Settings):
     """All that a model's file holds beside its weights."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     card: ModelCard
     model: ModelSettings
     preprocess: PreprocessSettings = PreprocessSettings()

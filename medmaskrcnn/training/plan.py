@@ -28,6 +28,7 @@ from medmaskrcnn.settings import (
     PreprocessSettings,
     Settings,
 )
+from medmaskrcnn.settings.migration import to_current_names
 
 Patch = tuple[Count, Count, Count]
 
@@ -42,8 +43,8 @@ class AugmentSettings(Settings):
         patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
         foreground_prob: Share of windows that are centred near an object, classes being equally likely.
         oversampled_class: Class that is the one in half of those windows: small objects among large ones.
-        oversampled_patch: Size of the windows drawn for the oversampled class, ``patch`` if not given: a small object needs
-            little around it, and a smaller window costs less. The loop's batch is then 1.
+        oversampled_patch: Size of the windows drawn for the oversampled class, ``patch`` if not given: a small
+            object needs little around it, and a smaller window costs less. The loop's batch is then 1.
         flip: Axes of D, H, W that are mirrored in half of the samples. Never the left-right axis (W in the
             orientation ``SPL``) where names of classes have sides.
         rotate_degrees: Largest rotation in the H-W plane.
@@ -88,8 +89,8 @@ class LoopSettings(Settings):
         warmup_steps: Steps until the peak.
         weight_decay: AdamW's.
         grad_clip_norm: Largest norm of the gradient.
-        ema_decay: Decay of the moving average of the weights, which is what is validated and saved; less in the first steps,
-            so that little of the first weights is left in it.
+        ema_decay: Decay of the moving average of the weights, which is what is validated and saved; less in the first
+            steps, so that little of the first weights is left in it.
         precision: Of the dense layers; logits, deltas and losses are fp32 always.
         validate_every: Steps of an epoch: after each the validation cases are segmented and scored.
         patience: Epochs without a better score after which training stops; ``None`` never stops early.
@@ -183,7 +184,7 @@ def parse_plan(text: str, source: str = "the text") -> Plan:
         ReadError: if it is no YAML, or a value is not one that a plan may have; the message names the key.
     """
     try:
-        return Plan.model_validate(yaml.safe_load(text))
+        return Plan.model_validate(to_current_names(yaml.safe_load(text)))
     except yaml.YAMLError as error:
         raise ReadError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:

@@ -226,8 +226,8 @@ def schedule(progress: TrainingProgress, settings: LoopSettings) -> float:
 def newest_share(step: int, settings: LoopSettings) -> float:
     """Share of the newest weights in their moving average after update ``step``, from 0.
 
-    The first updates count more than ``ema_decay`` lets them: with 0.995 two fifths of what the network began with would
-    still be in the average after 180 updates.
+    The first updates count more than ``ema_decay`` lets them: with 0.995 two fifths of what the network began with
+    would still be in the average after 180 updates.
     """
     return 1 - min(settings.ema_decay, (1 + step) / (10 + step))
 

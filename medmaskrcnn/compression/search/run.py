@@ -121,11 +121,11 @@ def optimize(
     why_not = is_prunable(network) if shares and fine_tune else "left out as you wish"
     if why_not:
         notes.append(f"pruning: {why_not}")
-    told = on_event or Listener()
+    events = on_event or Listener()
     forms = Forms(
-        source, labelled, folder, fine_tune, plan, images, DEVICES[target], workers=workers, on_event=on_event.training
+        source, labelled, folder, fine_tune, plan, images, DEVICES[target], workers=workers, on_event=events.training
     )
-    bench = Bench(forms, split, volumes, measured, on_event, allow_out_of_domain)
+    bench = Bench(forms, split, volumes, measured, events, allow_out_of_domain)
     proposals = settings.inference.post_nms_top_n_test or settings.model.rpn.post_nms_top_n
     search(first, proposals, () if why_not else shares, max_ap_loss, bench.outcome)
     outcomes = list(bench.seen.values())

@@ -54,7 +54,7 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
 
 
 def to_channels_last(network: nn.Module, *, exact: Collection[nn.Module]) -> None:
-    """Make a network ready for :func:`autocast_context` in bfloat16, in place: weights rounded once, channels last in memory.
+    """Make a network ready for :func:`autocast_context` in bfloat16, in place: weights rounded once, channels last.
 
     Args:
         network: In evaluation mode.

@@ -91,7 +91,8 @@ def _dims(fingerprint: DatasetFingerprint, asked: float | None, reasons: dict[st
         raise ValueError(f"dims must be 2, 2.5 or 3, got {asked}")
     if fingerprint.planar and asked not in (None, 2):
         raise ReadError(
-            f"{fingerprint.case_fingerprints[0].id} and its like are single images: only a 2D network can learn from them"
+            f"{fingerprint.case_fingerprints[0].id} and its like are single images: "
+            "only a 2D network can learn from them"
         )
     thickness = float(fingerprint.spacing[0] / np.sqrt(fingerprint.spacing[1] * fingerprint.spacing[2]))
     name, size = min(fingerprint.class_sizes().items(), key=lambda pair: float(pair[1][0]))
@@ -203,7 +204,7 @@ def _strides(
         depths.append(depth)
     reasons["model.backbone.strides"] = (
         f"Voxels are {flat:.2g} times as deep as wide: cells of P2 are {first * spacing[0]:.3g} x "
-        f"{FIRST_STRIDE * spacing[1]:.3g}{' mm' if fingerprint.spacing_known else ' voxels'}, no deeper than wide where "
-        f"slices allow; a median {name} spans {slices / first:.1f} of them in depth."
+        f"{FIRST_STRIDE * spacing[1]:.3g}{' mm' if fingerprint.spacing_known else ' voxels'}, no deeper than wide "
+        f"where slices allow; a median {name} spans {slices / first:.1f} of them in depth."
     )
     return tuple((d, p, p) for d, p in zip(depths, planes, strict=True))

@@ -116,8 +116,8 @@ def _percentiles(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> In
     highest = float(np.percentile(reach, 95)) if reach else 1.0
     ceiling = float(np.clip(np.ceil(2 * highest) / 2, 1.0, _HIGHEST_CEILING))
     reasons["preprocess.percentiles"] = (
-        f"{fingerprint.modality or 'Values of unknown unit'}: every scan by its own percentiles. With {best:g} as the upper "
-        f"one the objects' brightness differs between scans by {_times(spreads[best])} ("
+        f"{fingerprint.modality or 'Values of unknown unit'}: every scan by its own percentiles. With {best:g} as the "
+        f"upper one the objects' brightness differs between scans by {_times(spreads[best])} ("
         + ", ".join(f"with {high:g} by {_times(spreads[high])}" for high in _HIGH if high != best)
         + "); a lower one must bring that down by a tenth."
     )

@@ -96,7 +96,8 @@ def _per_image(fingerprint: DatasetFingerprint) -> int:
 
 def _counting_reasons(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> None:
     counts = fingerprint.counts()
-    seen = f"{np.median(counts):.0f} objects a scan (median), {fingerprint.objects_p90} in a full one, {counts.max():.0f} at most"
+    usual, most = f"{np.median(counts):.0f} objects per scan (median)", f"{counts.max():.0f} at most"
+    seen = f"{usual}, {fingerprint.objects_p90} in a full one, {most}"
     reasons["model.class_names"] = "As in the manifest."
     reasons["model.with_masks"] = "Objects are outlined, not only boxed."
     reasons["model.rpn"] = "Proposals and samples by the number of objects."

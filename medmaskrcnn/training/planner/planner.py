@@ -38,7 +38,7 @@ def make_plan(
 
     Args:
         manifest: The labelled data.
-        facts: Of its cases (:func:`medmaskrcnn.data.check.check_manifest`).
+        case_fingerprints: Of its cases (:func:`medmaskrcnn.data.check.check_manifest`).
         memory_gb: GiB that a training step may take; by default 80 % of the GPU's, without one half of the machine's.
         dims: 2, 2.5 or 3, where the user knows better.
         name: Of the model; the manifest's by default.

@@ -23,6 +23,7 @@ from pydantic import Discriminator, Field, RootModel, Tag, ValidationError, mode
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.settings import Settings
+from medmaskrcnn.settings.migration import to_current_path
 from medmaskrcnn.training.plan import Plan
 
 _LARGEST_GRID = 1_000
@@ -103,7 +104,8 @@ class SearchSpace(RootModel[dict[str, Dimension]]):
     def _lists_are_choices(cls, values: Any) -> Any:
         if not isinstance(values, Mapping) or not values:
             raise ValueError("a search space maps dotted paths of a plan to choices or ranges, and is not empty")
-        return {key: {"choices": value} if isinstance(value, list) else value for key, value in values.items()}
+        listed = {key: {"choices": value} if isinstance(value, list) else value for key, value in values.items()}
+        return {to_current_path(str(path)): dimension for path, dimension in listed.items()}
 
     @property
     def paths(self) -> tuple[str, ...]:

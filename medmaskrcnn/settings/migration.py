@@ -1,0 +1,68 @@
+"""Settings under the names of earlier versions, and how they become today's.
+
+Format 1 (version 0.1.0) had names of its own for what torchvision, detectron2 and Lightning name otherwise. Model
+files, plans, search spaces and checkpoints in that format stay readable. In the other direction, UIDs of DICOM objects
+are hashes over the settings as format 1 names them, so that a renamed setting does not make the same result another
+object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+RENAMED: dict[str, str] = {
+    "model.detection.candidate_score": "score_thresh",
+    "model.detection.per_image": "detections_per_img",
+    "inference.proposals": "post_nms_top_n_test",
+    "inference.covered": "max_containment",
+    "inference.single": "one_per_scan_classes",
+    "augment.foreground": "foreground_prob",
+    "augment.favoured": "oversampled_class",
+    "augment.favoured_patch": "oversampled_patch",
+    "train.accumulate": "accumulate_grad_batches",
+    "train.clip": "grad_clip_norm",
+    "train.ema": "ema_decay",
+    "train.warmup": "warmup_steps",
+}
+"""Dotted path of a setting in format 1, and its last name in format 2."""
+
+
+def to_current_names(settings: Any) -> Any:
+    """Settings of a model file or a plan, as JSON or YAML give them, with the names of format 2.
+
+    What is no mapping, or holds none where format 1 has one, is left for validation to refuse. A setting that stands
+    there under both names stays so too: it would not be clear which one is meant.
+    """
+    for path, new in RENAMED.items():
+        settings = _renamed(settings, path.split("."), new)
+    if isinstance(settings, Mapping) and settings.get("format_version") == 1:
+        settings = {**settings, "format_version": 2}
+    return settings
+
+
+def to_current_path(path: str) -> str:
+    """A setting's dotted path with the name of format 2: ``"train.ema"`` becomes ``"train.ema_decay"``."""
+    new = RENAMED.get(path)
+    return path if new is None else f"{path.rpartition('.')[0]}.{new}"
+
+
+def to_first_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a run record holds, with the names of format 1 in their part ``inference``."""
+    old_names = {new: path.rpartition(".")[2] for path, new in RENAMED.items() if path.startswith("inference.")}
+    inference = settings.get("inference")
+    if not isinstance(inference, Mapping):
+        return dict(settings)
+    return {**settings, "inference": {old_names.get(name, name): value for name, value in inference.items()}}
+
+
+def _renamed(settings: Any, path: list[str], new: str) -> Any:
+    """``settings`` with the last name of ``path`` replaced, in its place; unchanged where there is no such name."""
+    name, *rest = path
+    if not isinstance(settings, Mapping) or name not in settings:
+        return settings
+    if rest:
+        return {key: _renamed(value, rest, new) if key == name else value for key, value in settings.items()}
+    if new in settings:
+        return settings
+    return {new if key == name else key: value for key, value in settings.items()}
