@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medmaskrcnn.system.version import __version__
+
 if TYPE_CHECKING:
     from medmaskrcnn.batch_runs.api import batch as batch
     from medmaskrcnn.errors import MedMaskRCNNError as MedMaskRCNNError
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from medmaskrcnn.structures.volume import Volume as Volume
     from medmaskrcnn.training.plan import read_plan as read_plan
     from medmaskrcnn.training.run import train as train
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "CaseResult": "structures.case_result",

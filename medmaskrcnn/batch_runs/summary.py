@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import medmaskrcnn
 from medmaskrcnn.batch_runs.find import FoundSeries
 from medmaskrcnn.batch_runs.ledger import Entry, Ledger
 from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.summary_page import summary_html
 from medmaskrcnn.batch_runs.thumbnail import THUMBNAIL
 from medmaskrcnn.report.result_document import to_json
+from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
 _ORDER = ("failed", "refused", "running", "queued", "done", "skipped")
@@ -50,7 +50,7 @@ def summary_document(ledger: Ledger) -> dict[str, Any]:
         totals.update(case["counts"])
     return {
         "schema_version": SCHEMA_VERSION,
-        "software": f"medmaskrcnn {medmaskrcnn.__version__}",
+        "software": f"medmaskrcnn {__version__}",
         "research_use_only": True,
         "model": ledger.get_meta("model"),
         "settings": ledger.get_meta("said"),

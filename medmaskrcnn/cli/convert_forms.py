@@ -12,7 +12,6 @@ import nibabel as nib
 import numpy as np
 from pydicom import dcmread
 
-import medmaskrcnn
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.export.coco import write_coco
 from medmaskrcnn.export.deidentify import deidentified_result
@@ -34,6 +33,7 @@ from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.store import load_case, save_case
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.files import replacing
+from medmaskrcnn.system.version import __version__
 
 _MAPS = frozenset({"NIfTI", "NRRD", "MetaImage", "PNG", "TIFF"})
 _NO_MODEL = "labels"
@@ -171,7 +171,7 @@ def _as_result(labels: ConvertedLabels) -> CaseResult:
         measured = tuple(replace(m, mean_intensity=None, min_intensity=None, max_intensity=None) for m in sizes)
     origin = None if scan is None else scan.provenance
     record = RunRecord(
-        software=f"medmaskrcnn {medmaskrcnn.__version__}",
+        software=f"medmaskrcnn {__version__}",
         model_name=_NO_MODEL,
         model_sha256="",
         model_licence="",

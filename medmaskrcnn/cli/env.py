@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-import medmaskrcnn
 from medmaskrcnn.cli.console import echo, print_json
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
+from medmaskrcnn.system.version import __version__
 
 PACKAGES = (
     "torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "pydicom", "pylibjpeg", "pylibjpeg-openjpeg",
@@ -79,7 +79,7 @@ def _version(package: str) -> str | None:
 def _system() -> dict[str, Any]:
     memory = _memory_gib()
     return {
-        "medmaskrcnn": medmaskrcnn.__version__,
+        "medmaskrcnn": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),

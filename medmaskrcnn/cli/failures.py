@@ -14,9 +14,9 @@ from pathlib import Path
 
 import typer
 
-import medmaskrcnn
 from medmaskrcnn.batch_runs.reasons import explain
 from medmaskrcnn.cli.console import print_status
+from medmaskrcnn.system.version import __version__
 
 EXIT_FAILED = 1
 
@@ -109,9 +109,7 @@ def logging_to(file: Path | None, *, hidden: Sequence[Path] = ()) -> Iterator[No
         warnings.simplefilter("default" if file is not None else "ignore")
         logging.captureWarnings(True)
         try:
-            logger.info(
-                "medmaskrcnn %s, python %s, %s", medmaskrcnn.__version__, platform.python_version(), sys.argv[1:]
-            )
+            logger.info("medmaskrcnn %s, python %s, %s", __version__, platform.python_version(), sys.argv[1:])
             yield
         finally:
             logging.captureWarnings(False)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-import medmaskrcnn
 from medmaskrcnn.cli import (
     batch,
     convert,
@@ -27,6 +26,7 @@ from medmaskrcnn.cli import (
 )
 from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import EXIT_CODES_HELP
+from medmaskrcnn.system.version import __version__
 
 
 def _epilog(examples: Sequence[str]) -> str:
@@ -74,7 +74,7 @@ app.add_typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        echo(f"medmaskrcnn {medmaskrcnn.__version__}")
+        echo(f"medmaskrcnn {__version__}")
         raise typer.Exit
 
 

@@ -17,12 +17,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import medmaskrcnn
 from medmaskrcnn.compression.quantise import copy_eight_bits
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.hub.model_file import read_model, save_model
 from medmaskrcnn.settings import ModelFileSettings
 from medmaskrcnn.system.files import make_folder, write_bytes
+from medmaskrcnn.system.version import __version__
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 """The schema of ``metadata.json`` that MONAI's own bundles name."""
@@ -93,12 +93,12 @@ def metadata(settings: ModelFileSettings) -> dict[str, Any]:
     names = ", ".join(model.class_names)
     return {
         "schema": SCHEMA,
-        "version": medmaskrcnn.__version__,
-        "changelog": {medmaskrcnn.__version__: f"written by medmaskrcnn export from the model {card.name}"},
+        "version": __version__,
+        "changelog": {__version__: f"written by medmaskrcnn export from the model {card.name}"},
         "monai_version": version("monai"),
         "pytorch_version": version("torch"),
         "numpy_version": version("numpy"),
-        "required_packages_version": {"medmaskrcnn": medmaskrcnn.__version__, "fire": version_of("fire")},
+        "required_packages_version": {"medmaskrcnn": __version__, "fire": version_of("fire")},
         "optional_packages_version": {},
         "supported_apps": {},
         "name": card.name,

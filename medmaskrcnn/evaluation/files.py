@@ -15,7 +15,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-import medmaskrcnn
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.evaluation.evaluate import Evaluation
 from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
@@ -29,6 +28,7 @@ from medmaskrcnn.evaluation.metrics.summary import (
 )
 from medmaskrcnn.evaluation.page import evaluation_html
 from medmaskrcnn.report.result_document import to_json
+from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
 _MOST_CURVES = 10
@@ -68,7 +68,7 @@ def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
     ranges = size_ranges_for([case.masks.grid for case in evaluation.cases])
     return {
         "schema_version": SCHEMA_VERSION,
-        "software": f"medmaskrcnn {medmaskrcnn.__version__}",
+        "software": f"medmaskrcnn {__version__}",
         "research_use_only": True,
         "model": {"name": name, "sha256": sha256, "precision": precision, "engine": engine},
         "dataset": {"name": dataset, "split": split},

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-import medmaskrcnn
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.region import Region
 from medmaskrcnn.inference.suitability import is_out_of_domain
 from medmaskrcnn.models.runtime.precision import processor_features
 from medmaskrcnn.structures.case_result import RunRecord
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.version import __version__
 
 
 def build_run_record(
@@ -40,7 +40,7 @@ def build_run_record(
     """
     card, origin = loaded.settings.card, volume.provenance
     return RunRecord(
-        software=f"medmaskrcnn {medmaskrcnn.__version__}",
+        software=f"medmaskrcnn {__version__}",
         model_name=card.name,
         model_sha256=loaded.sha256,
         model_licence=card.licence,

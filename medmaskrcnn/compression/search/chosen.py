@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-import medmaskrcnn
 from medmaskrcnn.compression.quantise import copy_eight_bits
 from medmaskrcnn.compression.search.forms import Forms
 from medmaskrcnn.compression.search.variant import VariantResult
@@ -14,6 +13,7 @@ from medmaskrcnn.hub.loaded_model import load_model
 from medmaskrcnn.hub.model_file import read_model, save_model
 from medmaskrcnn.models.runtime.precision import processor_features
 from medmaskrcnn.settings import ModelCard, ModelFileSettings
+from medmaskrcnn.system.version import __version__
 
 
 def processor() -> str:
@@ -67,7 +67,7 @@ def _card(card: ModelCard, chosen: VariantResult, original: VariantResult, data:
     scores["AP and speed"] = (
         f"AP {chosen.ap:.3f} ({original.ap:.3f} before) on {data}; {chosen.times:.1f} times as fast on {processor()}"
     )
-    made_by = f"medmaskrcnn {medmaskrcnn.__version__} optimize: {chosen.variant.name}"
+    made_by = f"medmaskrcnn {__version__} optimize: {chosen.variant.name}"
     return card.model_copy(
         update={"scores": scores, "made_by": f"{card.made_by}; then {made_by}" if card.made_by else made_by}
     )

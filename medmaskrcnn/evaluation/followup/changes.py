@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import medmaskrcnn
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.evaluation.followup.tracks import TimePoint, Track
 from medmaskrcnn.report.result_document import to_json
+from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
 _COLUMNS = ("lesion", "class", "time_point", "state", "id", "score", "volume_mm3", "longest_axial_diameter_mm",
@@ -32,7 +32,7 @@ def changes_document(time_points: Sequence[TimePoint], tracks: Sequence[Track]) 
     """
     return {
         "schema_version": SCHEMA_VERSION,
-        "software": f"medmaskrcnn {medmaskrcnn.__version__}",
+        "software": f"medmaskrcnn {__version__}",
         "research_use_only": True,
         "time_points": [
             {

@@ -12,10 +12,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import medmaskrcnn
 from medmaskrcnn.data.case_fingerprint import CaseFingerprint
 from medmaskrcnn.data.manifest import Manifest
 from medmaskrcnn.settings import InferenceSettings, ModelCard, PreprocessSettings
+from medmaskrcnn.system.version import __version__
 from medmaskrcnn.training.plan import Plan
 from medmaskrcnn.training.planner.dataset_fingerprint import DatasetFingerprint, dataset_fingerprint
 from medmaskrcnn.training.planner.grid import GridPlan, plan_grid
@@ -107,5 +107,5 @@ def _card(manifest: Manifest, fingerprint: DatasetFingerprint, name: str | None)
         data=f"{len(fingerprint.cases)} training cases of {manifest.name}.",
         licence=manifest.licence,
         limits=("Research use only, not a medical device.",),
-        made_by=f"medmaskrcnn {medmaskrcnn.__version__}",
+        made_by=f"medmaskrcnn {__version__}",
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-import medmaskrcnn
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.discover import describe
@@ -21,6 +20,7 @@ from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.version import __version__
 
 KINDS = ("RTSTRUCT", "SEG")
 _FOLDERS_UP = 3
@@ -47,7 +47,7 @@ def labels_with_scan(path: Path, known: Sequence[Volume]) -> tuple[CaseResult, V
 def labels_as_result(labels: Instances, volume: Volume, *, name: str = "labels") -> CaseResult:
     """Labels of unknown making as a result, measured on their scan; every score is 1."""
     record = RunRecord(
-        software=f"medmaskrcnn {medmaskrcnn.__version__}",
+        software=f"medmaskrcnn {__version__}",
         model_name=name,
         model_sha256="",
         model_licence="",

@@ -7,9 +7,9 @@ import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import medmaskrcnn
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.store import load_case
+from medmaskrcnn.system.version import __version__
 from napari_medmaskrcnn.layers.image_layers import LayerData, volume_to_layer
 from napari_medmaskrcnn.layers.result_layers import result_to_layers
 
@@ -44,7 +44,7 @@ def phantom_folder(parent: Path | None = None) -> Path:
     from medmaskrcnn_datasets.dicom_series import write_dicom_series
     from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
-    home = parent or Path(tempfile.gettempdir()) / f"medmaskrcnn-{medmaskrcnn.__version__}-{getpass.getuser()}"
+    home = parent or Path(tempfile.gettempdir()) / f"medmaskrcnn-{__version__}-{getpass.getuser()}"
     folder = home / f"phantom-{SEED}"
     if not (folder / _COMPLETE).exists():
         write_dicom_series(make_phantom(PhantomSettings(seed=SEED)), folder / "ct")
