@@ -25,7 +25,7 @@ SERIES = FoundSeries(
 @pytest.fixture
 def ledger(tmp_path: Path):
     made = Ledger(tmp_path)
-    made.tell("model", "m</script>")
+    made.set_meta("model", "m</script>")
     for number, (status, reason, outcome) in enumerate(
         [
             ("done", None, {"counts": {"liver": 2, "=SUM(A1)": 1}, "instances": 3, "warnings": ["=1+1"]}),

@@ -174,8 +174,8 @@ def test_safetensors_of_others(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit(saved: Path) -> None:
     data = saved.read_bytes()
     for change, message in (
-        (lambda s: s.update(format_version=2), "newer medmaskrcnn; upgrade"),
-        (lambda s: s.update(format_version=2, new_part={}), "newer medmaskrcnn; upgrade"),
+        (lambda s: s.update(format_version=3), "newer medmaskrcnn; upgrade"),
+        (lambda s: s.update(format_version=3, new_part={}), "newer medmaskrcnn; upgrade"),
         (lambda s: s["model"].update(dropout=0.5), "do not fit this version.*model.dropout: Extra inputs"),
         (lambda s: s["model"]["roi"].update(box_size=0), "do not fit this version.*model.roi.box_size"),
         (lambda s: s.pop("card"), "do not fit this version.*card"),
