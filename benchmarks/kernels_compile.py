@@ -64,7 +64,7 @@ def launches() -> list[tuple[str, Any, dict[str, Any]]]:
             for kind, kernel in (("forward", triton_roi_align._forward), ("backward", triton_roi_align._backward)):
                 found.append((f"roi_align {kind} {dims}D {dtype}", kernel, roi_align_arguments(kind, dims, dtype)))
         compare = {"boxes": "*fp32", "labels": "*i64", "strikes": "*i32", "count": "i32", "words": "i32"}
-        compare |= {"threshold": "fp32", "smallest": "fp32"}
+        compare |= {"threshold": "fp32"}
         constants = {"DIMS": dims, "ROWS": triton_nms.ROWS, "WORD": triton_nms.WORD}
         found.append((f"nms compare {dims}D", triton_nms._compare, {**compare, **constants}))
         paste = {"probabilities": "*fp32", "boxes": "*fp32", "windows": "*i64", "first_voxels": "*i64"}

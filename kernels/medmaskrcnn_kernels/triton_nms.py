@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from medmaskrcnn_kernels.checks import box_rows
-from medmaskrcnn_kernels.nms_portable import SMALLEST, largest_float32
+from medmaskrcnn_kernels.nms_portable import largest_float32
 
 WORD = 32
 """Boxes whose bits lie in one word."""
@@ -38,7 +38,7 @@ def _extent(boxes, row, column, axis: tl.constexpr, dims: tl.constexpr, rows, co
 
 @triton.jit
 def _compare(
-    boxes, labels, strikes, count, words, threshold, smallest,
+    boxes, labels, strikes, count, words, threshold,
     DIMS: tl.constexpr, ROWS: tl.constexpr, WORD: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -49,7 +49,10 @@ def _compare(
         for axis in tl.static_range(1, DIMS):
             shared, own_row, own_column = _extent(boxes, row, column, axis, DIMS, rows, columns)
             overlap, size_row, size_column = overlap * shared, size_row * own_row, size_column * own_column
-        union = tl.maximum(size_row[:, None] + size_column[None, :] - overlap, smallest)
+        union = size_row[:, None] + size_column[None, :] - overlap
+        # Two boxes without extent: 0 / 1 in place of 0 / 0. The portable form divides by the smallest float32 instead,
+        # but a number that small is float64 to Triton's interpreter when it comes from Python, and div_rn refuses it.
+        union = tl.where(union > 0, union, 1.0)
         same = tl.load(labels + row, mask=rows, other=-1)[:, None] == tl.load(labels + column, mask=columns, other=-2)
         struck = (tl.div_rn(overlap, union) > threshold) & same & (column[None, :] > row[:, None])
         bits = struck.to(tl.int32) << tl.arange(0, WORD)[None, :]
@@ -107,7 +110,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: flo
     if count:
         sorted_boxes = torch.where(good[:, None], boxes.float(), 0)[order].contiguous()
         _compare[(triton.cdiv(count, ROWS), words)](
-            sorted_boxes, own, strikes, count, words, largest_float32(iou_threshold), SMALLEST,
+            sorted_boxes, own, strikes, count, words, largest_float32(iou_threshold),
             DIMS=dims, ROWS=ROWS, WORD=WORD, enable_fp_fusion=False,
         )  # fmt: skip
         _scan[(1,)](strikes, kept, count, words, WORD=WORD, BLOCK_WORDS=triton.next_power_of_2(words), num_warps=8)
