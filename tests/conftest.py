@@ -26,6 +26,10 @@ from hypothesis import HealthCheck, settings
 # sums are taken in one order. Subprocesses that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The binding that pytest-qt takes. Its setting in pyproject.toml would be an unknown one where pytest-qt is not
+# installed, and the operators' tests need nothing but torch.
+os.environ.setdefault("PYTEST_QT_API", "pyqt6")
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 # Why a test may be left out in CI: it is about data or a device that CI does not have. Anything else fails there.
