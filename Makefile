@@ -1,5 +1,6 @@
 # make demo   segments a phantom CT study with a model that ships, start to finish
 # make test   runs the whole suite against the installed wheel
+# make test-operators   runs the operators' tests with the two newest versions of torch and triton
 # make lint   ruff, mypy, import-linter
 # make docs   builds the documentation site into build/site
 # make phantom-ct   makes the model of that name anew, from phantoms that it draws first: some three hours on two cores
@@ -16,13 +17,14 @@ PYTEST_ARGS ?=
 
 DEMO_VENV := .venv-demo
 TEST_VENV := .venv-test
+TORCH_VERSIONS := 2.14 2.15
 
 # The napari tests draw: without a display of its own the suite borrows one from xvfb, where that is installed.
 ifeq ($(DISPLAY)$(WAYLAND_DISPLAY),)
   XVFB := $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1600x1000x24",)
 endif
 
-.PHONY: demo test lint format docs phantom-ct clean
+.PHONY: demo test test-operators lint format docs phantom-ct clean
 
 demo: $(DEMO_VENV)/ready
 	@sh .ci/install-wheel $(DEMO_VENV)
@@ -35,6 +37,9 @@ test: $(TEST_VENV)/ready
 	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" MEDMASKRCNN_TEST_INSTALLED=1 $(XVFB) sh "$(CURDIR)/.ci/test-in-parts" "$(CURDIR)/tests" \
 	  --rootdir="$(CURDIR)" -c "$(CURDIR)/pyproject.toml" -p no:cacheprovider -p no:faulthandler -n 2 --dist loadfile --no-loadscope-reorder \
 	  --max-worker-restart 0 $(PYTEST_ARGS)
+
+test-operators:
+	@PYTHON="$(PYTHON)" PIP_ARGS="$(PIP_ARGS)" sh .ci/test-operators $(TORCH_VERSIONS)
 
 lint: $(TEST_VENV)/ready-lint
 	$(TEST_VENV)/bin/ruff check .
@@ -56,7 +61,7 @@ phantom-ct: $(DEMO_VENV)/ready
 	$(DEMO_VENV)/bin/medmaskrcnn train runs/phantoms/manifest.json --plan phantom-ct -o runs/phantom-ct
 
 clean:
-	rm -rf $(DEMO_VENV) $(TEST_VENV) build dist demo-result .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(DEMO_VENV) $(TEST_VENV) .venv-operators-* build dist demo-result .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 # The dependencies; the package itself is built and put in by .ci/install-wheel, each time it has changed.
 $(DEMO_VENV)/ready: pyproject.toml .ci/make-venv
