@@ -28,7 +28,8 @@ from medmaskrcnn.evaluation.metrics.match_detections import COCO_THRESHOLDS, mat
 from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.structures.grid import pixel_grid
-from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.rle import rle_encode, run_lengths
 
 SHAPE = (480, 640)
@@ -41,47 +42,38 @@ Pair = tuple[Instances, Instances]
 
 def make_picture(rng: np.random.Generator, n_instances: int, per_instance: int, n_classes: int) -> Pair:
     """Detections and truth of one picture: ellipses of 6 to 60 pixels' radius, and guesses near each."""
-    truth: list[tuple[int, float, BoolArray, tuple[int, int, int]]] = []
+    truth: list[tuple[int, float, Mask]] = []
     found = []
     while len(truth) < n_instances:
         centre, radii = rng.uniform((20, 20), np.subtract(SHAPE, 20)), rng.uniform(6, 60) * rng.uniform(0.7, 1.3, 2)
         label = int(rng.integers(n_classes))
-        truth.append((label, 1.0, *ellipse(centre, radii)))
+        truth.append((label, 1.0, ellipse(centre, radii)))
         for _ in range(per_instance):
             near = ellipse(centre + rng.normal(0, 0.1, 2) * radii, radii * rng.uniform(0.8, 1.2, 2))
-            found.append((label if rng.random() < 0.9 else int(rng.integers(n_classes)), float(rng.random()), *near))
+            found.append((label if rng.random() < 0.9 else int(rng.integers(n_classes)), float(rng.random()), near))
     names = tuple(f"class {k}" for k in range(n_classes))
     return to_instances(found, names), to_instances(truth, names)
 
 
-def ellipse(centre: np.ndarray, radii: np.ndarray) -> tuple[BoolArray, tuple[int, int, int]]:
-    """Its crop ``(1, h, w)`` and start."""
+def ellipse(centre: np.ndarray, radii: np.ndarray) -> Mask:
+    """Its voxels in the one slice."""
     low = np.maximum(np.floor(centre - radii), 0).astype(int)
     high = np.minimum(np.ceil(centre + radii) + 1, SHAPE).astype(int)
     rows, columns = np.ogrid[low[0] : high[0], low[1] : high[1]]
     inside = ((rows - centre[0]) / radii[0]) ** 2 + ((columns - centre[1]) / radii[1]) ** 2 < 1
-    start, crop = tight_crop(inside[None], (0, int(low[0]), int(low[1])))
-    return crop, start
+    return Mask((0, *low), inside[None]).tight()
 
 
-def to_instances(
-    objects: list[tuple[int, float, BoolArray, tuple[int, int, int]]], names: tuple[str, ...]
-) -> Instances:
+def to_instances(objects: list[tuple[int, float, Mask]], names: tuple[str, ...]) -> Instances:
     """Instances with the boxes around their masks."""
-    labels, scores, crops, starts = zip(*objects, strict=True)
-    low = np.array(starts, np.int64)
-    high = low + [crop.shape for crop in crops]
-    boxes = np.concatenate([low, high], axis=1).astype(np.float32)
-    grid = pixel_grid((1, *SHAPE))
-    return Instances(grid, names, np.array(labels), np.array(scores, np.float32), boxes, low, crops)
+    labels, scores, masks = zip(*objects, strict=True)
+    return Instances.from_masks(pixel_grid((1, *SHAPE)), names, labels, masks, scores=scores)
 
 
 def coco_entries(instances: Instances, image: int) -> list[dict[str, Any]]:
     """COCO's dictionaries of a picture's instances."""
     entries = []
     for i, mask in enumerate(instances.masks):
-        whole = np.zeros(SHAPE, np.bool_)
-        whole[instances.window(i)[1:]] = mask[0]
         _, top, left, _, bottom, right = instances.boxes[i].tolist()
         entries.append(
             {
@@ -89,9 +81,9 @@ def coco_entries(instances: Instances, image: int) -> list[dict[str, Any]]:
                 "category_id": int(instances.labels[i]) + 1,
                 "score": float(instances.scores[i]),
                 "bbox": [left, top, right - left, bottom - top],
-                "area": int(mask.sum()),
+                "area": mask.n_voxels,
                 "iscrowd": 0,
-                "segmentation": {"size": list(SHAPE), "counts": rle_encode(run_lengths(whole))},
+                "segmentation": {"size": list(SHAPE), "counts": rle_encode(run_lengths(mask.dense((1, *SHAPE))[0]))},
             }
         )
     return entries

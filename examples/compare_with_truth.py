@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import medmaskrcnn
 from medmaskrcnn.evaluation.metrics.matching import match_case
-from medmaskrcnn.structures.label_maps import reference_instances
+from medmaskrcnn.structures.label_maps import instances_of_label_map
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
 FOUND_IOU = 0.5
@@ -14,7 +14,7 @@ def main() -> None:
     """Make, segment, compare."""
     phantom = make_phantom(PhantomSettings(seed=2, shape=(24, 96, 96), spacing_mm=(8.0, 4.0, 4.0)))
     result = medmaskrcnn.segment(phantom.volume, model="phantom-ct")
-    truth = reference_instances(
+    truth = instances_of_label_map(
         phantom.labels,
         phantom.volume.grid,
         {i.value: i.class_name for i in phantom.instances},

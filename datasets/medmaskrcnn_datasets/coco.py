@@ -14,9 +14,9 @@ from typing import Any
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.coco import decode_mask
-from medmaskrcnn.io.labels.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.structures.grid import pixel_grid
-from medmaskrcnn.structures.instances import tight_crop
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble, json_object
 from medmaskrcnn_datasets.label_files import describe_image, write_label_maps
 from medmaskrcnn_datasets.splits import SplitRule
@@ -152,10 +152,9 @@ def _is_object(annotation: Mapping[str, Any]) -> bool:
     return bool(annotation.get("segmentation")) and not annotation.get("iscrowd")
 
 
-def _object(annotation: Mapping[str, Any], classes: Mapping[Any, str], shape: tuple[int, int, int]) -> LabelledMask:
+def _object(annotation: Mapping[str, Any], classes: Mapping[Any, str], shape: tuple[int, int, int]) -> LabelledObject:
     mask = decode_mask(annotation["segmentation"], (shape[1], shape[2]))
-    start, crop = tight_crop(mask[None], (0, 0, 0))
-    return LabelledMask(classes[annotation["category_id"]], start, crop)
+    return LabelledObject(classes[annotation["category_id"]], Mask((0, 0, 0), mask[None]).tight())
 
 
 def _tell_left_out(document: _Document) -> None:

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.discover import FoundScan, find_scans
 from medmaskrcnn.io.guard import convert_read_errors
-from medmaskrcnn.io.labels.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble
@@ -237,9 +237,9 @@ def _converter(
 
 def _objects(
     case: str, labels: Sequence[_LabelObject], volume: Volume, rename: Mapping[str, str]
-) -> list[LabelledMask]:
+) -> list[LabelledObject]:
     """Objects of all label objects of a series; of names that several of them have, those of the first."""
-    found: list[LabelledMask] = []
+    found: list[LabelledObject] = []
     for one in labels:
         read = load_labels(one.path, volume)
         for note in read.notes:
@@ -248,10 +248,9 @@ def _objects(
         instances = read.instances
         for i, mask in enumerate(instances.masks):
             name = instances.class_names[instances.labels[i]]
-            d, h, w = (int(a) for a in instances.mask_starts[i])
             if name in earlier:
                 _LOG.warning("case %s: %r of %s was labelled before; left out", case, name, one.path)
-            elif mask.size:
-                found.append(LabelledMask(name, (d, h, w), mask))
+            elif not mask.is_empty:
+                found.append(LabelledObject(name, mask))
     renamed = [replace(o, class_name=rename.get(o.class_name, o.class_name)) for o in found]
     return [o for o in renamed if o.class_name]

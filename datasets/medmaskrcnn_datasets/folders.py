@@ -12,9 +12,9 @@ from pathlib import Path
 from medmaskrcnn.data.case_labels import same_grid, values_in
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.labels.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.structures.instances import tight_crop
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble, stem_of
 from medmaskrcnn_datasets.class_maps import class_map_converter
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
@@ -207,7 +207,7 @@ def _case_of_folder(folder: Path, class_name: str) -> FoundCase:
     return FoundCase(folder.name, (images[0],), convert)
 
 
-def _objects(image: Path, masks: Sequence[Path], class_name: str) -> list[LabelledMask]:
+def _objects(image: Path, masks: Sequence[Path], class_name: str) -> list[LabelledObject]:
     """One object from each mask file; empty masks are left out."""
     grid = read_volume(image).grid
     found = []
@@ -215,7 +215,5 @@ def _objects(image: Path, masks: Sequence[Path], class_name: str) -> list[Labell
         mask = read_volume(path)
         if not same_grid(mask.grid, grid):
             raise ReadError(f"{path} is {mask.grid.shape} voxels (D, H, W), its image {image} is {grid.shape}")
-        start, crop = tight_crop((mask.array != 0).any(axis=0), (0, 0, 0))
-        if crop.size:
-            found.append(LabelledMask(class_name, start, crop))
-    return found
+        found.append(LabelledObject(class_name, Mask((0, 0, 0), (mask.array != 0).any(axis=0)).tight()))
+    return [one for one in found if not one.mask.is_empty]

@@ -14,7 +14,7 @@ from medmaskrcnn.data.case_labels import LARGEST_VALUE, values_in, whole_numbers
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.discover import describe
-from medmaskrcnn.io.labels.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.grid import Grid
@@ -67,7 +67,7 @@ def describe_image(case: str, image: Path) -> ScanInfo:
 
 
 def write_label_maps(
-    objects: Sequence[LabelledMask], grid: Grid, stem: Path
+    objects: Sequence[LabelledObject], grid: Grid, stem: Path
 ) -> tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]:
     """Write objects as label maps: PNG for a picture without millimetres, else NIfTI.
 

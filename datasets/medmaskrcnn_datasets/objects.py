@@ -7,7 +7,7 @@ tells what one object is. Objects that share voxels go to several label maps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medmaskrcnn.data.manifest import ManifestInstance
-from medmaskrcnn.io.labels.label_set import LabelledMask
-from medmaskrcnn.structures.instances import tight_crop
+from medmaskrcnn.io.labels.label_set import LabelledObject
+from medmaskrcnn.structures.label_maps import NEIGHBOURS, connected_components, masks_of_labels, paint_labels
+from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.overlap import pack_layers
 
 Rule = Literal["value", "one", "components"]
 """What one object of a class is: the voxels of one value, all its voxels in a case, or each connected part of them."""
 
 MOST_OBJECTS = np.iinfo(np.uint16).max
 """In one label map; its values are 16 bits."""
-
-_NEIGHBOURS = np.ones((3, 3, 3), np.bool_)  # 26 in 3D, 8 in a slice
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class ClassRules:
 
 def objects_of_classes(
     values: NDArray[np.integer], classes: Mapping[str, Sequence[int]], rules: ClassRules
-) -> list[LabelledMask]:
+) -> list[LabelledObject]:
     """Objects of a map of classes.
 
     Args:
@@ -89,89 +89,38 @@ def objects_of_classes(
     Returns:
         Objects by class, within a class by value, and connected parts largest first.
     """
-    largest = max((value for group in classes.values() for value in group), default=0)
-    windows = ndimage.find_objects(values, max_label=largest)
-    found: list[LabelledMask] = []
+    masks = masks_of_labels(values, {value for group in classes.values() for value in group})
+    found: list[LabelledObject] = []
     for name, group in classes.items():
-        there = [value for value in group if windows[value - 1] is not None]
-        if rules.rule(name) == "value":
-            parts = [[value] for value in there]
-        else:
-            parts = [there] if there else []
-        for part in parts:
-            mask, start = _cut(values, [windows[value - 1] for value in part], part)
-            if rules.rule(name) == "components":
-                found += [LabelledMask(name, *one) for one in _components(mask, start, rules.least_voxels)]
-            else:
-                found.append(LabelledMask(name, *tight_crop(mask, start)))
+        parts = [masks[value] for value in group if value in masks]
+        if parts and rules.rule(name) != "value":
+            parts = [parts[0].union(*parts[1:])]
+        if rules.rule(name) == "components":
+            parts = [part for whole in parts for part in connected_components(whole)]
+            parts = [part for part in parts if part.n_voxels >= rules.least_voxels]
+            parts.sort(key=lambda part: -part.n_voxels)
+        found += [LabelledObject(name, part) for part in parts]
     return _nested(found, rules.within)
 
 
-def _cut(
-    values: NDArray[np.integer], windows: Sequence[tuple[slice, slice, slice]], wanted: Sequence[int]
-) -> tuple[NDArray[np.bool_], tuple[int, int, int]]:
-    """Voxels of some values, in the box around them, and its first voxel."""
-    low = [min(window[axis].start for window in windows) for axis in range(3)]
-    high = [max(window[axis].stop for window in windows) for axis in range(3)]
-    crop = values[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return np.isin(crop, wanted), (low[0], low[1], low[2])
-
-
-def _components(
-    mask: NDArray[np.bool_], start: tuple[int, int, int], least_voxels: int
-) -> list[tuple[tuple[int, int, int], NDArray[np.bool_]]]:
-    parts, _ = ndimage.label(mask, structure=_NEIGHBOURS)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    windows = ndimage.find_objects(parts)
-    kept = [int(c) for c in np.argsort(-sizes, kind="stable") if sizes[c] >= max(1, least_voxels)]
-    return [
-        tight_crop(parts[windows[c - 1]] == c, [a + w.start for a, w in zip(start, windows[c - 1], strict=True)])
-        for c in kept
-    ]
-
-
-def _nested(objects: list[LabelledMask], within: Mapping[str, str]) -> list[LabelledMask]:
+def _nested(objects: list[LabelledObject], within: Mapping[str, str]) -> list[LabelledObject]:
     """Outer objects with the voxels of those that lie in them: of each inner one, in the one it touches most."""
     if not within:
         return objects
     result = list(objects)
     for inner in (one for one in objects if one.class_name in within):
         hosts = [i for i, one in enumerate(result) if one.class_name == within[inner.class_name]]
-        grown = ndimage.binary_dilation(np.pad(inner.mask, 1), structure=_NEIGHBOURS)
-        before = [a - 1 for a in inner.start]
-        touched = {i: _shared(grown, before, result[i]) for i in hosts}
+        before = [a - 1 for a in inner.mask.start]
+        grown = Mask(before, ndimage.binary_dilation(np.pad(inner.mask.array, 1), structure=NEIGHBOURS))
+        touched = {i: grown.overlap(result[i].mask) for i in hosts}
         host = max(touched, key=lambda i: touched[i], default=None)
         if host is not None and touched[host]:
-            result[host] = _united(result[host], inner)
+            result[host] = replace(result[host], mask=result[host].mask.union(inner.mask))
     return result
 
 
-def _shared(mask: NDArray[np.bool_], start: Sequence[int], other: LabelledMask) -> int:
-    """Voxels that two crops have in common."""
-    low = np.maximum(start, other.start)
-    high = np.minimum(np.add(start, mask.shape), np.add(other.start, other.mask.shape))
-    if (high <= low).any():
-        return 0
-    first, second = (
-        crop[tuple(slice(a, b) for a, b in zip(low - begin, high - begin, strict=True))]
-        for crop, begin in ((mask, np.asarray(start)), (other.mask, np.asarray(other.start)))
-    )
-    return int(np.count_nonzero(first & second))
-
-
-def _united(outer: LabelledMask, inner: LabelledMask) -> LabelledMask:
-    low = np.minimum(outer.start, inner.start)
-    high = np.maximum(np.add(outer.start, outer.mask.shape), np.add(inner.start, inner.mask.shape))
-    mask = np.zeros(high - low, np.bool_)
-    for one in (outer, inner):
-        begin = np.subtract(one.start, low)
-        mask[tuple(slice(a, a + n) for a, n in zip(begin, one.mask.shape, strict=True))] |= one.mask
-    return LabelledMask(outer.class_name, (int(low[0]), int(low[1]), int(low[2])), mask)
-
-
 def packed_maps(
-    objects: Sequence[LabelledMask], shape: tuple[int, int, int]
+    objects: Sequence[LabelledObject], shape: tuple[int, int, int]
 ) -> tuple[list[NDArray[np.uint16]], tuple[ManifestInstance, ...]]:
     """Label maps that hold all objects: each goes to the first map in which its voxels are free.
 
@@ -185,20 +134,13 @@ def packed_maps(
     Raises:
         ValueError: if one map would hold more than 65,535 objects.
     """
-    maps = [np.zeros(shape, np.uint16)]
-    counts = [0]
-    instances = []
-    for one in objects:
-        if not one.mask.any():
-            continue
-        window = tuple(slice(a, a + n) for a, n in zip(one.start, one.mask.shape, strict=True))
-        number = next((i for i, m in enumerate(maps) if not m[window][one.mask].any()), len(maps))
-        if number == len(maps):
-            maps.append(np.zeros(shape, np.uint16))
-            counts.append(0)
-        counts[number] += 1
-        if counts[number] > MOST_OBJECTS:
-            raise ValueError(f"a case has more than {MOST_OBJECTS:,} objects. Leave the smallest out (least_voxels)")
-        maps[number][window][one.mask] = counts[number]
-        instances.append(ManifestInstance(value=counts[number], class_name=one.class_name, map=number))
+    objects = [one for one in objects if not one.mask.is_empty]
+    layers = pack_layers([one.mask for one in objects]) or [[]]
+    if max(map(len, layers)) > MOST_OBJECTS:
+        raise ValueError(f"a case has more than {MOST_OBJECTS:,} objects. Leave the smallest out (least_voxels)")
+    maps = [paint_labels([objects[i].mask for i in layer], shape, np.uint16) for layer in layers]
+    place = {i: (number, value) for number, layer in enumerate(layers) for value, i in enumerate(layer, start=1)}
+    instances = [
+        ManifestInstance(value=place[i][1], class_name=one.class_name, map=place[i][0]) for i, one in enumerate(objects)
+    ]
     return maps, tuple(instances)

@@ -84,13 +84,12 @@ def tracks_csv(result: CaseResult, pixel_mm: tuple[float, float] | None) -> str:
     writer.writerow(_COLUMNS)
     found = result.instances
     for i, mask in enumerate(found.masks):
-        start = found.mask_starts[i]
         name, score = found.class_names[found.labels[i]], f"{found.scores[i]:.4f}"
-        for t, frame in enumerate(mask):
+        for t, frame in enumerate(mask.array):
             rows, columns = np.nonzero(frame)
             if not rows.size:
                 continue
             area_mm2 = "" if pixel_mm is None else f"{rows.size * pixel_mm[0] * pixel_mm[1]:.3f}"
-            centre = (f"{start[1] + rows.mean():.2f}", f"{start[2] + columns.mean():.2f}")
-            writer.writerow([i + 1, name, score, int(start[0]) + t, rows.size, area_mm2, *centre])
+            centre = (f"{mask.start[1] + rows.mean():.2f}", f"{mask.start[2] + columns.mean():.2f}")
+            writer.writerow([i + 1, name, score, mask.start[0] + t, rows.size, area_mm2, *centre])
     return text.getvalue()

@@ -29,5 +29,5 @@ def write_thumbnail(result: CaseResult, volume: Volume, folder: Path) -> None:
 
 def _cut(instances: Instances, plane: PreviewPlane) -> int:
     """How many instances a plane goes through."""
-    windows = (instances.window(i)[plane.view.axis] for i in range(len(instances)))
-    return sum(window.start <= plane.index < window.stop for window in windows)
+    axis = plane.view.axis
+    return sum(mask.start[axis] <= plane.index < mask.end[axis] for mask in instances.masks)

@@ -23,13 +23,13 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.dicom.header import read_header
 from medmaskrcnn.io.formats import sniff
 from medmaskrcnn.io.labels.coco import read_coco
-from medmaskrcnn.io.labels.label_maps import MapKind
 from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.report.html_report import write_report
 from medmaskrcnn.report.instance_table import write_table
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.label_maps import MapKind
 from medmaskrcnn.structures.store import load_case, save_case
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.files import replacing

@@ -17,7 +17,7 @@ from medmaskrcnn.cli.tables import print_table, volume_text
 from medmaskrcnn.evaluation.metrics.matching import match_case
 from medmaskrcnn.export.write import FORMATS
 from medmaskrcnn.structures.case_result import CaseResult
-from medmaskrcnn.structures.label_maps import reference_instances
+from medmaskrcnn.structures.label_maps import instances_of_label_map
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def write_study(seed: int, folder: Path, progress: ProgressCall) -> Phantom:
 def print_comparison(phantom: Phantom, result: CaseResult) -> None:
     """Each object of the phantom: found or missed, and its volume beside the measured one."""
     found = result.instances
-    truth = reference_instances(
+    truth = instances_of_label_map(
         phantom.labels,
         found.grid,
         {i.value: i.class_name for i in phantom.instances},

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.data.case_labels import LabelledObject, read_case
+from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, Split
+from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import ChannelKind, Volume
 
@@ -137,20 +138,17 @@ def read_case_fingerprint(manifest: Manifest, case: ManifestCase) -> CaseFingerp
 
 
 def _object(one: LabelledObject, volume: Volume) -> ObjectFacts:
-    d, h, w = one.mask.shape
+    d, h, w = one.mask.array.shape
     extent_mm = None
     if volume.spacing_mm is not None:
         z, y, x = volume.spacing_mm
         extent_mm = (d * z, h * y, w * x)
-    return ObjectFacts(one.class_name, (d, h, w), extent_mm, int(np.count_nonzero(one.mask)))
+    return ObjectFacts(one.class_name, (d, h, w), extent_mm, one.mask.n_voxels)
 
 
 def _inside(channel: NDArray[Any], objects: tuple[LabelledObject, ...]) -> NDArray[Any]:
     """Values ``(n,)`` of the objects' voxels; those of overlapping objects come several times."""
-    values = [
-        channel[tuple(slice(a, a + n) for a, n in zip(one.start, one.mask.shape, strict=True))][one.mask]
-        for one in objects
-    ]
+    values = [channel[one.mask.window][one.mask.array] for one in objects]
     return np.concatenate(values) if values else channel[:0].ravel()
 
 

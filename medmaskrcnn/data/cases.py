@@ -1,4 +1,4 @@
-"""A labelled case as the network will see it: the prepared image, and each object's occupancy cropped to its box.
+"""A labelled case as the network will see it: the prepared image, and each object's soft mask cropped to its box.
 
 Labels are brought to the network's grid object by object with the image's own interpolation, so a voxel that an
 object half fills holds one half: boundaries are learnt where they lie, not where a nearest voxel puts them.
@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
 from scipy import ndimage
@@ -30,6 +29,7 @@ from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.inference.resize import resize_matrix
 from medmaskrcnn.settings import ModelFileSettings, PreprocessSettings
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.system.files import make_folder, write_bytes
 
 _STRAY_SHARE = 0.05  # of the largest island's voxels
@@ -39,18 +39,16 @@ _FULL = 255  # occupancy is kept as 0..255 in one byte
 
 
 @dataclass(frozen=True, eq=False)
-class Occupancy:
+class TrainingObject:
     """One object on the network's grid.
 
     Attributes:
         label: Class index.
-        start: Voxel index D, H, W of the crop's first voxel.
-        crop: ``(d, h, w)`` uint8, 255 where the object fills the voxel.
+        mask: Soft: uint8, 255 where the object fills the voxel.
     """
 
     label: int
-    start: tuple[int, int, int]
-    crop: Tensor
+    mask: Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +57,7 @@ class LabelledCase:
 
     id: str
     image: Tensor
-    objects: tuple[Occupancy, ...]
+    objects: tuple[TrainingObject, ...]
 
 
 def load_case_for_training(
@@ -89,35 +87,31 @@ def load_case_for_training(
     objects = []
     for one in scan.objects:
         if one.class_name in classes:
-            start = prepared.axes.apply_start(one.start, one.mask.shape, before)
-            mask = np.ascontiguousarray(prepared.axes.apply(one.mask))
-            objects.append(Occupancy(classes[one.class_name], *_occupancy(start, _without_strays(mask), matrices)))
+            mask = _without_strays(prepared.axes.apply_mask(one.mask, before))
+            objects.append(TrainingObject(classes[one.class_name], _soft_mask(mask, matrices)))
     return LabelledCase(case.id, prepared.tensor.half(), tuple(objects))
 
 
-def _occupancy(
-    start: tuple[int, int, int], mask: NDArray[np.bool_], matrices: list[Tensor]
-) -> tuple[tuple[int, int, int], Tensor]:
-    """First voxel and 0..255 crop, on the network's grid, of an object whose ``mask`` begins at ``start``."""
-    crop, first_voxels = torch.from_numpy(mask.astype(np.float32)), []
-    for axis, (matrix, begin) in enumerate(zip(matrices, start, strict=True)):
-        columns = matrix[:, begin : begin + mask.shape[axis]]
+def _soft_mask(mask: Mask, matrices: list[Tensor]) -> Mask:
+    """How much of each voxel of the network's grid an object fills, 0..255."""
+    crop, start = torch.from_numpy(mask.array.astype(np.float32)), []
+    for axis, (matrix, columns_filled) in enumerate(zip(matrices, mask.window, strict=True)):
+        columns = matrix[:, columns_filled]
         rows = torch.nonzero(columns.sum(dim=1)).flatten()
         first, last = int(rows[0]), int(rows[-1]) + 1
-        first_voxels.append(first)
+        start.append(first)
         crop = torch.tensordot(columns[first:last], crop, dims=([1], [axis])).movedim(0, axis)
-    depth, height, width = first_voxels
-    return (depth, height, width), (crop * _FULL).round().clamp(0, _FULL).to(torch.uint8).contiguous()
+    return Mask(start, (crop * _FULL).round().clamp(0, _FULL).to(torch.uint8).contiguous().numpy())
 
 
-def _without_strays(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _without_strays(mask: Mask) -> Mask:
     """The mask without islands far smaller than its largest: slips of the pen, which would blow up the box."""
-    islands, count = ndimage.label(mask)
+    islands, count = ndimage.label(mask.array)
     if count < 2:
         return mask
     sizes = np.bincount(islands.ravel())
     sizes[0] = 0
-    return np.asarray((sizes >= _STRAY_SHARE * sizes.max())[islands] & mask)
+    return Mask(mask.start, (sizes >= _STRAY_SHARE * sizes.max())[islands])
 
 
 def prepare_cases(
@@ -167,7 +161,7 @@ def open_prepared(path: Path) -> LabelledCase:
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["case"])
         objects = tuple(
-            Occupancy(label, (start[0], start[1], start[2]), file.get_tensor(f"object.{i}"))
+            TrainingObject(label, Mask(start, file.get_tensor(f"object.{i}").numpy()))
             for i, (label, start) in enumerate(about["objects"])
         )
         return LabelledCase(about["id"], file.get_tensor("image"), objects)
@@ -175,9 +169,9 @@ def open_prepared(path: Path) -> LabelledCase:
 
 def _prepare(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase, path: Path) -> None:
     prepared = load_case_for_training(manifest, case, settings.preprocess, class_names=settings.model.class_names)
-    about = {"id": case.id, "objects": [[item.label, item.start] for item in prepared.objects]}
-    tensors = {"image": prepared.image, **{f"object.{i}": item.crop for i, item in enumerate(prepared.objects)}}
-    write_bytes(path, save(tensors, {"case": json.dumps(about)}))
+    about = {"id": case.id, "objects": [[item.label, item.mask.start] for item in prepared.objects]}
+    masks = {f"object.{i}": torch.tensor(item.mask.array) for i, item in enumerate(prepared.objects)}
+    write_bytes(path, save({"image": prepared.image, **masks}, {"case": json.dumps(about)}))
 
 
 def _fingerprint(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase) -> str:

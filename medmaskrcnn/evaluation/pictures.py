@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from medmaskrcnn.evaluation.metrics.objects import ObjectFigures, painted
+from medmaskrcnn.evaluation.metrics.objects import ObjectFigures
 from medmaskrcnn.report.preview import caption
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
 from medmaskrcnn.report.preview_planes import PreviewPlane, cut_to_body, whole_plane
 from medmaskrcnn.report.style import BACKGROUND, FAINT, class_colour, font, shortened, text_width
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.planes import axial_axis, plane_view
 from medmaskrcnn.structures.volume import Volume
 
@@ -65,11 +66,11 @@ def errors_per_slice(
     others = tuple(a for a in range(3) if a != axis)
     for one in objects:
         sides = [(predicted, one.predicted), (reference, one.reference)]
-        ends = [side.tight_box(i) for side, i in sides if i is not None]
-        low, high = np.min([e[0] for e in ends], axis=0), np.max([e[1] for e in ends], axis=0)
-        first, second = (painted(side, [] if i is None else [i], low, high) for side, i in sides)
-        errors[low[axis] : high[axis]] += (first ^ second).sum(axis=others)
-        present[low[axis] : high[axis]] += (first | second).sum(axis=others)
+        masks = [Mask.empty() if i is None else side.masks[i] for side, i in sides]
+        whole = masks[0].union(masks[1])
+        first, second = (mask.dense(whole.array.shape, whole.start) for mask in masks)
+        errors[whole.window[axis]] += (first ^ second).sum(axis=others)
+        present[whole.window[axis]] += whole.array.sum(axis=others)
     if not objects:
         present[len(present) // 2] = 1
     return errors if errors.any() else present
@@ -88,7 +89,6 @@ def _outlines(
         labels=np.repeat(np.arange(2), [len(true), len(found)]),
         scores=np.concatenate([side.scores for side in sides]),
         boxes=np.concatenate([side.boxes for side in sides]),
-        mask_starts=np.concatenate([side.mask_starts for side in sides]),
         masks=(*sides[0].masks, *sides[1].masks),
     )
     few = len(objects) <= _FEW

@@ -14,7 +14,7 @@ from medmaskrcnn.explain.pictures import data_uri, heat, plane_of, strength
 from medmaskrcnn.explain.scene import PROPOSAL, Scene
 from medmaskrcnn.explain.sections_maps import chips
 from medmaskrcnn.explain.shapes import Stage
-from medmaskrcnn.inference.instance_masks import paste
+from medmaskrcnn.inference.detection import paste_detections
 from medmaskrcnn_kernels import roi_pool
 from medmaskrcnn_kernels.roi_pool import bin_edges
 from medmaskrcnn_kernels.separable import axis_grid
@@ -97,7 +97,7 @@ def pasted_section(scene: Scene) -> Section:
     drawing = scene.canvas("Outlines of what was found")
     threshold = scene.settings.inference.score
     named = set()
-    found = paste(
+    found = paste_detections(
         walk.detections.boxes,
         walk.detections.labels,
         walk.detections.scores,
@@ -106,12 +106,13 @@ def pasted_section(scene: Scene) -> Section:
         threshold=detection.mask_threshold,
     )
     for item in found:
-        row = scene.focus.plane - item.start[0]
-        if item.score < threshold or not 0 <= row < item.mask.shape[0]:
+        start, crop = item.mask.start, item.mask.array
+        row = scene.focus.plane - start[0]
+        if item.score < threshold or not 0 <= row < len(crop):
             continue
         stroke = scene.class_colour(item.label)
         drawing.box(item.box.tolist(), stroke, width=1, dashed=True)
-        drawing.outline(outline_path(item.mask[row], item.start[1], item.start[2]), stroke)
+        drawing.outline(outline_path(crop[row], start[1], start[2]), stroke)
         named.add(item.label)
     legend = ", ".join(key(scene.class_colour(label), escape(scene.class_name(label))) for label in sorted(named))
     text = paragraph(

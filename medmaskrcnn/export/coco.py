@@ -50,9 +50,9 @@ def write_coco(result: CaseResult, stream: IO[bytes]) -> None:
 
 def _annotations(found: Instances, i: int) -> list[dict[str, Any]]:
     """One instance's annotations, slice by slice; slices that it skips have none."""
-    along, rows, columns = found.window(i)
+    along, rows, columns = found.masks[i].window
     annotations = []
-    for k, crop in enumerate(found.masks[i]):
+    for k, crop in enumerate(found.masks[i].array):
         if not crop.any():
             continue
         plane = np.zeros(found.grid.shape[1:], bool)

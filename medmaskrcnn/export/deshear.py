@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medmaskrcnn.structures.grid import FloatArray, Grid
-from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 _SHEAR_COSINE = 1e-5
@@ -68,25 +69,15 @@ def regular_volume(volume: Volume) -> Volume:
 def regular_instances(instances: Instances) -> Instances:
     """Instances of a tilted scan on its orthogonal grid, each slice moved by whole voxels: none is won or lost."""
     target, shifts = regular_grid(instances.grid)
-    starts, masks = [], []
-    for i, mask in enumerate(instances.masks):
-        along, rows, columns = instances.window(i)
-        whole = np.zeros((mask.shape[0], *target.shape[1:]), np.bool_)
-        for k, plane in enumerate(mask):
+    masks = []
+    for mask in instances.masks:
+        along, rows, columns = mask.window
+        whole = np.zeros((len(mask.array), *target.shape[1:]), np.bool_)
+        for k, plane in enumerate(mask.array):
             row, column = np.add(np.rint(shifts[along.start + k]).astype(int), (rows.start, columns.start)).tolist()
             whole[k, row : row + plane.shape[0], column : column + plane.shape[1]] = plane
-        start, crop = tight_crop(whole, (along.start, 0, 0))
-        starts.append(start)
-        masks.append(crop)
-    begins = np.array(starts, np.int64).reshape(-1, 3)
-    ends = begins + np.array([m.shape for m in masks], np.int64).reshape(-1, 3)
-    return replace(
-        instances,
-        grid=target,
-        boxes=np.concatenate([begins, ends], axis=1).astype(np.float32),
-        mask_starts=begins,
-        masks=tuple(masks),
-    )
+        masks.append(Mask((along.start, 0, 0), whole).tight())
+    return Instances.from_masks(target, instances.class_names, instances.labels, masks, scores=instances.scores)
 
 
 def _moved(

@@ -54,7 +54,7 @@ from medmaskrcnn.export.uids import ResultUIDs
 from medmaskrcnn.report.style import class_colour
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels
+from medmaskrcnn.structures.overlap import pack_layers
 from medmaskrcnn.structures.volume import Volume
 
 Encoding = Literal["binary", "auto"]
@@ -97,7 +97,7 @@ def make_seg(
     if len(found) > _MAX_SEGMENTS:
         raise OutputError(f"a DICOM SEG holds at most {_MAX_SEGMENTS} segments, the result has {len(found)}")
     uids = uids_of(result, source, algorithm)
-    layers = separate(found)
+    layers = pack_layers(found.masks) or [[]]
     label_map = is_label_map(found, encoding)
     descriptions = [
         _description(number, item, result, algorithm)
@@ -152,7 +152,7 @@ def _part(
 
 def is_label_map(instances: Instances, encoding: Encoding) -> bool:
     """Whether instances become a LABELMAP: the user allows it, there are some, and no two share a voxel."""
-    return encoding == "auto" and len(instances) > 0 and len(separate(instances)) == 1
+    return encoding == "auto" and len(pack_layers(instances.masks)) == 1
 
 
 def seg_kind(label_map: bool) -> str:
@@ -160,29 +160,10 @@ def seg_kind(label_map: bool) -> str:
     return "SEG label map" if label_map else "SEG"
 
 
-def separate(instances: Instances) -> list[list[int]]:
-    """Sort instances into layers, each without overlap: each goes into the first layer where it has room.
-
-    Nothing at all is one empty layer.
-    """
-    hits: dict[int, set[int]] = {i: set() for i in range(len(instances))}
-    for i, j in meeting_pairs(instances, instances):
-        if i < j and shared_voxels(instances, i, instances, j):
-            hits[j].add(i)
-    layers: list[list[int]] = []
-    for i in range(len(instances)):
-        layer = next((members for members in layers if hits[i].isdisjoint(members)), None)
-        if layer is None:
-            layers.append([i])
-        else:
-            layer.append(i)
-    return layers or [[]]
-
-
 def _stacked(found: Instances, layer: Sequence[int]) -> tuple[NDArray[Any], list[int]]:
     """Frames ``(F, H, W)`` holding numbers in the layer, those without any left out, and the slice D of each."""
     dtype = np.uint8 if len(layer) <= np.iinfo(np.uint8).max else np.uint16
-    windows = [(number, found.masks[i], *found.window(i)) for number, i in enumerate(layer, start=1)]
+    windows = [(number, found.masks[i].array, *found.masks[i].window) for number, i in enumerate(layer, start=1)]
     touched = sorted({d for _, _, along, _, _ in windows for d in range(along.start, along.stop)})
     frames, places = [], []
     for d in touched:

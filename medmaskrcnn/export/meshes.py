@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray
 
 _HEADER_BYTES = 80
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
@@ -74,8 +74,8 @@ def _quads(padded: BoolArray, number: NDArray[np.int64], axis: int) -> NDArray[n
 def instance_surface(result: CaseResult, i: int) -> tuple[FloatArray, NDArray[np.int64]]:
     """The surface of the result's ``i``-th instance: points ``(P, 3)`` in LPS mm, triangles facing outwards."""
     found = result.instances
-    points, triangles = surface(found.masks[i])
-    in_lps = to_lps(found.grid, points + found.mask_starts[i])
+    points, triangles = surface(found.masks[i].array)
+    in_lps = to_lps(found.grid, points + found.masks[i].start)
     if np.linalg.det(LPS_FROM_RAS[:3, :3] @ found.grid.affine_vox_to_ras[:3, :3]) < 0:
         triangles = triangles[:, ::-1]  # a left-handed grid turns every triangle inside out
     return in_lps, triangles

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.label_maps import paint_labels
 from medmaskrcnn.structures.overlap import voxel_counts
 
 _SHEAR_COSINE = 1e-5
@@ -33,10 +34,8 @@ def label_map(instances: Instances) -> NDArray[np.integer]:
         ``(D, H, W)`` uint16, or int32 where there are more than 65,535 instances; 0 is background.
     """
     dtype = np.uint16 if len(instances) <= np.iinfo(np.uint16).max else np.int32
-    painted = np.zeros(instances.grid.shape, dtype)
-    for i in np.argsort(-voxel_counts(instances), kind="stable"):
-        painted[instances.window(i)][instances.masks[i]] = i + 1
-    return painted
+    order = np.argsort(-voxel_counts(instances), kind="stable")
+    return paint_labels([instances.masks[i] for i in order], instances.grid.shape, dtype, values=order + 1)
 
 
 def write_label_map(result: CaseResult, stream: IO[bytes]) -> None:

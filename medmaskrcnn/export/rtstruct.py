@@ -184,10 +184,10 @@ def _contours(
     item.ReferencedROINumber = number
     if i is None:
         return item
-    along, rows, columns = found.window(i)
+    along, rows, columns = found.masks[i].window
     item.ContourSequence = [
         _contour(np.add(polygon, [rows.start, columns.start]), source.planes[along.start + k])
-        for k, plane in enumerate(found.masks[i])
+        for k, plane in enumerate(found.masks[i].array)
         for polygon in outlines(plane)
     ]
     for contour_number, contour in enumerate(item.ContourSequence, start=1):

@@ -47,9 +47,9 @@ def instances_digest(instances: Instances) -> bytes:
 def instance_digest(instances: Instances, i: int) -> bytes:
     """SHA-256 of one instance: its class's name, its place and its mask."""
     mask = instances.masks[i]
-    place = [*(int(a) for a in instances.mask_starts[i]), *mask.shape]
+    place = [*mask.start, *mask.array.shape]
     digest = hashlib.sha256(json.dumps([instances.class_names[instances.labels[i]], place]).encode())
-    digest.update(mask.tobytes())
+    digest.update(mask.array.tobytes())
     return digest.digest()
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from medmaskrcnn.hub.loaded_model import LoadedModel
-from medmaskrcnn.inference.instance_masks import Found, paste
+from medmaskrcnn.inference.detection import Detection, paste_detections
 from medmaskrcnn.inference.link_slices import link_slices
 from medmaskrcnn.inference.merge_tiles import Tile, merge_tiles, tile_starts
 from medmaskrcnn.inference.prepare import NetworkRegion, Preprocessed, pad_to_multiple
@@ -36,7 +36,7 @@ def find(
     labels: Collection[int],
     window: NetworkRegion | None = None,
     progress: StageProgress = lambda stage, done: None,
-) -> list[Found]:
+) -> list[Detection]:
     """Everything that a model finds in a prepared scan.
 
     Args:
@@ -57,7 +57,7 @@ def find(
 
 def find_in_tiles(
     loaded: LoadedModel, prepared: Preprocessed, on_progress: StageProgress, part: NetworkRegion | None = None
-) -> list[Found]:
+) -> list[Detection]:
     """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object.
 
     Args:
@@ -69,7 +69,7 @@ def find_in_tiles(
     settings, inference = loaded.settings, loaded.settings.inference
     origin, end = part or prepared.whole
     scale, windows = prepared.scale, tile_windows(np.subtract(end, origin).tolist(), inference)
-    pasted: list[tuple[Callable[[], list[Found]], Tile]] = []
+    pasted: list[tuple[Callable[[], list[Detection]], Tile]] = []
     # Masks are pasted while the network looks at the next tiles; beside the last ones a thread would only take time.
     with ThreadPoolExecutor(1) as aside:
         for first in range(0, len(windows), inference.tiles_per_batch):
@@ -96,7 +96,7 @@ def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tup
 
 def find_in_slices(
     loaded: LoadedModel, prepared: Preprocessed, on_progress: StageProgress, part: NetworkRegion | None = None
-) -> list[Found]:
+) -> list[Detection]:
     """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects.
 
     Arguments as :func:`find_in_tiles`; of ``part`` the slices count alone, each is looked at whole.
@@ -104,7 +104,7 @@ def find_in_slices(
     settings, inference = loaded.settings, loaded.settings.inference
     begin, end = (corner[0] for corner in part or prepared.whole)
     plane = tuple(prepared.tensor.shape[2:])
-    pasted: list[Callable[[], list[Found]]] = []
+    pasted: list[Callable[[], list[Detection]]] = []
     # Masks are pasted while the network looks at the next slices; beside the last ones a thread would only take time.
     with ThreadPoolExecutor(1) as aside:
         for first in range(begin, end, inference.slices_per_batch):
@@ -121,7 +121,7 @@ def find_in_slices(
     return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
 
 
-def _uncovered(found: list[Found], shape: tuple[int, int, int], inference: InferenceSettings) -> list[Found]:
+def _uncovered(found: list[Detection], shape: tuple[int, int, int], inference: InferenceSettings) -> list[Detection]:
     return (
         found
         if inference.max_containment is None
@@ -152,11 +152,11 @@ def _paste(
     scale: Sequence[float],
     shape: tuple[int, ...],
     settings: ModelFileSettings,
-) -> list[Found]:
+) -> list[Detection]:
     """Detections of a window that begins at ``low`` (network voxels), in the turned scan's voxels."""
     offset, factor = torch.tensor([*low, *low]), torch.tensor([*scale, *scale], dtype=torch.float32)
     probabilities = detections.mask_probabilities
-    return paste(
+    return paste_detections(
         (detections.boxes.cpu() + offset) * factor,
         detections.labels.cpu(),
         detections.scores.cpu(),
@@ -174,15 +174,15 @@ def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Ti
     return Tile((first[0], first[1], first[2]), (last[0], last[1], last[2]))
 
 
-def one_of_each(found: Sequence[Found], settings: ModelFileSettings) -> list[Found]:
+def one_of_each(found: Sequence[Detection], settings: ModelFileSettings) -> list[Detection]:
     """Only the most certain candidate with a voxel of each class of which a body has one; all of the others."""
     single = {settings.model.class_names.index(name) for name in settings.inference.one_per_scan_classes}
-    kept: list[Found] = []
+    kept: list[Detection] = []
     seen: set[int] = set()
     for item in found:
         if item.label not in single:
             kept.append(item)
-        elif item.label not in seen and item.mask.size:
+        elif item.label not in seen and not item.mask.is_empty:
             kept.append(item)
             seen.add(item.label)
     return kept

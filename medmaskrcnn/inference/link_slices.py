@@ -11,26 +11,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from medmaskrcnn.inference.instance_masks import Found, overlap_voxels, union
+from medmaskrcnn.inference.detection import Detection, join_detections
 
 
 @dataclass
 class _Chain:
-    slices: list[Found]  # in slice order; ``start[0]`` is the slice
+    slices: list[Detection]  # in slice order, see _slice
 
     @property
-    def last(self) -> Found:
+    def last(self) -> Detection:
         return self.slices[-1]
 
 
-def link_slices(slices: Sequence[Sequence[Found]], *, link_iou: float, gap: int) -> list[Found]:
+def link_slices(slices: Sequence[Sequence[Detection]], *, link_iou: float, gap: int) -> list[Detection]:
     """Link slice-wise objects.
 
     Args:
-        slices: For each slice of the turned scan its objects, as :func:`medmaskrcnn.inference.instance_masks.paste`
-            gives them for one slice (they start at slice 0).
+        slices: For each slice of the turned scan its objects, as
+            :func:`medmaskrcnn.inference.detection.paste_detections` gives them for one slice (they start at slice 0).
         link_iou: Least intersection over union of the masks.
         gap: Slices in between that may lack the object.
 
@@ -42,9 +40,9 @@ def link_slices(slices: Sequence[Sequence[Found]], *, link_iou: float, gap: int)
     closed: list[_Chain] = []
     chains: list[_Chain] = []
     for index, objects in enumerate(slices):
-        here = [_at(found, index) for found in objects if found.mask.size]
-        still_open = [c for c in chains if index - c.last.start[0] <= gap + 1]
-        closed += [c for c in chains if index - c.last.start[0] > gap + 1]
+        here = [_at(found, index) for found in objects if not found.mask.is_empty]
+        still_open = [c for c in chains if index - _slice(c.last) <= gap + 1]
+        closed += [c for c in chains if index - _slice(c.last) > gap + 1]
         chains = still_open
         pairs = _pairs(chains, here, link_iou)
         for chain, found in pairs:
@@ -52,26 +50,28 @@ def link_slices(slices: Sequence[Sequence[Found]], *, link_iou: float, gap: int)
         linked = {found for _, found in pairs}
         chains += [_Chain([found]) for j, found in enumerate(here) if j not in linked]
     joined = [_join(chain) for chain in closed + chains]
-    return sorted(joined, key=lambda f: (-f.score, f.start))
+    return sorted(joined, key=lambda f: (-f.score, f.mask.start))
 
 
-def _at(found: Found, index: int) -> Found:
+def _slice(found: Detection) -> int:
+    return found.mask.start[0]
+
+
+def _at(found: Detection, index: int) -> Detection:
     box = found.box.copy()
     box[0], box[3] = index, index + 1
-    return replace(found, box=box, start=(index, found.start[1], found.start[2]))
+    return replace(found, box=box, mask=found.mask.shifted((index - _slice(found), 0, 0)))
 
 
-def _pairs(chains: list[_Chain], here: list[Found], link_iou: float) -> list[tuple[int, int]]:
+def _pairs(chains: list[_Chain], here: list[Detection], link_iou: float) -> list[tuple[int, int]]:
     scored = []
+    below = [_at(found, 0).mask for found in here]
     for i, chain in enumerate(chains):
-        above = replace(chain.last, start=(0, *chain.last.start[1:]))
+        above = _at(chain.last, 0).mask
         for j, found in enumerate(here):
-            if found.label == chain.last.label:
-                below = replace(found, start=(0, *found.start[1:]))
-                shared = overlap_voxels(above, below)
-                iou = shared / (np.count_nonzero(above.mask) + np.count_nonzero(below.mask) - shared)
-                if shared and iou >= link_iou:
-                    scored.append((iou, i, j))
+            shared = above.overlap(below[j]) if found.label == chain.last.label else 0
+            if shared and (iou := shared / (above.n_voxels + below[j].n_voxels - shared)) >= link_iou:
+                scored.append((iou, i, j))
     pairs: list[tuple[int, int]] = []
     for _, i, j in sorted(scored, key=lambda s: (-s[0], s[1], s[2])):
         if all(i != a and j != b for a, b in pairs):
@@ -79,27 +79,18 @@ def _pairs(chains: list[_Chain], here: list[Found], link_iou: float) -> list[tup
     return pairs
 
 
-def _join(chain: _Chain) -> Found:
+def _join(chain: _Chain) -> Detection:
     if len(chain.slices) == 1:
         return chain.last
     score = max(f.score for f in chain.slices)
     pieces = list(chain.slices)
     for upper, lower in zip(chain.slices, chain.slices[1:], strict=False):
         pieces += _fill(upper, lower)
-    return union(pieces, score=score)
+    return join_detections(pieces, score=score)
 
 
-def _fill(upper: Found, lower: Found) -> list[Found]:
+def _fill(upper: Detection, lower: Detection) -> list[Detection]:
     """Copies of what two slices share, for the slices between them."""
-    low = [max(a, b) for a, b in zip(upper.start[1:], lower.start[1:], strict=True)]
-    high = [
-        min(a + n, b + m)
-        for a, n, b, m in zip(upper.start[1:], upper.mask.shape[1:], lower.start[1:], lower.mask.shape[1:], strict=True)
-    ]
-    if any(a >= b for a, b in zip(low, high, strict=True)):
-        return []
-    window_u = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, upper.start[1:], strict=True))
-    window_l = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, lower.start[1:], strict=True))
-    shared = upper.mask[:, *window_u] & lower.mask[:, *window_l]
-    between = range(upper.start[0] + 1, lower.start[0])
-    return [replace(upper, start=(index, low[0], low[1]), mask=shared, box=upper.box) for index in between]
+    shared = _at(upper, 0).mask.intersection(_at(lower, 0).mask)
+    between = range(_slice(upper) + 1, _slice(lower))
+    return [replace(upper, mask=shared.shifted((index, 0, 0))) for index in between]

@@ -27,7 +27,8 @@ from scipy.spatial.distance import cdist
 
 from medmaskrcnn.structures.case_result import Measurement
 from medmaskrcnn.structures.grid import FloatArray, Grid
-from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray, Mask
 from medmaskrcnn.structures.planes import axial_axis
 from medmaskrcnn.structures.volume import Volume
 
@@ -56,37 +57,36 @@ def measure_instances(volume: Volume, instances: Instances) -> tuple[Measurement
 def _measure(volume: Volume, instances: Instances, i: int, planes: AxialPlanes) -> Measurement:
     grid, mask = instances.grid, instances.masks[i]
     unit = "mm" if grid.spacing_known else "px"
-    n_voxels = int(np.count_nonzero(mask))
-    if n_voxels == 0:
+    if mask.is_empty:
         return Measurement(unit, 0.0, None, None, None, None, None, None)
-    longest, perpendicular = axial_diameters(mask, planes)
-    values = _intensities(volume, instances.window(i), mask)
+    longest, perpendicular = axial_diameters(mask.array, planes)
+    values = _intensities(volume, mask)
     mean, low, high = (float(f(values)) for f in (np.mean, np.min, np.max)) if values.size else (None, None, None)
     return Measurement(
         unit=unit,
-        volume=n_voxels * grid.voxel_volume,
+        volume=mask.n_voxels * grid.voxel_volume,
         longest_axial_diameter=longest,
         perpendicular_diameter=perpendicular,
-        centroid=_centroid(mask, instances.mask_starts[i], grid),
+        centroid=_centroid(mask, grid),
         mean_intensity=mean,
         min_intensity=low,
         max_intensity=high,
     )
 
 
-def _intensities(volume: Volume, window: tuple[slice, slice, slice], mask: BoolArray) -> FloatArray:
-    channels = volume.array[(slice(None), *window)]
+def _intensities(volume: Volume, mask: Mask) -> FloatArray:
+    channels = volume.array[(slice(None), *mask.window)]
     if volume.channel_kind != "colour":
         channels = channels[:1]
-    values = np.asarray(np.mean([channel[mask] for channel in channels], axis=0, dtype=np.float64))
+    values = np.asarray(np.mean([channel[mask.array] for channel in channels], axis=0, dtype=np.float64))
     return np.asarray(values[np.isfinite(values)])
 
 
-def _centroid(mask: BoolArray, start: NDArray[np.int64], grid: Grid) -> tuple[float, float, float]:
+def _centroid(mask: Mask, grid: Grid) -> tuple[float, float, float]:
     index = []
     for axis in range(3):
-        counts = np.asarray(mask.sum(axis=tuple(a for a in range(3) if a != axis)))
-        index.append(start[axis] + np.dot(counts, np.arange(len(counts))) / counts.sum())
+        counts = np.asarray(mask.array.sum(axis=tuple(a for a in range(3) if a != axis)))
+        index.append(mask.start[axis] + np.dot(counts, np.arange(len(counts))) / counts.sum())
     r, a, s = (float(x) for x in grid.index_to_ras(index))
     return r, a, s
 

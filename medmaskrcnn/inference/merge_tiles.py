@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medmaskrcnn.inference.instance_masks import Found, overlap_voxels, union, voxels_within
+from medmaskrcnn.inference.detection import Detection, join_detections
+from medmaskrcnn.structures.mask import corners
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,13 @@ class Tile:
     low: tuple[int, int, int]
     high: tuple[int, int, int]
 
-    def holds(self, found: Found) -> bool:
+    def holds(self, found: Detection) -> bool:
         """Whether all of an object lies in the tile."""
-        begins = all(a >= b for a, b in zip(found.start, self.low, strict=True))
-        return begins and all(a <= b for a, b in zip(found.end, self.high, strict=True))
+        begins = all(a >= b for a, b in zip(found.mask.start, self.low, strict=True))
+        return begins and all(a <= b for a, b in zip(found.mask.end, self.high, strict=True))
 
 
-Seen = tuple[Found, Tile]
+Seen = tuple[Detection, Tile]
 """An object with the tile it was found in."""
 
 
@@ -49,7 +50,7 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
 
-def merge_tiles(seen: Sequence[Seen], *, merge_iou: float) -> list[Found]:
+def merge_tiles(seen: Sequence[Seen], *, merge_iou: float) -> list[Detection]:
     """Join what tiles found.
 
     Args:
@@ -72,8 +73,7 @@ def merge_tiles(seen: Sequence[Seen], *, merge_iou: float) -> list[Found]:
 
 def _agreeing_pairs(ranked: Sequence[Seen], merge_iou: float) -> Iterator[tuple[float, int, int]]:
     """``(-agreement, i, j)`` of every pair of detections that may be one object."""
-    starts = np.array([found.start for found, _ in ranked]).reshape(-1, 3)
-    ends = np.array([found.end for found, _ in ranked]).reshape(-1, 3)
+    starts, ends = corners([found.mask for found, _ in ranked])
     for j in range(len(ranked)):
         meets = (np.minimum(ends[j], ends[:j]) > np.maximum(starts[j], starts[:j])).all(axis=1)
         for i in np.flatnonzero(meets).tolist():
@@ -89,15 +89,14 @@ def _agreement(a: Seen, b: Seen) -> float:
         return 0.0
     low = [max(x, y) for x, y in zip(tile_one.low, tile_two.low, strict=True)]
     high = [min(x, y) for x, y in zip(tile_one.high, tile_two.high, strict=True)]
-    shared = overlap_voxels(one, two, low=low, high=high)
-    if not shared:
-        return 0.0
-    return shared / (voxels_within(one, low, high) + voxels_within(two, low, high) - shared)
+    mask, other = one.mask.cropped(low, high), two.mask.cropped(low, high)
+    shared = mask.overlap(other)
+    return shared / (mask.n_voxels + other.n_voxels - shared) if shared else 0.0
 
 
-def _join(pieces: Sequence[Seen]) -> Found:
+def _join(pieces: Sequence[Seen]) -> Detection:
     """One object from its pieces, which come by falling score."""
     for found, tile in pieces:
         if all(tile.holds(other) for other, _ in pieces):
             return found
-    return union([found for found, _ in pieces], score=pieces[0][0].score)
+    return join_detections([found for found, _ in pieces], score=pieces[0][0].score)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
 from medmaskrcnn.inference.detect import StageProgress, find
-from medmaskrcnn.inference.instance_masks import to_instances
+from medmaskrcnn.inference.detection import to_instances
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.inference.region import Region, in_region, window_of

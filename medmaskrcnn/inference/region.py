@@ -26,10 +26,4 @@ def window_of(region: Region, prepared: Preprocessed, scan_shape: tuple[int, int
 
 def in_region(found: Instances, region: Region) -> Instances:
     """Those objects that have a voxel in a region of the scan."""
-    return found.select([i for i in range(len(found)) if _meets(found, i, region)])
-
-
-def _meets(found: Instances, i: int, region: Region) -> bool:
-    start = found.mask_starts[i].tolist()
-    inside = tuple(slice(max(0, a - s), max(0, b - s)) for a, b, s in zip(*region, start, strict=True))
-    return bool(found.masks[i][inside].any())
+    return found.select([i for i, mask in enumerate(found.masks) if not mask.cropped(*region).is_empty])

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medmaskrcnn.hub.loaded_model import LoadedModel
-from medmaskrcnn.inference.instance_masks import Found, paste, to_instances, union
+from medmaskrcnn.inference.detection import Detection, paste_detections, to_instances
 from medmaskrcnn.inference.prepare import Preprocessed, pad_to_multiple, prepare
 from medmaskrcnn.inference.region import REGION_MARGIN
 from medmaskrcnn.inference.suitability import check_suitable
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 Box = NDArray[np.float64]
@@ -71,7 +72,7 @@ def segment_box(
     )
 
 
-def _in_volume(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Found:
+def _in_volume(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Detection:
     """A 3D model's outline in a box of the turned scan's voxels, seen in a window around it."""
     low, high = prepared.window(box, margin=REGION_MARGIN)
     image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
@@ -80,7 +81,7 @@ def _in_volume(model: LoadedModel, prepared: Preprocessed, box: Box, label: int)
     return found
 
 
-def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Found:
+def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Detection:
     """A 2D or 2.5D model's outline: the same rectangle on each slice that the box reaches halfway into."""
     context = model.settings.model.context_slices
     padded = torch.nn.functional.pad(prepared.tensor, (0, 0, 0, 0, context, context))
@@ -88,28 +89,23 @@ def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int)
     last = max(first + 1, round(box[3]))
     flat = box[[1, 2, 4, 5]]
     own = flat / np.tile(prepared.scale[1:], 2)
-    parts = []
+    masks = []
     for index in range(first, last):
         image = padded[:, index : index + 2 * context + 1].flatten(0, 1)
         (found,) = _outlined(model, image[None], [own], flat, label, prepared.turned_shape[1:])
-        if found.mask.size:
-            parts.append(Found(label, 1.0, found.box, (index, *found.start[1:]), found.mask))
-    whole = box.astype(np.float32)
-    if not parts:
-        return Found(label, 1.0, whole, (0, 0, 0), np.zeros((0, 0, 0), np.bool_))
-    joined = union(parts, score=1.0)
-    return Found(label, 1.0, whole, joined.start, joined.mask)
+        masks.append(found.mask.shifted((index, 0, 0)))
+    return Detection(label, 1.0, box.astype(np.float32), Mask.empty().union(*masks))
 
 
 def _outlined(
     model: LoadedModel, images: Tensor, boxes: Sequence[Box], box_turned: Box, label: int, shape: tuple[int, ...]
-) -> list[Found]:
+) -> list[Detection]:
     """The mask head's answer for one box, pasted into the turned scan's voxels."""
     labels = torch.tensor([label])
     padded = pad_to_multiple(images, model.settings.preprocess.pad_multiple).to(model.device)
     asked = [torch.tensor(box[None], dtype=torch.float32, device=model.device) for box in boxes]
     (probabilities,) = model.network.outline(padded, asked, [labels.to(model.device)])
-    return paste(
+    return paste_detections(
         torch.tensor(box_turned[None], dtype=torch.float32),
         labels,
         torch.ones(1),

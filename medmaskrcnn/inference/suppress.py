@@ -10,10 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.inference.instance_masks import Found
+from medmaskrcnn.inference.detection import Detection
 
 
-def suppress_contained(found: Sequence[Found], *, max_containment: float, shape: tuple[int, ...]) -> list[Found]:
+def suppress_contained(
+    found: Sequence[Detection], *, max_containment: float, shape: tuple[int, ...]
+) -> list[Detection]:
     """The objects of which better ones of their class hold at most so much.
 
     Args:
@@ -31,8 +33,8 @@ def suppress_contained(found: Sequence[Found], *, max_containment: float, shape:
         item = found[i]
         if item.label not in held:
             held[item.label] = np.zeros(shape, dtype=np.bool_)
-        window = held[item.label][tuple(slice(a, a + n) for a, n in zip(item.start, item.mask.shape, strict=True))]
-        if np.count_nonzero(window & item.mask) <= max_containment * np.count_nonzero(item.mask):
-            window |= item.mask
+        window = held[item.label][item.mask.window]
+        if np.count_nonzero(window & item.mask.array) <= max_containment * item.mask.n_voxels:
+            window |= item.mask.array
             kept.add(i)
     return [item for i, item in enumerate(found) if i in kept]

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from medmaskrcnn.report.preview_planes import PreviewPlane, oriented
 from medmaskrcnn.report.style import TEXT, Colour, class_colour, font, shortened, text_width
+from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 _OVERSAMPLING = 2  # outlines are drawn larger and shrunk, for smooth edges
@@ -29,32 +30,29 @@ Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclass(frozen=True, eq=False)
-class Section:
+class CrossSection:
     """One instance in one slice, in the picture's rows and columns.
 
     Attributes:
         number: The instance's id.
         text: What is written beside it.
         colour: Its class's colour.
-        mask: ``(rows, columns)`` boolean.
-        row, column: Picture position of ``mask[0, 0]``, in voxels.
+        mask: One slice thick; its other axes are the picture's rows and columns.
         box: Its detection box in this plane: left, top, right, bottom, in voxels.
     """
 
     number: int
     text: str
     colour: Colour
-    mask: NDArray[np.bool_]
-    row: int
-    column: int
+    mask: Mask
     box: Rectangle
 
     @property
     def bounds(self) -> Rectangle:
         """Tight box of the mask in this slice: left, top, right, bottom, in voxels."""
-        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
-        left, top = self.column + int(columns[0]), self.row + int(rows[0])
-        return left, top, self.column + int(columns[-1]) + 1, self.row + int(rows[-1]) + 1
+        tight = self.mask.tight()
+        (_, top, left), (_, bottom, right) = tight.start, tight.end
+        return left, top, right, bottom
 
 
 def grey_range(volume: Volume) -> tuple[float, float]:
@@ -103,7 +101,7 @@ def draw_panel(
     """
     picture = _picture(volume, plane, greys)
     across, down = size[0] / picture.width, size[1] / picture.height
-    sections = [s for i in range(len(instances)) if (s := _section(instances, i, plane)) is not None]
+    sections = [s for i in range(len(instances)) if (s := _cross_section(instances, i, plane)) is not None]
     if texts is not None:
         sections = [replace(s, text=texts[s.number - 1], box=s.bounds) for s in sections]
     large = picture.resize((size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING), Image.Resampling.BICUBIC)
@@ -132,51 +130,37 @@ def _picture(volume: Volume, plane: PreviewPlane, greys: tuple[float, float]) ->
     return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
 
 
-def _section(instances: Instances, i: int, plane: PreviewPlane) -> Section | None:
+def _cross_section(instances: Instances, i: int, plane: PreviewPlane) -> CrossSection | None:
     """The ``i``-th instance in this slice; ``None`` if it has no voxel there."""
-    view, mask = plane.view, instances.masks[i]
-    k = plane.index - int(instances.mask_starts[i, view.axis])
-    if not 0 <= k < mask.shape[view.axis]:
+    view, shape = plane.view, instances.grid.shape
+    low, high = [0, 0, 0], list(shape)
+    low[view.axis], high[view.axis] = plane.index, plane.index + 1
+    flat = instances.masks[i].cropped(low, high)
+    if flat.is_empty:
         return None
-    flat = oriented(mask[None], replace(plane, index=k))[0]
-    if not flat.any():
-        return None
-    (low, high), box = instances.tight_box(i), instances.boxes[i]
-    row, column = view.row_axis, view.column_axis
-    first_row, _ = _in_picture(low[row], high[row], instances, row, view.flip_rows, plane.rows[0])
-    first_column, _ = _in_picture(low[column], high[column], instances, column, view.flip_columns, plane.columns[0])
-    top, bottom = _in_picture(box[row], box[3 + row], instances, row, view.flip_rows, plane.rows[0])
-    left, right = _in_picture(box[column], box[3 + column], instances, column, view.flip_columns, plane.columns[0])
-    return Section(
+    axes = AxisMap((view.axis, view.row_axis, view.column_axis), (False, view.flip_rows, view.flip_columns))
+    corner = np.array([plane.index, plane.rows[0], plane.columns[0]])
+    _, top, left, _, bottom, right = axes.apply_boxes(instances.boxes[i : i + 1], shape)[0] - np.tile(corner, 2)
+    return CrossSection(
         number=i + 1,
         text=f"{i + 1}  {instances.class_names[instances.labels[i]]} {instances.scores[i]:.2f}",
         colour=class_colour(int(instances.labels[i])),
-        mask=flat,
-        row=round(first_row),
-        column=round(first_column),
-        box=(left, top, right, bottom),
+        mask=axes.apply_mask(flat, shape).shifted(-corner),
+        box=(float(left), float(top), float(right), float(bottom)),
     )
 
 
-def _in_picture(
-    low: float, high: float, instances: Instances, axis: int, flipped: bool, first: int
-) -> tuple[float, float]:
-    """An interval of the scan's axis in the picture's, which may run the other way and begins at ``first``."""
-    n = instances.grid.shape[axis]
-    start, stop = (n - high, n - low) if flipped else (low, high)
-    return float(start) - first, float(stop) - first
-
-
-def _paint(image: Image.Image, section: Section, across: float, down: float) -> None:
+def _paint(image: Image.Image, section: CrossSection, across: float, down: float) -> None:
     """Tint a mask and draw its outline, smooth, at ``across`` x ``down`` pixels a voxel."""
-    padded = Image.fromarray(np.pad(section.mask, _PAD).astype(np.uint8) * 255)
-    left, right = _pixels(section.column - _PAD, section.column + section.mask.shape[1] + _PAD, across, image.width)
-    top, bottom = _pixels(section.row - _PAD, section.row + section.mask.shape[0] + _PAD, down, image.height)
+    (_, row, column), (_, last_row, last_column) = section.mask.start, section.mask.end
+    padded = Image.fromarray(np.pad(section.mask.array[0], _PAD).astype(np.uint8) * 255)
+    left, right = _pixels(column - _PAD, last_column + _PAD, across, image.width)
+    top, bottom = _pixels(row - _PAD, last_row + _PAD, down, image.height)
     source = (  # within the mask: rounding may put an edge beyond it, which Pillow refuses
-        max(0.0, left / across - section.column + _PAD),
-        max(0.0, top / down - section.row + _PAD),
-        min(float(padded.width), right / across - section.column + _PAD),
-        min(float(padded.height), bottom / down - section.row + _PAD),
+        max(0.0, left / across - column + _PAD),
+        max(0.0, top / down - row + _PAD),
+        min(float(padded.width), right / across - column + _PAD),
+        min(float(padded.height), bottom / down - row + _PAD),
     )
     soft = padded.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=source)
     level = min(127, int(np.asarray(soft).max()) // 2)  # a voxel smaller than a pixel must not vanish
@@ -195,7 +179,7 @@ def _pixels(low: float, high: float, scale: float, n: int) -> tuple[int, int]:
     return max(0, math.ceil(low * scale)), min(n, math.floor(high * scale))
 
 
-def _annotate(image: Image.Image, sections: list[Section], across: float, down: float, *, boxes: bool) -> None:
+def _annotate(image: Image.Image, sections: list[CrossSection], across: float, down: float, *, boxes: bool) -> None:
     """Draw boxes and names, names where they hide least of each other."""
     draw = ImageDraw.Draw(image, "RGBA")
     taken: list[Rectangle] = []
@@ -203,7 +187,7 @@ def _annotate(image: Image.Image, sections: list[Section], across: float, down: 
     if boxes:
         for section, box in scaled:
             draw.rectangle(box, outline=(*section.colour, 150))
-    for section, box in sorted(scaled, key=lambda pair: pair[0].mask.sum(), reverse=True):
+    for section, box in sorted(scaled, key=lambda pair: pair[0].mask.n_voxels, reverse=True):
         text = shortened(section.text, _LABEL_SIZE, image.width - 6)
         place = _free_place(box, text, taken, image.size)
         taken.append(place)

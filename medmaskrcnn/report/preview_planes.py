@@ -77,7 +77,8 @@ def cross_sections(instances: Instances, view: PlaneView) -> tuple[list[int], Fl
     areas = np.zeros((len(instances), grid.shape[axis]))
     others = tuple(a for a in range(3) if a != axis)
     for i, mask in enumerate(instances.masks):
-        areas[i, instances.window(i)[axis]] = mask.sum(axis=others) / max(mask.sum(axis=others).max(initial=0), 1)
+        own = mask.array.sum(axis=others)
+        areas[i, mask.window[axis]] = own / max(own.max(initial=0), 1)
     order = list(range(grid.shape[axis]))
     if grid.affine_vox_to_ras[_WORLD_AXIS[view.kind], axis] > 0:
         order.reverse()
@@ -124,8 +125,8 @@ def _extent(
     n = instances.grid.shape[axis]
     hits = np.flatnonzero(np.any([s.mean(axis=across) > 0.01 for s in slices], axis=0))
     ends = [(int(hits[0]), int(hits[-1]) + 1)] if len(hits) else [(0, n)]
-    for i in range(len(instances)):
-        low, high = (ends_of[axis] for ends_of in instances.tight_box(i))
+    for mask in instances.masks:
+        low, high = mask.start[axis], mask.end[axis]
         ends.append((n - high, n - low) if flipped else (low, high))
     return max(0, min(low for low, _ in ends) - margin), min(n, max(high for _, high in ends) + margin)
 

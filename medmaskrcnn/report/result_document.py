@@ -21,7 +21,7 @@ import numpy as np
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN, centroid_xyz
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels
+from medmaskrcnn.structures.overlap import overlapping_pairs
 from medmaskrcnn.structures.volume import Volume
 
 SCHEMA_VERSION = 1
@@ -84,8 +84,7 @@ def _geometry(grid: Grid) -> dict[str, Any]:
 def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[str, Any]:
     found, m = result.candidates, result.measurements[i]
     grid, modality = found.grid, volume.modality or result.record.source.get("modality")
-    low, high = found.tight_box(i)
-    box = [float(x) for x in found.boxes[i]]
+    mask, box = found.masks[i], [float(x) for x in found.boxes[i]]
     sizes = {
         "volume_{}": m.volume,
         "longest_axial_diameter_{}": m.longest_axial_diameter,
@@ -108,8 +107,8 @@ def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[s
             "max": m.max_intensity,
             "unit": "HU" if modality == "CT" else None,
         },
-        "n_voxels": int(np.count_nonzero(found.masks[i])),
-        "box_vox": {"min": list(reversed(low)), "max": list(reversed(high))},
+        "n_voxels": mask.n_voxels,
+        "box_vox": {"min": list(reversed(mask.start)), "max": list(reversed(mask.end))},
         "detection_box_vox": {"min": box[2::-1], "max": box[:2:-1]},
     }
 
@@ -120,9 +119,8 @@ def _shortest(score: np.float32) -> float:
 
 
 def _overlaps(result: CaseResult) -> list[dict[str, Any]]:
-    kept = result.instances
-    pairs = ((i, j, shared_voxels(kept, i, kept, j)) for i, j in meeting_pairs(kept, kept) if i < j)
-    return [{"ids": [i + 1, j + 1], "shared_voxels": shared} for i, j, shared in pairs if shared]
+    pairs = overlapping_pairs(result.instances.masks)
+    return [{"ids": [i + 1, j + 1], "shared_voxels": shared} for i, j, shared in pairs]
 
 
 def _strict(value: Any) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medmaskrcnn.structures.mask import Mask
+
 
 @dataclass(frozen=True)
 class AxisMap:
@@ -28,21 +30,13 @@ class AxisMap:
         flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
         return np.flip(turned, flipped) if flipped else turned
 
-    def apply_start(
-        self, start: tuple[int, int, int], extent: tuple[int, ...], shape: tuple[int, ...]
-    ) -> tuple[int, int, int]:
-        """First voxel, in the network's axes, of a crop of the scan.
-
-        Args:
-            start: Its first voxel D, H, W in the scan.
-            extent: Voxels of the crop along the scan's D, H, W.
-            shape: Voxels of the scan along D, H, W.
-        """
-        d, h, w = (
-            shape[axis] - start[axis] - extent[axis] if flip else start[axis]
+    def apply_mask(self, mask: Mask, shape: tuple[int, ...]) -> Mask:
+        """A mask of the scan in the network's axes; ``shape`` are the scan's voxels along D, H, W."""
+        start = [
+            shape[axis] - mask.end[axis] if flip else mask.start[axis]
             for axis, flip in zip(self.order, self.flips, strict=True)
-        )
-        return d, h, w
+        ]
+        return Mask(start, np.ascontiguousarray(self.apply(mask.array)))
 
     def apply_boxes(self, boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Boxes ``(N, 6)`` (minima, then maxima) in the scan's axes, in the network's.
@@ -63,6 +57,12 @@ class AxisMap:
         flipped = tuple(lead + axis for axis, flip in enumerate(self.flips) if flip)
         unflipped = np.flip(array, flipped) if flipped else array
         return unflipped.transpose(*range(lead), *(lead + self.order.index(axis) for axis in range(3)))
+
+    def undo_mask(self, mask: Mask, shape: tuple[int, ...]) -> Mask:
+        """A mask in the network's axes back in the scan's; ``shape`` is the array's in the network's axes."""
+        start = [n - b if flip else a for a, b, n, flip in zip(mask.start, mask.end, shape, self.flips, strict=True)]
+        turned_back = np.ascontiguousarray(self.undo(mask.array))
+        return Mask([start[self.order.index(axis)] for axis in range(3)], turned_back)
 
     def undo_boxes(self, boxes: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Boxes ``(N, 6)`` (minima, then maxima) in the network's axes back to the scan's.

@@ -112,7 +112,7 @@ class CaseResult:
         The position in this list plus one is the instance's ``id``: its value in the label map. Candidates
         without a voxel are left out.
         """
-        found = [i for i in range(len(self.candidates)) if self._is_kept(i) and self.candidates.masks[i].size]
+        found = [i for i in range(len(self.candidates)) if self._is_kept(i) and not self.candidates.masks[i].is_empty]
         return sorted(found, key=lambda i: (int(self.candidates.labels[i]), -float(self.candidates.scores[i]), i))
 
     def _is_kept(self, i: int) -> bool:

@@ -1,30 +1,37 @@
-"""The truth as Instances: from a label map in which each object has its own voxel value.
+"""Label maps: arrays that give each voxel to one object (or to one class), and the instances that they mean.
 
-A label map gives each voxel to one object alone, yet a tumour is part of its liver: ``part_of`` says so, and
-the liver's mask then holds the tumour's voxels too.
+An *instance* map gives each object a value of its own; a *semantic* map gives each class a value, and the objects of a
+class are its connected parts. Zero is background. A label map gives each voxel to one object alone, yet a tumour is
+part of its liver: ``part_of`` says so, and the liver's mask then holds the tumour's voxels too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy import ndimage
 
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import BoolArray, Instances, empty_instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 
-_LARGEST_VALUE = 1_000_000  # find_objects keeps a list entry for each value up to the largest
+MapKind = Literal["instance", "semantic"]
 
-Window = tuple[slice, slice, slice]
+NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
+"""Voxels that touch, be it by a corner, are connected: 26 neighbours in a volume, 8 in a picture."""
+
+_LARGEST_LISTED = 1_000_000  # find_objects keeps a list entry for each value up to the largest
 
 
-def reference_instances(
+def instances_of_label_map(
     label_map: NDArray[np.integer],
     grid: Grid,
     classes: Mapping[int, str],
     *,
+    kind: MapKind = "instance",
     part_of: Mapping[int, int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Instances:
@@ -33,7 +40,8 @@ def reference_instances(
     Args:
         label_map: ``(D, H, W)`` integers on ``grid``; voxels whose value ``classes`` does not name are background.
         grid: The scan's grid.
-        classes: Voxel value of each object to its class name; one entry per object.
+        classes: Class name of each voxel value.
+        kind: ``"instance"``: each value is one object; ``"semantic"``: each connected part of a value's voxels is.
         part_of: Voxel value of an object to that of the object it lies in, whose mask then contains it too, and
             so on outwards.
         class_names: Order of the classes; by default the order in which ``classes`` first names them.
@@ -42,54 +50,94 @@ def reference_instances(
         The objects in the order of ``classes``; those without a voxel in this map are left out.
 
     Raises:
-        ValueError: if shapes disagree, a value is not 1..1,000,000, a class is not among ``class_names``, or
-            ``part_of`` names an unknown value or runs in a circle.
+        ValueError: if shapes disagree, a value is below 1, a class is not among ``class_names``, or ``part_of`` names
+            an unknown value or runs in a circle.
     """
     names = tuple(class_names) if class_names is not None else tuple(dict.fromkeys(classes.values()))
-    _check(label_map, grid, classes, names)
-    found = objects_of(label_map, tuple(classes), part_of or {})
-    if not found:
-        return empty_instances(grid, names)
-    starts, masks = zip(*found.values(), strict=True)
-    labels = [names.index(classes[value]) for value in found]
-    low = np.asarray(starts, np.int64).reshape(-1, 3)
-    high = low + np.asarray([m.shape for m in masks], np.int64).reshape(-1, 3)
-    return Instances(
-        grid=grid,
-        class_names=names,
-        labels=np.asarray(labels, np.int64),
-        scores=np.ones(len(masks), np.float32),
-        boxes=np.concatenate([low, high], axis=1).astype(np.float32),
-        mask_starts=low,
-        masks=masks,
-    )
-
-
-def objects_of(
-    label_map: NDArray[np.integer], values: Sequence[int], part_of: Mapping[int, int]
-) -> dict[int, tuple[tuple[int, int, int], BoolArray]]:
-    """Start and tight crop of each object of a label map ``(D, H, W)``; one without a voxel is left out.
-
-    Raises:
-        ValueError: if ``part_of`` names a value that is not among ``values``, or runs in a circle.
-    """
-    family = _families(values, part_of)
-    windows = ndimage.find_objects(label_map, max_label=max(values, default=0))
-    found = {value: _object(label_map, windows, family[value]) for value in values}
-    return {value: crop for value, crop in found.items() if crop is not None}
-
-
-def _check(label_map: NDArray[np.integer], grid: Grid, classes: Mapping[int, str], names: tuple[str, ...]) -> None:
     if label_map.shape != grid.shape:
         raise ValueError(f"the label map must have the grid's shape {grid.shape}, got {label_map.shape}")
-    if not np.issubdtype(label_map.dtype, np.integer):
-        raise ValueError(f"a label map must hold integers, got {label_map.dtype}")
-    wrong = [value for value in classes if not 1 <= value <= _LARGEST_VALUE]
-    if wrong:
-        raise ValueError(f"voxel values of objects must lie in 1..{_LARGEST_VALUE}, got {wrong}")
     unknown = sorted(set(classes.values()) - set(names))
     if unknown:
         raise ValueError(f"classes {unknown} are not among {names}")
+    found = masks_of_labels(label_map, classes, part_of=part_of)
+    objects = [
+        (names.index(classes[value]), part)
+        for value, mask in found.items()
+        for part in (connected_components(mask) if kind == "semantic" else [mask])
+    ]
+    return Instances.from_masks(grid, names, [label for label, _ in objects], [mask for _, mask in objects])
+
+
+def masks_of_labels(
+    label_map: NDArray[np.integer], values: Iterable[int] | None = None, *, part_of: Mapping[int, int] | None = None
+) -> dict[int, Mask]:
+    """Tight mask of each value of a label map ``(D, H, W)``, in the order of ``values``.
+
+    Args:
+        label_map: Integers.
+        values: Values wanted, 1 or more; by default all above 0 that occur, rising. One without a voxel is left out.
+        part_of: As for :func:`instances_of_label_map`.
+
+    Raises:
+        ValueError: if the map holds no integers, a value is below 1, or ``part_of`` names a value that is not among
+            ``values`` or runs in a circle.
+    """
+    windows = label_windows(label_map)
+    wanted = list(windows) if values is None else list(values)
+    if any(value < 1 for value in wanted):
+        raise ValueError(f"voxel values of objects must be 1 or more, got {[v for v in wanted if v < 1]}")
+    own = {
+        value: Mask([part.start for part in windows[value]], np.ascontiguousarray(label_map[windows[value]] == value))
+        for value in wanted
+        if value in windows
+    }
+    if not part_of:
+        return own
+    families = _families(wanted, part_of)
+    whole = {value: Mask.empty().union(*(own[v] for v in families[value] if v in own)) for value in wanted}
+    return {value: mask for value, mask in whole.items() if not mask.is_empty}
+
+
+def label_windows(label_map: NDArray[np.integer]) -> dict[int, tuple[slice, slice, slice]]:
+    """Each value above 0 of a label map ``(D, H, W)``, rising, and the window of its voxels.
+
+    Raises:
+        ValueError: if the map holds no integers.
+    """
+    if not np.issubdtype(label_map.dtype, np.integer):
+        raise ValueError(f"a label map must hold integers, got {label_map.dtype}")
+    largest = max(0, int(label_map.max(initial=0)))
+    if largest <= _LARGEST_LISTED:
+        values, ranks = np.arange(1, largest + 1), label_map
+    else:
+        values = np.unique(label_map)
+        values = values[values > 0]
+        ranks = np.searchsorted(values, label_map, side="right").astype(np.int32)
+    windows = ndimage.find_objects(ranks, max_label=len(values))
+    return {value: window for value, window in zip(values.tolist(), windows, strict=True) if window is not None}
+
+
+def connected_components(mask: Mask) -> list[Mask]:
+    """The parts of a mask that do not touch one another, each tight, in the order of their first voxels."""
+    parts, _ = ndimage.label(mask.array, structure=NEIGHBOURS)
+    return [part.shifted(mask.start) for part in masks_of_labels(parts).values()]
+
+
+def paint_labels(
+    masks: Sequence[Mask], shape: tuple[int, int, int], dtype: DTypeLike, *, values: Sequence[int] | None = None
+) -> NDArray[Any]:
+    """A label map of masks: where they overlap, a later one covers those before it.
+
+    Args:
+        masks: Masks inside the grid.
+        shape: Of the grid: D, H, W.
+        dtype: Of the map.
+        values: Value of each mask; by default 1, 2, ...
+    """
+    painted = np.zeros(shape, dtype)
+    for value, mask in zip(values if values is not None else range(1, len(masks) + 1), masks, strict=True):
+        painted[mask.window][mask.array] = value
+    return painted
 
 
 def _families(values: Sequence[int], part_of: Mapping[int, int]) -> dict[int, set[int]]:
@@ -107,17 +155,3 @@ def _families(values: Sequence[int], part_of: Mapping[int, int]) -> dict[int, se
         for outer in path[1:]:
             family[outer].add(value)
     return family
-
-
-def _object(
-    label_map: NDArray[np.integer], windows: Sequence[Window | None], values: set[int]
-) -> tuple[tuple[int, int, int], BoolArray] | None:
-    """Start and tight crop of the voxels that have one of ``values``; ``None`` if there are none."""
-    parts = [window for value in values if (window := windows[value - 1]) is not None]
-    if not parts:
-        return None
-    start = [min(part[axis].start for part in parts) for axis in range(3)]
-    stop = [max(part[axis].stop for part in parts) for axis in range(3)]
-    crop = label_map[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
-    mask = np.isin(crop, sorted(values)) if len(values) > 1 else crop == next(iter(values))
-    return tight_crop(mask, start)

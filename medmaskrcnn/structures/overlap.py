@@ -1,51 +1,27 @@
-"""Voxels that instances share, counted on their crops: no dense volume is built."""
+"""Voxels that masks share, counted on their crops: no dense volume is built."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask, corners
 
 _PAIRS_AT_ONCE = 1_000_000
 
 
 def voxel_counts(instances: Instances) -> NDArray[np.int64]:
     """``(N,)`` int64: voxels of each mask."""
-    return np.asarray([np.count_nonzero(mask) for mask in instances.masks], np.int64)
-
-
-def shared_voxels(first: Instances, i: int, second: Instances, j: int) -> int:
-    """Number of voxels that mask ``i`` of ``first`` and mask ``j`` of ``second`` have in common."""
-    start_a, start_b = first.mask_starts[i], second.mask_starts[j]
-    mask_a, mask_b = first.masks[i], second.masks[j]
-    low = np.maximum(start_a, start_b)
-    high = np.minimum(start_a + mask_a.shape, start_b + mask_b.shape)
-    if (high <= low).any():
-        return 0
-    part_a = mask_a[tuple(slice(a, b) for a, b in zip(low - start_a, high - start_a, strict=True))]
-    part_b = mask_b[tuple(slice(a, b) for a, b in zip(low - start_b, high - start_b, strict=True))]
-    return int(np.count_nonzero(part_a & part_b))
-
-
-def meeting_pairs(first: Instances, second: Instances) -> Iterator[tuple[int, int]]:
-    """Pairs ``(i, j)`` whose crops meet, in order: the only ones that can share voxels.
-
-    Raises:
-        ValueError: if the two do not lie on grids of one shape.
-    """
-    for pair in _meeting(first, second).tolist():
-        yield pair[0], pair[1]
+    return np.asarray([mask.n_voxels for mask in instances.masks], np.int64)
 
 
 def shared_voxel_counts(
     first: Instances, second: Instances, *, wanted: NDArray[np.bool_] | None = None
 ) -> NDArray[np.int64]:
     """``(N, M)`` int64: voxels that mask ``i`` of ``first`` shares with mask ``j`` of ``second``.
-
-    As :func:`shared_voxels` for every pair, with the windows of all pairs worked out at once.
 
     Args:
         first: N instances.
@@ -55,30 +31,78 @@ def shared_voxel_counts(
     Raises:
         ValueError: if the two do not lie on grids of one shape.
     """
+    if first.grid.shape != second.grid.shape:
+        raise ValueError(f"instances must lie on one grid, got {first.grid.shape} and {second.grid.shape}")
     shared = np.zeros((len(first), len(second)), np.int64)
-    pairs = _meeting(first, second)
+    pairs = _meeting(first.masks, second.masks)
     if wanted is not None:
         pairs = pairs[wanted[pairs[:, 0], pairs[:, 1]]]
-    start_a, start_b = first.mask_starts[pairs[:, 0]], second.mask_starts[pairs[:, 1]]
-    shape_a, shape_b = first.mask_shapes[pairs[:, 0]], second.mask_shapes[pairs[:, 1]]
-    low, high = np.maximum(start_a, start_b), np.minimum(start_a + shape_a, start_b + shape_b)
-    windows = np.concatenate([low - start_a, high - start_a, low - start_b, high - start_b], axis=1)
-    for (i, j), (d, h, w, d2, h2, w2, e, k, x, e2, k2, x2) in zip(pairs.tolist(), windows.tolist(), strict=True):
-        part_a, part_b = first.masks[i][d:d2, h:h2, w:w2], second.masks[j][e:e2, k:k2, x:x2]
-        shared[i, j] = np.count_nonzero(part_a & part_b)
+    shared[pairs[:, 0], pairs[:, 1]] = _shared(first.masks, second.masks, pairs)
     return shared
 
 
-def _meeting(first: Instances, second: Instances) -> NDArray[np.int64]:
-    """``(P, 2)`` pairs whose crops meet; worked out for so many at once that memory stays small."""
-    if first.grid.shape != second.grid.shape:
-        raise ValueError(f"instances must lie on one grid, got {first.grid.shape} and {second.grid.shape}")
-    starts, others = first.mask_starts, second.mask_starts
-    ends, other_ends = starts + first.mask_shapes, others + second.mask_shapes
-    step = max(1, _PAIRS_AT_ONCE // max(1, len(second)))
-    found = [np.zeros((0, 2), np.int64)]
-    for a in range(0, len(first), step):
-        low = np.maximum(starts[a : a + step, None], others)
-        high = np.minimum(ends[a : a + step, None], other_ends)
-        found.append(np.argwhere((high > low).all(axis=2)) + np.array([a, 0]))
-    return np.concatenate(found)
+def overlapping_pairs(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:
+    """``(i, j, n)`` in order, i < j, of all masks that share voxels, and how many they share."""
+    pairs = _meeting(masks, masks)
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    counts = _shared(masks, masks, pairs)
+    return [(i, j, n) for (i, j), n in zip(pairs.tolist(), counts.tolist(), strict=True) if n]
+
+
+def pack_layers(masks: Sequence[Mask]) -> list[list[int]]:
+    """Sort masks into as few layers without overlap as will do: each goes into the first layer where it has room.
+
+    Returns:
+        Indices of the masks of each layer, rising; no layer if there is no mask.
+    """
+    clashes: dict[int, set[int]] = {i: set() for i in range(len(masks))}
+    for i, j, _ in overlapping_pairs(masks):
+        clashes[j].add(i)
+    layers: list[list[int]] = []
+    for i, before in clashes.items():
+        layer = next((members for members in layers if before.isdisjoint(members)), None)
+        if layer is None:
+            layers.append([i])
+        else:
+            layer.append(i)
+    return layers
+
+
+def _shared(first: Sequence[Mask], second: Sequence[Mask], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``(P,)`` voxels that the masks of each pair share, with the windows of all pairs worked out at once."""
+    (start_a, end_a), (start_b, end_b) = corners(first), corners(second)
+    start_a, start_b = start_a[pairs[:, 0]], start_b[pairs[:, 1]]
+    low = np.maximum(start_a, start_b)
+    high = np.minimum(end_a[pairs[:, 0]], end_b[pairs[:, 1]])
+    windows = np.concatenate([low - start_a, high - start_a, low - start_b, high - start_b], axis=1)
+    counts = np.zeros(len(pairs), np.int64)
+    rows = zip(pairs.tolist(), windows.tolist(), strict=True)
+    for n, ((i, j), (d, h, w, d2, h2, w2, e, k, x, e2, k2, x2)) in enumerate(rows):
+        part_a, part_b = first[i].array[d:d2, h:h2, w:w2], second[j].array[e:e2, k:k2, x:x2]
+        counts[n] = np.count_nonzero(part_a & part_b)
+    return counts
+
+
+def _meeting(first: Sequence[Mask], second: Sequence[Mask]) -> NDArray[np.int64]:
+    """``(P, 2)`` pairs whose crops meet, in order.
+
+    Thousands of small objects have millions of pairs: only those are compared that are near one another along one axis,
+    and so many at once that memory stays small.
+    """
+    (starts, ends), (others, other_ends) = corners(first), corners(second)
+    if not len(first) or not len(second):
+        return np.zeros((0, 2), np.int64)
+    axis = int(np.ptp(others, axis=0).argmax())
+    order = np.argsort(others[:, axis], kind="stable")
+    begins, longest = others[order, axis], (other_ends - others)[:, axis].max()
+    near = np.searchsorted(begins, starts[:, axis] - longest, side="right")
+    counts = np.maximum(np.searchsorted(begins, ends[:, axis]) - near, 0)
+    found = []
+    for rows in np.split(np.arange(len(first)), np.flatnonzero(np.diff(np.cumsum(counts) // _PAIRS_AT_ONCE)) + 1):
+        number = counts[rows]
+        i = np.repeat(rows, number)
+        j = order[near[i] + np.arange(len(i)) - np.repeat(np.cumsum(number) - number, number)]
+        meet = (np.minimum(ends[i], other_ends[j]) > np.maximum(starts[i], others[j])).all(axis=1)
+        found.append(np.stack([i[meet], j[meet]], axis=1))
+    pairs = np.concatenate(found)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray
 
 
 def run_lengths(mask: BoolArray) -> list[int]:

@@ -37,7 +37,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray, Mask, corners
 from medmaskrcnn.system.files import replacing
 
 FORMAT = "medmaskrcnn case"
@@ -137,7 +138,8 @@ def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
     if result.review is not None:
         header["review"] = asdict(result.review)
     text = json.dumps(header, sort_keys=True, default=_plain)
-    bits = [np.packbits(mask, axis=None) for mask in found.masks]
+    bits = [np.packbits(mask.array, axis=None) for mask in found.masks]
+    starts, ends = corners(found.masks)
     return {
         "header": np.frombuffer(text.encode("ascii"), np.uint8),
         "grid_shape": np.asarray(found.grid.shape, "<i8"),
@@ -145,8 +147,8 @@ def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
         "labels": found.labels.astype("<i8"),
         "scores": found.scores.astype("<f4"),
         "boxes": found.boxes.astype("<f4"),
-        "mask_starts": found.mask_starts.astype("<i8"),
-        "mask_shapes": np.asarray([m.shape for m in found.masks], "<i8").reshape(-1, 3),
+        "mask_starts": starts.astype("<i8"),
+        "mask_shapes": (ends - starts).astype("<i8"),
         "mask_bits": np.concatenate(bits) if bits else np.zeros(0, np.uint8),
     }
 
@@ -185,7 +187,8 @@ def _read_case(archive: zipfile.ZipFile, source: Path, max_mask_voxels: int) -> 
     if n > MAX_INSTANCES:
         raise ReadError(f"{source} claims {n} instances, more than the {MAX_INSTANCES} allowed")
     rows = {name: _read_array(archive, name, dtype, (n, *tail)) for name, (dtype, tail) in _ROWS.items()}
-    masks = _read_masks(archive, source, rows.pop("mask_shapes"), grid.shape, max_mask_voxels)
+    crops = _read_crops(archive, source, rows.pop("mask_shapes"), grid.shape, max_mask_voxels)
+    masks = tuple(map(Mask, rows.pop("mask_starts"), crops))
     found = Instances(grid=grid, class_names=header.class_names, masks=masks, **rows)
     return CaseResult(found, header.score_threshold, header.measurements, header.record, review=header.review)
 
@@ -225,7 +228,7 @@ def _read_array(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[in
         return np.frombuffer(bytearray(entry.read()), dtype).reshape(expected)
 
 
-def _read_masks(
+def _read_crops(
     archive: zipfile.ZipFile, source: Path, shapes: NDArray[np.int64], grid_shape: tuple[int, int, int], limit: int
 ) -> tuple[BoolArray, ...]:
     if (shapes < 0).any() or (shapes > np.asarray(grid_shape)).any():

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medmaskrcnn.data.cases import LabelledCase, Occupancy
+from medmaskrcnn.data.cases import LabelledCase, TrainingObject
 from medmaskrcnn.training.plan import AugmentSettings
 
 INSIDE = 128
@@ -67,17 +67,11 @@ def dense_occupancy(case: LabelledCase, start: Sequence[int], shape: Sequence[in
         Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` uint8, 255 where the object fills the voxel.
     """
     labels, masks = [], []
+    end = [a + n for a, n in zip(start, shape, strict=True)]
     for item in case.objects:
-        low = [max(s, o) for s, o in zip(start, item.start, strict=True)]
-        high = [min(s + n, o + m) for s, n, o, m in zip(start, shape, item.start, item.crop.shape, strict=True)]
-        if any(a >= b for a, b in zip(low, high, strict=True)):
-            continue
-        target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-        source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, item.start, strict=True))
-        mask = torch.zeros(tuple(shape), dtype=torch.uint8)
-        mask[target] = item.crop[source]
-        labels.append(item.label)
-        masks.append(mask)
+        if item.mask.cropped(start, end).array.size:
+            labels.append(item.label)
+            masks.append(torch.from_numpy(item.mask.dense(shape, start)))
     stacked = torch.stack(masks) if masks else torch.zeros((0, *shape), dtype=torch.uint8)
     return torch.tensor(labels, dtype=torch.int64), stacked
 
@@ -114,8 +108,9 @@ def _start(
     return (start[0] - beyond, *start[1:])
 
 
-def _voxel(item: Occupancy, random: np.random.Generator) -> list[int]:
+def _voxel(item: TrainingObject, random: np.random.Generator) -> list[int]:
     """One of the object's voxels; its crop's middle where none is at least half filled."""
-    inside = torch.nonzero(item.crop >= INSIDE)
-    within = inside[random.integers(len(inside))].tolist() if len(inside) else [n // 2 for n in item.crop.shape]
-    return [a + b for a, b in zip(item.start, within, strict=True)]
+    soft = item.mask.array
+    inside = np.argwhere(soft >= INSIDE)
+    within = inside[random.integers(len(inside))].tolist() if len(inside) else [n // 2 for n in soft.shape]
+    return [a + b for a, b in zip(item.mask.start, within, strict=True)]

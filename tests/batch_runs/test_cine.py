@@ -19,6 +19,7 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 
 N_FRAMES, SIDE = 6, 48
 
@@ -73,16 +74,13 @@ def test_instances_are_linked_along_time(cine: Path, tiny_model: Path, tmp_path:
         assert float(row["area_mm2"]) == pytest.approx(int(row["area_px"]) * 1.5 * 1.25, abs=1e-3)
     for i, mask in enumerate(result.instances.masks):
         areas = [int(row["area_px"]) for row in rows if row["track"] == str(i + 1)]
-        assert sum(areas) == np.count_nonzero(mask)
+        assert sum(areas) == mask.n_voxels
 
 
 def test_the_table_by_hand():
     mask = np.zeros((2, 2, 3), bool)
     mask[0, 0, 0] = mask[1, :, 1] = True
-    found = Instances(
-        pixel_grid((4, 9, 9)), ("heart",), np.zeros(1, np.int64), np.array([0.75], np.float32),
-        np.zeros((1, 6), np.float32), np.array([[1, 4, 5]]), (mask,),
-    )  # fmt: skip
+    found = Instances.from_masks(pixel_grid((4, 9, 9)), ("heart",), [0], [Mask((1, 4, 5), mask)], scores=[0.75])
     record = RunRecord("medmaskrcnn 0", "m", "0", "", "cpu", "fp32")
     volume = medmaskrcnn.Volume(np.zeros((1, 4, 9, 9), np.int16), found.grid)
     result = CaseResult(found, 0.5, measure_instances(volume, found), record)

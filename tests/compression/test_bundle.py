@@ -113,8 +113,7 @@ def test_monai_runs_it_and_finds_what_segment_finds(bundle: Path, scan: Path, tm
     assert len(own.candidates) > 1
     assert np.array_equal(found.candidates.boxes, own.candidates.boxes)
     assert np.array_equal(found.candidates.scores, own.candidates.scores)
-    for a, b in zip(found.candidates.masks, own.candidates.masks, strict=True):
-        assert np.array_equal(a, b)
+    assert found.candidates.masks == own.candidates.masks
 
 
 def test_metadata_is_what_monai_asks_for(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from medmaskrcnn.data.cases import LabelledCase, Occupancy, load_case_for_training, open_prepared, prepare_cases
+from medmaskrcnn.data.cases import LabelledCase, TrainingObject, load_case_for_training, open_prepared, prepare_cases
 from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.inference.resize import resize
@@ -29,8 +29,8 @@ def load(path: Path, settings: PreprocessSettings = AS_IT_IS, **options: object)
     return load_case_for_training(manifest, manifest.cases[0], settings, **options)
 
 
-def cubic_mm(item: Occupancy, voxel_mm3: float) -> float:
-    return float(item.crop.double().sum()) / 255 * voxel_mm3
+def cubic_mm(item: TrainingObject, voxel_mm3: float) -> float:
+    return int(item.mask.array.sum(dtype=np.int64)) / 255 * voxel_mm3
 
 
 @pytest.mark.parametrize("spacing", [(None, None, None), (3.0, 2.0, 2.0), (2.0, 1.0, 1.1), (4.5, 3.0, 2.5)])
@@ -50,7 +50,7 @@ def test_a_sphere_keeps_its_volume(
 
 
 def test_objects_lie_where_the_image_shows_them(labelled: Labelled) -> None:
-    """Occupancy is what the image's own interpolation makes of the mask."""
+    """A soft mask is what the image's own interpolation makes of the mask."""
     settings = PreprocessSettings(spacing_mm=(2.0, 2.0, 2.0), value_range=(0, 100))
     path = labelled()
     case = load(path, settings)
@@ -167,7 +167,7 @@ def test_a_prepared_case_comes_back_from_its_file(labelled: Labelled, tmp_path: 
     back = open_prepared(file)
     assert back.id == case.id and torch.equal(back.image, case.image)
     for one, other in zip(back.objects, case.objects, strict=True):
-        assert (one.label, one.start) == (other.label, other.start) and torch.equal(one.crop, other.crop)
+        assert (one.label, one.mask) == (other.label, other.mask)
     written = file.stat().st_mtime_ns
     assert prepare_cases(manifest, manifest.cases, settings, tmp_path / "cache") == [file]
     assert file.stat().st_mtime_ns == written  # used again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -14,7 +14,8 @@ from medmaskrcnn.evaluation.metrics.match_detections import MatchResult, match_d
 from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import BALL_DIAMETERS_MM, COCO_AREAS, size_ranges_for
 from medmaskrcnn.structures.grid import Grid, pixel_grid
-from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray, Mask
 
 AGREEMENT = 1e-6  # both sides sum float64 in their own order
 NAMES = ("round", "long", "never there")
@@ -38,20 +39,14 @@ def ellipse(shape: tuple[int, int], centre: np.ndarray, radii: np.ndarray) -> Bo
 
 def planar(masks: list[BoolArray], labels: list[int], scores: list[float], rng: np.random.Generator) -> Instances:
     """Instances of one picture; boxes are the masks' own, moved a little where ``scores`` are not all one."""
-    crops = [tight_crop(m[None], (0, 0, 0)) for m in masks]
-    starts = np.array([start for start, _ in crops], np.int64).reshape(-1, 3)
-    boxes = np.concatenate([starts, starts + np.reshape([c.shape for _, c in crops], (-1, 3))], axis=1).astype(float)
-    if any(s < 1 for s in scores):
-        boxes[:, [1, 2, 4, 5]] += rng.normal(0, 0.4, (len(boxes), 4)).round(1)
-    return Instances(
-        pixel_grid((1, *masks[0].shape) if masks else (1, 160, 200)),
-        NAMES,
-        np.array(labels, np.int64),
-        np.array(scores, np.float32),
-        boxes.astype(np.float32),
-        starts,
-        tuple(c for _, c in crops),
-    )
+    grid = pixel_grid((1, *masks[0].shape) if masks else (1, 160, 200))
+    crops = [Mask((0, 0, 0), m[None]).tight() for m in masks]
+    found = Instances.from_masks(grid, NAMES, labels, crops, scores=scores)
+    if all(s == 1 for s in scores):
+        return found
+    boxes = found.boxes.astype(float)
+    boxes[:, [1, 2, 4, 5]] += rng.normal(0, 0.4, (len(boxes), 4)).round(1)
+    return replace(found, boxes=boxes.astype(np.float32))
 
 
 def pictures(seed: int, n: int, *, like_a_detector: bool, copies: int = 2) -> list[Picture]:
@@ -99,9 +94,7 @@ def of_pycocotools(made: list[Picture], kind: Kind, max_detections: tuple[int, i
     def entries(instances: Instances, image: int) -> list[dict[str, object]]:
         out = []
         for i, mask in enumerate(instances.masks):
-            whole = np.zeros(instances.grid.shape, np.uint8)
-            whole[instances.window(i)] = mask
-            code = mask_utils.encode(np.asfortranarray(whole[0]))
+            code = mask_utils.encode(np.asfortranarray(mask.dense(instances.grid.shape)[0].astype(np.uint8)))
             low, high = instances.boxes[i].astype(float)[[2, 1]], instances.boxes[i].astype(float)[[5, 4]]
             out.append(
                 {
@@ -209,8 +202,7 @@ def test_3d_boxes_equal_monai(seed: int) -> None:
                 kinds,
                 worth.astype(np.float32),
                 corners.astype(np.float32),
-                np.zeros((len(kinds), 3), np.int64),
-                tuple(np.ones((1, 1, 1), bool) for _ in kinds),
+                (Mask((0, 0, 0), np.ones((1, 1, 1), bool)),) * len(kinds),
             )
             for corners, kinds, worth in ((boxes, labels, scores), (true_boxes, true_labels, np.ones(m)))
         ]
@@ -254,16 +246,7 @@ def test_a_volume_of_one_object_per_size() -> None:
     masks = [(at**2).sum(-1) <= (d / 2) ** 2 for d in (6, 20, 40)]
     for known, expected in ((True, [1.0, 1.0, 1.0]), (False, [np.nan] * 3)):
         grid = Grid(shape, np.diag([2.0, 1, 1, 1]), spacing_known=known)
-        crops = [tight_crop(m, (0, 0, 0)) for m in masks]
-        truth = Instances(
-            grid,
-            NAMES,
-            np.array([0, 0, 0]),
-            np.ones(3, np.float32),
-            np.zeros((3, 6), np.float32),
-            np.array([start for start, _ in crops]),
-            tuple(crop for _, crop in crops),
-        )
+        truth = Instances.from_masks(grid, NAMES, [0, 0, 0], [Mask((0, 0, 0), m).tight() for m in masks])
         verdict = match_detections([pair_case(truth, truth, class_names=NAMES)], NAMES, ranges=size_ranges_for([grid]))
         table = size_table(verdict, np.ones((1, 1)))
         got = [table[f"ap_{size}"][0, 0] for size in ("small", "medium", "large")]
@@ -280,7 +263,6 @@ def test_pairing_goes_by_name_and_leaves_out_what_is_not_asked_for() -> None:
         np.array([3, 1, 0])[picture.predicted.labels],
         picture.predicted.scores,
         picture.predicted.boxes,
-        picture.predicted.mask_starts,
         picture.predicted.masks,
     )
     a = pair_case(picture.predicted, picture.reference, class_names=NAMES)
@@ -296,4 +278,4 @@ def test_pairing_goes_by_name_and_leaves_out_what_is_not_asked_for() -> None:
         pair_case(turned, Instances(pixel_grid((1, 3, 3)), *[getattr(other, f) for f in FIELDS]), class_names=NAMES)
 
 
-FIELDS = ("class_names", "labels", "scores", "boxes", "mask_starts", "masks")
+FIELDS = ("class_names", "labels", "scores", "boxes", "masks")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from medmaskrcnn.evaluation.metrics.pairing import Kind, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import COCO_AREAS
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.label_maps import reference_instances
+from medmaskrcnn.structures.label_maps import instances_of_label_map
 
 AGREEMENT = 1e-6
 N_PICTURES = 12
@@ -27,10 +28,8 @@ AREAS = ("", "_small", "_medium")  # no nucleus of these is large
 def from_labels(labels: np.ndarray, scores: np.ndarray | None = None) -> Instances:
     """One nucleus for each value."""
     values = np.unique(labels[labels > 0]).tolist()
-    found = reference_instances(labels[None], pixel_grid((1, *labels.shape)), {v: "nucleus" for v in values})
-    if scores is None:
-        return found
-    return Instances(found.grid, found.class_names, found.labels, scores, found.boxes, found.mask_starts, found.masks)
+    found = instances_of_label_map(labels[None], pixel_grid((1, *labels.shape)), {v: "nucleus" for v in values})
+    return found if scores is None else replace(found, scores=scores)
 
 
 def thresholded(picture: np.ndarray) -> Instances:
@@ -48,7 +47,6 @@ def thresholded(picture: np.ndarray) -> Instances:
         np.concatenate([s.labels for s in sides]),
         np.concatenate([s.scores for s in sides]),
         np.concatenate([s.boxes for s in sides]),
-        np.concatenate([s.mask_starts for s in sides]),
         (*sides[0].masks, *sides[1].masks),
     )
 
@@ -74,14 +72,13 @@ def of_pycocotools(pairs: list[tuple[Instances, Instances]], kind: Kind) -> dict
     for image, sides in enumerate(pairs):
         for side, entries in zip(sides, (found, truth), strict=True):
             for i in range(len(side)):
-                whole = np.zeros(side.grid.shape, np.uint8)
-                whole[side.window(i)] = side.masks[i]
+                whole = side.masks[i].dense(side.grid.shape).astype(np.uint8)
                 low, high = side.boxes[i].astype(float)[[2, 1]], side.boxes[i].astype(float)[[5, 4]]
                 entry: dict[str, object] = {"image_id": image, "category_id": 1, "score": float(side.scores[i])}
                 shape = {"segmentation": mask_utils.encode(np.asfortranarray(whole[0]))}
                 box = {"bbox": [*low, *(high - low)]}
                 if entries is truth:
-                    entry |= {"id": len(truth) + 1, "iscrowd": 0, "area": int(side.masks[i].sum()), **shape, **box}
+                    entry |= {"id": len(truth) + 1, "iscrowd": 0, "area": int(side.masks[i].n_voxels), **shape, **box}
                 else:
                     entry |= box if kind == "box" else shape
                 entries.append(entry)

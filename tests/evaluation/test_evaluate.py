@@ -17,7 +17,8 @@ from medmaskrcnn.evaluation.metrics.summary import FROC_CURVE_POINTS, MetricSett
 from medmaskrcnn.evaluation.pictures import draw_errors, errors_per_slice
 from medmaskrcnn.report.style import class_colour
 from medmaskrcnn.structures.grid import Grid, pixel_grid
-from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 SHAPE = (10, 40, 48)
@@ -38,18 +39,9 @@ def boxes_of_voxels(parts: list[tuple[str, tuple[slice, ...], float]], grid: Gri
     for _, window, _ in parts:
         mask = np.zeros(grid.shape, bool)
         mask[window] = True
-        crops.append(tight_crop(mask, (0, 0, 0)))
-    starts = np.array([start for start, _ in crops], np.int64).reshape(-1, 3)
-    ends = starts + np.array([crop.shape for _, crop in crops], np.int64).reshape(-1, 3)
-    return Instances(
-        grid,
-        NAMES,
-        np.array([NAMES.index(name) for name, _, _ in parts], np.int64),
-        np.array([score for _, _, score in parts], np.float32),
-        np.concatenate([starts, ends], axis=1).astype(np.float32),
-        starts,
-        tuple(crop for _, crop in crops),
-    )
+        crops.append(Mask((0, 0, 0), mask).tight())
+    labels, scores = [NAMES.index(name) for name, _, _ in parts], [score for _, _, score in parts]
+    return Instances.from_masks(grid, NAMES, labels, crops, scores=scores)
 
 
 TRUTH = boxes_of_voxels([("liver", LIVER, 1), ("tumour", TUMOUR, 1)])

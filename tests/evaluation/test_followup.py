@@ -22,7 +22,8 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Volume
 
@@ -88,16 +89,9 @@ def examine(t: int) -> Exam:
             masks.append((label, mask))
     values += rng.normal(0, 8, shape)
     order = np.random.default_rng(t).permutation(len(masks))  # ids say nothing
-    crops = [(masks[i][0], *tight_crop(masks[i][1], (0, 0, 0))) for i in order]
-    found = Instances(
-        grid=grid,
-        class_names=NAMES,
-        labels=np.array([label for label, _, _ in crops], dtype=np.int64),
-        scores=np.linspace(0.99, 0.6, len(crops), dtype=np.float32),
-        boxes=np.array([[*start, *np.add(start, mask.shape)] for _, start, mask in crops], dtype=np.float32),
-        mask_starts=np.array([start for _, start, _ in crops], dtype=np.int64),
-        masks=tuple(mask for _, _, mask in crops),
-    )
+    labels, crops = [masks[i][0] for i in order], [Mask((0, 0, 0), masks[i][1]).tight() for i in order]
+    scores = np.linspace(0.99, 0.6, len(crops), dtype=np.float32)
+    found = Instances.from_masks(grid, NAMES, labels, crops, scores=scores)
     scan = Volume(values.round().astype(np.int16)[None], grid, modality="CT")
     record = RunRecord("medmaskrcnn 0", "truth", "0" * 64, "CC0-1.0", "cpu", "fp32")
     return Exam(scan, CaseResult(found, 0.5, measure_instances(scan, found), record))
@@ -219,10 +213,8 @@ def test_pairs_are_the_best_in_sum_and_not_too_far():
 def examine_spheres(centres: tuple[float, ...]) -> CaseResult:
     grid = Grid((5, 5, 60), np.diag([1.0, 1.0, 1.0, 1.0]))
     n = len(centres)
-    starts = np.array([[1, 1, int(c)] for c in centres])
-    masks = tuple(np.ones((3, 3, 3), bool) for _ in centres)
-    boxes = np.concatenate([starts, starts + 3], axis=1).astype(np.float32)
-    found = Instances(grid, NAMES, np.zeros(n, np.int64), np.full(n, 0.9, np.float32), boxes, starts, masks)
+    masks = [Mask((1, 1, int(c)), np.ones((3, 3, 3), bool)) for c in centres]
+    found = Instances.from_masks(grid, NAMES, [0] * n, masks, scores=[0.9] * n)
     scan = Volume(np.zeros((1, 5, 5, 60), np.int16), grid)
     record = RunRecord("medmaskrcnn 0", "truth", "0" * 64, "CC0-1.0", "cpu", "fp32")
     return CaseResult(found, 0.5, measure_instances(scan, found), record)

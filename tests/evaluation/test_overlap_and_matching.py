@@ -10,22 +10,14 @@ from hypothesis import strategies as st
 from medmaskrcnn.evaluation.metrics.matching import CaseSummary, greedy_pairs, match_case
 from medmaskrcnn.evaluation.metrics.overlap import dice, mask_iou
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances, empty_instances, tight_crop
-from medmaskrcnn.structures.label_maps import reference_instances
+from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.mask import Mask
 
 
 def instances(masks: list[np.ndarray], labels: list[int], scores: list[float], names: tuple[str, ...]) -> Instances:
     """Instances from dense ``(D, H, W)`` masks."""
-    crops = [tight_crop(m, (0, 0, 0)) for m in masks]
-    return Instances(
-        Grid(masks[0].shape, np.diag([3.0, 2, 1, 1])),
-        names,
-        np.array(labels),
-        np.array(scores, np.float32),
-        np.zeros((len(masks), 6), np.float32),
-        np.array([start for start, _ in crops]),
-        tuple(crop for _, crop in crops),
-    )
+    crops = [Mask((0, 0, 0), m).tight() for m in masks]
+    return Instances.from_masks(Grid(masks[0].shape, np.diag([3.0, 2, 1, 1])), names, labels, crops, scores=scores)
 
 
 def blobs(seed: int, n: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
@@ -139,57 +131,3 @@ def test_empty_summary() -> None:
     got = match_case(*[empty_instances(Grid((2, 2, 2), np.eye(4)), ("x",))] * 2)
     assert got == CaseSummary(0.5, (), (), ())
     assert (got.recall, got.precision, got.mean_dice, got.mean_dice_with_missed) == (None,) * 4
-
-
-LABELS = np.zeros((3, 5, 6), np.uint16)
-LABELS[0:2, 0:4, 0:4] = 1  # liver
-LABELS[1, 1:3, 1:3] = 7  # tumour in it
-LABELS[1, 1, 1] = 9  # necrosis in that
-LABELS[2, 4, 5] = 3  # another object
-GRID = Grid(LABELS.shape, np.eye(4))
-CLASSES = {7: "tumour", 1: "liver", 9: "necrosis", 3: "liver"}
-
-
-def test_reference_without_parts() -> None:
-    got = reference_instances(LABELS, GRID, CLASSES)
-    assert got.class_names == ("tumour", "liver", "necrosis")
-    assert got.labels.tolist() == [0, 1, 2, 1]
-    assert [int(m.sum()) for m in got.masks] == [3, 28, 1, 1]
-    assert got.tight_box(0) == ((1, 1, 1), (2, 3, 3))
-    assert got.boxes[3].tolist() == [2, 4, 5, 3, 5, 6]
-
-
-def test_reference_parts_belong_to_all_that_hold_them() -> None:
-    got = reference_instances(LABELS, GRID, CLASSES, part_of={9: 7, 7: 1}, class_names=["liver", "tumour", "necrosis"])
-    assert got.labels.tolist() == [1, 0, 2, 0]
-    assert [int(m.sum()) for m in got.masks] == [4, 32, 1, 1]
-    dense = np.zeros(LABELS.shape, bool)
-    dense[got.window(1)] = got.masks[1]
-    assert np.array_equal(dense, np.isin(LABELS, [1, 7, 9]))
-
-
-def test_reference_of_a_part_outside_the_whole_widens_its_box() -> None:
-    got = reference_instances(LABELS, GRID, {1: "liver", 3: "tumour"}, part_of={3: 1})
-    assert got.tight_box(0) == ((0, 0, 0), (3, 5, 6))
-
-
-def test_reference_leaves_out_what_is_not_there() -> None:
-    got = reference_instances(LABELS, GRID, {5: "a", 3: "b", 40: "c"})
-    assert [got.class_names[i] for i in got.labels] == ["b"]
-    assert len(reference_instances(LABELS, GRID, {})) == 0
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"label_map": LABELS[:2]}, "grid's shape"),
-        ({"label_map": LABELS.astype(float)}, "integers"),
-        ({"classes": {0: "x"}}, "1..1000000"),
-        ({"class_names": ["liver"]}, "not among"),
-        ({"part_of": {9: 7, 7: 9}}, "circle"),
-        ({"part_of": {9: 11}}, "speaks of values"),
-    ],
-)
-def test_reference_refuses(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        reference_instances(**{"label_map": LABELS, "grid": GRID, "classes": CLASSES, **change})  # type: ignore[arg-type]

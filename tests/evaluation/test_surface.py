@@ -9,20 +9,12 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from medmaskrcnn.evaluation.metrics.surface import surface_agreement, surface_points
 from medmaskrcnn.structures.grid import Grid, pixel_grid
-from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 
 
 def one(mask: np.ndarray, grid: Grid) -> Instances:
-    start, crop = tight_crop(mask, (0, 0, 0))
-    return Instances(
-        grid,
-        ("x",),
-        np.zeros(1, np.int64),
-        np.ones(1, np.float32),
-        np.zeros((1, 6), np.float32),
-        np.array([start], np.int64),
-        (crop,),
-    )
+    return Instances.from_masks(grid, ("x",), [0], [Mask((0, 0, 0), mask).tight()])
 
 
 def ball(shape: tuple[int, int, int], centre: np.ndarray, radii: np.ndarray) -> np.ndarray:

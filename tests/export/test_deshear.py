@@ -8,6 +8,7 @@ import pytest
 from medmaskrcnn.export.deshear import is_tilted, regular_grid, regular_instances, regular_volume
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 SHAPE = (6, 20, 16)
@@ -68,19 +69,14 @@ def test_integers_stay_integers_and_whole_shifts_are_exact() -> None:
 def test_instances_keep_place_and_volume() -> None:
     grid = tilted((1.3, 0.4))
     mask = np.ones((4, 10, 8), bool)
-    found = Instances(
-        grid,
-        ("a",),
-        np.array([0]),
-        np.ones(1, np.float32),
-        np.zeros((1, 6), np.float32),
-        np.array([[1, 4, 5]]),
-        (mask,),
-    )
+    found = Instances.from_masks(grid, ("a",), [0], [Mask((1, 4, 5), mask)])
     straight = regular_instances(found)
-    centre = [f.grid.index_to_ras(np.argwhere(f.masks[0]).mean(axis=0) + f.mask_starts[0]) for f in (found, straight)]
+    centre = [
+        one.grid.index_to_ras(np.argwhere(one.masks[0].array).mean(axis=0) + one.masks[0].start)
+        for one in (found, straight)
+    ]
     np.testing.assert_allclose(centre[0], centre[1], atol=0.8)
-    assert straight.masks[0].sum() == mask.sum()
+    assert straight.masks[0].n_voxels == mask.sum()
 
 
 def test_sheared_rows_and_columns_are_refused() -> None:

@@ -16,11 +16,12 @@ from pydicom import dcmread
 
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export import dicom_seg
-from medmaskrcnn.export.dicom_seg import cielab, separate, write_seg
+from medmaskrcnn.export.dicom_seg import cielab, write_seg
 from medmaskrcnn.export.nifti import label_map
 from medmaskrcnn.export.rtstruct import write_rtstruct
 from medmaskrcnn.export.sr import write_sr
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
 
 Case = tuple[CaseResult, Volume]
@@ -39,10 +40,7 @@ def read(data: bytes) -> pydicom.FileDataset:
 def dense(case: Case) -> np.ndarray:
     """``(D, H, W, N)``."""
     found = case[0].instances
-    masks = np.zeros((*found.grid.shape, len(found)), bool)
-    for i, mask in enumerate(found.masks):
-        masks[(*found.window(i), i)] = mask
-    return masks
+    return np.stack([mask.dense(found.grid.shape) for mask in found.masks], axis=-1)
 
 
 def apart(case: Case) -> Case:
@@ -190,8 +188,9 @@ def test_same_work_is_the_same_bytes_and_other_work_another_object(
         other = replace(result, record=replace(result.record, **change))
         assert read(written((other, volume))).SOPInstanceUID != uid, change
     masks = list(result.candidates.masks)
-    masks[0] = masks[0].copy()
-    masks[0][1, 5, 5] ^= True
+    crop = masks[0].array.copy()
+    crop[1, 5, 5] ^= True
+    masks[0] = Mask(masks[0].start, crop)
     other = replace(result, candidates=replace(result.candidates, masks=tuple(masks)))
     assert read(written((other, volume))).SOPInstanceUID != uid
 
@@ -234,10 +233,6 @@ def test_simpleitk_opens_it(ct_case: Case, tmp_path: Path) -> None:
     assert sorted(np.count_nonzero(frame) for frame in array) == sorted(
         int(n) for n in masks.sum(axis=(1, 2)).ravel() if n
     )
-
-
-def test_layers(ct_case: Case) -> None:
-    assert separate(ct_case[0].instances) == [[0, 2], [1]]
 
 
 def test_a_scan_that_is_no_dicom_is_refused(ct_case: Case) -> None:

@@ -22,6 +22,7 @@ from medmaskrcnn.report.result_document import result_document, run_document, to
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 Case = tuple[CaseResult, Volume]
@@ -93,15 +94,7 @@ def test_many_instances_need_int32() -> None:
     n = 2**16
     grid = Grid((16, 64, 64), np.eye(4))
     starts = np.stack(np.unravel_index(np.arange(n), grid.shape), axis=1)
-    many = Instances(
-        grid,
-        ("x",),
-        np.zeros(n, np.int64),
-        np.ones(n, np.float32),
-        np.zeros((n, 6), np.float32),
-        starts,
-        (np.ones((1, 1, 1), bool),) * n,
-    )
+    many = Instances.from_masks(grid, ("x",), [0] * n, [Mask(start, np.ones((1, 1, 1), bool)) for start in starts])
     painted = label_map(many)
     assert painted.dtype == np.int32 and np.array_equal(painted.ravel(), np.arange(1, n + 1))
     fewer = label_map(many.select(np.arange(n - 1)))

@@ -13,12 +13,12 @@ from tiny_models import tiny_settings
 
 from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
 from medmaskrcnn.hub.model_file import save_model
-from medmaskrcnn.inference.instance_masks import Found
+from medmaskrcnn.inference.detection import Detection
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.settings import ModelFileSettings
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import tight_crop
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 STRIDES_3D = ((2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32))
@@ -99,22 +99,19 @@ def make_blobs() -> Callable[..., Volume]:
     return blobs
 
 
-def found_from(dense: np.ndarray, *, label: int = 0, score: float = 0.9) -> Found:
+def found_from(dense: np.ndarray, *, label: int = 0, score: float = 0.9) -> Detection:
     """The object that a boolean scan ``(D, H, W)`` shows, its box tight."""
-    start, mask = tight_crop(dense.astype(bool), (0, 0, 0))
-    box = np.array([*start, *(a + n for a, n in zip(start, mask.shape, strict=True))], dtype=np.float32)
-    return Found(label, score, box, start, mask)
+    mask = Mask((0, 0, 0), dense.astype(bool)).tight()
+    return Detection(label, score, mask.box, mask)
 
 
-def dense_of(found: Found, shape: tuple[int, int, int]) -> np.ndarray:
+def dense_of(found: Detection, shape: tuple[int, int, int]) -> np.ndarray:
     """The boolean scan that shows an object."""
-    dense = np.zeros(shape, bool)
-    dense[tuple(slice(a, b) for a, b in zip(found.start, found.end, strict=True))] = found.mask
-    return dense
+    return found.mask.dense(shape)
 
 
 @pytest.fixture(scope="session")
-def as_found() -> Callable[..., Found]:
+def as_found() -> Callable[..., Detection]:
     return found_from
 
 

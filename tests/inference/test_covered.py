@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medmaskrcnn.inference.instance_masks import Found
+from medmaskrcnn.inference.detection import Detection
 from medmaskrcnn.inference.suppress import suppress_contained
+from medmaskrcnn.structures.mask import Mask
 
 SHAPE = (4, 20, 20)
 
 
-def block(score: float, low: tuple[int, int, int], size: tuple[int, int, int], label: int = 0) -> Found:
-    box = np.array([*low, *np.add(low, size)], dtype=np.float32)
-    return Found(label, score, box, low, np.ones(size, dtype=np.bool_))
+def block(score: float, low: tuple[int, int, int], size: tuple[int, int, int], label: int = 0) -> Detection:
+    mask = Mask(low, np.ones(size, dtype=np.bool_))
+    return Detection(label, score, mask.box, mask)
 
 
 def test_one_that_spans_two_better_ones_goes() -> None:

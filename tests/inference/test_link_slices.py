@@ -7,11 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from medmaskrcnn.inference.instance_masks import Found
+from medmaskrcnn.inference.detection import Detection
 from medmaskrcnn.inference.link_slices import link_slices
+from medmaskrcnn.structures.mask import Mask
 
 PLANE = (1, 10, 30)
-Make = Callable[..., Found]
+Make = Callable[..., Detection]
 Dense = Callable[..., np.ndarray]
 
 
@@ -48,9 +49,9 @@ def test_gaps_up_to_the_setting_are_bridged(as_found: Make, missing: int, gap: i
     slices = [[], [as_found(span(5, 12))], *[[] for _ in range(missing)], [as_found(span(5, 12))], []]
     linked = link_slices(slices, link_iou=0.2, gap=gap)
     assert len(linked) == objects
-    assert linked[0].start[0] == 1 and linked[-1].end[0] == missing + 3
+    assert linked[0].mask.start[0] == 1 and linked[-1].mask.end[0] == missing + 3
     if objects == 1:
-        assert linked[0].mask.sum() == 28 * (missing + 2)
+        assert linked[0].mask.n_voxels == 28 * (missing + 2)
 
 
 def test_two_touching_tumours_stay_two(as_found: Make, as_dense: Dense) -> None:
@@ -71,16 +72,16 @@ def test_objects_of_one_slice_are_never_one(as_found: Make) -> None:
 
 def test_splitting_the_larger_branch_goes_on(as_found: Make) -> None:
     slices = [[as_found(span(5, 20))], [as_found(span(5, 9)), as_found(span(10, 20))]]
-    linked = sorted(link_slices(slices, link_iou=0.2, gap=1), key=lambda f: f.mask.sum())
-    assert [int(f.mask.sum()) for f in linked] == [16, 60 + 40]
-    assert linked[0].start == (1, 3, 5)
+    linked = sorted(link_slices(slices, link_iou=0.2, gap=1), key=lambda f: f.mask.n_voxels)
+    assert [f.mask.n_voxels for f in linked] == [16, 60 + 40]
+    assert linked[0].mask.start == (1, 3, 5)
 
 
 def test_joining_the_larger_branch_goes_on(as_found: Make) -> None:
     slices = [[as_found(span(5, 9)), as_found(span(10, 20))], [as_found(span(5, 20))]]
-    linked = sorted(link_slices(slices, link_iou=0.2, gap=1), key=lambda f: f.mask.sum())
-    assert [int(f.mask.sum()) for f in linked] == [16, 60 + 40]
-    assert linked[0].end[0] == 1
+    linked = sorted(link_slices(slices, link_iou=0.2, gap=1), key=lambda f: f.mask.n_voxels)
+    assert [f.mask.n_voxels for f in linked] == [16, 60 + 40]
+    assert linked[0].mask.end[0] == 1
 
 
 def test_too_little_overlap_starts_a_new_object(as_found: Make) -> None:
@@ -94,15 +95,15 @@ def test_too_little_overlap_starts_a_new_object(as_found: Make) -> None:
 def test_classes_are_kept_apart(as_found: Make) -> None:
     slices = [[as_found(span(5, 11), label=0)], [as_found(span(5, 11), label=1)], [as_found(span(5, 11), label=0)]]
     linked = link_slices(slices, link_iou=0.2, gap=1)
-    assert sorted((f.label, f.mask.shape[0]) for f in linked) == [(0, 3), (1, 1)]
+    assert sorted((f.label, f.mask.array.shape[0]) for f in linked) == [(0, 3), (1, 1)]
 
 
 def test_empty_slices_and_masks(as_found: Make) -> None:
     assert link_slices([], link_iou=0.2, gap=1) == []
     assert link_slices([[], [], []], link_iou=0.2, gap=1) == []
-    blank = Found(0, 0.9, np.zeros(6, np.float32), (0, 0, 0), np.zeros((0, 0, 0), bool))
+    blank = Detection(0, 0.9, np.zeros(6, np.float32), Mask.empty())
     (linked,) = link_slices([[blank], [as_found(span(5, 11)), blank], []], link_iou=0.2, gap=1)
-    assert linked.start == (1, 3, 5) and linked.mask.shape == (1, 4, 6)
+    assert linked.mask.start == (1, 3, 5) and linked.mask.array.shape == (1, 4, 6)
 
 
 def test_objects_come_by_falling_score(as_found: Make) -> None:

@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from medmaskrcnn.inference.measure import axial_diameters, axial_planes, measure_instances
 from medmaskrcnn.structures.case_result import Measurement
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid, pixel_grid
-from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 EXACT = 1e-9
@@ -31,10 +32,7 @@ def rotation(seed: int) -> np.ndarray:
 
 
 def one(mask: np.ndarray, grid: Grid) -> Instances:
-    start, crop = tight_crop(mask, (0, 0, 0))
-    return Instances(
-        grid, ("x",), np.array([0]), np.ones(1, np.float32), np.zeros((1, 6), np.float32), np.array([start]), (crop,)
-    )
+    return Instances.from_masks(grid, ("x",), [0], [Mask((0, 0, 0), mask).tight()])
 
 
 def measure(mask: np.ndarray, affine: np.ndarray, image: np.ndarray | None = None) -> Measurement:
@@ -240,8 +238,7 @@ def test_a_hundred_instances_of_a_large_scan_take_seconds() -> None:
     ball = ellipsoid(Grid((60, 80, 80), np.eye(4)), np.array([29.5, 39.5, 39.5]), (30, 40, 40))
     rng = np.random.default_rng(0)
     starts = rng.integers(0, np.array(grid.shape) - ball.shape, (100, 3))
-    zeros = np.zeros((100, 6), np.float32)
-    found = Instances(grid, ("x",), np.zeros(100, np.int64), zeros[:, 0], zeros, starts, (ball,) * 100)
+    found = Instances.from_masks(grid, ("x",), [0] * 100, [Mask(start, ball) for start in starts])
     began = time.process_time()
     measure_instances(volume, found)
     assert time.process_time() - began < 10

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmaskrcnn.inference.instance_masks import Found
+from medmaskrcnn.inference.detection import Detection
 from medmaskrcnn.inference.merge_tiles import Tile, merge_tiles, tile_starts
+from medmaskrcnn.structures.mask import Mask
 
 SHAPE = (4, 6, 40)
 LEFT = Tile((0, 0, 0), (4, 6, 24))
 RIGHT = Tile((0, 0, 16), (4, 6, 40))
-Make = Callable[..., Found]
+Make = Callable[..., Detection]
 Dense = Callable[..., np.ndarray]
 
 
@@ -68,7 +69,7 @@ def test_two_touching_objects_stay_two(as_found: Make) -> None:
     a, b = bar(10, 20), bar(20, 30)
     seen = [(as_found(seen_by(t, d), score=s), t) for d, s in ((a, 0.9), (b, 0.8)) for t in (LEFT, RIGHT)]
     merged = merge_tiles(seen, merge_iou=0.3)
-    assert sorted(m.mask.sum() for m in merged) == [60, 60]
+    assert sorted(m.mask.n_voxels for m in merged) == [60, 60]
 
 
 def test_two_that_one_tile_tells_apart_are_not_joined_by_another(as_found: Make, as_dense: Dense) -> None:
@@ -124,9 +125,9 @@ def test_detections_of_one_tile_stay_as_they_are(as_found: Make) -> None:
 
 def test_nothing_and_objects_without_voxels(as_found: Make) -> None:
     assert merge_tiles([], merge_iou=0.3) == []
-    empty = Found(0, 0.9, np.zeros(6, np.float32), (1, 2, 3), np.zeros((0, 0, 0), bool))
+    empty = Detection(0, 0.9, np.zeros(6, np.float32), Mask((1, 2, 3), np.zeros((0, 0, 0), bool)))
     seen = [(empty, LEFT), (as_found(bar(17, 22), score=0.5), RIGHT)]
-    assert [m.mask.size for m in merge_tiles(seen, merge_iou=0.0)] == [0, 30]
+    assert [m.mask.n_voxels for m in merge_tiles(seen, merge_iou=0.0)] == [0, 30]
 
 
 def test_every_object_of_a_cube_of_tiles_is_found_once(as_found: Make, as_dense: Dense) -> None:

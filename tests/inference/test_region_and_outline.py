@@ -23,9 +23,7 @@ TURNED = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [-2.0, 0, 0, 0], [0, 0, 0, 1]
 
 
 def dense(found, i: int) -> np.ndarray:
-    whole = np.zeros(found.grid.shape, bool)
-    whole[found.window(i)] = found.masks[i]
-    return whole
+    return found.masks[i].dense(found.grid.shape)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -97,7 +95,7 @@ def test_a_box_is_outlined_on_each_of_its_slices_in_2d(tiny_model: Make, make_bl
 
 def test_a_single_image_has_one_slice_to_outline(tiny_model: Make, make_blobs: Blobs) -> None:
     found = segment_box(make_blobs((1, 40, 36)), tiny_model(2), [0, 8, 6, 1, 20, 18], "liver")
-    assert found.masks[0].any() and found.masks[0].shape[0] == 1
+    assert found.masks[0].array.any() and found.masks[0].array.shape[0] == 1
 
 
 def test_what_cannot_be_outlined_is_said(tiny_model: Make, make_blobs: Blobs) -> None:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medmaskrcnn.errors import ModelFileError, ReadError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.detect import find_in_tiles
-from medmaskrcnn.inference.instance_masks import paste, to_instances
+from medmaskrcnn.inference.detection import paste_detections, to_instances
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.structures.axes import AxisMap
@@ -54,10 +54,9 @@ def test_result_lies_in_the_scans_own_grid(tiny_model: Make, make_blobs: Blobs, 
     assert (found.boxes[:, 3:] > found.boxes[:, :3]).all()
     assert (found.boxes[:, :3] >= 0).all() and (found.boxes[:, 3:] <= np.array(SHAPE) + 1e-3).all()
     for i in range(len(found)):
-        if found.masks[i].size:
-            start, end = found.tight_box(i)
-            assert (np.array(start) >= np.floor(found.boxes[i, :3] - 1e-3)).all()
-            assert (np.array(end) <= np.ceil(found.boxes[i, 3:] + 1e-3)).all()
+        if not found.masks[i].is_empty:
+            assert (np.array(found.masks[i].start) >= np.floor(found.boxes[i, :3] - 1e-3)).all()
+            assert (np.array(found.masks[i].end) <= np.ceil(found.boxes[i, 3:] + 1e-3)).all()
     assert result.record.model_name == "tiny" and result.record.device == "cpu"
 
 
@@ -132,7 +131,7 @@ def test_a_single_class_keeps_its_best(tiny_model: Make, make_blobs: Blobs, clas
     every = segment(make_blobs(SHAPE), tiny_model(3, detections_per_img=30)).candidates
     model = tiny_model(3, detections_per_img=30, inference={"one_per_scan_classes": ("liver",)})
     single = segment(make_blobs(SHAPE), model, classes=classes).candidates
-    livers = every.scores[[i for i in range(len(every)) if every.labels[i] == 0 and every.masks[i].size]]
+    livers = every.scores[[i for i in range(len(every)) if every.labels[i] == 0 and not every.masks[i].is_empty]]
     assert len(livers) > 1
     assert single.scores[single.labels == 0].tolist() == [livers.max()]
     assert (single.labels == 1).sum() == (0 if classes else (every.labels == 1).sum())
@@ -177,8 +176,8 @@ def test_what_better_ones_cover_is_dropped(tiny_model: Make, make_blobs: Blobs, 
             make_blobs(SHAPE), tiny_model(dims, detections_per_img=8, inference={"link_gap": 0, **inference})
         ).candidates
         times = np.zeros((2, *SHAPE), np.int64)
-        for label, mask, low in zip(found.labels, found.masks, found.mask_starts, strict=True):
-            times[(label, *(slice(a, a + n) for a, n in zip(low, mask.shape, strict=True)))] += mask
+        for label, mask in zip(found.labels, found.masks, strict=True):
+            times[label][mask.window] += mask.array
         return int(times.max())
 
     assert most_shared() > 1
@@ -211,7 +210,7 @@ def test_batches_of_tiles_change_nothing(tiny_model: Make, make_blobs: Blobs) ->
     assert len(one) == len(many) > 3  # more than one tile can hold
     np.testing.assert_allclose(one.scores, many.scores, atol=1e-5)
     for a, b in zip(one.masks, many.masks, strict=True):
-        assert a.shape == b.shape and np.mean(a != b) < 0.01
+        assert a.start == b.start and a.array.shape == b.array.shape and np.mean(a.array != b.array) < 0.01
 
 
 class Largest(TorchDispatchMode):
@@ -237,7 +236,8 @@ def test_many_candidates_take_the_memory_of_their_boxes() -> None:
     tracemalloc.start()
     try:
         with Largest() as largest:
-            found = paste(boxes, torch.zeros(n), torch.rand(n, generator=generator), cells, shape=shape, threshold=0.5)
+            scores = torch.rand(n, generator=generator)
+            found = paste_detections(boxes, torch.zeros(n), scores, cells, shape=shape, threshold=0.5)
         to_instances(
             found,
             grid=Grid((256, 128, 256), np.diag([1.0, 1, 1, 1])),
@@ -248,7 +248,7 @@ def test_many_candidates_take_the_memory_of_their_boxes() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    boxes_hold = sum(prod(f.mask.shape) for f in found)
+    boxes_hold = sum(prod(f.mask.array.shape) for f in found)
     assert len(found) == n and largest.elements < 26**3 * 8
     assert peak < 4 * boxes_hold + 4_000_000 < prod(shape) * 4  # bytes
 

@@ -28,11 +28,9 @@ def found_and_false(scan: Path, label: Path, model: str) -> tuple[int, int, int]
     truth: NDArray[np.int64] = np.asarray(read_volume(label).array[0]).astype(np.int64)
     sizes, matched = np.bincount(truth.ravel()), set()
     for i in result.kept:
-        mask = np.zeros(truth.shape, dtype=bool)
-        crop = result.candidates.masks[i]
-        mask[tuple(slice(a, a + n) for a, n in zip(result.candidates.mask_starts[i], crop.shape, strict=True))] = crop
-        shared = np.bincount(truth[mask], minlength=len(sizes))
-        iou = shared / np.maximum(1, sizes + mask.sum() - shared)
+        mask = result.candidates.masks[i]
+        shared = np.bincount(truth[mask.window][mask.array], minlength=len(sizes))
+        iou = shared / np.maximum(1, sizes + mask.n_voxels - shared)
         iou[0] = 0.0
         if iou.max() >= 0.5:
             matched.add(int(iou.argmax()))

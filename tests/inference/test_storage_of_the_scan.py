@@ -42,13 +42,7 @@ def stored_scan(volume: Volume, how: Storage) -> Volume:
 
 
 def dense_masks(result: CaseResult) -> list[np.ndarray]:
-    found = result.candidates
-    masks = []
-    for i in range(len(found)):
-        dense = np.zeros(found.grid.shape, bool)
-        dense[found.window(i)] = found.masks[i]
-        masks.append(dense)
-    return masks
+    return [mask.dense(result.candidates.grid.shape) for mask in result.candidates.masks]
 
 
 def differences(model: LoadedModel, volume: Volume, storages: list[Storage]) -> list[Storage]:

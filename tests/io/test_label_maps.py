@@ -16,6 +16,7 @@ from medmaskrcnn.io.labels.read import load_labels, read_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Volume
 
@@ -24,9 +25,7 @@ SHAPE = (5, 6, 7)
 
 
 def dense(instances, i: int) -> np.ndarray:
-    mask = np.zeros(instances.grid.shape, bool)
-    mask[instances.window(i)] = instances.masks[i]
-    return mask
+    return instances.masks[i].dense(instances.grid.shape)
 
 
 def write_map(path, values, affine=AFFINE):
@@ -107,9 +106,7 @@ def test_an_oblique_grid_agrees_with_every_voxel_looked_up_by_itself():
     goal = Grid((12, 9, 8), target)
     rng = np.random.default_rng(0)
     crop, start = rng.random((5, 6, 7)) < 0.5, (2, 3, 1)
-    pasted, origin = paste(crop, start, source, goal)
-    found = np.zeros(goal.shape, bool)
-    found[tuple(slice(o, o + n) for o, n in zip(origin, pasted.shape, strict=True))] = pasted
+    found = paste(Mask(start, crop), source, goal).dense(goal.shape)
     expected = np.zeros(goal.shape, bool)
     for index in np.ndindex(goal.shape):
         voxel = np.floor(source.ras_to_coordinate(goal.index_to_ras(index))).astype(int) - start
@@ -125,7 +122,7 @@ def test_pictures_match_by_size(tmp_path):
     labels[2:4, 1:5] = 700
     Image.fromarray(labels).save(tmp_path / "labels.png")
     found = read_labels(tmp_path / "labels.png", read_volume(tmp_path / "scan.png"))
-    assert found.tight_box(0) == ((0, 2, 1), (1, 4, 5))
+    assert (found.masks[0].start, found.masks[0].end) == ((0, 2, 1), (1, 4, 5))
     Image.fromarray(labels[:5]).save(tmp_path / "small.png")
     with pytest.raises(ReadError, match="Give a label map of the scan's size"):
         read_labels(tmp_path / "small.png", read_volume(tmp_path / "scan.png"))
@@ -137,7 +134,7 @@ def test_a_result_of_ours(scan, values, tmp_path):
     record = RunRecord("medmaskrcnn", "m", "0", "CC0", "cpu", "fp32")
     save_case(CaseResult(found, 0.5, measured, record), tmp_path / "instances.npz")
     again = read_labels(tmp_path / "instances.npz", scan)
-    assert sorted(m.sum() for m in again.masks) == sorted(m.sum() for m in found.masks)
+    assert sorted(m.n_voxels for m in again.masks) == sorted(m.n_voxels for m in found.masks)
     elsewhere = Volume(scan.array, Grid(SHAPE, AFFINE + np.eye(4, k=3)))
     with pytest.raises(ReadError, match="Give the scan that it was made from"):
         read_labels(tmp_path / "instances.npz", elsewhere)

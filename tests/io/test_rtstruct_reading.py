@@ -20,9 +20,7 @@ STS = [f"STS_{patient}/{kind}" for patient in ("001", "003", "004") for kind in 
 
 
 def dense(instances: Instances, i: int) -> np.ndarray:
-    mask = np.zeros(instances.grid.shape, bool)
-    mask[instances.window(i)] = instances.masks[i]
-    return mask
+    return instances.masks[i].dense(instances.grid.shape)
 
 
 def outline(grid: Grid, depth: float, rows: tuple[float, float], columns: tuple[float, float]) -> np.ndarray:
@@ -44,8 +42,8 @@ def test_by_hand(scan, new_rtstruct, save_dicom, tmp_path):
     path = save_dicom(new_rtstruct({"lesion": points}), tmp_path / "RS.dcm")
     found = read_labels(path, scan)
     assert found.class_names == ("lesion",)
-    assert found.tight_box(0) == ((1, 1, 1), (3, 4, 3))
-    assert found.masks[0].all()
+    assert (found.masks[0].start, found.masks[0].end) == ((1, 1, 1), (3, 4, 3))
+    assert found.masks[0].array.all()
     assert found.grid is scan.grid
     np.testing.assert_array_equal(found.boxes, [[1, 1, 1, 3, 4, 3]])
 
@@ -60,16 +58,16 @@ def test_any_grid(slices, write_series, new_rtstruct, save_dicom, tmp_path, tilt
     scan = read_volume(write_series(slices))
     drawn = [outline(scan.grid, d + 0.3, (0.6, 3.4), (-0.4, 2.4)) for d in (1, 2, 3)]
     found = read_labels(save_dicom(new_rtstruct({"a": drawn}), tmp_path / "RS.dcm"), scan)
-    assert found.tight_box(0) == ((1, 1, 0), (4, 4, 3))
-    assert found.masks[0].all()
+    assert (found.masks[0].start, found.masks[0].end) == ((1, 1, 0), (4, 4, 3))
+    assert found.masks[0].array.all()
 
 
 def test_outlines_along_another_axis_of_the_grid(scan, new_rtstruct, save_dicom, tmp_path):
     corners = [(0.6, 0.6), (0.6, 3.4), (3.4, 3.4), (3.4, 0.6)]
     sagittal = [scan.grid.index_to_ras([(d, h, w) for d, h in corners]) * [-1, -1, 1] for w in (1, 2)]
     found = read_labels(save_dicom(new_rtstruct({"a": sagittal}), tmp_path / "RS.dcm"), scan)
-    assert found.tight_box(0) == ((1, 1, 1), (4, 4, 3))
-    assert found.masks[0].all()
+    assert (found.masks[0].start, found.masks[0].end) == ((1, 1, 1), (4, 4, 3))
+    assert found.masks[0].array.all()
 
 
 def test_holes_are_kept_however_they_are_written(scan, new_rtstruct, save_dicom, tmp_path):
@@ -83,8 +81,8 @@ def test_holes_are_kept_however_they_are_written(scan, new_rtstruct, save_dicom,
     found = read_labels(save_dicom(new_rtstruct(regions), tmp_path / "RS.dcm"), scan)
     assert found.class_names == ("nested", "keyhole", "xor")
     for i in range(3):
-        assert found.masks[i].sum() == 20 - 6
-        assert not found.masks[i][0, 1:4, 1:3].any()
+        assert found.masks[i].n_voxels == 20 - 6
+        assert not found.masks[i].array[0, 1:4, 1:3].any()
 
 
 def test_what_encloses_nothing_is_left_out_and_told(scan, new_rtstruct, save_dicom, tmp_path):
@@ -105,7 +103,7 @@ def test_what_encloses_nothing_is_left_out_and_told(scan, new_rtstruct, save_dic
 def test_what_reaches_beyond_the_scan_is_cut_off_and_told(scan, new_rtstruct, save_dicom, tmp_path):
     drawn = [outline(scan.grid, d, (2.6, 9), (1.6, 9)) for d in (4, 5, 6, 7)]
     labels = load_labels(save_dicom(new_rtstruct({"a": drawn}), tmp_path / "RS.dcm"), scan)
-    assert labels.instances.tight_box(0) == ((4, 3, 2), (6, 5, 4))
+    assert (labels.instances.masks[0].start, labels.instances.masks[0].end) == ((4, 3, 2), (6, 5, 4))
     assert "beyond the scan" in labels.notes[0]
 
 

@@ -20,9 +20,7 @@ def at(k: float) -> tuple[float, float, float]:
 
 
 def dense(instances: Instances, i: int) -> np.ndarray:
-    mask = np.zeros(instances.grid.shape, bool)
-    mask[instances.window(i)] = instances.masks[i]
-    return mask
+    return instances.masks[i].dense(instances.grid.shape)
 
 
 @pytest.fixture
@@ -72,7 +70,7 @@ def test_fractions_become_voxels_from_one_half_on(scan, masks, new_seg, save_dic
     shares[1, 1:3] = 100, 200
     seg = new_seg([(at(2), 1, shares)], ["a"], kind="FRACTIONAL")
     found = read_labels(save_dicom(seg, tmp_path / "seg.dcm"), scan)
-    assert found.tight_box(0) == ((2, 1, 1), (3, 2, 3))
+    assert (found.masks[0].start, found.masks[0].end) == ((2, 1, 1), (3, 2, 3))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -83,7 +81,7 @@ def test_label_map(scan, masks, new_seg, save_dicom, tmp_path, dtype):
     labels = load_labels(save_dicom(seg, tmp_path / "seg.dcm"), scan)
     np.testing.assert_array_equal(dense(labels.instances, 0), masks[1] & ~masks[0])
     np.testing.assert_array_equal(dense(labels.instances, 1), masks[0])
-    assert labels.instances.masks[2].size == 0
+    assert labels.instances.masks[2].is_empty
     assert labels.notes == ("'nowhere' has no voxel.",)
 
 
@@ -116,7 +114,7 @@ def test_a_coarser_segmentation_fills_the_slices_between(scan, new_seg, save_dic
     frame[1:4, 1:3] = 1
     seg = new_seg([(at(2), 1, frame), (at(4), 1, frame)], ["a"], slice_spacing=5.0)
     labels = load_labels(save_dicom(seg, tmp_path / "seg.dcm"), scan)
-    assert labels.instances.tight_box(0)[0][1:] == (1, 1)
+    assert labels.instances.masks[0].start[1:] == (1, 1)
     assert [bool(s.any()) for s in dense(labels.instances, 0)] == [False, False, True, True, True, True]
     assert "grid of its own" in labels.notes[0]
 
@@ -132,8 +130,8 @@ def test_what_lies_beyond_the_scan_is_dropped(scan, new_seg, save_dicom, tmp_pat
     frame = np.ones((5, 4), np.uint8)
     seg = new_seg([(at(k), n, frame) for n, k in ((1, -2), (1, -1), (1, 0), (2, 9))], ["a", "b"])
     labels = load_labels(save_dicom(seg, tmp_path / "seg.dcm"), scan)
-    assert labels.instances.tight_box(0) == ((0, 0, 0), (1, 5, 4))
-    assert labels.instances.masks[1].size == 0
+    assert (labels.instances.masks[0].start, labels.instances.masks[0].end) == ((0, 0, 0), (1, 5, 4))
+    assert labels.instances.masks[1].is_empty
     assert "'b' lies outside" in labels.notes[0]
 
 

@@ -55,12 +55,7 @@ def converted(path: Path, **options) -> tuple[Manifest, LabelledScan]:
 
 
 def dense(scan: LabelledScan) -> list[tuple[str, np.ndarray]]:
-    result = []
-    for one in scan.objects:
-        full = np.zeros((1, HEIGHT, WIDTH), bool)
-        full[tuple(slice(a, a + n) for a, n in zip(one.start, one.mask.shape, strict=True))] = one.mask
-        result.append((one.class_name, full[0]))
-    return result
+    return [(one.class_name, one.mask.dense((1, HEIGHT, WIDTH))[0]) for one in scan.objects]
 
 
 def test_every_kind_of_outline_and_overlaps(tmp_path: Path) -> None:

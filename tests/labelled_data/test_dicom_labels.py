@@ -20,6 +20,7 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
@@ -32,19 +33,10 @@ NESTED: Boxes = {**LIVER, "tumour": (slice(2, 3), slice(10, 14), slice(8, 12))}
 
 def result_of(series: Path, boxes: Boxes) -> CaseResult:
     volume = read_volume(series)
-    starts = np.array([[s.start for s in window] for window in boxes.values()])
-    masks = tuple(np.ones([s.stop - s.start for s in window], bool) for window in boxes.values())
-    ends = starts + [mask.shape for mask in masks]
-    n = len(masks)
-    found = Instances(
-        grid=volume.grid,
-        class_names=tuple(boxes),
-        labels=np.arange(n),
-        scores=np.ones(n, np.float32),
-        boxes=np.concatenate([starts, ends], axis=1).astype(np.float32),
-        mask_starts=starts,
-        masks=masks,
-    )
+    masks = [
+        Mask([s.start for s in window], np.ones([s.stop - s.start for s in window], bool)) for window in boxes.values()
+    ]
+    found = Instances.from_masks(volume.grid, tuple(boxes), range(len(masks)), masks)
     record = RunRecord("medmaskrcnn", "m", "ab" * 32, "Apache-2.0", "cpu", "fp32", {"score": 0.5})
     return CaseResult(found, 0.5, measure_instances(volume, found), record)
 
@@ -85,11 +77,8 @@ def converted(archive: Path, **options) -> Manifest:
 
 def filled(manifest: Manifest, number: int = 0) -> dict[str, tuple[slice, ...]]:
     scan = read_case(manifest, manifest.cases[number])
-    assert all(one.mask.all() for one in scan.objects)
-    return {
-        one.class_name: tuple(slice(a, a + n) for a, n in zip(one.start, one.mask.shape, strict=True))
-        for one in scan.objects
-    }
+    assert all(one.mask.array.all() for one in scan.objects)
+    return {one.class_name: one.mask.window for one in scan.objects}
 
 
 @pytest.mark.parametrize("write", [write_rtstruct, write_seg])

@@ -29,7 +29,7 @@ def scan(path: Path, array: np.ndarray) -> None:
 
 def objects(manifest: Manifest, number: int = 0) -> list[tuple[str, int]]:
     found = read_case(manifest, manifest.cases[number]).objects
-    return [(one.class_name, int(one.mask.sum())) for one in found]
+    return [(one.class_name, one.mask.n_voxels) for one in found]
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_fourth_axis_is_channels(dataset, tmp_path):
     manifest = read_manifest(msd_dataset(dataset, tmp_path / "out"))
     scan = read_case(manifest, manifest.cases[0])
     assert manifest.modality == "MR" and scan.volume.array[:, 0, 0, 0].tolist() == [3, 5]
-    assert [(o.class_name, int(o.mask.sum())) for o in scan.objects] == [("liver", 2), ("Right Kidney", 20)]
+    assert [(o.class_name, o.mask.n_voxels) for o in scan.objects] == [("liver", 2), ("Right Kidney", 20)]
 
 
 def test_small_components_are_left_out(dataset, tmp_path):

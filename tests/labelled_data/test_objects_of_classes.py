@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from medmaskrcnn.io.labels.label_set import LabelledMask
+from medmaskrcnn.io.labels.label_set import LabelledObject
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn_datasets import objects as module
 from medmaskrcnn_datasets.objects import ClassRules, objects_of_classes, packed_maps
 
@@ -22,10 +23,8 @@ PICTURE = np.array(
 )[None]
 
 
-def dense(one: LabelledMask, shape: tuple[int, ...] = PICTURE.shape) -> np.ndarray:
-    full = np.zeros(shape, bool)
-    full[tuple(slice(a, a + n) for a, n in zip(one.start, one.mask.shape, strict=True))] = one.mask
-    return full
+def dense(one: LabelledObject, shape: tuple[int, ...] = PICTURE.shape) -> np.ndarray:
+    return one.mask.dense(shape)
 
 
 def found(classes: dict[str, tuple[int, ...]], **rules) -> list[tuple[str, np.ndarray]]:
@@ -101,7 +100,7 @@ def test_a_map_serves_as_it_is_where_each_value_is_one_object(rules, classes, ke
 @given(arrays.arrays(np.bool_, st.tuples(st.integers(0, 6), st.just(2), st.just(3), st.just(4))))
 def test_packed_objects_are_found_again_whatever_they_share(masks: np.ndarray) -> None:
     """What the maps say, read as training reads it, are the same masks."""
-    given_objects = [LabelledMask("cell", (0, 0, 0), mask) for mask in masks]
+    given_objects = [LabelledObject("cell", Mask((0, 0, 0), mask)) for mask in masks]
     maps, instances = packed_maps(given_objects, (2, 3, 4))
     kept = [mask for mask in masks if mask.any()]
     assert len(instances) == len(kept) and 1 <= len(maps) <= max(1, len(kept))
@@ -117,7 +116,7 @@ def test_objects_apart_share_one_map() -> None:
 
 def test_more_objects_than_a_map_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_OBJECTS", 3)
-    voxels = [LabelledMask("cell", (0, 0, x), np.ones((1, 1, 1), bool)) for x in range(4)]
+    voxels = [LabelledObject("cell", Mask((0, 0, x), np.ones((1, 1, 1), bool))) for x in range(4)]
     assert len(packed_maps(voxels[:3], (1, 1, 4))[1]) == 3
     with pytest.raises(ValueError, match="more than 3 objects"):
         packed_maps(voxels, (1, 1, 4))

@@ -18,6 +18,7 @@ from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
 
 SIZE = Measurement("mm", 1.0, 1.0, 1.0, (0.0, 0.0, 0.0), 1.0, 1.0, 1.0)
@@ -45,8 +46,7 @@ def solid_result(blocks: list[Block], shape: tuple[int, int, int], threshold: fl
         labels=np.array([names.index(name) for name, *_ in blocks], np.int64),
         scores=np.array([score for _, score, *_ in blocks], np.float32),
         boxes=np.array([[*s, *np.add(s, e)] for *_, s, e in blocks], np.float32).reshape(-1, 6),
-        mask_starts=np.array([s for *_, s, _ in blocks], np.int64).reshape(-1, 3),
-        masks=tuple(np.ones(e, bool) for *_, e in blocks),
+        masks=tuple(Mask(s, np.ones(e, bool)) for *_, s, e in blocks),
     )
     return volume, CaseResult(instances, threshold, measure_instances(volume, instances), RECORD)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.structures.grid import pixel_grid
+from medmaskrcnn.structures.mask import Mask
 
 pytestmark = [
     pytest.mark.needs(display=True),
@@ -97,18 +98,18 @@ def test_edits_and_undo_are_painted(drawn):
 def test_a_brush_stroke_changes_the_instance_and_is_undone_by_one_key(drawn):
     _, review, canvas = drawn
     layer = canvas.labels_layer(2)
-    before = review.items[2].mask.sum()
+    before = review.items[2].mask.n_voxels
     layer.selected_label = 2
     layer.brush_size = 3
     layer.preserve_labels = False
     at = canvas.frame.coordinate_to_display(np.array([1.5, 16.5, 16.5]))
     layer.paint(at, 2)
     grown = review.items[2]
-    assert grown.mask.sum() > before and grown.changed and review.undo_text == "paint"
-    assert np.count_nonzero(stored(canvas, layer) == 2) == grown.mask.sum()
-    assert grown.size.volume == grown.mask.sum() * 2.0
+    assert grown.mask.n_voxels > before and grown.changed and review.undo_text == "paint"
+    assert np.count_nonzero(stored(canvas, layer) == 2) == grown.mask.n_voxels
+    assert grown.size.volume == grown.mask.n_voxels * 2.0
     review.undo()
-    assert review.items[2].mask.sum() == before == np.count_nonzero(stored(canvas, layer) == 2)
+    assert review.items[2].mask.n_voxels == before == np.count_nonzero(stored(canvas, layer) == 2)
 
 
 def test_painting_over_another_instance_takes_its_voxels(drawn):
@@ -120,7 +121,7 @@ def test_painting_over_another_instance_takes_its_voxels(drawn):
     layer.brush_size = 2
     layer.preserve_labels = False
     layer.paint(at, 2)
-    assert review.items[4].mask.sum() < 18 and review.items[2].mask.sum() > 32
+    assert review.items[4].mask.n_voxels < 18 and review.items[2].mask.n_voxels > 32
 
 
 def test_a_new_value_is_a_new_instance_and_never_another_layer_s(drawn):
@@ -128,8 +129,8 @@ def test_a_new_value_is_a_new_instance_and_never_another_layer_s(drawn):
     layer = viewer.layers["tumour"]
     layer.brush_size = 1
     layer.paint(canvas.frame.coordinate_to_display(np.array([7.5, 20.5, 2.5])), 1)  # 1 is the liver, elsewhere
-    assert review.items[1].mask.sum() == 400
-    assert review.items[5].class_name == "tumour" and review.items[5].start == (7, 20, 2)
+    assert review.items[1].mask.n_voxels == 400
+    assert review.items[5].class_name == "tumour" and review.items[5].mask.start == (7, 20, 2)
     assert review.is_in(5)
 
 
@@ -176,8 +177,8 @@ def test_many_instances_take_wider_numbers(make_napari_viewer, make_result):
     canvas = ResultCanvas(make_napari_viewer(), review)
     layer = canvas.labels_layer(180)
     assert layer.data.dtype == np.uint8 and layer.data.ndim == 2
-    review.repaint({255: ("nucleus", (0, 3, 1), np.ones((1, 1, 1), bool))})
-    key = review.add("nucleus", (0, 1, 1), np.ones((1, 1, 1), bool))
+    review.repaint({255: ("nucleus", Mask((0, 3, 1), np.ones((1, 1, 1), bool)))})
+    key = review.add("nucleus", Mask((0, 1, 1), np.ones((1, 1, 1), bool)))
     assert key == 256 and canvas.labels_layer(key).data.dtype == np.uint16
     assert canvas.labels_layer(key).data[1, 1] == key
     canvas.close()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.mask import Mask
 from napari_medmaskrcnn.layers.display_frame import display_frame
 from napari_medmaskrcnn.layers.drawn_boxes import deepened, drawn_box, one_slice_axis, to_region, usual_depth
 
@@ -53,12 +54,11 @@ def test_a_box_of_one_slice_gets_the_depth_of_its_width():
     assert deepened(box, 0, 99, (10, 20, 30)) == (0, 4, 5, 10, 14, 15)
 
 
-def test_windows_and_coordinates_go_there_and_back():
+def test_masks_and_coordinates_go_there_and_back():
     frame = display_frame(Grid((10, 20, 30), UP[:, [2, 0, 1, 3]]))
-    window = (slice(1, 4), slice(2, 9), slice(5, 6))
-    assert frame.window_to_stored(frame.window_to_display(window)) == window
-    array = np.zeros((10, 20, 30), bool)
-    array[window] = True
-    assert frame.to_display(array)[frame.window_to_display(window)].all()
+    mask = Mask((1, 2, 5), np.random.default_rng(0).random((3, 7, 1)) < 0.5)
+    shown = frame.mask_to_display(mask)
+    assert frame.mask_to_stored(shown) == mask
+    np.testing.assert_array_equal(shown.dense(frame.shape), frame.to_display(mask.dense((10, 20, 30))))
     points = np.array([[0.0, 0, 0], [3.5, 7, 29]])
     np.testing.assert_allclose(frame.coordinate_to_stored(frame.coordinate_to_display(points)), points)

@@ -16,6 +16,7 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.structures.case_result import CaseResult, Review, RunRecord
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.core.training_case import add_training_case
 from napari_medmaskrcnn.io import samples
@@ -38,8 +39,7 @@ def on_scan(volume: Volume) -> CaseResult:
         labels=np.array([names.index(b[0]) for b in blocks]),
         scores=np.array([b[1] for b in blocks], np.float32),
         boxes=np.array([[*b[2], *np.add(b[2], b[3])] for b in blocks], np.float32),
-        mask_starts=np.array([b[2] for b in blocks]),
-        masks=tuple(np.ones(b[3], bool) for b in blocks),
+        masks=tuple(Mask(b[2], np.ones(b[3], bool)) for b in blocks),
     )
     return CaseResult(found, 0.5, measure_instances(volume, found), RECORD)
 
@@ -47,8 +47,7 @@ def on_scan(volume: Volume) -> CaseResult:
 def described(found: Instances) -> list[tuple[str, tuple[int, ...], bytes]]:
     rows = range(len(found))
     return sorted(
-        (found.class_names[found.labels[i]], tuple(found.mask_starts[i].tolist()), found.masks[i].tobytes())
-        for i in rows
+        (found.class_names[found.labels[i]], found.masks[i].start, found.masks[i].array.tobytes()) for i in rows
     )
 
 
@@ -149,7 +148,7 @@ def test_a_corrected_result_becomes_a_training_case(small_volume, tmp_path: Path
     scan = read_case(manifest, first)
     np.testing.assert_array_equal(scan.volume.array, small_volume.array)
     expected = described(result.instances)
-    assert sorted((o.class_name, tuple(o.start), o.mask.tobytes()) for o in scan.objects) == expected
+    assert sorted((o.class_name, o.mask.start, o.mask.array.tobytes()) for o in scan.objects) == expected
     text = b"".join(p.read_bytes() for p in path.parent.rglob("*") if p.suffix == ".json")
     assert small_volume.provenance.study_uid.encode() not in text
 
@@ -179,7 +178,7 @@ def test_the_sample_is_the_phantom_with_its_result(tmp_path: Path, monkeypatch):
     assert result.candidates.grid == volume.grid and len(result.instances) > 15
     found = result.instances
     liver = [found.class_names[label] for label in found.labels].index("liver")
-    inside = volume.array[0][found.window(liver)][found.masks[liver]]
+    inside = volume.array[0][found.masks[liver].window][found.masks[liver].array]
     assert 40 < float(np.median(inside)) < 140  # HU of the phantom's liver: the result lies where it should
     files = {p: p.stat().st_mtime_ns for p in samples.phantom_folder().rglob("*")}
     (again,) = samples.phantom_layers()

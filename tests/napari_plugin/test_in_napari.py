@@ -11,6 +11,7 @@ import pytest
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.layers.image_layers import volume_to_layer
 from napari_medmaskrcnn.layers.result_layers import result_to_layers
@@ -89,8 +90,7 @@ def test_labels_and_boxes_lie_on_the_scan(make_napari_viewer):
         labels=np.zeros(1, np.int64),
         scores=np.ones(1, np.float32),
         boxes=np.array([[6, 2, 3, 10, 12, 15]], np.float32),
-        mask_starts=np.array([[6, 2, 3]]),
-        masks=(np.ones((4, 10, 12), bool),),
+        masks=(Mask((6, 2, 3), np.ones((4, 10, 12), bool)),),
     )
     size = Measurement("mm", 9600.0, 1.0, 1.0, (0.0, 0.0, 0.0), 1.0, 1.0, 1.0)
     result = CaseResult(block, 0.5, (size,), RunRecord("medmaskrcnn 0", "m", "0", "CC0", "cpu", "fp32"))

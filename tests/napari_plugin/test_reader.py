@@ -14,6 +14,7 @@ from PIL import Image
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
@@ -42,8 +43,7 @@ def write_result(phantom, folder: Path) -> Path:
         labels=np.zeros(1, np.int64),
         scores=np.full(1, 0.9, np.float32),
         boxes=np.array([[1, 10, 12, 3, 20, 30]], np.float32),
-        mask_starts=np.array([[1, 10, 12]]),
-        masks=(np.ones((2, 10, 18), bool),),
+        masks=(Mask((1, 10, 12), np.ones((2, 10, 18), bool)),),
     )
     size = Measurement("mm", 1.0, 1.0, 1.0, (0.0, 0.0, 0.0), 1.0, 1.0, 1.0)
     record = RunRecord("medmaskrcnn 0", "m", "0" * 64, "CC0", "cpu", "fp32")

@@ -10,6 +10,7 @@ import pytest
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.mask import Mask
 from napari_medmaskrcnn.layers import result_layers
 from napari_medmaskrcnn.layers.result_layers import box_rectangles, result_to_layers
 
@@ -31,8 +32,7 @@ def make_result(objects: list[Block], grid: Grid = UP) -> CaseResult:
         labels=np.array([o[0] for o in objects], np.int64),
         scores=np.array([o[1] for o in objects], np.float32),
         boxes=np.array([[*o[2], *np.add(o[2], o[3])] for o in objects], np.float32).reshape(-1, 6),
-        mask_starts=np.array([o[2] for o in objects], np.int64).reshape(-1, 3),
-        masks=tuple(np.ones(o[3], bool) for o in objects),
+        masks=tuple(Mask(o[2], np.ones(o[3], bool)) for o in objects),
     )
     return CaseResult(instances, 0.5, (SIZE,) * len(objects), RECORD)
 

@@ -128,7 +128,7 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     (liver,) = panel.host.selected
     at = review.items[liver]
     shown = panel.host.current_slice(review.volume)
-    assert at.start[0] <= shown[0][0] < at.start[0] + at.mask.shape[0]
+    assert at.mask.start[0] <= shown[0][0] < at.mask.end[0]
 
     # click an instance on the canvas: its row is chosen
     spleen = next(k for k in review.keys_in() if review.items[k].class_name == "spleen")
@@ -157,7 +157,7 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     click(qtbot, panel.correct.buttons["Draw a box"])
     (top, left), (bottom, right) = outline(panel, spleen)
     drag(qtbot, viewer, (top, left), (bottom, right))
-    panel.correct.box_depth.setValue(review.items[spleen].mask.shape[0])
+    panel.correct.box_depth.setValue(review.items[spleen].mask.array.shape[0])
     artifact(viewer, "6-box")
     with qtbot.waitSignal(panel.worker.finished, timeout=LONG_MS):
         click(qtbot, panel.correct.buttons["Outline"])
@@ -215,15 +215,12 @@ def outline(panel, key: int) -> tuple[tuple[float, float], tuple[float, float]]:
 
 def overlap(one, other) -> float:
     """Intersection over union of two items."""
-    whole = np.zeros((2, 22, 110, 110), bool)
-    for place, item in zip(whole, (one, other), strict=True):
-        place[item.window] = item.mask
-    return float((whole[0] & whole[1]).sum() / (whole[0] | whole[1]).sum())
+    return one.mask.overlap(other.mask) / one.mask.union(other.mask).n_voxels
 
 
 def described(found) -> list[tuple[str, tuple[int, ...], bytes]]:
     """Class, place and voxels of every instance, in an order of their own."""
     return sorted(
-        (found.class_names[found.labels[i]], tuple(found.mask_starts[i].tolist()), found.masks[i].tobytes())
+        (found.class_names[found.labels[i]], found.masks[i].start, found.masks[i].array.tobytes())
         for i in range(len(found))
     )

@@ -54,7 +54,7 @@ def test_answers(make_result, tmp_path):
     save_case(case.answer, tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     assert case.answer.run == result.run and len(instances.answer) == 1 and len(nothing.answer) == 0
-    assert instances.answer.masks[0].dtype == np.bool_
+    assert instances.answer.masks[0].array.dtype == np.bool_
 
 
 def test_a_pipe_that_breaks_off_and_one_that_talks_nonsense(make_result):

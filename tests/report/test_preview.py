@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import permutations, product
 
 import numpy as np
@@ -14,9 +15,11 @@ from medmaskrcnn.report.preview import draw_preview, write_preview
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
 from medmaskrcnn.report.preview_planes import MAX_AXIAL, choose_planes, cut_to_body, slice_position
 from medmaskrcnn.report.style import CLASS_COLOURS, RED, drawable, font, shortened, text_width, wrapped
+from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 Case = tuple[CaseResult, Volume]
@@ -36,16 +39,14 @@ def transformed(
     grid = Grid(tuple(int(n) for n in shape), affine)
     flip = np.array(flips, bool)
     low, high = found.boxes[:, :3][:, axes], found.boxes[:, 3:][:, axes]
-    extents = np.array([m.shape for m in found.masks])[:, axes]
-    starts = found.mask_starts[:, axes]
+    turn = AxisMap(axes, flips)
     masks = Instances(
         grid,
         found.class_names,
         found.labels,
         found.scores,
         np.concatenate([np.where(flip, shape - high, low), np.where(flip, shape - low, high)], 1).astype(np.float32),
-        np.where(flip, shape - starts - extents, starts),
-        tuple(np.ascontiguousarray(m.transpose(axes)[reverse]) for m in found.masks),
+        tuple(turn.apply_mask(mask, found.grid.shape) for mask in found.masks),
     )
     array = np.ascontiguousarray(volume.array[0].transpose(axes)[reverse])[None]
     return Volume(array, grid, volume.modality), masks
@@ -111,8 +112,7 @@ def scattered(centres: list[tuple[int, int, int]], radius: int = 3) -> Instances
         np.zeros(n, np.int64),
         np.ones(n, np.float32),
         np.zeros((n, 6), np.float32),
-        np.array([start for start, _ in found]),
-        tuple(mask for _, mask in found),
+        tuple(Mask(start, mask) for start, mask in found),
     )
 
 
@@ -214,8 +214,7 @@ def test_crowded_pictures(count: int) -> None:
         np.zeros(count, np.int64),
         np.linspace(1, 0.6, count, dtype=np.float32),
         np.zeros((count, 6), np.float32),
-        starts,
-        (np.ones((1, 3, 3), bool),) * count,
+        tuple(Mask(start, np.ones((1, 3, 3), bool)) for start in starts),
     )
     plane = choose_planes(found)[0]
     image = draw_panel(Volume(np.zeros((1, 1, 60, 60), np.uint8), grid), found, plane, (600, 600), (0, 255))
@@ -225,9 +224,7 @@ def test_crowded_pictures(count: int) -> None:
 def test_an_instance_smaller_than_a_pixel_does_not_vanish() -> None:
     grid = Grid((1, 900, 900), np.eye(4)[[2, 1, 0, 3]])
     found = scattered([(3, 3, 3)])
-    tiny = Instances(
-        grid, ("x",), found.labels, found.scores, found.boxes, np.array([[0, 450, 450]]), (np.ones((1, 1, 1), bool),)
-    )
+    tiny = replace(found, grid=grid, masks=(Mask((0, 450, 450), np.ones((1, 1, 1), bool)),))
     volume = Volume(np.zeros((1, *grid.shape), np.int16), grid)
     plane = choose_planes(tiny)[0]
     with_it, without = (

@@ -12,6 +12,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import load_case, save_case
 
 SIZE = Measurement("mm", 1.0, 1.0, 1.0, (0.0, 0.0, 0.0), 1.0, 1.0, 1.0)
@@ -28,8 +29,7 @@ def result(review: Review | None = None) -> CaseResult:
         labels=np.array([0, 1, 1, 0, 1]),
         scores=scores,
         boxes=np.concatenate([starts, starts + 1], axis=1).astype(np.float32),
-        mask_starts=starts,
-        masks=(np.ones((1, 1, 1), bool),) * 5,
+        masks=tuple(Mask(start, np.ones((1, 1, 1), bool)) for start in starts),
     )
     record = RunRecord("medmaskrcnn 0", "m", "0" * 64, "CC0", "cpu", "fp32")
     return CaseResult(found, 0.5, (SIZE,) * 5, record, review=review)

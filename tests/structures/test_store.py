@@ -19,7 +19,8 @@ from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.structures import store
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import load_case, save_case
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -53,11 +54,7 @@ def cases(draw: st.DrawFn) -> CaseResult:
     affine[:3, 3] = draw(st.tuples(finite, finite, finite))
     n = draw(st.integers(0, 5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    starts, masks = [], []
-    for _ in range(n):
-        start, mask = tight_crop(rng.random(shape) < rng.choice([0.0, 0.02, 0.3, 1.0]), (0, 0, 0))
-        starts.append(start)
-        masks.append(mask)
+    masks = [Mask((0, 0, 0), rng.random(shape) < rng.choice([0.0, 0.02, 0.3, 1.0])).tight() for _ in range(n)]
     names = tuple(draw(st.lists(st.text(), min_size=1, max_size=3)))
     found = Instances(
         grid=Grid(shape, affine, spacing_known=draw(st.booleans())),
@@ -65,7 +62,6 @@ def cases(draw: st.DrawFn) -> CaseResult:
         labels=rng.integers(0, len(names), n),
         scores=np.sort(rng.random(n, dtype=np.float32))[::-1],
         boxes=rng.normal(size=(n, 6)).astype(np.float32),
-        mask_starts=np.asarray(starts, np.int64).reshape(-1, 3),
         masks=tuple(masks),
     )
     record = RunRecord(
@@ -82,11 +78,10 @@ def cases(draw: st.DrawFn) -> CaseResult:
 def assert_same(a: CaseResult, b: CaseResult) -> None:
     assert a.candidates.grid == b.candidates.grid
     assert a.candidates.class_names == b.candidates.class_names
-    for name in ("labels", "scores", "boxes", "mask_starts"):
+    for name in ("labels", "scores", "boxes"):
         left, right = getattr(a.candidates, name), getattr(b.candidates, name)
         assert left.dtype == right.dtype and np.array_equal(left, right), name
-    for left, right in zip(a.candidates.masks, b.candidates.masks, strict=True):
-        assert left.shape == right.shape and right.dtype == np.bool_ and np.array_equal(left, right)
+    assert a.candidates.masks == b.candidates.masks
     assert (a.score_threshold, a.measurements, a.record) == (b.score_threshold, b.measurements, b.record)
 
 
@@ -108,8 +103,7 @@ def small_case() -> CaseResult:
         labels=np.array([0, 1, 1, 0]),
         scores=np.array([0.9, 0.8, 0.1, 0.05], np.float32),
         boxes=np.zeros((4, 6), np.float32),
-        mask_starts=np.array([[0, 0, 0], [1, 1, 1], [3, 4, 5], [0, 0, 0]]),
-        masks=masks,
+        masks=tuple(map(Mask, ((0, 0, 0), (1, 1, 1), (3, 4, 5), (0, 0, 0)), masks)),
     )
     figure = Measurement("mm", 1.5, 2.0, 1.0, (0.1, 0.2, 0.3), 40.0, -3.0, 90.0)
     nothing = Measurement("mm", 0.0, None, None, None, None, None, None)

@@ -16,7 +16,8 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import Grid, pixel_grid
-from medmaskrcnn.structures.instances import Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
@@ -48,8 +49,7 @@ def make_case(grid: Grid, *, colour: bool = False, **record: Any) -> Case:
         labels=np.array([1, 0, 1, 0]),
         scores=np.array([0.9, 0.8, 0.1, 0.75], np.float32),
         boxes=np.concatenate([low - 0.25, high + 0.5], axis=1).astype(np.float32),
-        mask_starts=np.array([starts[0], starts[1], *starts[2:]]),
-        masks=masks,
+        masks=tuple(map(Mask, starts, masks)),
     )
     n_channels = 3 if colour else 1
     array = np.arange(n_channels * np.prod(grid.shape)).reshape(n_channels, *grid.shape)
@@ -85,18 +85,9 @@ def put(volume: Volume, masks: dict[str, list[np.ndarray]], **record: Any) -> Ca
     """A result on a scan: per class its masks ``(D, H, W)``; the score falls from 0.9 by 0.01 from mask to mask."""
     names = tuple(masks)
     found = [(label, mask) for label, name in enumerate(names) for mask in masks[name]]
-    crops = [tight_crop(mask, (0, 0, 0)) for _, mask in found]
-    starts = np.array([start for start, _ in crops], np.int64).reshape(-1, 3)
-    ends = starts + np.array([crop.shape for _, crop in crops], np.int64).reshape(-1, 3)
-    instances = Instances(
-        grid=volume.grid,
-        class_names=names,
-        labels=np.array([label for label, _ in found], np.int64),
-        scores=(0.9 - 0.01 * np.arange(len(found))).astype(np.float32),
-        boxes=np.concatenate([starts, ends], axis=1).astype(np.float32),
-        mask_starts=starts,
-        masks=tuple(crop for _, crop in crops),
-    )
+    crops = [Mask((0, 0, 0), mask).tight() for _, mask in found]
+    scores = (0.9 - 0.01 * np.arange(len(found))).astype(np.float32)
+    instances = Instances.from_masks(volume.grid, names, [label for label, _ in found], crops, scores=scores)
     made = RunRecord("medmaskrcnn 0.1.0", "m", "ab" * 32, "Apache-2.0", "cpu", "fp32", {"score": 0.5})
     return CaseResult(instances, 0.5, measure_instances(volume, instances), replace(made, **record))
 

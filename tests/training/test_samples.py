@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from medmaskrcnn.data.cases import LabelledCase, Occupancy
+from medmaskrcnn.data.cases import LabelledCase, TrainingObject
 from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.settings import AnchorSettings, BackboneSettings, ModelCard, ModelSettings, PreprocessSettings
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.training.augment import Augmenter, Transform
 from medmaskrcnn.training.plan import AugmentSettings, Plan
 from medmaskrcnn.training.samples import ResumableBatchSampler, draw_sample
@@ -24,8 +25,7 @@ def blocks(*windows: tuple[int, tuple[int, ...], tuple[int, ...]]) -> LabelledCa
     objects = []
     for label, low, high in windows:
         image[(0, *(slice(a, b) for a, b in zip(low, high, strict=True)))] = 1
-        crop = torch.full([b - a for a, b in zip(low, high, strict=True)], 255, dtype=torch.uint8)
-        objects.append(Occupancy(label, (low[0], low[1], low[2]), crop))
+        objects.append(TrainingObject(label, Mask(low, np.full(np.subtract(high, low), 255, np.uint8))))
     return LabelledCase("blocks", image.half(), tuple(objects))
 
 

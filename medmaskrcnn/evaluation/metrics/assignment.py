@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray
 
 IntArray = NDArray[np.int64]
 

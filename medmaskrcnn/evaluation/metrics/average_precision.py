@@ -16,7 +16,7 @@ import numpy as np
 
 from medmaskrcnn.evaluation.metrics.match_detections import COCO_THRESHOLDS, LOW_THRESHOLD, MatchResult
 from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray
 
 MAX_DETECTIONS = (1, 10, 100)
 """COCO's limits on detections per case and class."""

@@ -15,7 +15,7 @@ from medmaskrcnn.evaluation.metrics.assignment import BELOW_ONE, IntArray, assig
 from medmaskrcnn.evaluation.metrics.pairing import PairedCase
 from medmaskrcnn.evaluation.metrics.sizes import SizeRanges
 from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray
 
 COCO_THRESHOLDS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
 LOW_THRESHOLD = 0.1

@@ -131,7 +131,7 @@ def match_case(predicted: Instances, reference: Instances, *, iou_threshold: flo
 
     Args:
         predicted: The result's instances (those at or above the score threshold).
-        reference: The truth, e.g. from :func:`medmaskrcnn.structures.label_maps.reference_instances`.
+        reference: The truth, e.g. from :func:`medmaskrcnn.structures.label_maps.instances_of_label_map`.
         iou_threshold: In (0, 1].
 
     Raises:

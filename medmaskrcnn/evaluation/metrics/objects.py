@@ -13,8 +13,8 @@ from medmaskrcnn.evaluation.metrics.overlap import dice
 from medmaskrcnn.evaluation.metrics.pairing import PairedCase
 from medmaskrcnn.evaluation.metrics.sizes import BALL_DIAMETERS_MM, equivalent_diameter
 from medmaskrcnn.evaluation.metrics.surface import TOLERANCE, surface_agreement
-from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 
 ObjectOutcome = Literal["found", "missed", "false positive"]
 
@@ -82,7 +82,7 @@ def compare_objects(
             continue
         n = hits[m]
         i, iou = int(matched.predicted[n]), float(matched.iou[n, 0])
-        size, true_size = np.count_nonzero(predicted.masks[i]), np.count_nonzero(reference.masks[j])
+        size, true_size = predicted.masks[i].n_voxels, reference.masks[j].n_voxels
         surface = surface_agreement(predicted, i, reference, j, tolerance=tolerance) if surfaces else None
         rows.append(
             ObjectFigures(
@@ -110,7 +110,7 @@ def compare_objects(
 
 
 def _false_positive(predicted: Instances, i: int, class_name: str) -> ObjectFigures:
-    diameter = equivalent_diameter(np.array([np.count_nonzero(predicted.masks[i])]), predicted.grid.voxel_volume)
+    diameter = equivalent_diameter(np.array([predicted.masks[i].n_voxels]), predicted.grid.voxel_volume)
     return ObjectFigures(class_name, "false positive", i, None, float(predicted.scores[i]), float(diameter[0]))
 
 
@@ -123,23 +123,10 @@ def class_dice(predicted: Instances, reference: Instances, class_name: str) -> f
         class_name: Class that one of them knows.
     """
     found, true = (
-        [i for i, k in enumerate(side.labels) if side.class_names[k] == class_name and side.masks[i].size]
-        for side in (predicted, reference)
+        Mask.empty().union(*(m for m, k in zip(one.masks, one.labels, strict=True) if one.class_names[k] == class_name))
+        for one in (predicted, reference)
     )
-    ends = [side.tight_box(i) for side, chosen in ((predicted, found), (reference, true)) for i in chosen]
-    if not ends:
+    whole = found.union(true)
+    if whole.is_empty:
         return None
-    low = np.min([start for start, _ in ends], axis=0)
-    high = np.max([stop for _, stop in ends], axis=0)
-    return dice(painted(predicted, found, low, high), painted(reference, true, low, high))
-
-
-def painted(instances: Instances, chosen: Sequence[int], low: FloatArray, high: FloatArray) -> BoolArray:
-    """The union of some masks between two corners ``(3,)`` (voxel indices D, H, W): ``(d, h, w)`` bool."""
-    union = np.zeros((high - low).astype(int).tolist(), np.bool_)
-    for i in chosen:
-        start = instances.mask_starts[i] - low
-        union[tuple(slice(a, a + n) for a, n in zip(start, instances.masks[i].shape, strict=True))] |= instances.masks[
-            i
-        ]
-    return union
+    return dice(*(mask.dense(whole.array.shape, whole.start) for mask in (found, true)))

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray
 from medmaskrcnn.structures.overlap import shared_voxel_counts, voxel_counts
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from medmaskrcnn.evaluation.metrics.assignment import IntArray
 from medmaskrcnn.evaluation.metrics.overlap import box_intersections, box_volumes, over_union
 from medmaskrcnn.structures.grid import FloatArray, Grid
-from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray
 from medmaskrcnn.structures.overlap import shared_voxel_counts, voxel_counts
 
 Kind = Literal["mask", "box"]
@@ -85,7 +86,7 @@ def pair_case(
     one_class = (labels[:, None] == true_labels) & (labels[:, None] >= 0)
     true_voxels = voxel_counts(reference).astype(np.float64)
     order = np.argsort(-predicted.scores.astype(np.float64), kind="stable")
-    reported = (labels >= 0) & (predicted.mask_shapes[:, 0] > 0)
+    reported = (labels >= 0) & (voxel_counts(predicted) > 0)
     mine, true = order[reported[order]], np.flatnonzero(true_labels >= 0)
     if predicted.grid.shape != reference.grid.shape:
         raise ValueError(f"instances must lie on one grid, got {predicted.grid.shape} and {reference.grid.shape}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medmaskrcnn.structures.grid import FloatArray, Grid
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray
 
 ALL = "all"
 

@@ -28,7 +28,9 @@ from medmaskrcnn.evaluation.metrics.pairing import Kind, PairedCase, pair_case
 from medmaskrcnn.evaluation.metrics.sizes import equivalent_diameter, size_ranges_for
 from medmaskrcnn.evaluation.metrics.surface import TOLERANCE
 from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray
+from medmaskrcnn.structures.overlap import voxel_counts
 
 FROC_CURVE_POINTS = tuple(float(x) for x in np.geomspace(1 / 16, 16, 65))
 """False positives per scan at which the curve is drawn."""
@@ -142,7 +144,7 @@ def figures_of_case(
         ValueError: if the two lie on different grids.
     """
     none = np.zeros(len(reference), np.bool_)
-    sizes = np.array([np.count_nonzero(mask) for mask in reference.masks], np.float64)
+    sizes = voxel_counts(reference).astype(np.float64)
     small = equivalent_diameter(sizes, reference.grid.voxel_volume) < settings.min_diameter
     aside = small | (none if ignored is None else ignored)
     kinds: tuple[Kind, Kind] = ("mask", "box")

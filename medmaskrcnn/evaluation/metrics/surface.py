@@ -59,7 +59,7 @@ def surface_agreement(
     """
     if tolerance < 0:
         raise ValueError(f"the tolerance must not be negative, got {tolerance}")
-    if not predicted.masks[i].size or not reference.masks[j].size:
+    if predicted.masks[i].is_empty or reference.masks[j].is_empty:
         return None
     first, second = surface_points(predicted, i), surface_points(reference, j)
     there, _ = cKDTree(second).query(first)
@@ -81,6 +81,6 @@ def surface_points(instances: Instances, i: int) -> FloatArray:
     faces = ndimage.generate_binary_structure(3, 1)
     if instances.grid.shape[0] == 1:
         faces[[0, 2]] = False
-    inside = ndimage.binary_erosion(mask, faces)
-    index = np.argwhere(mask & ~inside) + instances.mask_starts[i]
+    inside = ndimage.binary_erosion(mask.array, faces)
+    index = np.argwhere(mask.array & ~inside) + mask.start
     return instances.grid.index_to_ras(index)

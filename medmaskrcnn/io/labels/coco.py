@@ -16,7 +16,8 @@ import numpy as np
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.contours import fill_polygon
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray, Mask
 from medmaskrcnn.structures.rle import rle_decode, rle_from_string
 
 MAX_BYTES = 1 << 30
@@ -74,29 +75,17 @@ def _gathered(
     objects: list[list[dict[str, Any]]], slices: dict[Any, int], names: dict[int, str], grid: Grid
 ) -> Instances:
     class_names = tuple(dict.fromkeys(names.values()))
-    starts, masks, labels, scores = [], [], [], []
+    masks, labels, scores = [], [], []
     for parts in objects:
         places = [slices[part["image_id"]] for part in parts]
         low, high = min(places), max(places) + 1
         whole = np.zeros((high - low, *grid.shape[1:]), np.bool_)
         for d, part in zip(places, parts, strict=True):
             whole[d - low] |= decode_mask(part["segmentation"], (grid.shape[1], grid.shape[2]))
-        start, mask = tight_crop(whole, (low, 0, 0))
-        starts.append(start)
-        masks.append(mask)
+        masks.append(Mask((low, 0, 0), whole).tight())
         labels.append(class_names.index(names[int(parts[0]["category_id"])]))
         scores.append(float(parts[0].get("score", 1.0)))
-    begins = np.array(starts, np.int64).reshape(-1, 3)
-    ends = begins + np.array([m.shape for m in masks], np.int64).reshape(-1, 3)
-    return Instances(
-        grid=grid,
-        class_names=class_names,
-        labels=np.array(labels, np.int64),
-        scores=np.array(scores, np.float32),
-        boxes=np.concatenate([begins, ends], axis=1).astype(np.float32),
-        mask_starts=begins,
-        masks=tuple(masks),
-    )
+    return Instances.from_masks(grid, class_names, labels, masks, scores=scores)
 
 
 def decode_mask(segmentation: Any, shape: tuple[int, int]) -> BoolArray:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray
 
 _NOISE_VOX = 1e-4
 """Indices are rounded to this: what the inverse of an affine and decimals in text leave behind decides no voxel."""

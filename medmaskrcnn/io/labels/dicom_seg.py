@@ -24,8 +24,8 @@ from medmaskrcnn.io.dicom.geometry import same_orientation
 from medmaskrcnn.io.dicom.pixels import stored_frames
 from medmaskrcnn.io.guard import MAX_SCAN_BYTES, convert_read_errors
 from medmaskrcnn.io.labels.label_grids import SliceMap, map_slices, paste
-from medmaskrcnn.io.labels.label_set import LabelledMask, LabelSet, collect
-from medmaskrcnn.structures.instances import BoolArray, tight_crop
+from medmaskrcnn.io.labels.label_set import LabelledObject, LabelSet, collect
+from medmaskrcnn.structures.mask import BoolArray, Mask
 from medmaskrcnn.structures.volume import Volume
 
 FRACTION = 0.5
@@ -154,21 +154,21 @@ def _values(pixels: NDArray[Any]) -> list[int]:
 
 def _labelled(
     name: str, planes: list[tuple[int, BoolArray]], slices: SliceMap, volume: Volume, notes: list[str]
-) -> LabelledMask:
+) -> LabelledObject:
     """One segment, from its planes that hold a voxel to a tight crop on the scan's grid."""
     if not planes:
         notes.append(f"{name!r} has no voxel.")
-        return LabelledMask(name, (0, 0, 0), np.zeros((0, 0, 0), np.bool_))
+        return LabelledObject(name, Mask.empty())
     low, high = min(k for k, _ in planes), max(k for k, _ in planes)
     rows = _extent([np.asarray(m.any(axis=1)) for _, m in planes])
     columns = _extent([np.asarray(m.any(axis=0)) for _, m in planes])
     crop = np.zeros((high - low + 1, rows.stop - rows.start, columns.stop - columns.start), np.bool_)
     for k, mask in planes:
         crop[k - low] |= mask[rows, columns]
-    start, mask = tight_crop(*paste(crop, (low, rows.start, columns.start), slices.grid, volume.grid))
-    if not mask.size:
+    found = paste(Mask((low, rows.start, columns.start), crop), slices.grid, volume.grid)
+    if found.is_empty:
         notes.append(f"{name!r} lies outside of the scan or between its voxels; its mask is empty.")
-    return LabelledMask(name, start, mask)
+    return LabelledObject(name, found)
 
 
 def _extent(hits: list[NDArray[np.bool_]]) -> slice:

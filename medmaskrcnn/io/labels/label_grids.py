@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.geometry import Plane, distances_mm, stack_affine, stack_planes
 from medmaskrcnn.structures.grid import FloatArray, Grid
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray, Mask
 
 _TIE_VOX = 1e-4
 """A centre exactly between two voxels goes to the lower one, whatever the last digits of the affines say."""
@@ -147,27 +147,25 @@ def same_voxels(source: Grid, target: Grid) -> bool:
     return bool(_axes(linear, target.shape) is not None and turned and shifted)
 
 
-def paste(crop: BoolArray, start: Sequence[int], source: Grid, target: Grid) -> tuple[BoolArray, tuple[int, int, int]]:
-    """A mask crop of one grid on another: each target voxel takes the source voxel that its centre lies in.
+def paste(mask: Mask, source: Grid, target: Grid) -> Mask:
+    """A mask of one grid on another: each target voxel takes the source voxel that its centre lies in.
 
     Args:
-        crop: ``(d, h, w)`` boolean.
-        start: Index D, H, W of its first voxel in ``source``.
-        source: The crop's grid.
+        mask: The mask in ``source``.
+        source: The mask's grid.
         target: The grid wanted. If one of the two has no known spacing, voxels meet by their index.
 
     Returns:
-        A crop (not tight) and its first voxel in ``target``; shape (0, 0, 0) if they do not meet.
+        The mask in ``target``, tight.
     """
     linear, offset = _between(source, target)
-    low, high = _target_window(crop.shape, start, linear, offset, target.shape)
+    crop, begin = mask.array, np.asarray(mask.start, np.int64)
+    low, high = _target_window(crop.shape, mask.start, linear, offset, target.shape)
     if (high <= low).any():
-        return np.zeros((0, 0, 0), np.bool_), (0, 0, 0)
-    begin = np.asarray(start, np.int64)
-    origin = (int(low[0]), int(low[1]), int(low[2]))
+        return Mask.empty()
     axes = _axes(linear, target.shape)
     if axes is None:
-        return _oblique(crop, begin, linear, offset, low, high), origin
+        return Mask(low, _oblique(crop, begin, linear, offset, low, high)).tight()
     lines = []
     for a in range(3):
         p = axes[a]
@@ -175,7 +173,7 @@ def paste(crop: BoolArray, start: Sequence[int], source: Grid, target: Grid) -> 
     valid = [(line >= 0) & (line < n) for line, n in zip(lines, crop.shape, strict=True)]
     picked = crop[np.ix_(*(np.where(v, line, 0) for v, line in zip(valid, lines, strict=True)))]
     picked &= valid[0][:, None, None] & valid[1][:, None] & valid[2]
-    return np.ascontiguousarray(picked.transpose([axes.index(p) for p in range(3)])), origin
+    return Mask(low, picked.transpose([axes.index(p) for p in range(3)])).tight()
 
 
 def _between(source: Grid, target: Grid) -> tuple[FloatArray, FloatArray]:

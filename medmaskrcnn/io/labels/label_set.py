@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import BoolArray, Instances
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,17 +24,16 @@ class LabelSet:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledMask:
-    """One object: its class, the voxel index D, H, W of the crop's first voxel, and the tight crop ``(d, h, w)``."""
+class LabelledObject:
+    """One object: its class and its mask, which is tight."""
 
     class_name: str
-    start: tuple[int, int, int]
-    mask: BoolArray
+    mask: Mask
 
 
 def collect(
     grid: Grid,
-    found: Sequence[LabelledMask],
+    found: Sequence[LabelledObject],
     notes: Sequence[str] = (),
     *,
     class_names: Sequence[str] | None = None,
@@ -47,15 +45,6 @@ def collect(
     if class_names is not None:
         found = [one for one in found if one.class_name in class_names]
     class_names = tuple(class_names or dict.fromkeys(one.class_name for one in found))
-    starts = np.array([one.start for one in found], np.int64).reshape(-1, 3)
-    shapes = np.array([one.mask.shape for one in found], np.int64).reshape(-1, 3)
-    instances = Instances(
-        grid=grid,
-        class_names=class_names,
-        labels=np.array([class_names.index(one.class_name) for one in found], np.int64),
-        scores=np.ones(len(found), np.float32),
-        boxes=np.concatenate([starts, starts + shapes], axis=1).astype(np.float32),
-        mask_starts=starts,
-        masks=tuple(one.mask for one in found),
-    )
+    labels = [class_names.index(one.class_name) for one in found]
+    instances = Instances.from_masks(grid, class_names, labels, [one.mask for one in found])
     return LabelSet(instances, tuple(dict.fromkeys(notes)))

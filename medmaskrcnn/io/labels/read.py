@@ -19,11 +19,12 @@ from medmaskrcnn.io.dicom.header import read_header
 from medmaskrcnn.io.dicom.sop_classes import NOT_IMAGES
 from medmaskrcnn.io.formats import sniff
 from medmaskrcnn.io.labels.dicom_seg import read_seg
-from medmaskrcnn.io.labels.label_maps import MapKind, labels_of_map
+from medmaskrcnn.io.labels.label_maps import labels_of_map
 from medmaskrcnn.io.labels.label_set import LabelSet
 from medmaskrcnn.io.labels.rtstruct import read_rtstruct
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.label_maps import MapKind
 from medmaskrcnn.structures.store import load_case
 from medmaskrcnn.structures.volume import Volume
 

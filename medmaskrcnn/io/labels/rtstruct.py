@@ -16,9 +16,9 @@ from pydicom.dataset import Dataset
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.labels.contours import Contour, fill_stack
-from medmaskrcnn.io.labels.label_set import LabelledMask, LabelSet, collect
+from medmaskrcnn.io.labels.label_set import LabelledObject, LabelSet, collect
 from medmaskrcnn.structures.grid import FloatArray, Grid
-from medmaskrcnn.structures.instances import BoolArray, tight_crop
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 _FLAT_VOX = 0.1
@@ -63,10 +63,10 @@ def read_rtstruct(path: Path, volume: Volume) -> LabelSet:
             if not contours:
                 notes.append(f"{name!r} has no closed outline; it is left out.")
                 continue
-            start, mask = _fill(contours, volume.grid.shape, name, notes, path)
-            if not mask.size:
+            mask = _fill(contours, volume.grid.shape, name, notes, path)
+            if mask.is_empty:
                 notes.append(f"{name!r} has outlines, but no voxel's centre inside them; its mask is empty.")
-            found.append(LabelledMask(classes[number], start, mask))
+            found.append(LabelledObject(classes[number], mask))
         return collect(volume.grid, found, notes)
 
 
@@ -136,8 +136,8 @@ def _contours(
 
 def _fill(
     contours: list[tuple[FloatArray, bool]], shape: tuple[int, int, int], name: str, notes: list[str], path: Path
-) -> tuple[tuple[int, int, int], BoolArray]:
-    """One region's mask, cropped, and its first voxel D, H, W."""
+) -> Mask:
+    """One region's mask, tight."""
     axis = _stacking_axis([points for points, _ in contours], name, path)
     rows, columns = (a for a in range(3) if a != axis)
     low = np.min([points.min(axis=0) for points, _ in contours], axis=0)
@@ -153,9 +153,9 @@ def _fill(
         for points, exclusive in contours
     ]
     size = end - start
-    mask, told = fill_stack(local, (int(size[axis]), int(size[rows]), int(size[columns])))
+    filled, told = fill_stack(local, (int(size[axis]), int(size[rows]), int(size[columns])))
     notes += [f"{name!r}: {sentence}." for sentence in told]
-    return tight_crop(np.moveaxis(mask, 0, axis), [int(s) for s in start])
+    return Mask(start, np.moveaxis(filled, 0, axis)).tight()
 
 
 def _stacking_axis(contours: list[FloatArray], name: str, path: Path) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 
 from medmaskrcnn.evaluation.metrics.matching import CaseSummary, match_case
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.label_maps import paint_labels
 from napari_medmaskrcnn.layers.colours import FALSE, MATCHED, MISSED, rgba
 from napari_medmaskrcnn.layers.display_frame import display_frame
 from napari_medmaskrcnn.layers.image_layers import LayerData, layer_metadata, shown_axes, world_settings
@@ -80,9 +81,7 @@ def comparison_layers(found: Comparison) -> list[LayerData]:
     flat = tuple(i for i in range(3) if i not in keep)
     layers: list[LayerData] = []
     for name, instances, members, colour in kinds:
-        data = np.zeros(grid.shape, np.uint16)
-        for value, i in enumerate(members, start=1):
-            data[instances.window(i)][instances.masks[i]] = value
+        data = paint_labels([instances.masks[i] for i in members], grid.shape, np.uint16)
         dice = [round(m.dice, 3) for m in summary.matches] if name == "matched" else [None] * len(members)
         features = {
             "index": list(range(1, len(members) + 1)),

@@ -15,9 +15,9 @@ from psygnal import Signal
 
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
-from medmaskrcnn.structures.instances import BoolArray, Instances, tight_crop
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.core.items import Item, Start, Verdict, divided, tight_box, to_instances, united
+from napari_medmaskrcnn.core.items import Item, Verdict, divided, to_instances
 
 NO_SIZE = Measurement("mm", 0.0, None, None, None, None, None, None)
 """Stands for the measurement of what is not measured yet."""
@@ -79,9 +79,9 @@ class ReviewModel:
         """Whether an instance is in the result: by what the user decided, else by its score."""
         item = self.items[key]
         if item.verdict:
-            return item.verdict == "accepted" and bool(item.mask.size)
+            return item.verdict == "accepted" and not item.mask.is_empty
         threshold = self.class_thresholds.get(item.class_name, self.threshold)
-        return bool(item.mask.size) and bool(np.float32(item.score) >= np.float32(threshold))
+        return not item.mask.is_empty and bool(np.float32(item.score) >= np.float32(threshold))
 
     def keys_in(self) -> list[int]:
         """Keys of the result's instances, ordered by class, then falling score."""
@@ -128,11 +128,11 @@ class ReviewModel:
         Raises:
             ValueError: if fewer than two instances with voxels are given.
         """
-        parts = sorted((self.items[k] for k in set(keys) if self.items[k].mask.size), key=lambda i: (-i.score, i.key))
+        chosen = (self.items[k] for k in set(keys))
+        parts = sorted((item for item in chosen if not item.mask.is_empty), key=lambda item: (-item.score, item.key))
         if len(parts) < 2:
             raise ValueError("Select two or more instances to merge.")
-        start, mask = united([(part.start, part.mask) for part in parts])
-        whole = self._reshaped(parts[0], start, mask)
+        whole = self._reshaped(parts[0], parts[0].mask.union(*(part.mask for part in parts[1:])))
         self._apply("merge", {whole.key: whole}, gone={part.key for part in parts[1:]})
         return whole.key
 
@@ -143,51 +143,47 @@ class ReviewModel:
             ValueError: if it has fewer than two voxels.
         """
         whole = self.items[key]
-        if np.count_nonzero(whole.mask) < 2:
+        if whole.mask.n_voxels < 2:
             raise ValueError("An instance of a single voxel cannot be split.")
-        pieces = divided(whole.start, whole.mask, self.volume.grid.voxel_size)
+        pieces = divided(whole.mask, self.volume.grid.voxel_size)
         keys = [key, *range(self._next_key, self._next_key + len(pieces) - 1)]
         self._next_key += len(pieces) - 1
-        new = {k: self._reshaped(replace(whole, key=k), *piece) for k, piece in zip(keys, pieces, strict=True)}
+        new = {k: self._reshaped(replace(whole, key=k), piece) for k, piece in zip(keys, pieces, strict=True)}
         self._apply("split", new)
         return keys
 
-    def add(self, class_name: str, start: Start, mask: BoolArray, box: NDArray[np.float32] | None = None) -> int:
+    def add(self, class_name: str, mask: Mask, box: NDArray[np.float32] | None = None) -> int:
         """Add an instance that a person drew; returns its key.
 
         Args:
             class_name: What it is.
-            start: Voxel index D, H, W of the crop's first voxel.
-            mask: The crop ``(d, h, w)``.
+            mask: Its voxels.
             box: ``(6,)``, minima D, H, W, then maxima, in voxels; by default the box around the mask.
 
         Raises:
             ValueError: if the mask has no voxel.
         """
-        if not mask.any():
+        if mask.is_empty:
             raise ValueError("There is nothing in this place to add.")
         key = self._next_key
         self._next_key += 1
-        empty = Item(key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, NO_SIZE, "accepted")
-        item = self._reshaped(empty, start, mask)
+        item = self._reshaped(Item(key, self._class(class_name), 1.0, mask.box, mask, NO_SIZE, "accepted"), mask)
         self._apply("add", {key: item if box is None else replace(item, box=box)})
         return key
 
-    def repaint(self, masks: Mapping[int, tuple[str, Start, BoolArray]]) -> None:
-        """Take over masks that the user painted, by key: class, start D, H, W, mask ``(d, h, w)``. A new key is new.
+    def repaint(self, masks: Mapping[int, tuple[str, Mask]]) -> None:
+        """Take over masks that the user painted, by key, with their classes. A new key is a new instance.
 
         An instance of which nothing is left is deleted.
         """
         new: dict[int, Item] = {}
         gone: set[int] = set()
-        for key, (class_name, start, mask) in masks.items():
-            if not mask.any():
+        for key, (class_name, mask) in masks.items():
+            if mask.is_empty:
                 gone |= {key} & set(self.items)
                 continue
-            base = self.items.get(key) or Item(
-                key, self._class(class_name), 1.0, np.zeros(6, np.float32), start, mask, NO_SIZE, "accepted"
-            )
-            new[key] = self._reshaped(base, start, mask)
+            base = self.items.get(key) or Item(key, self._class(class_name), 1.0, mask.box, mask, NO_SIZE, "accepted")
+            new[key] = self._reshaped(base, mask)
             self._next_key = max(self._next_key, key + 1)
         if new or gone:
             self._apply("paint", new, gone=gone)
@@ -237,10 +233,10 @@ class ReviewModel:
             self.class_names = (*self.class_names, name)
         return name
 
-    def _reshaped(self, item: Item, start: Start, mask: BoolArray) -> Item:
+    def _reshaped(self, item: Item, mask: Mask) -> Item:
         """An item with another mask: measured anew, its box tight around it."""
-        first, tight = tight_crop(mask, start)
-        shaped = replace(item, start=first, mask=tight, box=tight_box(first, tight), changed=True)
+        tight = mask.tight()
+        shaped = replace(item, mask=tight, box=tight.box, changed=True)
         (size,) = measure_instances(self.volume, to_instances(self.volume.grid, (item.class_name,), [shaped]))
         return replace(shaped, size=size)
 
@@ -254,7 +250,6 @@ def _items_of(result: CaseResult) -> list[Item]:
             class_name=found.class_names[found.labels[i]],
             score=float(found.scores[i]),
             box=found.boxes[i],
-            start=_start(found, i),
             mask=found.masks[i],
             size=result.measurements[i],
             verdict="accepted" if i in accepted else "rejected" if i in rejected else "",
@@ -262,11 +257,6 @@ def _items_of(result: CaseResult) -> list[Item]:
         )
         for i in range(len(found))
     ]
-
-
-def _start(found: Instances, i: int) -> Start:
-    d, h, w = (int(a) for a in found.mask_starts[i])
-    return d, h, w
 
 
 def _differing(before: Mapping[int, Item], after: Mapping[int, Item]) -> set[int]:

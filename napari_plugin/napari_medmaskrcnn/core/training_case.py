@@ -17,7 +17,8 @@ from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, 
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.overlap import meeting_pairs, shared_voxels
+from medmaskrcnn.structures.label_maps import paint_labels
+from medmaskrcnn.structures.overlap import pack_layers
 from medmaskrcnn.structures.volume import Volume
 
 _PATIENT_LETTERS = 12
@@ -81,26 +82,14 @@ def _new_manifest(path: Path, volume: Volume, found: Instances) -> Manifest:
 
 def _label_maps(found: Instances) -> tuple[list[NDArray[np.uint16]], tuple[ManifestInstance, ...]]:
     """Label maps in which nothing overlaps, and what their values mean."""
-    hits: dict[int, set[int]] = {i: set() for i in range(len(found))}
-    for i, j in meeting_pairs(found, found):
-        if i < j and shared_voxels(found, i, found, j):
-            hits[j].add(i)
-    layers: list[list[int]] = []
-    for i in range(len(found)):
-        room = next((members for members in layers if hits[i].isdisjoint(members)), None)
-        if room is None:
-            layers.append([i])
-        else:
-            room.append(i)
-    maps, instances = [], []
-    for number, members in enumerate(layers):
-        values = np.zeros(found.grid.shape, np.uint16)
-        for value, i in enumerate(members, start=1):
-            values[found.window(i)][found.masks[i]] = value
-            name = found.class_names[found.labels[i]]
-            instances.append(ManifestInstance(value=value, class_name=name, map=number))
-        maps.append(values)
-    return maps, tuple(instances)
+    layers = pack_layers(found.masks)
+    maps = [paint_labels([found.masks[i] for i in layer], found.grid.shape, np.uint16) for layer in layers]
+    instances = tuple(
+        ManifestInstance(value=value, class_name=found.class_names[found.labels[i]], map=number)
+        for number, layer in enumerate(layers)
+        for value, i in enumerate(layer, start=1)
+    )
+    return maps, instances
 
 
 def _storable(channel: NDArray[Any]) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask, corners
 from medmaskrcnn.structures.volume import Provenance, Volume
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
 
@@ -149,15 +150,16 @@ def _unpack_case(fields: dict[str, Any], arrays: Arrays) -> CaseResult:
 
 
 def _pack_instances(found: Any, arrays: Arrays) -> dict[str, Any]:
-    arrays += [found.labels, found.scores, found.boxes, found.mask_starts, *found.masks]
+    starts, _ = corners(found.masks)
+    arrays += [found.labels, found.scores, found.boxes, starts, *(mask.array for mask in found.masks)]
     return {"grid": _pack_grid(found.grid), "class_names": found.class_names, "n": len(found)}
 
 
 def _unpack_instances(fields: dict[str, Any], arrays: Arrays) -> Instances:
-    labels, scores, boxes, starts, *masks = arrays[: 4 + fields["n"]]
+    labels, scores, boxes, starts, *crops = arrays[: 4 + fields["n"]]
     del arrays[: 4 + fields["n"]]
     names = tuple(fields["class_names"])
-    return Instances(_unpack_grid(fields["grid"]), names, labels, scores, boxes, starts, tuple(masks))
+    return Instances(_unpack_grid(fields["grid"]), names, labels, scores, boxes, tuple(map(Mask, starts, crops)))
 
 
 def _pack_grid(grid: Grid) -> dict[str, Any]:

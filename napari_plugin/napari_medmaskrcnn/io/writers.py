@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, Review
-from medmaskrcnn.structures.instances import tight_crop
+from medmaskrcnn.structures.label_maps import masks_of_labels
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.core.items import Item, tight_box, to_instances
+from napari_medmaskrcnn.core.items import Item, to_instances
 from napari_medmaskrcnn.core.review_model import NO_SIZE
 from napari_medmaskrcnn.io.label_reader import labels_as_result
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame
@@ -91,12 +90,9 @@ def _items(data: Any, meta: dict[str, Any], frame: DisplayFrame, number: int) ->
     flat = tuple(i for i in range(3) if frame.shape[i] == 1) if data.ndim == 2 else ()
     stored = frame.to_stored(np.expand_dims(data, flat) if flat else data)
     items: list[Item] = []
-    for value, window in enumerate(ndimage.find_objects(stored.astype(np.int32)), start=1):
-        if window is None:
-            continue
-        start, mask = tight_crop(stored[window] == value, [part.start for part in window])
+    for value, mask in masks_of_labels(stored.astype(np.int32)).items():
         name, score = known.get(value, (str(meta.get("name", "object")), 1.0))
-        items.append(Item(number + len(items) + 1, name, score, tight_box(start, mask), start, mask, NO_SIZE))
+        items.append(Item(number + len(items) + 1, name, score, mask.box, mask, NO_SIZE))
     return items
 
 

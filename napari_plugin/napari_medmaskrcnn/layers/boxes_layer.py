@@ -119,7 +119,7 @@ class BoxesLayer:
         found = []
         for key in sorted(self._session.keys_shown(), key=lambda k: -self._session.items[k].score):
             item = self._session.items[key]
-            edges = np.array([[part.start for part in item.window], [part.stop for part in item.window]])
+            edges = np.array([item.mask.start, item.mask.end])
             corners = self._frame.coordinate_to_display(edges)[:, list(self._keep)]
             low, high = corners.min(axis=0), corners.max(axis=0)
             if all(low[axis] < where < high[axis] for axis, where in at.items()):

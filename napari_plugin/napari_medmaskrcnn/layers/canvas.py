@@ -19,7 +19,8 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from medmaskrcnn.structures.instances import BoolArray
+from medmaskrcnn.structures.mask import BoolArray, Mask
+from medmaskrcnn.structures.overlap import pack_layers
 from napari_medmaskrcnn.core.items import Item
 from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.boxes_layer import BoxesLayer
@@ -133,17 +134,14 @@ class ResultCanvas:
         """Add the layers that waiting instances need, paint them, and remove further layers that became empty."""
         for one in self._spare():
             self.viewer.layers.remove(one.layer)
+        waiting = [i for i in self.waiting if self.review.items.get(i.key) is i and i.key not in self._drawn]
         fresh: list[ClassLayer] = []
-        for item in self.waiting:
-            if self.review.items.get(item.key) is not item or item.key in self._drawn:
-                continue
-            mask, window = self._displayed(item)
-            own = (one for one in fresh if one.class_name == item.class_name)
-            room = next((one for one in own if _has_room(one, window, mask)), None)
-            if room is None:
-                room = self._new_layer(item.class_name)
-                fresh.append(room)
-            self._paint(room, item)
+        for name in dict.fromkeys(item.class_name for item in waiting):
+            own = [item for item in waiting if item.class_name == name]
+            for layer in pack_layers([item.mask for item in own]):
+                fresh.append(self._new_layer(name))
+                for i in layer:
+                    self._paint(fresh[-1], own[i])
         self.waiting = []
         order = list(self.review.class_names)
         self._insert(sorted(fresh, key=lambda one: order.index(one.class_name)))
@@ -175,7 +173,7 @@ class ResultCanvas:
     def center_on(self, key: int) -> None:
         """Move slider and camera to where an instance is largest."""
         item, dims = self.review.items[key], self.viewer.dims
-        if not item.mask.size:
+        if item.mask.is_empty:
             return
         mask, window = self._displayed(item)
         offset = dims.ndim - mask.ndim
@@ -199,9 +197,9 @@ class ResultCanvas:
 
     def _displayed(self, item: Item) -> tuple[BoolArray, Window]:
         """An item's mask with the layers' axes, and the window it covers there."""
-        mask, window = self.frame.to_display(item.mask), self.frame.window_to_display(item.window)
+        mask = self.frame.mask_to_display(item.mask)
         flat = tuple(i for i in range(3) if i not in self.keep)
-        return np.squeeze(mask, axis=flat), tuple(window[i] for i in self.keep)
+        return np.squeeze(mask.array, axis=flat), tuple(mask.window[i] for i in self.keep)
 
     def _paint(self, one: ClassLayer, item: Item) -> None:
         mask, window = self._displayed(item)
@@ -293,10 +291,9 @@ class ResultCanvas:
             around = _hull(window, one.windows[key]) if key in one.windows else window
             mask = one.data[around] == key
             whole = tuple(around[self.keep.index(i)] if i in self.keep else slice(0, 1) for i in range(3))
-            stored = self.frame.window_to_stored(whole)
             solid = np.expand_dims(mask, tuple(i for i in range(3) if i not in self.keep))
-            start = (stored[0].start, stored[1].start, stored[2].start)
-            masks[key] = (one.class_name, start, np.ascontiguousarray(self.frame.to_stored(solid)))
+            stored = self.frame.mask_to_stored(Mask([part.start for part in whole], solid))
+            masks[key] = (one.class_name, stored)
         self.review.repaint(masks)
 
     def _on_removed(self, event: Any) -> None:
@@ -339,7 +336,7 @@ class ResultCanvas:
 
 
 def _looks_same(one: Item, other: Item) -> bool:
-    return one.mask is other.mask and one.start == other.start and one.class_name == other.class_name
+    return one.mask is other.mask and one.class_name == other.class_name
 
 
 def _has_room(one: ClassLayer, window: Window, mask: BoolArray) -> bool:

@@ -16,7 +16,6 @@ acquired; its exact affine stays in the layer's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.mask import Mask
 
 IPL_FROM_RAS = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 """Left-multiplied with an affine into R, A, S it gives the one into napari's world: I, P, L."""
@@ -72,22 +73,14 @@ class DisplayFrame:
         moved = np.asarray(coordinate_vox, dtype=np.float64)[..., self.axes]
         return np.where(self.flipped, np.asarray(self.shape) - moved, moved) - 0.5
 
-    def window_to_display(self, window: Sequence[slice]) -> tuple[slice, slice, slice]:
-        """The displayed voxels I, P, L of a window of stored voxels D, H, W."""
-        inferior, posterior, left = (
-            slice(n - window[axis].stop, n - window[axis].start) if flip else window[axis]
-            for axis, flip, n in zip(self.axes, self.flipped, self.shape, strict=True)
-        )
-        return inferior, posterior, left
+    def mask_to_display(self, mask: Mask) -> Mask:
+        """A mask of stored voxels D, H, W in the displayed array I, P, L."""
+        stored_shape = tuple(self.shape[self.axes.index(axis)] for axis in range(3))
+        return AxisMap(self.axes, self.flipped).apply_mask(mask, stored_shape)
 
-    def window_to_stored(self, window: Sequence[slice]) -> tuple[slice, slice, slice]:
-        """The way back: the stored voxels D, H, W of a window of displayed voxels I, P, L."""
-        turned = [
-            slice(n - part.stop, n - part.start) if flip else part
-            for part, flip, n in zip(window, self.flipped, self.shape, strict=True)
-        ]
-        d, h, w = (turned[self.axes.index(axis)] for axis in range(3))
-        return d, h, w
+    def mask_to_stored(self, mask: Mask) -> Mask:
+        """The way back: a mask of displayed voxels I, P, L in the stored array D, H, W."""
+        return AxisMap(self.axes, self.flipped).undo_mask(mask, self.shape)
 
     def coordinate_to_stored(self, displayed: ArrayLike) -> NDArray[np.float64]:
         """Continuous voxel coordinates ``(..., 3)`` D, H, W of napari data coordinates I, P, L."""

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.label_maps import paint_labels
+from medmaskrcnn.structures.overlap import pack_layers
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.layers.colours import class_rgb, instance_rgba, rgba
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame, display_frame
@@ -35,10 +37,13 @@ def result_to_layers(result: CaseResult, volume: Volume | None = None) -> list[L
     keep = shown_axes(instances.grid, frame)
     more = {"result": result, **({} if volume is None else {"volume": volume})}
     common = {"metadata": layer_metadata(instances.grid, frame, **more), **world_settings(frame, keep)}
+    dtype = np.uint8 if len(instances) < 2**8 else np.uint16 if len(instances) < 2**16 else np.uint32
     layers: list[LayerData] = []
     for label, class_name in enumerate(instances.class_names):
         members = np.flatnonzero(instances.labels == label)
-        for depth, (data, ids) in enumerate(_paint(instances, members)):
+        for depth, layer in enumerate(pack_layers([instances.masks[i] for i in members])):
+            ids = [int(members[k]) + 1 for k in layer]
+            data = paint_labels([instances.masks[i - 1] for i in ids], instances.grid.shape, dtype, values=ids)
             name = class_name if depth == 0 else f"{class_name} (overlapping {depth + 1})"
             rows = [_feature_row(instances, measurements, i - 1) for i in ids]
             shown = np.squeeze(frame.to_display(data), axis=tuple(i for i in range(3) if i not in keep))
@@ -49,21 +54,6 @@ def result_to_layers(result: CaseResult, volume: Volume | None = None) -> list[L
             }
             layers.append((shown, {**common, **settings}, "labels"))
     return [*layers, *_box_layer(result, instances, frame, keep, common)]
-
-
-def _paint(instances: Instances, members: NDArray[np.int64]) -> list[tuple[NDArray[np.unsignedinteger], list[int]]]:
-    """Label arrays ``(D, H, W)`` that hold ``id`` = position + 1, and the ids in each; without overlap within one."""
-    dtype = np.uint8 if len(instances) < 2**8 else np.uint16 if len(instances) < 2**16 else np.uint32
-    layers: list[tuple[NDArray[np.unsignedinteger], list[int]]] = []
-    for i in members.tolist():
-        window, mask = instances.window(i), instances.masks[i]
-        free = next((layer for layer in layers if not (layer[0][window].astype(bool) & mask).any()), None)
-        if free is None:
-            free = (np.zeros(instances.grid.shape, dtype=dtype), [])
-            layers.append(free)
-        free[0][window][mask] = i + 1
-        free[1].append(i + 1)
-    return layers
 
 
 def _colours(class_name: str, ids: list[int]) -> dict[int | None, Any]:
@@ -98,8 +88,8 @@ def _box_layer(
     """One Shapes layer: the tight box of every instance as a rectangle on each of its slices, hidden at first."""
     rectangles: list[NDArray[np.float64]] = []
     rows: list[dict[str, Any]] = []
-    for i in range(len(instances)):
-        corners = frame.coordinate_to_display(np.array(instances.tight_box(i), dtype=np.float64))[:, list(keep)]
+    for i, mask in enumerate(instances.masks):
+        corners = frame.coordinate_to_display(np.array([mask.start, mask.end], dtype=np.float64))[:, list(keep)]
         outlines = box_rectangles(corners.min(axis=0), corners.max(axis=0))
         rectangles += outlines
         name = instances.class_names[int(instances.labels[i])]

@@ -189,13 +189,12 @@ class CorrectPanel(QWidget):
         review = self._host.review
         if not isinstance(answer, Instances) or review is None or self._box is None:
             return
-        if not len(answer) or not answer.masks[0].any():
+        if not len(answer) or answer.masks[0].is_empty:
             self._host.show_message(
                 "The network sees nothing of this class in the box. Draw it larger, or paint.", "Warning"
             )
             return
-        d, h, w = (int(a) for a in answer.mask_starts[0])
-        key = review.add(answer.class_names[answer.labels[0]], (d, h, w), answer.masks[0], answer.boxes[0])
+        key = review.add(answer.class_names[answer.labels[0]], answer.masks[0], answer.boxes[0])
         self._host.remove_drawing(BOX)
         self._host.select((key,))
         self._host.show_message(f"Added as instance {key}.")

@@ -112,14 +112,14 @@ def results(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from medmaskrcnn.inference.measure import measure_instances
     from medmaskrcnn.io.read import read_volume
     from medmaskrcnn.structures.case_result import CaseResult, RunRecord
-    from medmaskrcnn.structures.label_maps import reference_instances
+    from medmaskrcnn.structures.label_maps import instances_of_label_map
 
     root = tmp_path_factory.mktemp("results")
     for seed in range(N_STUDIES):
         settings = PhantomSettings(seed=seed, shape=(N_SLICES, 24, 24), spacing_mm=(40.0, 15.0, 15.0), tumours=0)
         phantom = make_phantom(settings)
         volume = read_volume(scans / f"{seed}")
-        found = reference_instances(phantom.labels, volume.grid, {i.value: i.class_name for i in phantom.instances})
+        found = instances_of_label_map(phantom.labels, volume.grid, {i.value: i.class_name for i in phantom.instances})
         record = RunRecord("medmaskrcnn 0", "truth", "0" * 64, "CC0-1.0", "cpu", "fp32", {"classes": ["liver"]})
         result = CaseResult(found, 0.5, measure_instances(volume, found), record)
         write_result(result, volume, root / f"{seed}", formats=["seg", "sr"])

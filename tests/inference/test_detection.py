@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
-from math import prod
 
 import numpy as np
 import pytest
@@ -12,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmaskrcnn.inference.instance_masks import Found, overlap_voxels, paste, to_instances, union, voxels_within
+from medmaskrcnn.inference.detection import Detection, join_detections, paste_detections, to_instances
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import tight_crop
+from medmaskrcnn.structures.mask import Mask
 
 SHAPE = (6, 8, 7)
 Dense = np.ndarray
@@ -51,7 +50,7 @@ def test_paste_against_loops(shape: tuple[int, ...], as_dense: Callable[..., Den
     boxes = torch.cat([low, high], dim=1)
     probabilities = torch.rand((7, *(4,) * dims), generator=generator)
     labels, scores = torch.arange(7), torch.linspace(0.1, 0.9, 7)
-    found = paste(boxes, labels, scores, probabilities, shape=shape, threshold=0.5)
+    found = paste_detections(boxes, labels, scores, probabilities, shape=shape, threshold=0.5)
     assert [f.label for f in found] == list(range(7))
     for i, item in enumerate(found):
         expected = np.zeros((1,) * (3 - dims) + shape, bool)
@@ -61,17 +60,16 @@ def test_paste_against_loops(shape: tuple[int, ...], as_dense: Callable[..., Den
             expected[(0,) * (3 - dims) + voxel] = value >= 0.5
         np.testing.assert_array_equal(as_dense(item, expected.shape), expected)
         assert item.score == pytest.approx(float(scores[i]))
-        if item.mask.size:  # tight: the outermost planes hold a voxel
-            assert all(np.take(item.mask, (0, -1)[end], axis=axis).any() for axis in range(3) for end in (0, 1))
+        assert item.mask == item.mask.tight()
 
 
 def test_paste_by_hand() -> None:
     cells = torch.tensor([[[0.9, 0.1], [0.9, 0.9]]])
-    (item,) = paste(
+    (item,) = paste_detections(
         torch.tensor([[1.0, 2.0, 5.0, 6.0]]), torch.tensor([1]), torch.tensor([0.5]), cells, shape=(8, 8), threshold=0.5
     )
     # rows 1 and 2 lie in the upper cells, columns 4 and 5 in the right ones; only their corner is below one half
-    assert item.start == (0, 1, 2) and item.mask[0].tolist() == [
+    assert item.mask.start == (0, 1, 2) and item.mask.array[0].tolist() == [
         [True, True, False, False],
         [True, True, False, False],
         [True, True, True, True],
@@ -81,7 +79,7 @@ def test_paste_by_hand() -> None:
 
 
 def test_paste_without_a_mask_head_fills_the_box() -> None:
-    (item,) = paste(
+    (item,) = paste_detections(
         torch.tensor([[-1.0, 2.0, 0.5, 2.0, 4.0, 99.0]]),
         torch.tensor([0]),
         torch.tensor([1.0]),
@@ -89,23 +87,23 @@ def test_paste_without_a_mask_head_fills_the_box() -> None:
         shape=(4, 5, 6),
         threshold=0.5,
     )
-    assert item.start == (0, 2, 0) and item.mask.shape == (2, 2, 6) and item.mask.all()
+    assert item.mask == Mask((0, 2, 0), np.ones((2, 2, 6), bool))
 
 
 def test_paste_of_nothing() -> None:
-    def paste_one(boxes: torch.Tensor, probability: float) -> list[Found]:
+    def paste_one(boxes: torch.Tensor, probability: float) -> list[Detection]:
         n = len(boxes)
         cells = torch.full((n, 4, 4, 4), probability)
-        return paste(boxes, torch.zeros(n), torch.ones(n), cells, shape=SHAPE, threshold=0.5)
+        return paste_detections(boxes, torch.zeros(n), torch.ones(n), cells, shape=SHAPE, threshold=0.5)
 
     assert paste_one(torch.zeros(0, 6), 1.0) == []
     inside, outside = torch.tensor([[1.0, 1, 1, 4, 4, 4]]), torch.tensor([[9.0, 1, 1, 14, 4, 4]])
-    assert paste_one(inside, 1.0)[0].mask.shape == (3, 3, 3)
-    assert paste_one(inside, 0.4)[0].mask.size == 0
-    assert paste_one(outside, 1.0)[0].mask.size == 0
+    assert paste_one(inside, 1.0)[0].mask.array.shape == (3, 3, 3)
+    assert paste_one(inside, 0.4)[0].mask.array.size == 0
+    assert paste_one(outside, 1.0)[0].mask.array.size == 0
 
 
-def random_found(seed: int, share: float = 0.4, *, shape: tuple[int, int, int] = SHAPE) -> tuple[Found, Dense]:
+def random_detection(seed: int, share: float = 0.4, *, shape: tuple[int, int, int] = SHAPE) -> tuple[Detection, Dense]:
     rng = np.random.default_rng(seed)
     dense = np.zeros(shape, bool)
     low = [int(rng.integers(0, n - 1)) for n in shape]
@@ -113,36 +111,19 @@ def random_found(seed: int, share: float = 0.4, *, shape: tuple[int, int, int] =
     window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     dense[window] = rng.random(dense[window].shape) < share
     dense[tuple(low)] = True
-    start, mask = tight_crop(dense, (0, 0, 0))
-    ends = [a + n for a, n in zip(start, mask.shape, strict=True)]
-    box = np.array([*start, *ends], dtype=np.float32) + rng.uniform(-0.25, 0.25, 6).astype(np.float32)
-    return Found(seed % 3, float(rng.random()), box, start, mask), dense
+    mask = Mask((0, 0, 0), dense).tight()
+    box = mask.box + rng.uniform(-0.25, 0.25, 6).astype(np.float32)
+    return Detection(seed % 3, float(rng.random()), box, mask), dense
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
-def test_overlap_and_union_against_dense(one: int, two: int) -> None:
-    (a, dense_a), (b, dense_b) = random_found(one), random_found(two)
-    assert overlap_voxels(a, b) == np.count_nonzero(dense_a & dense_b)
-    joined = union([a, b], score=0.25)
-    dense = np.zeros(SHAPE, bool)
-    dense[tuple(slice(x, y) for x, y in zip(joined.start, joined.end, strict=True))] = joined.mask
-    np.testing.assert_array_equal(dense, dense_a | dense_b)
+def test_joined_against_dense(one: int, two: int) -> None:
+    (a, dense_a), (b, dense_b) = random_detection(one), random_detection(two)
+    joined = join_detections([a, b], score=0.25)
+    np.testing.assert_array_equal(joined.mask.dense(SHAPE), dense_a | dense_b)
     assert joined.score == 0.25 and joined.label == a.label
     np.testing.assert_array_equal(joined.box[:3], np.minimum(a.box[:3], b.box[:3]))
     np.testing.assert_array_equal(joined.box[3:], np.maximum(a.box[3:], b.box[3:]))
-
-
-bounds = st.tuples(st.integers(-2, 9), st.integers(-2, 9))
-
-
-@given(st.integers(0, 10_000), st.integers(0, 10_000), st.tuples(bounds, bounds, bounds))
-def test_counts_within_a_window(one: int, two: int, window: tuple[tuple[int, int], ...]) -> None:
-    (a, dense_a), (b, dense_b) = random_found(one), random_found(two)
-    low, high = [w[0] for w in window], [w[1] for w in window]
-    inside = np.zeros(SHAPE, bool)
-    inside[tuple(slice(max(0, x), max(0, y)) for x, y in zip(low, high, strict=True))] = True
-    assert voxels_within(a, low, high) == np.count_nonzero(dense_a & inside)
-    assert overlap_voxels(a, b, low=low, high=high) == np.count_nonzero(dense_a & dense_b & inside)
 
 
 axis_maps = st.builds(AxisMap, st.permutations(range(3)).map(tuple), st.tuples(*[st.booleans()] * 3))
@@ -151,7 +132,7 @@ axis_maps = st.builds(AxisMap, st.permutations(range(3)).map(tuple), st.tuples(*
 @given(axis_maps, st.lists(st.integers(0, 10_000), max_size=5))
 def test_to_instances_turns_everything_back(axes: AxisMap, seeds: list[int]) -> None:
     """Masks against dense arrays that were turned back by plain indexing, boxes by the voxels at their corners."""
-    pairs = [random_found(seed) for seed in seeds]
+    pairs = [random_detection(seed) for seed in seeds]
     scan_shape = [0, 0, 0]
     for axis, source in enumerate(axes.order):
         scan_shape[source] = SHAPE[axis]
@@ -166,9 +147,7 @@ def test_to_instances_turns_everything_back(axes: AxisMap, seeds: list[int]) -> 
         expected = np.zeros(scan_shape, bool)
         for voxel in np.argwhere(turned):
             expected[back(voxel, axes)] = True
-        got = np.zeros(scan_shape, bool)
-        got[instances.window(k)] = instances.masks[k]
-        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(instances.masks[k].dense(scan_shape), expected)
         assert instances.labels[k] == found.label
         centre = (instances.boxes[k, :3] + instances.boxes[k, 3:]) / 2 - 0.5
         np.testing.assert_allclose(centre, back((found.box[:3] + found.box[3:]) / 2 - 0.5, axes), atol=1e-5)
@@ -187,19 +166,20 @@ def back(voxel: np.ndarray, axes: AxisMap) -> tuple:
 
 
 def test_candidates_without_a_voxel_keep_their_box() -> None:
-    empty = Found(0, 0.7, np.array([1, 1, 1, 2, 2, 2], np.float32), (5, 7, 6), np.zeros((0, 0, 0), bool))
+    nowhere = Mask((5, 7, 6), np.zeros((0, 0, 0), bool))
+    empty = Detection(0, 0.7, np.array([1, 1, 1, 2, 2, 2], np.float32), nowhere)
     axes = AxisMap((0, 1, 2), (True, True, True))
     instances = to_instances([empty], grid=Grid(SHAPE, np.eye(4)), class_names=("a",), turned_shape=SHAPE, axes=axes)
-    assert instances.masks[0].size == 0 and instances.mask_starts.tolist() == [[0, 0, 0]]
+    assert instances.masks == (Mask.empty(),)
     assert instances.boxes.tolist() == [[4, 6, 5, 5, 7, 6]]
 
 
 def test_equal_scores_keep_their_order() -> None:
-    found = [random_found(seed)[0] for seed in range(6)]
-    tied = [Found(i % 3, 0.5, f.box, f.start, f.mask) for i, f in enumerate(found)]
+    found = [random_detection(seed)[0] for seed in range(6)]
+    tied = [Detection(i % 3, 0.5, f.box, f.mask) for i, f in enumerate(found)]
     axes = AxisMap((0, 1, 2), (False, False, False))
     instances = to_instances(
         tied, grid=Grid(SHAPE, np.eye(4)), class_names=("a", "b", "c"), turned_shape=SHAPE, axes=axes
     )
     assert instances.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert prod(instances.masks[2].shape) == tied[2].mask.size
+    assert instances.masks == tuple(one.mask for one in tied)

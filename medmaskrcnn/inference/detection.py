@@ -1,0 +1,109 @@
+"""A detection on its way back to the scan: its box and mask in the turned scan's voxels.
+
+*Turned* means: axes in the network's order and direction, voxels still the scan's own. The masks are pasted straight
+into these voxels from the mask head's probabilities, so their outline is as fine as the scan allows, and no label map
+is ever resampled. Turning back is exact and comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medmaskrcnn.structures.axes import AxisMap
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn_kernels import mask_windows, paste_masks
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """One object in the turned scan.
+
+    Attributes:
+        label: Class index, 0 is the first.
+        score: 0..1.
+        box: ``(6,)`` float32, minima D, H, W, then maxima, voxel coordinates.
+        mask: Tight around the object.
+    """
+
+    label: int
+    score: float
+    box: NDArray[np.float32]
+    mask: Mask
+
+
+def paste_detections(
+    boxes: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    probabilities: Tensor | None,
+    *,
+    shape: Sequence[int],
+    threshold: float,
+) -> list[Detection]:
+    """Turn what the network returns into objects with masks of voxels.
+
+    Args:
+        boxes: ``(N, 2S)`` float32 in voxels of an array of ``shape``.
+        labels: ``(N,)``.
+        scores: ``(N,)``.
+        probabilities: ``(N, *(M,) * S)``; ``None`` (no mask head) fills each box.
+        shape: ``(D, H, W)`` or, for one slice, ``(H, W)``.
+        threshold: A voxel belongs to the object where its probability reaches this.
+
+    Returns:
+        N objects in the same order; those of one slice have ``D == 1`` and start at slice 0.
+    """
+    windows, dims = mask_windows(boxes, tuple(shape)), len(shape)
+    if probabilities is None:
+        crops = [np.ones(extent, dtype=np.bool_) for extent in (windows[:, dims:] - windows[:, :dims]).tolist()]
+    else:
+        crops = [crop.numpy() for crop in paste_masks(probabilities, boxes, windows, threshold=threshold)]
+    corners, starts = boxes.numpy().astype(np.float32), windows[:, :dims].numpy()
+    if dims == 2:
+        crops = [crop[None] for crop in crops]
+        corners = np.insert(corners, (0, 2), (0, 1), axis=1)  # the one slice: 0 to 1
+        starts = np.insert(starts, 0, 0, axis=1)
+    rows = zip(labels.tolist(), scores.tolist(), corners, starts, crops, strict=True)
+    return [Detection(label, score, box, Mask(start, crop).tight()) for label, score, box, start, crop in rows]
+
+
+def join_detections(parts: Sequence[Detection], *, score: float) -> Detection:
+    """One object from several pieces: union of masks and boxes, label of the first.
+
+    Args:
+        parts: At least one piece.
+        score: Score of the whole.
+    """
+    boxes = np.stack([part.box for part in parts])
+    box = np.concatenate([boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)])
+    return Detection(parts[0].label, score, box, parts[0].mask.union(*(part.mask for part in parts[1:])))
+
+
+def to_instances(
+    detections: Sequence[Detection],
+    *,
+    grid: Grid,
+    class_names: tuple[str, ...],
+    turned_shape: tuple[int, ...],
+    axes: AxisMap,
+) -> Instances:
+    """Objects of the turned scan as instances of the scan itself, by falling score (ties in the given order)."""
+    if not detections:
+        return empty_instances(grid, class_names)
+    ordered = sorted(detections, key=lambda one: -one.score)
+    masks = [Mask.empty() if one.mask.is_empty else axes.undo_mask(one.mask, turned_shape) for one in ordered]
+    return Instances(
+        grid=grid,
+        class_names=class_names,
+        labels=np.array([one.label for one in ordered], dtype=np.int64),
+        scores=np.array([one.score for one in ordered], dtype=np.float32),
+        boxes=axes.undo_boxes(np.stack([one.box for one in ordered]), turned_shape).astype(np.float32),
+        masks=tuple(masks),
+    )
