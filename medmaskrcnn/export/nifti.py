@@ -35,7 +35,7 @@ def label_map(instances: Instances) -> NDArray[np.integer]:
     """
     dtype = np.uint16 if len(instances) <= np.iinfo(np.uint16).max else np.int32
     order = np.argsort(-voxel_counts(instances), kind="stable")
-    return paint_labels([instances.masks[i] for i in order], instances.grid.shape, dtype, values=order + 1)
+    return paint_labels([instances.masks[i] for i in order], instances.grid.shape, dtype, values=(order + 1).tolist())
 
 
 def write_label_map(result: CaseResult, stream: IO[bytes]) -> None:

@@ -51,12 +51,12 @@ def solid_result(blocks: list[Block], shape: tuple[int, int, int], threshold: fl
     return volume, CaseResult(instances, threshold, measure_instances(volume, instances), RECORD)
 
 
-@pytest.fixture(scope="review")
+@pytest.fixture(scope="session")
 def make_result() -> Callable[..., tuple[Volume, CaseResult]]:
     return solid_result
 
 
-@pytest.fixture(scope="review")
+@pytest.fixture(scope="session")
 def small_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The upper belly in slices of 5 mm, as DICOM, one file a slice."""
     from medmaskrcnn_datasets.dicom_series import write_dicom_series
@@ -68,7 +68,7 @@ def small_ct(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="review")
+@pytest.fixture(scope="session")
 def small_volume(small_ct: Path) -> Volume:
     return read_volume(small_ct)
 
