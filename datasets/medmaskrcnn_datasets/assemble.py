@@ -90,7 +90,7 @@ def assemble(
         try:
             labels, instances = case.convert(target / "labels")
         except ReadError as error:
-            failed.append(str(error))
+            failed.append(error.reason)
             continue
         patient = patients[case.id]
         cases.append(

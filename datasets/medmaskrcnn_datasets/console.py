@@ -34,7 +34,8 @@ def report_errors() -> Iterator[None]:
     try:
         yield
     except (MedMaskRCNNError, ValueError) as error:
-        _errors.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        reason = error.reason if isinstance(error, MedMaskRCNNError) else error
+        _errors.print(f"[red]error:[/red] {reason}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     finally:
         package.removeHandler(handler)

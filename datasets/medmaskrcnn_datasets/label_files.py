@@ -35,7 +35,7 @@ def read_label_map(case: str, image: Path, label: Path) -> tuple[NDArray[np.inte
     try:
         volume = read_volume(label)
     except ReadError as error:
-        raise ReadError(f"case {case!r}: cannot read the label map: {error}") from error
+        raise ReadError(f"case {case!r}: cannot read the label map: {error.reason}") from error
     if volume.array.shape[0] != 1:
         raise ReadError(f"case {case!r}: {label} has {volume.array.shape[0]} channels; a label map has one")
     if scan.shape is not None and scan.shape[1:] != volume.grid.shape:
@@ -63,7 +63,7 @@ def describe_image(case: str, image: Path) -> ScanInfo:
     try:
         return describe(image)[0]
     except ReadError as error:
-        raise ReadError(f"case {case!r}: cannot read the image: {error}") from error
+        raise ReadError(f"case {case!r}: cannot read the image: {error.reason}") from error
 
 
 def write_label_maps(

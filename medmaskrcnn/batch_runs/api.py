@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medmaskrcnn.batch_runs.names import read_key
-from medmaskrcnn.batch_runs.one_case import CaseOptions
 from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan
 from medmaskrcnn.batch_runs.rules import Rules, read_rules
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.settings import Limits, Work
-from medmaskrcnn.export.write import FORMATS
 from medmaskrcnn.hub.model_file import model_sha256, read_model_settings, resolve_model
+from medmaskrcnn.settings import FORMATS, OutputOptions, SegmentOptions
+from medmaskrcnn.settings.segment_options import options_from
 
 
 def batch(
@@ -22,6 +22,8 @@ def batch(
     *,
     model: str | os.PathLike[str],
     device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
     workers: int = 1,
     scheduler: str | None = None,
     rules: Rules | str | os.PathLike[str] | None = None,
@@ -30,8 +32,11 @@ def batch(
     classes: Sequence[str] | None = None,
     resample_irregular: bool = False,
     allow_out_of_domain: bool = False,
-    deidentify: bool = False,
+    suv: bool = False,
     track: bool = False,
+    label_map_seg: bool = False,
+    deidentify: bool = False,
+    plain_names: bool = False,
     key_file: str | os.PathLike[str] | None = None,
     redo: bool = False,
     retry_failed: bool = False,
@@ -46,6 +51,8 @@ def batch(
         out: Folder for results, ledger and summary; not inside a source.
         model: Name of a shipped model, or a model file.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; with several GPUs, one worker each.
+        precision: As for :func:`medmaskrcnn.load_model`.
+        engine: Likewise.
         workers: Processes of this machine.
         scheduler: Address of a Dask scheduler; then its workers do the work.
         rules: Which series; see :mod:`medmaskrcnn.batch_runs.rules`.
@@ -54,8 +61,11 @@ def batch(
         classes: Classes to report.
         resample_irregular: Interpolate even slices where a series has irregular ones.
         allow_out_of_domain: Run a model on scans that it was not made for.
-        deidentify: No name, ID or date in DICOM files, hashed UIDs.
+        suv: Read PET as standardised uptake values by body weight (g/ml).
         track: Link instances along time in cine series.
+        label_map_seg: DICOM SEG as LABELMAP where no two instances overlap.
+        deidentify: No name, ID or date in DICOM files, hashed UIDs.
+        plain_names: Folders named by patient's ID, date and description, not by pseudonyms.
         key_file: Key of the pseudonyms; a random one, kept in the ledger, by default.
         redo: Do all over, also what is done or was made with other settings.
         retry_failed: Try again what failed in an earlier call; what was refused stays so.
@@ -67,7 +77,7 @@ def batch(
         ReadError: if nothing among the sources can be segmented, or rules or key cannot be read.
         ModelFileError: if the model cannot be used.
         OutputError: if ``out`` is unfit, is in use by another run, holds results of other settings, or is full.
-        ValueError: if a setting is impossible.
+        InvalidOptionError: if an option is impossible; it is a ``ValueError`` and names the option.
 
     Example:
         >>> for case in medmaskrcnn.batch("archive/", "results", model="abdomen-mr"):  # doctest: +SKIP
@@ -75,26 +85,22 @@ def batch(
     """
     many = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     file = resolve_model(model)
-    names = read_model_settings(file).model.class_names
-    if unknown := sorted(set(classes or ()) - set(names)):
-        raise ValueError(f"the model has no class {', '.join(unknown)}; its classes are: {', '.join(names)}")
-    options = CaseOptions(
-        formats=tuple(formats),
-        score=score,
-        classes=None if classes is None else tuple(classes),
-        resample_irregular=resample_irregular,
-        allow_out_of_domain=allow_out_of_domain,
-        deidentify=deidentify,
-        paths_in_run=False,
+    options = options_from(
+        None, SegmentOptions, device=device, precision=precision, engine=engine, score=score, classes=classes,
+        resample_irregular=resample_irregular, allow_out_of_domain=allow_out_of_domain, suv=suv, track=track,
+    )  # fmt: skip
+    options.labels_among(read_model_settings(file).model.class_names)
+    output = options_from(
+        None, OutputOptions, formats=formats, label_map_seg=label_map_seg, deidentify=deidentify, paths_in_run=False
     )
     plan = BatchPlan(
-        work=Work(str(file.resolve()), model_sha256(file), options, track),
+        work=Work(str(file.resolve()), model_sha256(file), options, output),
         rules=rules if isinstance(rules, Rules) else read_rules(Path(rules)) if rules is not None else Rules(),
         limits=Limits(max_seconds, max_memory_mb),
-        device=device,
         workers=workers,
         scheduler=scheduler,
         key=None if key_file is None else read_key(Path(key_file)),
+        plain_names=plain_names,
         fail_fast=fail_fast,
     )
     with BatchRun(Path(out), plan) as run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +11,14 @@ from typing import Literal
 
 from pydicom import dcmread
 
-from medmaskrcnn.batch_runs.cine import CINE, is_cine
-from medmaskrcnn.errors import ReadError
+from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
+from medmaskrcnn.inference.track_time import cine_series
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
 from medmaskrcnn.io.sources import is_zip, open_source
+
+CINE = "cine"
+"""What the ledger calls the part of a series that is all of its time points."""
 
 Verdict = Literal["queued", "refused", "skipped"]
 
@@ -41,6 +44,7 @@ class FoundSeries:
         patient: What tells patients apart; study: the same for studies.
         name: File or folder name.
         slices: How many; 0 where unknown.
+        remedy: What to ask for where it is refused; a value of :class:`medmaskrcnn.errors.Remedy`.
     """
 
     identity: str
@@ -62,6 +66,7 @@ class FoundSeries:
     description: str = ""
     kernel: str = ""
     slices: int = 0
+    remedy: str | None = None
 
 
 def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, track: bool = False) -> list[FoundSeries]:
@@ -82,7 +87,7 @@ def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, tr
                 continue
             opened = open_source(source)
         except (ReadError, OSError) as error:
-            found.append(_unopened(source, str(error)))
+            found.append(_unopened(source, error.reason if isinstance(error, ReadError) else str(error)))
             continue
         found += [_unopened(Path(e.filename), f"{e.filename} may not be opened: {e.strerror}") for e in opened.closed]
         files |= dict.fromkeys(file.absolute() for file in opened.files)
@@ -99,18 +104,14 @@ def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, tr
 
 def _films(found: list[FoundSeries], scans: Sequence[FoundScan]) -> list[FoundSeries]:
     """The time points of a cine series become one."""
-    by_series: dict[str, list[FoundScan]] = defaultdict(list)
-    for scan in scans:
-        if scan.info.series_uid and scan.role in ("scan", "aside"):
-            by_series[scan.info.series_uid].append(scan)
-    films = {uid: members for uid, members in by_series.items() if is_cine(members)}
+    films = cine_series(scans)
     kept = [one for one in found if one.series_uid not in films]
     for uid, members in films.items():
         files = tuple(str(file) for scan in members for file in scan.files)
         first = next(one for one in found if one.series_uid == uid)
         fingerprint = _fingerprint([Path(file) for file in files])
         kept.append(
-            replace(first, identity=f"{uid} {CINE}", verdict="queued", reason=None, files=files, part=CINE,
+            replace(first, identity=f"{uid} {CINE}", verdict="queued", reason=None, remedy=None, files=files, part=CINE,
                     fingerprint=fingerprint, slices=len(members))
         )  # fmt: skip
     return kept
@@ -153,6 +154,7 @@ def _described(scan: FoundScan, *, resample_irregular: bool, takes_picture: bool
         description=info.description,
         kernel=header.get("ConvolutionKernel", ""),
         slices=info.shape[1] if info.shape else 0,
+        remedy=Remedy.RESAMPLE_IRREGULAR.value if verdict == "refused" and scan.can_be_resampled else None,
     )
 
 

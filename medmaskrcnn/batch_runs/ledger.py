@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmaskrcnn.batch_runs.find import FoundSeries
-from medmaskrcnn.errors import OutputError
+from medmaskrcnn.errors import OutputError, Remedy
 
 LEDGER_NAME = "ledger.sqlite"
 LOCK_NAME = ".lock.sqlite"
@@ -59,6 +59,12 @@ class Entry:
     seconds: float | None
     found: FoundSeries
     outcome: dict[str, Any]
+
+    @property
+    def remedy(self) -> Remedy | None:
+        """What to ask for to have it done, where it was refused and there is such a thing."""
+        named = self.outcome.get("remedy") or (self.found.remedy if self.status == "refused" else None)
+        return None if named is None else Remedy(named)
 
 
 class Ledger:

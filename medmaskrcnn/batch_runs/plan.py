@@ -8,6 +8,7 @@ from pathlib import Path
 from medmaskrcnn.batch_runs.ledger import Status
 from medmaskrcnn.batch_runs.rules import Rules
 from medmaskrcnn.batch_runs.settings import Limits, Work
+from medmaskrcnn.errors import Remedy
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
 
@@ -19,7 +20,6 @@ class BatchPlan:
     work: Work
     rules: Rules = field(default_factory=Rules)
     limits: Limits = field(default_factory=Limits)
-    device: str = "auto"
     workers: int = 1
     scheduler: str | None = None
     key: bytes | None = None
@@ -58,6 +58,7 @@ class BatchCase:
     Attributes:
         status: ``"done"``, ``"refused"`` (the scan cannot be read or does not fit the model) or ``"failed"``.
         reason: Why it is not done, without paths.
+        remedy: What to ask for to have it done; :data:`medmaskrcnn.errors.IN_PYTHON` says how.
         folder: Folder of its result; there for what is done.
         counts: Instances by class.
         warnings: Sentences for the user.
@@ -67,6 +68,7 @@ class BatchCase:
 
     status: Status
     reason: str | None
+    remedy: Remedy | None
     folder: Path
     counts: dict[str, int]
     warnings: tuple[str, ...]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from medmaskrcnn.errors import AmbiguousInputError, MedMaskRCNNError, ReadError, UnsuitableScanError
+from medmaskrcnn.errors import InvalidOptionError, MedMaskRCNNError, ReadError, Remedy, UnsuitableScanError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that every further case would meet too."""
@@ -15,28 +15,46 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HIDDEN = "<source>"
 
 
+IN_SUMMARY: Mapping[Remedy, str] = {
+    Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or allow scans out of the model's domain in a new batch",
+    Remedy.RESAMPLE_IRREGULAR: "A new batch may interpolate even slices (resample irregular)",
+    Remedy.REPORT: "Please report it",
+    Remedy.USE_FP32: "Try precision fp32 in a new batch, and if that does not help, another model",
+    Remedy.USE_TORCH: "Without them use engine torch in a new batch",
+}
+"""How the summary of a batch says what may be done about a series."""
+
+
 def explain(error: BaseException, about: str) -> str:
-    """What to tell the user of ``error``: a sentence that names what it is about (a file, a folder).
+    """What is wrong: a sentence that names what it is about (a file, a folder).
 
     Errors that are ours or the operating system's explain themselves; any other is a defect of the program.
+    :func:`remedy_of` tells what may be done.
     """
     if isinstance(error, MedMaskRCNNError):
-        reason = str(error).replace("resample_irregular=True", "--resample-irregular")
-        if isinstance(error, AmbiguousInputError):
-            reason += "\nGive --series with a number or UID of these, or --series largest."
+        reason = error.reason
+    elif isinstance(error, InvalidOptionError):
+        reason = str(error)
     elif is_memory(error):
         reason = "not enough memory for this scan"
     elif isinstance(error, OSError):
         reason = _explain_os_error(error)
     else:
-        reason = f"internal error ({type(error).__name__}: {error}); please report it with what --log FILE writes"
+        reason = f"internal error ({type(error).__name__}: {error})"
     return reason if about in reason else f"{about}: {reason}"
+
+
+def remedy_of(error: BaseException) -> Remedy | None:
+    """What the user may do about an error."""
+    if isinstance(error, MedMaskRCNNError):
+        return error.remedy
+    return None if is_memory(error) or isinstance(error, (OSError, InvalidOptionError)) else Remedy.REPORT
 
 
 def _explain_os_error(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason += "; make room or give another folder to -o"
+        reason += "; make room or give another folder"
     return f"{reason} ({error.filename})" if error.filename else reason
 
 

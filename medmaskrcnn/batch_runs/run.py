@@ -18,7 +18,6 @@ from typing import Any
 
 from medmaskrcnn.batch_runs.ledger import Entry, Ledger, Status
 from medmaskrcnn.batch_runs.names import new_key
-from medmaskrcnn.batch_runs.one_case import check_output_folder
 from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, BatchProgress
 from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.scan_sources import Entered, scan_sources
@@ -26,7 +25,8 @@ from medmaskrcnn.batch_runs.settings import Work
 from medmaskrcnn.batch_runs.summary import hidden_paths, write_summary
 from medmaskrcnn.batch_runs.task import PARTIAL, Task
 from medmaskrcnn.batch_runs.worker_pool import End, LocalWorkerPool, Setup, WorkerPool, threads_of
-from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.errors import OutputError, ReadError, Remedy
+from medmaskrcnn.export.check import check_output_folder
 from medmaskrcnn.hub.model_file import read_model_settings
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class BatchRun:
         with ledger.at_once():
             earlier = ledger.get_meta("work")
             if earlier not in (None, work.digest()) and not redo:
-                raise OutputError(_other_work(self.out, ledger.get_meta("said"), work))
+                raise OutputError(_other_work(self.out, ledger.get_meta("said"), work), Remedy.REDO)
             if redo and earlier is not None:
                 ledger.queue_again(("done", "refused", "failed"))
             if retry_failed:
@@ -172,7 +172,7 @@ class BatchRun:
 
     def _start_worker(self) -> WorkerPool:
         plan = self.plan
-        setup = Setup(plan.work.model, plan.work.model_sha256, plan.device, threads_of(plan.workers))
+        setup = Setup(plan.work.model, plan.work.model_sha256, plan.work.options, threads_of(plan.workers))
         if plan.scheduler is None:
             return LocalWorkerPool(setup, plan.workers, plan.limits)
         # here, because only a cluster needs it
@@ -190,7 +190,7 @@ class BatchRun:
             part=found.part,
             archive=found.archive,
             options=work.options,
-            track=work.track,
+            output=work.output,
             hidden=tuple(hidden_paths(found)),
         )
 
@@ -217,9 +217,10 @@ class BatchRun:
         status: Status = "failed" if end.kind == "died" else end.kind
         tried = f", {_TRIES} times" if self._deaths.get(end.id, 0) >= _TRIES else ""
         reason = None if end.reason is None else end.reason + tried
-        self.ledger.finishes(end.id, status, reason, end.seconds, end.outcome)
+        outcome = end.outcome if end.remedy is None else {**end.outcome, "remedy": end.remedy}
+        self.ledger.finishes(end.id, status, reason, end.seconds, outcome)
         self._ended += 1
-        return self._case(replace(entry, status=status, reason=reason, seconds=end.seconds, outcome=end.outcome))
+        return self._case(replace(entry, status=status, reason=reason, seconds=end.seconds, outcome=outcome))
 
     def _again(self, entry: Entry) -> None:
         self.ledger.put_back(entry.id)
@@ -230,6 +231,7 @@ class BatchRun:
         return BatchCase(
             status=entry.status,
             reason=reason,
+            remedy=entry.remedy,
             folder=self.out / entry.folder,
             counts=entry.outcome.get("counts", {}),
             warnings=tuple(entry.outcome.get("warnings", ())),
@@ -280,7 +282,7 @@ def _text(said: dict[str, Any]) -> str:
 def _other_work(out: Path, earlier: str | None, work: Work) -> str:
     before, after = set((earlier or "").split(", ")), set(_text(work.as_dict()).split(", "))
     told = f"then {', '.join(sorted(before - after))}; now {', '.join(sorted(after - before))}"
-    return f"{out} holds results of another model or other settings ({told}). Give another folder, or --redo"
+    return f"{out} holds results of another model or other settings ({told})"
 
 
 def _nothing_to_do(sources: Sequence[Path], entered: Entered) -> str:

@@ -50,8 +50,8 @@ def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: byt
         key: For the folders' pseudonyms; ``None`` for plain names.
         plan: Says how scans will be read.
     """
-    work = plan.work
-    found = find_series(sources, resample_irregular=work.options.resample_irregular, track=work.track)
+    options = plan.work.options
+    found = find_series(sources, resample_irregular=options.resample_irregular, track=options.track)
     left_out = rules.left_out([series for series in found if series.verdict == "queued"])
     found = [
         replace(series, verdict="skipped", reason=left_out[series.identity]) if series.identity in left_out else series

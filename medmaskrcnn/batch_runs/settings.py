@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from medmaskrcnn.batch_runs.one_case import CaseOptions
-from medmaskrcnn.export.write import ALL_FORMATS
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, OutputOptions, SegmentOptions
+
+_FIRST_OPTIONS = ("track", "score", "classes", "resample_irregular", "allow_out_of_domain")
+_LATER_OPTIONS = ("precision", "engine", "suv")
 
 
 @dataclass(frozen=True)
@@ -18,27 +20,26 @@ class Work:
     Attributes:
         model: The model's file.
         model_sha256: Its hash.
-        options: How to segment and what to write.
-        track: Link instances along time in cine series.
+        options: How to read and segment.
+        output: What to write.
     """
 
     model: str
     model_sha256: str
-    options: CaseOptions
-    track: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.options.formats if name not in ALL_FORMATS]
-        if unknown:
-            raise ValueError(f"formats must be out of {', '.join(ALL_FORMATS)}, got {', '.join(unknown)}")
-        if self.options.score is not None and not 0 <= self.options.score <= 1:
-            raise ValueError(f"score must lie in 0..1, got {self.options.score}")
+    options: SegmentOptions
+    output: OutputOptions
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it but where the model lies, JSON-able; kept in the ledger to notice other work."""
-        said = {"model_sha256": self.model_sha256, "track": self.track, **asdict(self.options)}
-        said["formats"] = sorted(set(self.options.formats))
-        return dict(json.loads(json.dumps(said)))
+        """All of it but where the model and the network lie, JSON-able; kept in the ledger to notice other work.
+
+        Its digest stands in ledgers: names and defaults here stay as they are, and an option that is added is said only
+        where it is asked for, so that a half-done batch of an older version goes on.
+        """
+        options, output = self.options.model_dump(mode="json"), self.output.model_dump(mode="json")
+        later = {name: options[name] for name in _LATER_OPTIONS if options[name] != getattr(AS_THE_MODEL_SAYS, name)}
+        first = {name: options[name] for name in _FIRST_OPTIONS}
+        formats = sorted(set(self.output.formats))
+        return {"model_sha256": self.model_sha256, **first, **later, **output, "formats": formats}
 
     def digest(self) -> str:
         """Hash of :meth:`as_dict`."""

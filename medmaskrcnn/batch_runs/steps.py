@@ -5,30 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from medmaskrcnn.batch_runs.cine import CINE, TRACKS, check_model, read_cine, tracks_csv
-from medmaskrcnn.batch_runs.one_case import refuse_unwritable, segment_volume, write_case
+from medmaskrcnn.batch_runs.find import CINE
 from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.task import PARTIAL, Task
 from medmaskrcnn.batch_runs.thumbnail import write_thumbnail
 from medmaskrcnn.errors import ModelFileError, ReadError
-from medmaskrcnn.hub.loaded_model import load_model
+from medmaskrcnn.export.check import refuse_unwritable
+from medmaskrcnn.export.write import write_result
+from medmaskrcnn.hub.loaded_model import load_as_asked
+from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.inference.track_time import read_cine
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
 from medmaskrcnn.io.options import ReadingOptions
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A scan, and for a cine series the size of its pixels (row, column) in mm where that is known."""
-
-    volume: Volume
-    pixel_mm: tuple[float, float] | None = None
 
 
 class Steps:
@@ -36,44 +32,41 @@ class Steps:
 
     Args:
         model: The model's file.
-        device: As :func:`medmaskrcnn.load_model` takes it.
         sha256: What the file's hash must be.
+        options: Where and in what it runs.
 
     Raises:
         ModelFileError: if the model cannot be read or is another one than the batch was begun with.
     """
 
-    def __init__(self, model: str, device: str, sha256: str) -> None:
-        self.model = load_model(model, device=device)
+    def __init__(self, model: str, sha256: str, options: SegmentOptions) -> None:
+        self.model = load_as_asked(model, options)
         if self.model.sha256 != sha256:
             raise ModelFileError(f"{model} has changed since the batch began; start it again")
 
-    def read(self, task: Task, _: None = None) -> Scan:
+    def read(self, task: Task, _: None = None) -> Volume:
         """Read the scan, and refuse early what cannot be written."""
         if task.part == CINE:
-            check_model(self.model.settings)
-            scan = Scan(*read_cine(scans_among(map(Path, task.files))))
-            refuse_unwritable(scan.volume, task.options)
-            return scan
-        volume = _scan_of(task).read(ReadingOptions(resample_irregular=task.options.resample_irregular))
-        refuse_unwritable(volume, task.options)
-        return Scan(volume)
+            volume = read_cine(scans_among(map(Path, task.files)))
+        else:
+            options = task.options
+            volume = _scan_of(task).read(ReadingOptions(options.resample_irregular, options.suv))
+        refuse_unwritable(volume, task.output)
+        return volume
 
-    def segment(self, task: Task, scan: Scan) -> tuple[CaseResult, Scan]:
+    def segment(self, task: Task, volume: Volume) -> tuple[CaseResult, Volume]:
         """Find, outline and measure."""
-        result = segment_volume(scan.volume, self.model, task.options)
-        return _without_sources(result, task), scan
+        result = segment(volume, self.model, options=task.options)
+        return _without_sources(result, task), volume
 
-    def write(self, task: Task, made: tuple[CaseResult, Scan]) -> dict[str, Any]:
+    def write(self, task: Task, made: tuple[CaseResult, Volume]) -> dict[str, Any]:
         """Write the result into its folder, whole or not at all; what the summary says of it."""
-        result, volume = made[0], made[1].volume
+        result, volume = made
         out = Path(task.out)
         staging = out / PARTIAL / f"{task.id}-{uuid4().hex}"
         try:
-            write_case(result, volume, staging, task.options)
+            write_result(result, volume, staging, options=task.output, tracks=task.options.track)
             write_thumbnail(result, volume, staging)
-            if task.track and volume.grid.shape[0] > 1 and not volume.grid.spacing_known:
-                (staging / TRACKS).write_text(tracks_csv(result, made[1].pixel_mm), encoding="utf-8", newline="\n")
             onto_disk(staging)
             put_in_place(staging, out / task.folder)
         finally:

@@ -17,9 +17,10 @@ from uuid import uuid4
 
 from medmaskrcnn.batch_runs.find import FoundSeries
 from medmaskrcnn.batch_runs.ledger import Entry, Ledger
-from medmaskrcnn.batch_runs.reasons import without_paths
+from medmaskrcnn.batch_runs.reasons import IN_SUMMARY, without_paths
 from medmaskrcnn.batch_runs.summary_page import summary_html
 from medmaskrcnn.batch_runs.thumbnail import THUMBNAIL
+from medmaskrcnn.errors import with_remedy
 from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.system.version import __version__
 
@@ -66,7 +67,7 @@ def _case(entry: Entry) -> dict[str, Any]:
     return {
         "case": entry.folder,
         "status": entry.status,
-        "reason": None if entry.reason is None else without_paths(entry.reason, hidden_paths(found)),
+        "reason": None if entry.reason is None else _reason(entry),
         "modality": found.modality,
         "slices": found.slices or None,
         "instances": outcome.get("instances") if done else None,
@@ -75,6 +76,10 @@ def _case(entry: Entry) -> dict[str, Any]:
         "warnings": outcome.get("warnings", []) if done else [],
         "thumbnail": f"{entry.folder}/{THUMBNAIL}" if done else None,
     }
+
+
+def _reason(entry: Entry) -> str:
+    return with_remedy(without_paths(entry.reason or "", hidden_paths(entry.found)), entry.remedy, IN_SUMMARY)
 
 
 def summary_csv(document: dict[str, Any]) -> str:

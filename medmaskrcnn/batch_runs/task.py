@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from medmaskrcnn.batch_runs.one_case import CaseOptions
+from medmaskrcnn.settings import OutputOptions, SegmentOptions
 
 PARTIAL = ".partial"
 """Folder inside the output folder where results are written before they are whole."""
@@ -22,8 +22,8 @@ class Task:
         files: Files that the scan is read from; empty for one in an archive.
         part: Which volume of the series.
         archive: Path of a zip archive, and the scan's place in its listing.
-        options: How to segment and what to write.
-        track: Link instances along time.
+        options: How to read and segment.
+        output: What to write.
         hidden: Paths that no result may quote.
     """
 
@@ -33,8 +33,8 @@ class Task:
     files: tuple[str, ...]
     part: str
     archive: tuple[str, int] | None
-    options: CaseOptions
-    track: bool = False
+    options: SegmentOptions
+    output: OutputOptions
     hidden: tuple[str, ...] = ()
 
     @property
@@ -44,21 +44,20 @@ class Task:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return asdict(self)
+        options, output = self.options.model_dump(mode="json"), self.output.model_dump(mode="json")
+        return {**vars(self), "options": options, "output": output}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Task:
         """The inverse of :meth:`to_json`, after a way through JSON too."""
-        options = dict(values["options"])
-        options["formats"] = tuple(options["formats"])
-        options["classes"] = None if options["classes"] is None else tuple(options["classes"])
         archive = values["archive"]
         return cls(
             **{
                 **values,
                 "files": tuple(values["files"]),
                 "archive": None if archive is None else (archive[0], archive[1]),
-                "options": CaseOptions(**options),
+                "options": SegmentOptions.model_validate(values["options"]),
+                "output": OutputOptions.model_validate(values["output"]),
                 "hidden": tuple(values["hidden"]),
             }
         )

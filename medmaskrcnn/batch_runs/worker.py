@@ -26,8 +26,9 @@ from queue import SimpleQueue
 from threading import BoundedSemaphore, Lock, Thread
 from typing import IO, Any
 
-from medmaskrcnn.batch_runs.reasons import explain, is_memory, is_no_room, is_refusal
+from medmaskrcnn.batch_runs.reasons import explain, is_memory, is_no_room, is_refusal, remedy_of
 from medmaskrcnn.batch_runs.task import Task
+from medmaskrcnn.settings import SegmentOptions
 
 
 class Speaker:
@@ -80,9 +81,10 @@ def _load(setup: dict[str, Any]) -> tuple[Callable[..., Any], ...]:
     from medmaskrcnn.batch_runs.steps import Steps
 
     torch.set_num_threads(max(1, setup["threads"]))
-    if setup["device"] in ("auto", "cuda") and torch.cuda.is_available():
+    options = SegmentOptions.model_validate(setup["options"])
+    if options.device in ("auto", "cuda") and torch.cuda.is_available():
         torch.cuda.set_device(setup["index"] % torch.cuda.device_count())  # GPUs: one worker each
-    steps = Steps(setup["model"], setup["device"], setup["sha256"])
+    steps = Steps(setup["model"], setup["sha256"], options)
     return steps.read, steps.segment, steps.write
 
 
@@ -148,6 +150,7 @@ def _failure(error: BaseException, task: Task) -> dict[str, Any]:
     return {
         "status": "refused" if is_refusal(error) else "failed",
         "reason": explain(error, task.about),
+        "remedy": remedy_of(error),
         "again": is_memory(error),
         "no_room": is_no_room(error),
         "details": None if is_refusal(error) else traceback.format_exc(),

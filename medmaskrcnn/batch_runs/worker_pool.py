@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 from medmaskrcnn.batch_runs.settings import Limits
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.system.module_process import start_module
 from medmaskrcnn.system.process_memory import resident_mb
 
@@ -44,6 +45,7 @@ class End:
         again: Whether another try, alone, may go better.
         no_room: Whether the disk was full.
         details: The traceback of what is no fault of the scan's.
+        remedy: What the user may ask for to have it done; a value of :class:`medmaskrcnn.errors.Remedy`.
     """
 
     id: int
@@ -54,6 +56,7 @@ class End:
     again: bool = False
     no_room: bool = False
     details: str | None = None
+    remedy: str | None = None
 
 
 class WorkerPool(Protocol):
@@ -78,7 +81,7 @@ class Setup:
 
     model: str
     sha256: str
-    device: str = "auto"
+    options: SegmentOptions = AS_THE_MODEL_SAYS
     threads: int = 1
 
 
@@ -107,7 +110,7 @@ class _Worker:
         self.index = index
         self.killed_for: tuple[int | None, str] | None = None
         Thread(target=self._listen, args=(heard,), daemon=True).start()
-        self.send(setup={**vars(setup), "index": index})
+        self.send(setup={**vars(setup), "options": setup.options.model_dump(mode="json"), "index": index})
 
     def send(self, **message: Any) -> None:
         """Say something; a dead worker is told by its silence, not here."""

@@ -15,34 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from medmaskrcnn.batch_runs.names import read_key
-from medmaskrcnn.batch_runs.one_case import CaseOptions
 from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, BatchProgress
 from medmaskrcnn.batch_runs.rules import Rules, read_rules
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.scan_sources import Entered
 from medmaskrcnn.batch_runs.settings import Limits, Work
 from medmaskrcnn.cli.console import ERR, echo, plain, print_status
-from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import (
-    DEFAULT_FORMATS,
-    ClassesOption,
-    DeidentifyOption,
-    Device,
-    DeviceOption,
-    FormatsOption,
-    LabelMapSegOption,
-    LogOption,
-    ModelOption,
-    OutOfDomainOption,
-    ResampleOption,
-    ScoreOption,
-    chosen,
-    classes_of,
-    model_file,
-)
-from medmaskrcnn.errors import ReadError
-from medmaskrcnn.export.write import ALL_FORMATS
+from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
+from medmaskrcnn.cli.options import LogOption, ModelOption, model_file, with_output_options, with_segment_options
+from medmaskrcnn.errors import ReadError, with_remedy
 from medmaskrcnn.hub.model_file import model_sha256
+from medmaskrcnn.settings import OutputOptions, SegmentOptions
 
 EXIT_STOPPED = 130
 """What a shell gives a program that Ctrl-C ended."""
@@ -56,33 +39,29 @@ EXAMPLES = (
 )
 
 
+@with_output_options("label_map_seg", "deidentify", paths_in_run=False)
+@with_segment_options(
+    "device", "precision", "engine", "score", "classes", "resample_irregular", "suv", "track", "allow_out_of_domain"
+)
 def batch_command(
+    *,
     sources: Annotated[
         list[Path] | None, typer.Argument(metavar="[SOURCE]...", help="Files, folders, DICOMDIRs, zip archives.")
     ] = None,
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for results, ledger and summary.")
-    ] = ...,  # type: ignore[assignment]
-    model: ModelOption = ...,  # type: ignore[assignment]
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for results, ledger and summary.")],
+    model: ModelOption,
     input_list: Annotated[
         Path | None, typer.Option("--list", metavar="FILE", help="More sources, one a line; lines with # are left out.")
     ] = None,
     rules: Annotated[
         Path | None, typer.Option(metavar="YAML", help="Which series to take; see docs/batch.md.", show_default="all")
     ] = None,
-    device: DeviceOption = Device.AUTO,
+    options: SegmentOptions,
+    output: OutputOptions,
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine; with GPUs one for each.")] = 1,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers do the work.")
     ] = None,
-    score: ScoreOption = None,
-    classes: ClassesOption = None,
-    formats: FormatsOption = DEFAULT_FORMATS,
-    resample_irregular: ResampleOption = False,
-    allow_out_of_domain: OutOfDomainOption = False,
-    label_map_seg: LabelMapSegOption = False,
-    deidentify: DeidentifyOption = False,
-    track: Annotated[bool, typer.Option("--track", help="Link instances along time in cine series.")] = False,
     key_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Key of the folders' pseudonyms, to have the same ones again elsewhere."),
@@ -110,21 +89,10 @@ def batch_command(
         raise typer.BadParameter("give at least one source, or --list", param_hint="SOURCE")
     with logging_to(log, hidden=many), failing_as_one(str(out)):
         file = model_file(model)
-        options = CaseOptions(
-            formats=chosen(formats, ALL_FORMATS, "--format"),
-            score=score,
-            classes=None if classes is None else chosen(classes, classes_of(model), "--classes"),
-            resample_irregular=resample_irregular,
-            allow_out_of_domain=allow_out_of_domain,
-            label_map_seg=label_map_seg,
-            deidentify=deidentify,
-            paths_in_run=False,
-        )
         plan = BatchPlan(
-            work=Work(str(file.resolve()), model_sha256(file), options, track),
+            work=Work(str(file.resolve()), model_sha256(file), options, output),
             rules=Rules() if rules is None else read_rules(rules),
             limits=Limits(None if max_minutes is None else 60 * max_minutes, max_memory),
-            device=device.value,
             workers=workers,
             scheduler=scheduler,
             key=None if key_file is None else read_key(key_file),
@@ -211,7 +179,10 @@ class _Show:
         """A series has come to its end."""
         progress, name = case.progress, f"{case.folder.parent.parent.name}/{case.folder.name}"
         if case.status != "done":
-            print_status("error" if case.status == "failed" else "warning", f"{name}: {case.status}: {case.reason}")
+            print_status(
+                "error" if case.status == "failed" else "warning",
+                f"{name}: {case.status}: {with_remedy(case.reason or '', case.remedy, ON_COMMAND_LINE)}",
+            )
         elif self._speaks and self._bars is None:
             print_status("done", f"{name}: {sum(case.counts.values())} instances; {_ahead(progress)}")
         if self._bars is not None and self._task is not None:

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medmaskrcnn.batch_runs.one_case import check_output_folder
 from medmaskrcnn.cli.console import ProgressCall, echo, stage_bars
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, DeviceOption, LogOption, Runtime
-from medmaskrcnn.cli.run_cases import Case, SegmentOptions
+from medmaskrcnn.cli.options import LogOption, with_segment_options
+from medmaskrcnn.cli.run_cases import Case, Wishes
 from medmaskrcnn.cli.segment import print_outcomes, segment_cases
 from medmaskrcnn.cli.tables import print_table, volume_text
 from medmaskrcnn.evaluation.metrics.matching import match_case
-from medmaskrcnn.export.write import FORMATS
+from medmaskrcnn.export.check import check_output_folder
+from medmaskrcnn.settings import OutputOptions, SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.label_maps import instances_of_label_map
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
@@ -35,10 +35,12 @@ EXAMPLES = (
 )
 
 
+@with_segment_options("device")
 def demo_command(
+    *,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for everything.")] = DEFAULT_FOLDER,
     seed: Annotated[int, typer.Option(min=0, help="Which phantom: another number, another patient.")] = 1,
-    device: DeviceOption = Device.AUTO,
+    options: SegmentOptions,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     log: LogOption = None,
 ) -> None:
@@ -54,7 +56,7 @@ def demo_command(
                 phantom = write_study(seed, folder, progress)
         echo(f"a phantom CT study: {folder / 'ct'} (DICOM), its truth: {folder / 'truth.nii.gz'}")
         case = Case(f"phantom-{seed}", folder / "ct", folder / "result")
-        outcomes = segment_cases([case], case.folder, MODEL, Runtime(device), SegmentOptions(FORMATS, quiet=quiet))
+        outcomes = segment_cases([case], case.folder, MODEL, Wishes(options, OutputOptions(), quiet=quiet))
         print_outcomes(outcomes)
         if outcomes[0].result is None:
             raise typer.Exit(EXIT_FAILED)

@@ -10,11 +10,12 @@ import typer
 
 from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.evaluation_tables import print_evaluation
-from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, DeviceOption, Engine, LogOption, Precision, Runtime
-from medmaskrcnn.cli.run_cases import check_output_folder
+from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
+from medmaskrcnn.cli.options import LogOption, naming_the_flag, with_segment_options
 from medmaskrcnn.cli.train_display import count_bar
-from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.errors import ModelFileError, with_remedy
+from medmaskrcnn.export.check import check_output_folder
+from medmaskrcnn.settings import SegmentOptions
 
 if TYPE_CHECKING:
     from medmaskrcnn.data.manifest import Manifest
@@ -30,7 +31,9 @@ EXAMPLES = (
 _SELDOM = "Less often needed"
 
 
+@with_segment_options("device", "precision", "engine", "allow_out_of_domain")
 def evaluate_command(
+    *,
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model that ships (medmaskrcnn models), or a .safetensors file.")
     ],
@@ -65,16 +68,11 @@ def evaluate_command(
         float, typer.Option(min=0.0, help="Smaller objects need not be found: mm, or pixels without spacing.")
     ] = 0.0,
     pictures: Annotated[int, typer.Option(min=0, help="How many of the worst cases to draw.")] = 12,
-    device: DeviceOption = Device.AUTO,
-    precision: Annotated[Precision, typer.Option(help="In what it computes, as for segment.")] = Precision.AUTO,
-    engine: Annotated[Engine, typer.Option(help="What runs its layers, as for segment.")] = Engine.AUTO,
+    options: SegmentOptions,
     replicates: Annotated[
         int, typer.Option(min=0, help="Draws for the confidence intervals.", rich_help_panel=_SELDOM)
     ] = 1000,
     surfaces: Annotated[bool, typer.Option(help="Compute surface distances.", rich_help_panel=_SELDOM)] = True,
-    allow_out_of_domain: Annotated[
-        bool, typer.Option("--allow-out-of-domain", help="Run the model on scans that it refuses.")
-    ] = False,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of the network, on the CPU.", rich_help_panel=_SELDOM)
     ] = None,
@@ -97,10 +95,8 @@ def evaluate_command(
             manifest,
             split=split,
             cases=None if ids is None else [name.strip() for name in ids.split(",") if name.strip()],
-            how=Runtime(device, precision, engine),
-            score=operating_score,
+            options=options.model_copy(update={"score": operating_score}),
             pictures=pictures if out is not None else 0,
-            allow_out_of_domain=allow_out_of_domain,
             settings=(iou, tolerance, min_diameter, replicates, surfaces),
             threads=threads,
             shown=shown,
@@ -126,10 +122,8 @@ def _evaluate(
     *,
     split: str,
     cases: list[str] | None,
-    how: Runtime,
-    score: float | None,
+    options: SegmentOptions,
     pictures: int,
-    allow_out_of_domain: bool,
     settings: tuple[float, float, float, int, bool],
     threads: int | None,
     shown: bool,
@@ -153,16 +147,13 @@ def _evaluate(
     except (ModelFileError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     iou, tolerance, min_diameter, replicates, surfaces = settings
-    with count_bar("evaluate", shown=shown) as progress:
+    with count_bar("evaluate", shown=shown) as progress, naming_the_flag():
         return evaluate(
             model,
             manifest,
             split=split,
             cases=cases,
-            device=how.device.value,
-            precision=how.precision.value,
-            engine=how.engine.value,
-            score=score,
+            options=options,
             settings=MetricSettings(
                 match_iou=iou,
                 tolerance=tolerance,
@@ -171,7 +162,6 @@ def _evaluate(
                 surfaces=surfaces,
             ),
             pictures=pictures,
-            allow_out_of_domain=allow_out_of_domain,
             progress=progress,
         )
 
@@ -180,7 +170,8 @@ def _report(evaluation: Evaluation, out: Path | None, *, as_json: bool, shown: b
     from medmaskrcnn.evaluation.files import evaluation_document, write_evaluation
 
     for failed in evaluation.failed:
-        print_status("error", failed.error if failed.id in failed.error else f"{failed.id}: {failed.error}")
+        what = failed.error if failed.id in failed.error else f"{failed.id}: {failed.error}"
+        print_status("error", with_remedy(what, failed.remedy, ON_COMMAND_LINE))
     if as_json:
         print_json(evaluation_document(evaluation))
     if shown:

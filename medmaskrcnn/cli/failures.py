@@ -8,14 +8,15 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 
-from medmaskrcnn.batch_runs.reasons import explain
+from medmaskrcnn.batch_runs.reasons import explain, remedy_of
 from medmaskrcnn.cli.console import print_status
+from medmaskrcnn.errors import Remedy, with_remedy
 from medmaskrcnn.system.version import __version__
 
 EXIT_FAILED = 1
@@ -25,6 +26,22 @@ EXIT_CODES_HELP = "Exit codes: 0 all right, 1 some case failed or was refused, 2
 _QUOTING = ("pydicom", "highdicom", "pynetdicom", "dicomweb_client", "urllib3", "requests", "retrying")
 """Libraries whose messages quote values of headers, or addresses with a patient's ID in them."""
 
+ON_COMMAND_LINE: Mapping[Remedy, str] = {
+    Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or give --allow-out-of-domain to run it all the same",
+    Remedy.RESAMPLE_IRREGULAR: "Even slices are interpolated on request: --resample-irregular",
+    Remedy.CHOOSE_SERIES: "Give --series with a number or UID of these, or --series largest",
+    Remedy.REDO: "Give another folder, or --redo",
+    Remedy.REPORT: "Please report it with what --log FILE writes",
+    Remedy.RESUME: "Go on with it (--resume), or train into another folder",
+    Remedy.START_ANEW: "Start without --resume",
+    Remedy.WRITE_DICOM: "Segment with --format seg,sr to have some",
+    Remedy.USE_FP32: "Try --precision fp32, and if that does not help, another model",
+    Remedy.USE_TORCH: "Without them run with --engine torch",
+    Remedy.TRUST_CERTIFICATE: "Name the certificates to trust with --ca",
+    Remedy.SET_TITLES: "See --called and --calling",
+}
+"""How the command line says what may be done about an error."""
+
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 logger = logging.getLogger(__name__)
@@ -32,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 def report_failure(error: Exception, about: str) -> str:
     """Print the sentence on stderr, the traceback into the log, and return the sentence."""
-    message = explain(error, about)
+    message = with_remedy(explain(error, about), remedy_of(error), ON_COMMAND_LINE)
     logger.error("%s", message, exc_info=error)
     print_status("error", message)
     return message

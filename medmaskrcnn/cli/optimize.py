@@ -10,9 +10,10 @@ import typer
 
 from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import LogOption, model_file
+from medmaskrcnn.cli.options import LogOption, model_file, with_segment_options
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
+from medmaskrcnn.settings import SegmentOptions
 
 if TYPE_CHECKING:
     from medmaskrcnn.compression.search.run import Optimised
@@ -33,7 +34,9 @@ class Target(StrEnum):
     GPU = "gpu"
 
 
+@with_segment_options("allow_out_of_domain")
 def optimize_command(
+    *,
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model that ships (medmaskrcnn models), or a .safetensors file.")
     ],
@@ -60,9 +63,7 @@ def optimize_command(
     images: Annotated[int, typer.Option(min=1, help="Slices or tiles to take ranges from, for 8 bits.")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw training samples.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the network, on the CPU.")] = None,
-    allow_out_of_domain: Annotated[
-        bool, typer.Option("--allow-out-of-domain", help="Run the model on scans that it refuses.")
-    ] = False,
+    options: SegmentOptions,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no table.")] = False,
     log: LogOption = None,
 ) -> None:
@@ -84,7 +85,7 @@ def optimize_command(
         found = _optimise(
             file, data, target_file, target=target.value, max_ap_loss=max_ap_loss, split=split, shares=shares,
             fine_tune=fine_tune, plan=plan, images=images, workers=workers, threads=threads,
-            allow_out_of_domain=allow_out_of_domain, shown=not quiet,
+            options=options, shown=not quiet,
         )  # fmt: skip
         if not quiet:
             print_variants(found)
@@ -119,7 +120,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _optimise(
-    file: Path, data: Path, out: Path, *, plan: str | None, threads: int | None, shown: bool, **options: Any
+    file: Path, data: Path, out: Path, *, plan: str | None, threads: int | None, shown: bool, **settings: Any
 ) -> Optimised:
     import torch
 
@@ -133,7 +134,7 @@ def _optimise(
     used: Plan | None = None if plan is None else read_plan(plan)
     manifest = read_manifest(data)
     # One bar at a time can be drawn: fine-tuning tells lines only, between two evaluations.
-    display = TrainDisplay(LoopSettings(steps=max(1, options["fine_tune"])), shown=shown)
+    display = TrainDisplay(LoopSettings(steps=max(1, settings["fine_tune"])), shown=shown)
     display.drawn = False
     with count_bar("evaluate", shown=shown) as progress:
         on_event = Listener(
@@ -143,7 +144,7 @@ def _optimise(
             training=display,
         )
         try:
-            return optimize(file, manifest, out, plan=used, on_event=on_event, **options)
+            return optimize(file, manifest, out, plan=used, on_event=on_event, **settings)
         except ValueError as error:  # a split or device that is not there
             raise typer.BadParameter(str(error)) from error
 

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from medmaskrcnn.batch_runs.one_case import CaseOptions
 from medmaskrcnn.batch_runs.plan import BatchPlan
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.settings import Work
 from medmaskrcnn.cli.console import echo, print_status
-from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import (
-    Device,
-    DeviceOption,
-    FormatsOption,
-    LogOption,
-    ModelOption,
-    OutOfDomainOption,
-    chosen,
-    model_file,
-)
-from medmaskrcnn.export.write import ALL_FORMATS
+from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
+from medmaskrcnn.cli.options import LogOption, ModelOption, model_file, with_output_options, with_segment_options
+from medmaskrcnn.errors import Remedy, with_remedy
 from medmaskrcnn.hub.model_file import model_sha256
 from medmaskrcnn.services.pacs.archive import patiently
 from medmaskrcnn.services.pacs.connect import open_archive
@@ -35,12 +25,22 @@ from medmaskrcnn.services.pacs.push import Pushed, push, results_below
 from medmaskrcnn.services.pacs.receive import Inbox
 from medmaskrcnn.services.pacs.server import PASSWORD, TOKEN, USER, Credentials, Query, Server
 from medmaskrcnn.services.pacs.watch import Arrivals, Asked, Received, watch
+from medmaskrcnn.settings import OutputOptions, SegmentOptions
 
 EXAMPLES = (
     "medmaskrcnn pacs pull https://pacs.example/dicom-web --patient 4711 -o scans",
     "medmaskrcnn pacs push https://pacs.example/dicom-web results/ --confirm",
     "medmaskrcnn pacs watch --listen 11112 -o night --model abdomen-mr",
 )
+
+IN_WATCH: Mapping[Remedy, str] = {
+    Remedy.ALLOW_OUT_OF_DOMAIN: "Watch with another model, or with --allow-out-of-domain and another folder",
+    Remedy.RESAMPLE_IRREGULAR: "A watch with --resample-irregular, and another folder, interpolates even slices",
+    Remedy.REPORT: "Please report it with what --log FILE writes",
+    Remedy.USE_FP32: "Watch with --precision fp32 and another folder, and if that does not help, with another model",
+    Remedy.USE_TORCH: "Without them watch with --engine torch",
+}
+"""How a watch says what may be done about a series."""
 
 app = typer.Typer(
     help=f"Scans out of an archive, results into it. Credentials come from {USER}, {PASSWORD} or {TOKEN}.",
@@ -142,7 +142,12 @@ def push_command(
 
 
 @app.command("watch", epilog="Ends with Ctrl-C. Exit codes: 0 ended as asked, 1 some case went wrong, 2 wrong use.")
+@with_output_options("label_map_seg", formats="seg,sr,json,csv,png", paths_in_run=False)
+@with_segment_options(
+    "device", "precision", "engine", "score", "classes", "resample_irregular", "suv", "track", "allow_out_of_domain"
+)
 def watch_command(
+    *,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="OUT/incoming and OUT/results.")],
     model: ModelOption,
     listen: Annotated[int | None, typer.Option(metavar="PORT", help="Let scans be sent here (C-STORE).")] = None,
@@ -161,9 +166,8 @@ def watch_command(
     push_to: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Store SEG and SR there.")] = None,
     confirm: Annotated[bool, typer.Option("--confirm", help="Really store them.")] = False,
     discard: Annotated[bool, typer.Option("--discard", help="Remove a scan once its result is written.")] = False,
-    device: DeviceOption = Device.AUTO,
-    formats: FormatsOption = "seg,sr,json,csv,png",
-    allow_out_of_domain: OutOfDomainOption = False,
+    options: SegmentOptions,
+    output: OutputOptions,
     called: _Called = "ANY-SCP",
     calling: _Calling = "MEDMASKRCNN",
     ca: _Ca = None,
@@ -180,12 +184,7 @@ def watch_command(
         )
     with logging_to(log), failing_as_one(str(out)):
         file = model_file(model)
-        options = CaseOptions(
-            formats=chosen(formats, ALL_FORMATS, "--format"),
-            allow_out_of_domain=allow_out_of_domain,
-            paths_in_run=False,
-        )
-        plan = BatchPlan(Work(str(file.resolve()), model_sha256(file), options), device=device.value)
+        plan = BatchPlan(Work(str(file.resolve()), model_sha256(file), options, output))
         back_to = None if push_to is None else open_archive(_server(push_to, called, calling, ca, timeout, patience))
         incoming = out / "incoming"
         with BatchRun(out / "results", plan) as run:
@@ -203,7 +202,9 @@ def watch_command(
                 run.scan_sources([], quiet=True)
                 for seen in watch(arrivals, run, back_to=back_to, discard=discard, is_over=lambda: bool(stopped)):
                     if (case := seen.case) is not None:
-                        words = case.reason or f"{sum(case.counts.values())} instances"
+                        words = f"{sum(case.counts.values())} instances"
+                        if case.reason is not None:
+                            words = with_remedy(case.reason, case.remedy, IN_WATCH)
                         kind = "done" if case.status == "done" else "error"
                         print_status(kind, f"{case.folder.name}: {case.status}: {words}")
                     for pushed in seen.pushed:
@@ -255,13 +256,13 @@ def _query(patient: str | None, study: str | None, series: str | None, modality:
 
 def _tell_pulled(one: Pulled) -> None:
     if one.error:
-        print_status("error", f"{one.series.series}: {one.error}")
+        print_status("error", f"{one.series.series}: {with_remedy(one.error, one.remedy, ON_COMMAND_LINE)}")
     else:
         print_status("done", f"{one.series.series}: {one.fetched} files fetched, {one.were_there} were there")
 
 
 def _tell_pushed(one: Pushed) -> None:
     if one.error:
-        print_status("error", one.error)
+        print_status("error", with_remedy(one.error, one.remedy, ON_COMMAND_LINE))
     else:
         print_status("done", f"{one.modality} {'was there' if one.was_there else 'stored'}: {one.file}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medmaskrcnn.cli.console import echo
-from medmaskrcnn.cli.run_cases import Case, CaseOutcome, SegmentOptions, run_cases
+from medmaskrcnn.cli.run_cases import Case, CaseOutcome, Wishes, run_cases
 from medmaskrcnn.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ _MB = 1e6
 _GIGA = 1e9
 
 
-def profiled(cases: Sequence[Case], model: LoadedModel, options: SegmentOptions) -> list[CaseOutcome]:
+def profiled(cases: Sequence[Case], model: LoadedModel, wishes: Wishes) -> list[CaseOutcome]:
     """As :func:`run_cases`, then print what the stages of all cases took; errors as there."""
     from medmaskrcnn.models.runtime.profile import Profile  # here: help needs no torch
 
     profile = Profile(model.device)
     with profile.listening(model.network):
-        outcomes = run_cases(cases, replace(model, watch=profile.watch), options, profile.progress)
+        outcomes = run_cases(cases, replace(model, watch=profile.watch), wishes, profile.progress)
         profile.end()
     print_profile(profile, model)
     return outcomes

@@ -11,19 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import medmaskrcnn
-from medmaskrcnn.batch_runs.one_case import (
-    CaseOptions,
-    check_output_folder,
-    refuse_unwritable,
-    segment_volume,
-    write_case,
-)
 from medmaskrcnn.cli.console import print_status, stage_bars
 from medmaskrcnn.cli.failures import report_failure
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.export.check import check_output_folder, refuse_unwritable
 from medmaskrcnn.export.deidentify import deidentified_result
 from medmaskrcnn.report.result_document import result_document
+from medmaskrcnn.settings import OutputOptions, SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 
 if TYPE_CHECKING:
@@ -43,15 +37,17 @@ class Case:
 
 
 @dataclass(frozen=True)
-class SegmentOptions(CaseOptions):
-    """What the command line says of how to segment.
+class Wishes:
+    """What the user asked for.
 
     Attributes:
-        series: Which series of a folder with several.
+        options: How to read and segment.
+        output: What to write.
         quiet: No progress and no notes.
     """
 
-    series: str | None = None
+    options: SegmentOptions
+    output: OutputOptions
     quiet: bool = False
 
 
@@ -75,42 +71,46 @@ class CaseOutcome:
 
 
 def run_cases(
-    cases: Sequence[Case], model: LoadedModel, options: SegmentOptions, on_event: StageProgress | None = None
+    cases: Sequence[Case], model: LoadedModel, wishes: Wishes, on_event: StageProgress | None = None
 ) -> list[CaseOutcome]:
     """Segment one case after the other; errors are told on stderr and stand in the outcome.
 
     ``on_event`` is told of the progress too.
     """
-    return [_run_case(case, model, options, on_event) for case in cases]
+    return [_run_case(case, model, wishes, on_event) for case in cases]
 
 
-def _run_case(case: Case, model: LoadedModel, options: SegmentOptions, on_event: StageProgress | None) -> CaseOutcome:
+def _run_case(case: Case, model: LoadedModel, wishes: Wishes, on_event: StageProgress | None) -> CaseOutcome:
     logger.info("case: %s", case.source)  # its name is made from the path, which the log leaves out
     try:
-        outcome = _segment_and_write(case, model, options, on_event)
+        outcome = _segment_and_write(case, model, wishes, on_event)
     except Exception as error:  # whatever it is, the other cases go on
         return CaseOutcome(case, error=report_failure(error, str(case.source)))
-    _tell_remarks(case, outcome.result, options)
+    _tell_remarks(case, outcome.result, quiet=wishes.quiet)
     return outcome
 
 
-def _tell_remarks(case: Case, result: CaseResult | None, options: SegmentOptions) -> None:
+def _tell_remarks(case: Case, result: CaseResult | None, *, quiet: bool) -> None:
     """What the user should know of a case that went well: the pipeline's warnings, and what the reader noticed."""
     if result is None:
         return
-    notes = () if options.quiet else result.record.source.get("notes", ())
+    notes = () if quiet else result.record.source.get("notes", ())
     for kind, sentences in (("note", notes), ("warning", result.record.warnings)):
         for sentence in sentences:
             print_status(kind, sentence if str(case.source) in sentence else f"{case.source}: {sentence}")
 
 
-def _segment_and_write(
-    case: Case, model: LoadedModel, options: SegmentOptions, on_event: StageProgress | None
-) -> CaseOutcome:
+def _segment_and_write(case: Case, model: LoadedModel, wishes: Wishes, on_event: StageProgress | None) -> CaseOutcome:
+    # here: help and wrong use need no torch
+    from medmaskrcnn.export.write import write_result
+    from medmaskrcnn.inference.pipeline import segment
+    from medmaskrcnn.inference.track_time import read_scan
+
+    options, output = wishes.options, wishes.output
     if not case.source.exists():
         raise ReadError(f"there is no file or folder {case.source}")
     check_output_folder(case.folder)
-    with stage_bars(case.name, shown=not options.quiet) as show:
+    with stage_bars(case.name, shown=not wishes.quiet) as show:
 
         def progress(stage: str, done: float) -> None:
             show(stage, done)
@@ -118,12 +118,10 @@ def _segment_and_write(
                 on_event(stage, done)
 
         progress("read", 0.0)
-        volume = medmaskrcnn.read_volume(
-            case.source, series=options.series, resample_irregular=options.resample_irregular
-        )
-        refuse_unwritable(volume, options)
-        result = segment_volume(volume, model, options, progress)
+        volume = read_scan(case.source, options)
+        refuse_unwritable(volume, output)
+        result = segment(volume, model, options=options, progress=progress)
         progress("write", 0.0)
-        files = write_case(result, volume, case.folder, options)
-    shown = deidentified_result(result) if options.deidentify else result
+        files = write_result(result, volume, case.folder, options=output, tracks=options.track)
+    shown = deidentified_result(result) if output.deidentify else result
     return CaseOutcome(case, result, result_document(shown, volume), files)

@@ -8,36 +8,23 @@ from typing import Annotated
 
 import typer
 
-import medmaskrcnn
 from medmaskrcnn.batch_runs.case_names import name_cases
-from medmaskrcnn.batch_runs.one_case import check_output_folder
 from medmaskrcnn.cli.console import echo, print_json
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
-    DEFAULT_FORMATS,
-    ClassesOption,
-    DeidentifyOption,
-    Device,
-    DeviceOption,
-    Engine,
-    FormatsOption,
-    LabelMapSegOption,
     LogOption,
     ModelOption,
-    OutOfDomainOption,
-    Precision,
-    ResampleOption,
-    Runtime,
-    ScoreOption,
-    chosen,
-    classes_of,
     model_file,
+    naming_the_flag,
+    with_output_options,
+    with_segment_options,
 )
 from medmaskrcnn.cli.profiling import profiled
-from medmaskrcnn.cli.run_cases import Case, CaseOutcome, SegmentOptions, run_cases
+from medmaskrcnn.cli.run_cases import Case, CaseOutcome, Wishes, run_cases
 from medmaskrcnn.cli.tables import print_instances
-from medmaskrcnn.export.write import ALL_FORMATS
+from medmaskrcnn.export.check import check_output_folder
 from medmaskrcnn.hub.model_file import read_model_settings
+from medmaskrcnn.settings import OutputOptions, SegmentOptions
 
 EXAMPLES = (
     "medmaskrcnn segment ct_folder/ -o result --model phantom-ct",
@@ -46,34 +33,21 @@ EXAMPLES = (
 )
 
 
+@with_output_options("label_map_seg", "deidentify")
+@with_segment_options(
+    "device", "precision", "engine", "score", "classes", "series", "resample_irregular", "suv", "track",
+    "allow_out_of_domain",
+)  # fmt: skip
 def segment_command(
+    *,
     inputs: Annotated[
         list[Path],
         typer.Argument(metavar="INPUT", help="Scans: NIfTI, NRRD, MHA, PNG, TIFF, JPEG, DICOM, a folder of DICOM."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results; made if missing.")],
     model: ModelOption,
-    device: DeviceOption = Device.AUTO,
-    precision: Annotated[
-        Precision, typer.Option(help="In what it computes; auto takes bf16 where processor and model gain from it.")
-    ] = Precision.AUTO,
-    engine: Annotated[
-        Engine,
-        typer.Option(
-            help="What runs the network's layers; auto: torch unless the model says otherwise. See docs/fast.md."
-        ),
-    ] = Engine.AUTO,
-    score: ScoreOption = None,
-    classes: ClassesOption = None,
-    formats: FormatsOption = DEFAULT_FORMATS,
-    series: Annotated[
-        str | None,
-        typer.Option(metavar="UID|N|largest", help="Which series of a folder with several (medmaskrcnn info)."),
-    ] = None,
-    resample_irregular: ResampleOption = False,
-    allow_out_of_domain: OutOfDomainOption = False,
-    label_map_seg: LabelMapSegOption = False,
-    deidentify: DeidentifyOption = False,
+    options: SegmentOptions,
+    output: OutputOptions,
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell time and memory of each stage, and how near the limit they are.")
     ] = False,
@@ -95,20 +69,9 @@ def segment_command(
     if profile and as_json:
         raise typer.BadParameter("prints a table; --json is to print nothing but JSON", param_hint="--profile")
     with logging_to(log, hidden=inputs):
-        options = SegmentOptions(
-            formats=chosen(formats, ALL_FORMATS, "--format"),
-            score=score,
-            classes=None if classes is None else chosen(classes, classes_of(model), "--classes"),
-            series=series,
-            resample_irregular=resample_irregular,
-            allow_out_of_domain=allow_out_of_domain,
-            quiet=quiet or as_json,
-            label_map_seg=label_map_seg,
-            deidentify=deidentify,
-        )
         cases = plan_cases(inputs, out)
-        how = Runtime(device, precision, engine)
-        outcomes = segment_cases(cases, out, model, how, options, profile=profile)
+        wishes = Wishes(options, output, quiet=quiet or as_json)
+        outcomes = segment_cases(cases, out, model, wishes, profile=profile)
         if as_json:
             _print_outcomes_as_json(outcomes)
         elif not quiet:
@@ -127,13 +90,7 @@ def plan_cases(inputs: Sequence[Path], out: Path) -> list[Case]:
 
 
 def segment_cases(
-    cases: Sequence[Case],
-    out: Path,
-    model: str,
-    how: Runtime,
-    options: SegmentOptions,
-    *,
-    profile: bool = False,
+    cases: Sequence[Case], out: Path, model: str, wishes: Wishes, *, profile: bool = False
 ) -> list[CaseOutcome]:
     """Check what can be checked beforehand, load the model and run every case.
 
@@ -141,18 +98,16 @@ def segment_cases(
         typer.Exit: if the output folder or the model is of no use; the reason was told.
         typer.BadParameter: if there is no such model or device.
     """
+    from medmaskrcnn.hub.loaded_model import load_as_asked  # here: help and wrong use need no torch
+
     with failing_as_one(str(out)):
         check_output_folder(out)
     file = model_file(model)
     with failing_as_one(model):
         read_model_settings(file)
-        try:
-            loaded = medmaskrcnn.load_model(
-                file, device=how.device.value, precision=how.precision.value, engine=how.engine.value
-            )
-        except ValueError as error:  # a device or engine that is not there
-            raise typer.BadParameter(str(error), param_hint="--device, --precision, --engine") from error
-    return profiled(cases, loaded, options) if profile else run_cases(cases, loaded, options)
+        with naming_the_flag():
+            loaded = load_as_asked(file, wishes.options)
+    return profiled(cases, loaded, wishes) if profile else run_cases(cases, loaded, wishes)
 
 
 def print_outcomes(outcomes: Sequence[CaseOutcome]) -> None:

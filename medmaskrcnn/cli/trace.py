@@ -9,9 +9,10 @@ import typer
 
 from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device, DeviceOption, LogOption
+from medmaskrcnn.cli.options import LogOption, naming_the_flag, with_segment_options
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.explain.training import is_training, trace_training
+from medmaskrcnn.settings import SegmentOptions
 
 EXAMPLES = (
     "medmaskrcnn trace scan.nii.gz --model abdomen-mr -o trace.html",
@@ -20,7 +21,11 @@ EXAMPLES = (
 )
 
 
+@with_segment_options(
+    "device", "precision", "engine", "series", "resample_irregular", "suv", "track", "allow_out_of_domain"
+)
 def trace_command(
+    *,
     scan: Annotated[
         Path, typer.Argument(metavar="SCAN|RUN", help="A file, a folder of DICOM, or the folder of a training.")
     ],
@@ -41,14 +46,7 @@ def trace_command(
             show_default="the middle",
         ),
     ] = None,
-    series: Annotated[
-        str | None,
-        typer.Option(metavar="UID|N|largest", help="Which series of a folder with several (medmaskrcnn info)."),
-    ] = None,
-    device: DeviceOption = Device.AUTO,
-    allow_out_of_domain: Annotated[
-        bool, typer.Option("--allow-out-of-domain", help="Run a model on scans that it refuses; the page says so.")
-    ] = False,
+    options: SegmentOptions,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables.")] = False,
     log: LogOption = None,
 ) -> None:
@@ -68,15 +66,9 @@ def trace_command(
         from medmaskrcnn.explain.trace import trace  # here: help and wrong use need no torch
 
         try:
-            traced = trace(
-                scan,
-                model,
-                slice_index=slice_index,
-                device=device.value,
-                series=series,
-                allow_out_of_domain=allow_out_of_domain,
-            )
-        except ValueError as error:  # no such slice, a device that is not there
+            with naming_the_flag():
+                traced = trace(scan, model, slice_index=slice_index, options=options)
+        except ValueError as error:  # no such slice, a network of another kind
             raise typer.BadParameter(str(error)) from error
         traced.save(out)
         if not quiet:

@@ -13,8 +13,9 @@ import typer
 
 from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device
+from medmaskrcnn.cli.options import TrainDeviceOption
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
+from medmaskrcnn.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from medmaskrcnn.data.check import ManifestReport
@@ -72,7 +73,7 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Seed, in place of the plan's.")] = None,
     splits: Annotated[str, typer.Option(metavar="A,B", help="Splits to learn from.")] = "train",
     fold: Annotated[int | None, typer.Option(min=0, help="Validate on this fold, learn from the others.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
+    device: TrainDeviceOption = "auto",
     dims: Annotated[
         Dims | None, typer.Option(help="Of the planned network.", show_default="by the data", rich_help_panel=_SELDOM)
     ] = None,
@@ -109,7 +110,7 @@ def train_command(
         if plan_only is not None:
             _write(plan_only, text)
             return
-        options: dict[str, Any] = {"splits": splits.split(","), "fold": fold, "device": device.value}
+        options: dict[str, Any] = {"splits": splits.split(","), "fold": fold, "device": device}
         options |= {"start_from": start_from, "resume": resume, "workers": workers, "cache": cache, "plan_yaml": text}
         record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
         if leads:
@@ -185,5 +186,11 @@ def _train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    with TrainDisplay(plan.train, shown=shown) as display:
-        return train(manifest, plan, out, check=False, on_event=display, **options)
+    try:
+        with TrainDisplay(plan.train, shown=shown) as display:
+            return train(manifest, plan, out, check=False, on_event=display, **options)
+    except InvalidOptionError as error:  # a device that is not there, or a value of the plan
+        if error.option == "device":
+            raise typer.BadParameter(str(error), param_hint="--device") from error
+        how = "To change it: medmaskrcnn train DATA --plan-only my.yaml, edit my.yaml, and train with --plan my.yaml"
+        raise typer.BadParameter(f"{error}. {how}", param_hint="--plan") from error

@@ -12,7 +12,7 @@ import typer
 
 from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
-from medmaskrcnn.cli.options import Device
+from medmaskrcnn.cli.options import TrainDeviceOption
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 
@@ -55,7 +55,7 @@ def tune_command(
     seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
     splits: Annotated[str, typer.Option(metavar="A,B", help="Splits to learn from.")] = "train",
     fold: Annotated[int | None, typer.Option(min=0, help="Validate on this fold, learn from the others.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.AUTO,
+    device: TrainDeviceOption = "auto",
     start_from: Annotated[str | None, typer.Option(metavar="MODEL", help="First weights of each training.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the network, on the CPU.")] = None,
@@ -74,7 +74,7 @@ def tune_command(
         if threads is not None:
             _use_threads(threads)
         manifest = _manifest(data, out, shown=not quiet)
-        options = {"splits": splits.split(","), "fold": fold, "device": device.value, "start_from": start_from}
+        options = {"splits": splits.split(","), "fold": fold, "device": device, "start_from": start_from}
         result = _search(
             manifest, plan, space, out, steps=steps, workers=workers, shown=not quiet,
             options=options, trials=trials, method=method.value, seed=seed,

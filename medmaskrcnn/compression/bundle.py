@@ -20,7 +20,8 @@ from typing import Any
 from medmaskrcnn.compression.quantise import copy_eight_bits
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.hub.model_file import read_model, save_model
-from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.settings import ModelFileSettings, OutputOptions, SegmentOptions
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS
 from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn.system.version import __version__
 
@@ -28,7 +29,6 @@ SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/downlo
 """The schema of ``metadata.json`` that MONAI's own bundles name."""
 
 _MODEL = "models/model.safetensors"
-_FORMATS = ("nifti", "csv", "json", "png")
 _RUN = "python -m monai.bundle run --config_file configs/inference.json --meta_file configs/metadata.json"
 
 
@@ -68,23 +68,31 @@ def write_bundle(model: Path, folder: Path) -> list[Path]:
 def inference_config() -> dict[str, Any]:
     """What ``monai.bundle run`` executes; ``$`` marks Python, ``@`` another entry."""
     return {
-        "imports": ["$import medmaskrcnn"],
+        "imports": [
+            "$import medmaskrcnn",
+            "$from medmaskrcnn.hub.loaded_model import load_as_asked",
+            "$from medmaskrcnn.inference.track_time import read_scan",
+            "$from medmaskrcnn.settings import OutputOptions, SegmentOptions",
+        ],
         "bundle_root": ".",
         "model_file": f"$@bundle_root + '/{_MODEL}'",
         "input": "scan.nii.gz",
         "output_dir": "$@bundle_root + '/eval'",
-        "device": "auto",
-        "precision": "auto",
-        "engine": "auto",
-        "score": None,
-        "allow_out_of_domain": False,
-        "formats": list(_FORMATS),
-        "model": "$medmaskrcnn.load_model(@model_file, device=@device, precision=@precision, engine=@engine)",
+        **AS_THE_MODEL_SAYS.model_dump(mode="json"),
+        **OutputOptions().model_dump(mode="json"),
+        "options": _from_entries(SegmentOptions),
+        "output": _from_entries(OutputOptions),
+        "model": "$load_as_asked(@model_file, @options)",
         "network_def": "$@model.network",
-        "volume": "$medmaskrcnn.read_volume(@input)",
-        "result": "$medmaskrcnn.segment(@volume, model=@model, score=@score, allow_out_of_domain=@allow_out_of_domain)",
-        "run": ["$medmaskrcnn.write_result(@result, @volume, @output_dir, formats=@formats)"],
+        "volume": "$read_scan(@input, @options)",
+        "result": "$medmaskrcnn.segment(@volume, model=@model, options=@options)",
+        "run": ["$medmaskrcnn.write_result(@result, @volume, @output_dir, options=@output, tracks=@track)"],
     }
+
+
+def _from_entries(kind: type[SegmentOptions | OutputOptions]) -> str:
+    """An entry that makes options of the entries with their names, so that each may be overridden by itself."""
+    return f"${kind.__name__}({', '.join(f'{name}=@{name}' for name in kind.model_fields)})"
 
 
 def metadata(settings: ModelFileSettings) -> dict[str, Any]:
@@ -178,7 +186,7 @@ Data: {card.data or "not stated"}. Licence: {card.licence or "not stated"}.
 
 SCAN is a file (NIfTI, NRRD, MHA, PNG, TIFF, DICOM) or a folder of DICOM. RESULT receives instances.npz, a label map,
 tables and a preview. `--device`, `--precision`, `--engine`, `--score` and `--formats "['nifti','csv']"` may be given
-too.
+too, and every other option of `medmaskrcnn.segment`, `--allow_out_of_domain True` for one.
 Only run bundles that you trust: MONAI evaluates what their configuration says.
 
 The weights lie in `{_MODEL}`, not in a pickle.

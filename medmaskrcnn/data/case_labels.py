@@ -135,7 +135,7 @@ def _read(manifest: Manifest, case: ManifestCase, name: str) -> Volume:
     try:
         return read_volume(manifest.path(name))
     except ReadError as error:
-        raise ReadError(f"case {case.id}: {error}") from error
+        raise ReadError(f"case {case.id}: {error.reason}", error.remedy) from error
 
 
 def _label_map(manifest: Manifest, case: ManifestCase, name: str, grid: Grid) -> NDArray[np.integer]:
@@ -164,7 +164,7 @@ def _objects(
     try:
         return masks_of_labels(values, named, part_of=part_of)
     except ValueError as error:
-        raise ReadError(f"case {case.id}: {error}") from error
+        raise ReadError(f"case {case.id}: {error.reason}", error.remedy) from error
 
 
 def _differ(one: Grid, other: Grid) -> str:

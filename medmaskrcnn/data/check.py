@@ -205,7 +205,7 @@ def _facts_or_finding(manifest: Manifest, case: ManifestCase) -> CaseFingerprint
     try:
         return read_case_fingerprint(manifest, case)
     except MedMaskRCNNError as error:
-        text = str(error)
+        text = error.reason
         return Finding("error", case.id, text if text.startswith("case ") else f"case {case.id}: {text}")
 
 

@@ -15,13 +15,16 @@ from PIL import Image
 
 from medmaskrcnn.data.case_labels import read_case, to_instances
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
-from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 from medmaskrcnn.evaluation.metrics.summary import CaseFigures, ClassFigures, MetricSettings, figures_of_case, summarise
 from medmaskrcnn.evaluation.pictures import draw_errors
-from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
+from medmaskrcnn.hub.loaded_model import LoadedModel, load_as_asked
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import BoolArray
+from medmaskrcnn.settings import SegmentOptions
+from medmaskrcnn.settings.segment_options import options_from
+from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import memory_kept
 
@@ -60,10 +63,11 @@ class CasePair:
 
 @dataclass(frozen=True)
 class FailedCase:
-    """A case that could not be evaluated, and why."""
+    """A case that could not be evaluated, why, and what to ask for then."""
 
     id: str
     error: str
+    remedy: Remedy | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +122,7 @@ def evaluate(
     settings: MetricSettings | None = None,
     pictures: int = 0,
     allow_out_of_domain: bool = False,
+    options: SegmentOptions | None = None,
     progress: CountProgress | None = None,
 ) -> Evaluation:
     """Run a model on the labelled cases of a manifest and compare.
@@ -134,6 +139,7 @@ def evaluate(
         settings: What decides the figures; see :class:`~medmaskrcnn.evaluation.metrics.summary.MetricSettings`.
         pictures: How many of the worst cases to draw.
         allow_out_of_domain: Run the model on scans that it was not made for.
+        options: Device, precision, engine, score and the rest in one object, in place of them.
         progress: Called with the number of cases done and of all.
 
     Returns:
@@ -152,11 +158,11 @@ def evaluate(
     """
     manifest = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     chosen = choose_cases(manifest, split, cases)
-    loaded = (
-        model
-        if isinstance(model, LoadedModel)
-        else load_model(model, device=device, precision=precision, engine=engine)
-    )
+    asked = options_from(
+        options, SegmentOptions, device=device, precision=precision, engine=engine, score=score,
+        allow_out_of_domain=allow_out_of_domain,
+    )  # fmt: skip
+    loaded = load_as_asked(model, asked)
     known = loaded.settings.model.class_names
     class_names = tuple(name for name in manifest.class_names if name in known)
     if not class_names:
@@ -168,13 +174,13 @@ def evaluate(
         for number, case in enumerate(chosen):
             on_progress(number, len(chosen))
             try:
-                yield _segmented(loaded, manifest, case, class_names, allow_out_of_domain)
+                yield _segmented(loaded, manifest, case, class_names, asked)
             except Exception as error:  # whatever it is, the other cases go on
                 log.exception("case %s could not be evaluated", case.id)
-                failed.append(FailedCase(case.id, _reason(error)))
+                failed.append(FailedCase(case.id, _reason(error), getattr(error, "remedy", None)))
         on_progress(len(chosen), len(chosen))
 
-    threshold = loaded.settings.inference.score if score is None else score
+    threshold = loaded.settings.inference.score if asked.score is None else asked.score
     try:
         evaluation = evaluate_results(
             pairs(), class_names=class_names, score=threshold, settings=settings, pictures=pictures
@@ -182,7 +188,8 @@ def evaluate(
     except ValueError as error:
         if len(failed) < len(chosen):
             raise
-        raise MedMaskRCNNError(f"none of {len(chosen)} cases could be evaluated; {failed[0].error}") from error
+        what = f"none of {len(chosen)} cases could be evaluated; {failed[0].error}"
+        raise MedMaskRCNNError(what, failed[0].remedy) from error
     return replace(
         evaluation,
         failed=tuple(failed),
@@ -265,11 +272,11 @@ def choose_cases(manifest: Manifest, split: str, ids: Sequence[str] | None) -> l
 
 
 def _segmented(
-    loaded: LoadedModel, manifest: Manifest, case: ManifestCase, class_names: Sequence[str], allow_out_of_domain: bool
+    loaded: LoadedModel, manifest: Manifest, case: ManifestCase, class_names: Sequence[str], options: SegmentOptions
 ) -> CasePair:
     scan = read_case(manifest, case)
     started = time.monotonic()
-    result = segment(scan.volume, loaded, allow_out_of_domain=allow_out_of_domain)
+    result = segment(scan.volume, loaded, options=options)
     seconds = time.monotonic() - started
     reference = to_instances(scan, class_names)
     return CasePair(case.id, case.patient, result.candidates, reference, volume=scan.volume, seconds=round(seconds, 2))
@@ -277,7 +284,7 @@ def _segmented(
 
 def _reason(error: Exception) -> str:
     """An error as one sentence: ours explain themselves, of others the kind is told too."""
-    return str(error) if isinstance(error, MedMaskRCNNError) else f"{type(error).__name__}: {error}"
+    return error.reason if isinstance(error, MedMaskRCNNError) else f"{type(error).__name__}: {error}"
 
 
 def _draw_if_among_the_worst(

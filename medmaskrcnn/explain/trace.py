@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.explain.focus import choose_focus
 from medmaskrcnn.explain.page import page, paragraph, table
 from medmaskrcnn.explain.pictures import Bytes, grey
@@ -26,11 +27,12 @@ from medmaskrcnn.explain.sections_maps import backbone_section, input_section, p
 from medmaskrcnn.explain.sections_regions import align_section, mask_section, pasted_section
 from medmaskrcnn.explain.shapes import Difference, Stage, differences, stages
 from medmaskrcnn.explain.window import TracedWindow, choose_window
-from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
+from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_as_asked
 from medmaskrcnn.inference.prepare import Preprocessed, prepare
 from medmaskrcnn.inference.suitability import check_suitable
-from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.settings import ModelSettings
+from medmaskrcnn.inference.track_time import read_scan
+from medmaskrcnn.settings import ModelSettings, SegmentOptions
+from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.volume import Volume
 
 
@@ -69,8 +71,10 @@ def trace(
     *,
     slice_index: int | None = None,
     device: str = "auto",
+    precision: str = "auto",
     series: str | None = None,
     allow_out_of_domain: bool = False,
+    options: SegmentOptions | None = None,
 ) -> Trace:
     """Follow one slice (2D, 2.5D) or tile (3D) of a scan through the network.
 
@@ -80,25 +84,33 @@ def trace(
         slice_index: Which slice, from 0 along the network's first axis (for most models from the feet up); for 3D
             models the tile around it. By default the middle of the scan, in 3D the most certain object's slice.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: As for :func:`load_model`; a loaded model stays as it was loaded.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
         allow_out_of_domain: Trace a model on a scan that it was not made for; the page says so.
+        options: All of these and those of reading in one object, in place of them.
 
     Raises:
         ReadError: if the scan cannot be read.
         ModelFileError: if the model cannot.
         UnsuitableScanError: if they do not fit each other.
-        ValueError: if there is no such slice or device, the network has no feature pyramid, or
-            another engine than torch runs it.
+        InvalidOptionError: if an option cannot be: a device that is not there, another engine than torch.
+        ValueError: if there is no such slice, or the network has no feature pyramid.
 
     Example:
         >>> medmaskrcnn.trace("study/", model="abdomen-mr").save("trace.html")  # doctest: +SKIP
     """
-    loaded = model if isinstance(model, LoadedModel) else load_model(model, device=device, engine="torch")
-    volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
-    _check_kind(loaded.settings.model)
+    options = options_from(
+        options, SegmentOptions, device=device, precision=precision, series=series,
+        allow_out_of_domain=allow_out_of_domain,
+    )  # fmt: skip
+    if options.engine not in ("auto", "torch"):
+        raise InvalidOptionError("engine", f"{options.engine} does not show the backbone's maps; torch does")
+    loaded = load_as_asked(model, options.model_copy(update={"engine": "torch"}))
     if loaded.network.compiled is not None:
-        raise ValueError(f"{loaded.engine} does not show the backbone's maps; load the model with engine 'torch'")
-    warnings = check_suitable(volume, loaded.settings, allow_out_of_domain=allow_out_of_domain)
+        raise InvalidOptionError("engine", f"{loaded.engine} does not show the backbone's maps; torch does")
+    _check_kind(loaded.settings.model)
+    volume = source if isinstance(source, Volume) else read_scan(Path(source), options)
+    warnings = check_suitable(volume, loaded.settings, options)
     prepared = prepare(volume, loaded.settings.preprocess)
     window = choose_window(prepared, loaded.settings, slice_index)
     walk = record_walk(

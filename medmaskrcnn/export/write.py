@@ -24,19 +24,16 @@ from medmaskrcnn.export.dicom_object import AlgorithmType
 from medmaskrcnn.export.meshes import mesh_names, write_mesh
 from medmaskrcnn.export.nifti import write_label_map
 from medmaskrcnn.export.source_series import read_source
+from medmaskrcnn.export.tracks import write_tracks
 from medmaskrcnn.report.html_report import write_report
 from medmaskrcnn.report.instance_table import write_table
 from medmaskrcnn.report.preview import write_preview
 from medmaskrcnn.report.result_document import result_document, run_document, to_json
+from medmaskrcnn.settings import ALL_FORMATS, FORMATS, OutputOptions
+from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, Volume
-
-FORMATS = ("nifti", "csv", "json", "png")
-"""What is written if nothing else is asked for; ``instances.npz`` and ``run.json`` always are."""
-
-ALL_FORMATS = (*FORMATS, "seg", "rtstruct", "sr", "coco", "stl", "html")
-"""What can be asked for. ``"sr"`` brings ``"seg"`` along, whose segments it refers to."""
 
 FILE_NAMES = {
     "instances": "instances.npz",
@@ -51,6 +48,7 @@ FILE_NAMES = {
     "coco": "coco.json",
     "stl": "meshes",
     "html": "report.html",
+    "tracks": "tracks.csv",
 }
 
 _REASONS = {
@@ -72,6 +70,8 @@ def write_result(
     label_map_seg: bool = False,
     deidentify: bool = False,
     paths_in_run: bool = True,
+    options: OutputOptions | None = None,
+    tracks: bool = False,
 ) -> dict[str, Path]:
     """Write a result's files into one folder, which is made if need be.
 
@@ -87,6 +87,8 @@ def write_result(
         deidentify: Write no patient's name, ID or date into DICOM, hashes instead of UIDs into every file, and neither
             host nor path into ``run.json``; see ``docs/dicom-out.md`` for what that does not do.
         paths_in_run: False leaves the scan's paths and the host out of ``run.json``.
+        options: These four in one object, in place of them.
+        tracks: Write ``tracks.csv``, a table of every frame, of a film: a scan of several slices without a spacing.
 
     Returns:
         Path of each file (``"stl"``: folder) written, by format; ``"instances"`` and ``"run"`` are always among them.
@@ -96,13 +98,17 @@ def write_result(
         OutputError: if the files cannot be written, or a DICOM object is asked for of a scan that is no DICOM series;
             then nothing is left of them.
     """
-    chosen = _chosen(formats)
+    asked = options_from(
+        options, OutputOptions, formats=formats, label_map_seg=label_map_seg, deidentify=deidentify,
+        paths_in_run=paths_in_run,
+    )  # fmt: skip
+    chosen = _chosen(asked.formats, tracks=tracks and volume.grid.shape[0] > 1 and not volume.grid.spacing_known)
     if volume.grid != result.candidates.grid:
         raise ValueError(f"the result lies on grid {result.candidates.grid}, the scan on {volume.grid}")
     folder = Path(out_dir)
     targets = {name: folder / FILE_NAMES[name] for name in chosen}
-    writers = _writers(chosen, result, volume, label_map_seg, deidentify)
-    if not paths_in_run:
+    writers = _writers(chosen, result, volume, asked)
+    if not asked.paths_in_run:
         placeless = replace(result, run=without_places(result.run))
         writers["run"] = partial(_write_run, placeless, replace(volume, provenance=Provenance()))
     try:
@@ -114,21 +120,21 @@ def write_result(
 
 
 def _writers(
-    chosen: Sequence[str], result: CaseResult, volume: Volume, label_map_seg: bool, deidentify: bool
+    chosen: Sequence[str], result: CaseResult, volume: Volume, options: OutputOptions
 ) -> dict[str, Callable[[Path], None]]:
     """What writes each file, given its path; DICOM objects share one reading of the scan's headers."""
     dicom = [name for name in chosen if name in DICOM_FORMATS]
     source = None
     if dicom:
-        source = read_source(volume, f"a DICOM {dicom[0].upper()}", without_identity=deidentify)
-    if deidentify:
+        source = read_source(volume, f"a DICOM {dicom[0].upper()}", without_identity=options.deidentify)
+    if options.deidentify:
         result = deidentified_result(result)
         volume = replace(volume, provenance=Provenance(volume.provenance.format))
     writers: dict[str, Callable[[Path], None]] = {}
     for name in chosen:
         if name in DICOM_FORMATS and source is not None:
             writers[name] = partial(
-                write_dicom_object, name, result, source, label_map=label_map_seg, algorithm=_algorithm(result)
+                write_dicom_object, name, result, source, label_map=options.label_map_seg, algorithm=_algorithm(result)
             )
         else:
             writers[name] = partial(_WRITERS[name], result, volume)
@@ -157,12 +163,9 @@ def _write_all(folder: Path, targets: dict[str, Path], writers: dict[str, Callab
             _remove_empty(made)
 
 
-def _chosen(formats: Sequence[str]) -> list[str]:
-    unknown = [name for name in formats if name not in ALL_FORMATS]
-    if isinstance(formats, str) or unknown:
-        raise ValueError(f"formats must be a list out of {', '.join(ALL_FORMATS)}, got {formats!r}")
+def _chosen(formats: Sequence[str], *, tracks: bool) -> list[str]:
     wanted = {*formats, "seg"} if "sr" in formats else set(formats)
-    return ["instances", "run", *(name for name in ALL_FORMATS if name in wanted)]
+    return ["instances", "run", *(name for name in ALL_FORMATS if name in wanted), *(["tracks"] if tracks else [])]
 
 
 def _refuse_unusable(folder: Path, targets: dict[str, Path], volume: Volume) -> None:
@@ -258,6 +261,11 @@ def _write_html(result: CaseResult, volume: Volume, path: Path) -> None:
         write_report(result, volume, stream)
 
 
+def _write_tracks(result: CaseResult, volume: Volume, path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        write_tracks(result, None if volume.film is None else volume.film.pixel_mm, stream)
+
+
 def _write_meshes(result: CaseResult, volume: Volume, path: Path) -> None:
     path.mkdir()
     for i, name in enumerate(mesh_names(result)):
@@ -275,4 +283,5 @@ _WRITERS: dict[str, Callable[[CaseResult, Volume, Path], None]] = {
     "coco": _write_coco,
     "stl": _write_meshes,
     "html": _write_html,
+    "tracks": _write_tracks,
 }

@@ -21,7 +21,7 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.runtime.choice import resolve_runtime
 from medmaskrcnn.models.runtime.device import choose_device
 from medmaskrcnn.models.runtime.precision import choose_precision
-from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.settings import ModelFileSettings, SegmentOptions
 
 DEFAULT_MODEL = "phantom-ct"
 
@@ -79,7 +79,7 @@ def load_model(
 
     Raises:
         ModelFileError: if the model is unknown, its file damaged, or its 8-bit form not there in whole.
-        ValueError: if the device or engine is not there, or the precision unknown.
+        InvalidOptionError: if the device or engine is not there, or the precision unknown; it is a ``ValueError``.
     """
     path = resolve_model(name_or_path)
     where = choose_device(device)
@@ -94,6 +94,13 @@ def load_model(
     if engine == "torch-compile":
         network.compiled = compile_dense(network.parts())
     return LoadedModel(network, settings, sha256, where)
+
+
+def load_as_asked(model: str | os.PathLike[str] | LoadedModel, options: SegmentOptions) -> LoadedModel:
+    """The model as the options want it to run; one that is loaded stays as it is. Errors as :func:`load_model`."""
+    if isinstance(model, LoadedModel):
+        return model
+    return load_model(model, device=options.device, precision=options.precision, engine=options.engine)
 
 
 def _inference_backend(

@@ -1,13 +1,13 @@
-"""Objects of a prepared scan: the network is shown each tile or slice, what it finds goes back to the scan's voxels.
+"""The network is shown each tile or slice of a prepared scan, and what it detects is pasted into the scan's voxels.
 
-A 3D model walks in tiles, and what neighbouring tiles saw of one object is merged; a 2D or 2.5D model walks slice by
-slice, and neighbouring slices' objects are linked.
+A 3D model walks in tiles, a 2D or 2.5D model slice by slice. What neighbouring tiles or slices show of one object
+becomes one object in the steps that follow (:mod:`.merge_tiles`, :mod:`.link_slices`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
@@ -18,10 +18,8 @@ from torch import Tensor
 
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.detection import Detection, paste_detections
-from medmaskrcnn.inference.link_slices import link_slices
-from medmaskrcnn.inference.merge_tiles import Tile, merge_tiles, tile_starts
+from medmaskrcnn.inference.merge_tiles import Seen, Tile, tile_starts
 from medmaskrcnn.inference.prepare import NetworkRegion, Preprocessed, pad_to_multiple
-from medmaskrcnn.inference.suppress import suppress_contained
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.settings import InferenceSettings, ModelFileSettings
 
@@ -29,45 +27,25 @@ StageProgress = Callable[[str, float], None]
 """Called with the name of a stage and the share of it that is done, 0..1."""
 
 
-def find(
+def detect_in_tiles(
     loaded: LoadedModel,
     prepared: Preprocessed,
-    *,
-    labels: Collection[int],
     window: NetworkRegion | None = None,
     progress: StageProgress = lambda stage, done: None,
-) -> list[Detection]:
-    """Everything that a model finds in a prepared scan.
+) -> list[Seen]:
+    """Run a 3D model over a prepared scan, tile by tile.
 
     Args:
         loaded: The model.
         prepared: The scan as its network sees it.
-        labels: Indices of the classes that are asked for.
         window: The network's voxels that are looked at, by default all.
         progress: Called with ``"find"`` and the share done.
 
     Returns:
-        Objects with masks in the turned scan's voxels, of every score, save those that better ones cover;
-        one alone of each class of which a body has one.
-    """
-    walk = find_in_tiles if loaded.settings.model.spatial_dims == 3 else find_in_slices
-    found = [f for f in walk(loaded, prepared, progress, window) if f.label in labels]
-    return one_of_each(found, loaded.settings)
-
-
-def find_in_tiles(
-    loaded: LoadedModel, prepared: Preprocessed, on_progress: StageProgress, part: NetworkRegion | None = None
-) -> list[Detection]:
-    """Walk a 3D model over a prepared scan, tile by tile, and join what neighbouring tiles saw of one object.
-
-    Args:
-        loaded: The model.
-        prepared: The scan as its network sees it.
-        on_progress: Called with ``"find"`` and the share done.
-        part: The network's voxels to walk over, by default all.
+        Objects of every score with masks in the turned scan's voxels, each with the tile that it was found in.
     """
     settings, inference = loaded.settings, loaded.settings.inference
-    origin, end = part or prepared.whole
+    origin, end = window or prepared.whole
     scale, windows = prepared.scale, tile_windows(np.subtract(end, origin).tolist(), inference)
     pasted: list[tuple[Callable[[], list[Detection]], Tile]] = []
     # Masks are pasted while the network looks at the next tiles; beside the last ones a thread would only take time.
@@ -80,9 +58,8 @@ def find_in_tiles(
                 own = partial(_paste, detections, low, scale, prepared.turned_shape, settings)
                 is_last = first + inference.tiles_per_batch >= len(windows)
                 pasted.append((own if is_last else aside.submit(own).result, _tile(low, high, scale)))
-            on_progress("find", len(pasted) / len(windows))
-        found = [(item, tile) for own, tile in pasted for item in own()]
-    return _uncovered(merge_tiles(found, merge_iou=inference.merge_iou), prepared.turned_shape, inference)
+            progress("find", len(pasted) / len(windows))
+        return [(item, tile) for own, tile in pasted for item in own()]
 
 
 def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -94,15 +71,21 @@ def tile_windows(shape: Sequence[int], inference: InferenceSettings) -> list[tup
     ]
 
 
-def find_in_slices(
-    loaded: LoadedModel, prepared: Preprocessed, on_progress: StageProgress, part: NetworkRegion | None = None
-) -> list[Detection]:
-    """Walk a 2D or 2.5D model over a prepared scan, slice by slice, and link neighbouring slices' objects.
+def detect_in_slices(
+    loaded: LoadedModel,
+    prepared: Preprocessed,
+    window: NetworkRegion | None = None,
+    progress: StageProgress = lambda stage, done: None,
+) -> list[list[Detection]]:
+    """Run a 2D or 2.5D model over a prepared scan, slice by slice.
 
-    Arguments as :func:`find_in_tiles`; of ``part`` the slices count alone, each is looked at whole.
+    Arguments as :func:`detect_in_tiles`; of ``window`` the slices count alone, each is looked at whole.
+
+    Returns:
+        For each slice of the turned scan up to the window's last one, its objects of every score.
     """
     settings, inference = loaded.settings, loaded.settings.inference
-    begin, end = (corner[0] for corner in part or prepared.whole)
+    begin, end = (corner[0] for corner in window or prepared.whole)
     plane = tuple(prepared.tensor.shape[2:])
     pasted: list[Callable[[], list[Detection]]] = []
     # Masks are pasted while the network looks at the next slices; beside the last ones a thread would only take time.
@@ -114,19 +97,8 @@ def find_in_slices(
                 where = (0, 0), prepared.scale[1:], prepared.turned_shape[1:]
                 own = partial(_paste, detections, *where, settings)
                 pasted.append(own if last == end else aside.submit(own).result)
-            on_progress("find", len(pasted) / (end - begin))
-        objects = [own() for own in pasted]
-    shape = 1, *prepared.turned_shape[1:]
-    slices = [*([[]] * begin), *(_uncovered(found, shape, inference) for found in objects)]
-    return link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
-
-
-def _uncovered(found: list[Detection], shape: tuple[int, int, int], inference: InferenceSettings) -> list[Detection]:
-    return (
-        found
-        if inference.max_containment is None
-        else suppress_contained(found, max_containment=inference.max_containment, shape=shape)
-    )
+            progress("find", len(pasted) / (end - begin))
+        return [*([[]] * begin), *(own() for own in pasted)]
 
 
 def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
@@ -172,17 +144,3 @@ def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Ti
         [math.ceil(x * factor - 0.5) for x, factor in zip(corner, scale, strict=True)] for corner in (low, high)
     )
     return Tile((first[0], first[1], first[2]), (last[0], last[1], last[2]))
-
-
-def one_of_each(found: Sequence[Detection], settings: ModelFileSettings) -> list[Detection]:
-    """Only the most certain candidate with a voxel of each class of which a body has one; all of the others."""
-    single = {settings.model.class_names.index(name) for name in settings.inference.one_per_scan_classes}
-    kept: list[Detection] = []
-    seen: set[int] = set()
-    for item in found:
-        if item.label not in single:
-            kept.append(item)
-        elif item.label not in seen and not item.mask.is_empty:
-            kept.append(item)
-            seen.add(item.label)
-    return kept

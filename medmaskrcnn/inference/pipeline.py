@@ -1,8 +1,8 @@
 """START READING HERE: the whole walk, from a scan on disk to counted and measured instances.
 
-    read -> suits the model? -> prepare -> find (tiles or slices) -> merge or link -> turn back -> measure
+    read -> suits the model? -> prepare -> detect -> suppress -> merge or link -> turn back -> measure
 
-Each step is a room of its own; this file only joins them. What is written of the result is ``export``'s.
+Each step is a module of its own; this file only joins them. What is written of the result is ``export``'s.
 """
 
 from __future__ import annotations
@@ -11,16 +11,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_model
-from medmaskrcnn.inference.detect import StageProgress, find
+from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_as_asked
+from medmaskrcnn.inference.detect import StageProgress, detect_in_slices, detect_in_tiles
 from medmaskrcnn.inference.detection import to_instances
+from medmaskrcnn.inference.link_slices import link_slices
 from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.inference.merge_tiles import merge_tiles
 from medmaskrcnn.inference.prepare import prepare
-from medmaskrcnn.inference.region import Region, in_region, window_of
+from medmaskrcnn.inference.region import in_region, window_of
 from medmaskrcnn.inference.run_record import Stopwatch, build_run_record, runtime_info
 from medmaskrcnn.inference.suitability import check_suitable
-from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.inference.suppress import of_classes, suppress_contained
+from medmaskrcnn.inference.track_time import read_scan
+from medmaskrcnn.settings import Region, SegmentOptions
+from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import memory_kept
@@ -39,6 +43,10 @@ def segment(
     series: str | None = None,
     allow_out_of_domain: bool = False,
     region: Region | None = None,
+    resample_irregular: bool = False,
+    suv: bool = False,
+    track: bool = False,
+    options: SegmentOptions | None = None,
     progress: StageProgress | None = None,
 ) -> CaseResult:
     """Find, outline and measure every instance in one scan.
@@ -55,6 +63,10 @@ def segment(
         allow_out_of_domain: Run a model on a scan that it was not made for; the result is stamped.
         region: Look only here, and report only what has a voxel here: half-open voxel indices (low D, H, W),
             (high D, H, W) of the scan. Intensities are still those of the whole scan, and the result lies in its grid.
+        resample_irregular: Interpolate even slices where a DICOM series has irregular ones; the result says so.
+        suv: Read PET as standardised uptake values by body weight (g/ml).
+        track: Read a cine series as one film and link its instances along time; needs a model of slices.
+        options: All of these in one object, in place of them.
         progress: Called with a stage (``read``, ``prepare``, ``find``, ``measure``) and its share done, 0..1.
 
     Returns:
@@ -64,37 +76,52 @@ def segment(
         ReadError: if the scan cannot be read.
         ModelFileError: if the model cannot.
         UnsuitableScanError: if they do not fit each other.
-        ValueError: if a class, score, device, precision or engine is unknown, or the region lies outside of the scan.
+        InvalidOptionError: if an option cannot be: a class that the model does not know, a region outside of the
+            scan; it is a ``ValueError`` and names the option.
 
     Example:
         >>> result = medmaskrcnn.segment("study/", model="phantom-ct")  # doctest: +SKIP
         >>> len(result.instances)  # doctest: +SKIP
         17
     """
+    options = options_from(
+        options, SegmentOptions, device=device, precision=precision, engine=engine, score=score, classes=classes,
+        series=series, allow_out_of_domain=allow_out_of_domain, region=region, resample_irregular=resample_irregular,
+        suv=suv, track=track,
+    )  # fmt: skip
     on_progress, stopwatch = progress or (lambda stage, done: None), Stopwatch()
 
-    if not isinstance(model, LoadedModel):
-        model = load_model(model, device=device, precision=precision, engine=engine)
-    settings = model.settings
-    threshold = _threshold(score, settings)
-    labels = _labels(classes, settings)
+    model = load_as_asked(model, options)
+    settings, inference = model.settings, model.settings.inference
+    labels = options.labels_among(settings.model.class_names)
     stopwatch.lap("load model")
 
     on_progress("read", 0.0)
-    volume = source if isinstance(source, Volume) else read_volume(Path(source), series=series)
+    volume = source if isinstance(source, Volume) else read_scan(Path(source), options)
     on_progress("read", 1.0)
     stopwatch.lap("read")
 
-    warnings = check_suitable(volume, settings, allow_out_of_domain=allow_out_of_domain)
+    warnings = check_suitable(volume, settings, options)
 
     on_progress("prepare", 0.0)
     prepared = prepare(volume, settings.preprocess)
-    window = None if region is None else window_of(region, prepared, volume.grid.shape)
+    window = None if options.region is None else window_of(options.region, prepared, volume.grid.shape)
     on_progress("prepare", 1.0)
     stopwatch.lap("prepare")
 
     on_progress("find", 0.0)
-    found = find(model, prepared, labels=labels, window=window, progress=on_progress)
+    if settings.model.spatial_dims == 3:  # what tiles show is merged first, then suppressed in the whole scan
+        seen = detect_in_tiles(model, prepared, window, on_progress)
+        found = merge_tiles(seen, merge_iou=inference.merge_iou)
+        found = suppress_contained(found, max_containment=inference.max_containment, shape=prepared.turned_shape)
+    else:  # what a slice shows is suppressed in that slice, then linked with its neighbours
+        slices = detect_in_slices(model, prepared, window, on_progress)
+        plane = 1, *prepared.turned_shape[1:]
+        slices = [
+            suppress_contained(objects, max_containment=inference.max_containment, shape=plane) for objects in slices
+        ]
+        found = link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
+    found = of_classes(found, labels, settings)
     stopwatch.lap("find")
 
     on_progress("measure", 0.0)
@@ -105,27 +132,12 @@ def segment(
         turned_shape=prepared.turned_shape,
         axes=prepared.axes,
     )
-    if region is not None:
-        candidates = in_region(candidates, region)
+    if options.region is not None:
+        candidates = in_region(candidates, options.region)
     measurements = measure_instances(volume, candidates)
     stopwatch.lap("measure")
     on_progress("measure", 1.0)
 
-    record = build_run_record(model, volume, score=threshold, classes=classes, region=region, warnings=warnings)
+    threshold = inference.score if options.score is None else options.score
+    record = build_run_record(model, volume, options=options, score=threshold, warnings=warnings)
     return CaseResult(candidates, threshold, measurements, record, runtime_info(stopwatch, volume, model))
-
-
-def _threshold(score: float | None, settings: ModelFileSettings) -> float:
-    threshold = settings.inference.score if score is None else score
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"score must lie in 0..1, got {threshold}")
-    return threshold
-
-
-def _labels(classes: Sequence[str] | None, settings: ModelFileSettings) -> set[int]:
-    """Indices of the classes asked for."""
-    names = settings.model.class_names
-    unknown = sorted(set(classes or ()) - set(names))
-    if unknown:
-        raise ValueError(f"the model has no class {', '.join(unknown)}; its classes are: {', '.join(names)}")
-    return {i for i, name in enumerate(names) if classes is None or name in classes}

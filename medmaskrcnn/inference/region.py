@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.inference.prepare import NetworkRegion, Preprocessed
+from medmaskrcnn.settings import Region
 from medmaskrcnn.structures.instances import Instances
-
-Region = tuple[tuple[int, int, int], tuple[int, int, int]]
-"""Half-open voxel indices of a part of the scan: low D, H, W, then high D, H, W."""
 
 REGION_MARGIN = 32
 """The network's voxels around a region that are looked at with it: one cell of its coarsest level."""
@@ -16,11 +15,11 @@ def window_of(region: Region, prepared: Preprocessed, scan_shape: tuple[int, int
     """The network's voxels that are looked at for a region of the scan.
 
     Raises:
-        ValueError: if the region does not lie in the scan.
+        InvalidOptionError: if the region does not lie in the scan.
     """
     for a, b, n in zip(*region, scan_shape, strict=True):
         if not 0 <= a < b <= n:
-            raise ValueError(f"region must lie in the scan of shape {scan_shape}, got {region}")
+            raise InvalidOptionError("region", f"region must lie in the scan of shape {scan_shape}, got {region}")
     return prepared.window(prepared.box_in_turned([*region[0], *region[1]]), margin=REGION_MARGIN)
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from medmaskrcnn.hub.loaded_model import LoadedModel
-from medmaskrcnn.inference.region import Region
 from medmaskrcnn.inference.suitability import is_out_of_domain
 from medmaskrcnn.models.runtime.precision import processor_features
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import RunRecord
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.version import __version__
@@ -23,9 +22,8 @@ def build_run_record(
     loaded: LoadedModel,
     volume: Volume,
     *,
+    options: SegmentOptions,
     score: float,
-    classes: Sequence[str] | None,
-    region: Region | None,
     warnings: tuple[str, ...],
 ) -> RunRecord:
     """All that decided a result: the same again when the same work is done again.
@@ -33,9 +31,8 @@ def build_run_record(
     Args:
         loaded: The model.
         volume: The scan.
-        score: Threshold 0..1.
-        classes: Names of those asked for; ``None`` for all.
-        region: The part of the scan that was looked at, in its voxels; ``None`` for all.
+        options: What was asked for.
+        score: Threshold 0..1 that holds.
         warnings: Sentences for the user.
     """
     card, origin = loaded.settings.card, volume.provenance
@@ -48,11 +45,11 @@ def build_run_record(
         precision=loaded.precision,
         settings={
             "score": score,
-            "classes": list(classes) if classes is not None else list(loaded.settings.model.class_names),
+            "classes": list(loaded.settings.model.class_names if options.classes is None else options.classes),
             "inference": loaded.settings.inference.model_dump(mode="json"),
             **({} if loaded.network.compiled is None else {"engine": loaded.engine}),
             **({"codes": {n: c.model_dump(mode="json") for n, c in card.codes.items()}} if card.codes else {}),
-            **({} if region is None else {"region": [list(corner) for corner in region]}),
+            **({} if options.region is None else {"region": [list(corner) for corner in options.region]}),
         },
         source={
             "format": origin.format,

@@ -2,7 +2,7 @@
 
     read -> suits the model? -> prepare -> the box in the network's voxels -> outline -> turn back
 
-The same rooms as :mod:`medmaskrcnn.inference.pipeline`, whose ``find`` a given box replaces. A 3D model outlines
+The same rooms as :mod:`medmaskrcnn.inference.pipeline`, whose detection a given box replaces. A 3D model outlines
 the box at once, a 2D or 2.5D one slice by slice.
 """
 
@@ -20,6 +20,7 @@ from medmaskrcnn.inference.detection import Detection, paste_detections, to_inst
 from medmaskrcnn.inference.prepare import Preprocessed, pad_to_multiple, prepare
 from medmaskrcnn.inference.region import REGION_MARGIN
 from medmaskrcnn.inference.suitability import check_suitable
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
@@ -32,8 +33,7 @@ def segment_box(
     model: LoadedModel,
     box_vox: Sequence[float],
     class_name: str,
-    *,
-    allow_out_of_domain: bool = False,
+    options: SegmentOptions = AS_THE_MODEL_SAYS,
 ) -> Instances:
     """Outline the object in a given box.
 
@@ -42,7 +42,7 @@ def segment_box(
         model: A model with a mask head.
         box_vox: Minima D, H, W, then maxima, voxel coordinates of the scan; what lies outside of the scan is cut off.
         class_name: Of the model's classes, what the object is.
-        allow_out_of_domain: As for :func:`medmaskrcnn.segment`.
+        options: As for :func:`medmaskrcnn.segment`; whether a scan out of the model's domain is allowed counts here.
 
     Returns:
         One object of score 1 in the scan's grid. Its mask is empty where the network sees nothing in the box.
@@ -60,7 +60,7 @@ def segment_box(
     box = np.clip(np.asarray(box_vox, np.float64), 0, np.tile(volume.grid.shape, 2))
     if box.shape != (6,) or not (box[3:] > box[:3]).all():
         raise ValueError(f"the box must hold a part of the scan of shape {volume.grid.shape}, got {list(box_vox)}")
-    check_suitable(volume, settings, allow_out_of_domain=allow_out_of_domain)
+    check_suitable(volume, settings, options)
     prepared = prepare(volume, settings.preprocess)
     outline = _in_volume if settings.model.spatial_dims == 3 else _in_slices
     return to_instances(

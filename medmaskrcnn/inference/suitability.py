@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from medmaskrcnn.errors import UnsuitableScanError
+from medmaskrcnn.errors import Remedy, UnsuitableScanError
 from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.volume import Volume
 
 log = logging.getLogger(__name__)
@@ -15,15 +16,20 @@ _LOOKS_LIKE_CT = -900  # a scan with values down to here holds air in Hounsfield
 
 
 def check_suitable(
-    volume: Volume, settings: ModelFileSettings, *, allow_out_of_domain: bool = False
+    volume: Volume, settings: ModelFileSettings, options: SegmentOptions = AS_THE_MODEL_SAYS
 ) -> tuple[str, ...]:
     """Whether a model may be run on a scan.
+
+    Args:
+        volume: The scan.
+        settings: The model's.
+        options: Whether a scan out of the model's domain is allowed.
 
     Returns:
         Warnings for the user, one sentence each, without paths: they stand in the result.
 
     Raises:
-        UnsuitableScanError: if it cannot, or must not without ``allow_out_of_domain``.
+        UnsuitableScanError: if it cannot, or must not as long as it is out of the model's domain.
     """
     card, preprocess = settings.card, settings.preprocess
     name = _name(volume)
@@ -37,12 +43,17 @@ def check_suitable(
         raise UnsuitableScanError(f"{name} does not tell the size of its pixels, which model {card.name} needs")
     if volume.is_planar and settings.model.spatial_dims == 3:
         raise UnsuitableScanError(f"{name} is a single slice, model {card.name} works on volumes")
+    if volume.film is not None and settings.model.spatial_dims == 3:
+        raise UnsuitableScanError(
+            f"{name} is a film, model {card.name} works on volumes: instances can be linked along time by models of "
+            "slices alone"
+        )
     warnings = []
     if is_out_of_domain(volume, settings):
-        if not allow_out_of_domain:
+        if not options.allow_out_of_domain:
             raise UnsuitableScanError(
-                f"model {card.name} knows only scans made by '{card.domain}' and {name} is none of them; "
-                "choose another model, or --allow-out-of-domain to run it all the same"
+                f"model {card.name} knows only scans made by '{card.domain}' and {name} is none of them",
+                Remedy.ALLOW_OUT_OF_DOMAIN,
             )
         warnings.append(f"OUT OF DOMAIN: model {card.name} knows only scans made by '{card.domain}'")
     if card.modality and volume.modality and card.modality != volume.modality:

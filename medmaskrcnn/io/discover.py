@@ -103,7 +103,7 @@ def scans_among(files: Iterable[Path]) -> list[FoundScan]:
         except ReadError as error:
             found.append(_refused(file, kind, error))
             if kind == "DICOM":
-                damaged[file] = str(error)
+                damaged[file] = error.reason
     found += [_found_dicom(scan) for scan in group_scans([f for f in dicom if f.non_image is None], damaged)]
     found += [_found_object(f) for f in dicom if f.non_image is not None]
     return sorted(found, key=lambda f: f.info.path)
@@ -127,7 +127,7 @@ def _told(found: FoundScan, path: Path, source: Source) -> FoundScan:
         try:
             volume = found.read(options)
         except ReadError as error:
-            raise type(error)(shown(str(error))) from error
+            raise type(error)(shown(error.reason), error.remedy) from error
         notes = (*volume.provenance.notes, *source.notes)
         volume = replace(volume, provenance=replace(volume.provenance, notes=notes))
         weakref.finalize(volume, lambda _: None, source)  # unpacked files are there as long as the Volume is
@@ -159,7 +159,7 @@ def _found_other(path: Path, kind: str | None) -> FoundScan:
 
 def _refused(path: Path, kind: str | None, error: ReadError) -> FoundScan:
     words = f"damaged {kind} file" if kind else "unreadable file"
-    info = ScanInfo(str(path), kind or "unknown", words, reason=str(error))
+    info = ScanInfo(str(path), kind or "unknown", words, reason=error.reason)
 
     def read(_: ReadingOptions) -> Volume:
         raise error

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from medmaskrcnn.errors import AmbiguousInputError, ReadError
+from medmaskrcnn.errors import AmbiguousInputError, ReadError, Remedy
 from medmaskrcnn.io.discover import FoundScan, find_scans
 from medmaskrcnn.io.options import ReadingOptions
 from medmaskrcnn.structures.volume import Volume
@@ -53,7 +53,7 @@ def choose(path: Path, found: Sequence[FoundScan], series: str | None) -> FoundS
         if len(candidates) == 1:
             return candidates[0]
         raise AmbiguousInputError(
-            f"{path} holds {len(candidates)} scans. Choose one with series=\n{_listing(candidates)}"
+            f"{path} holds {len(candidates)} scans:\n{_listing(candidates)}", Remedy.CHOOSE_SERIES
         )
     if series == "largest":
         return max(candidates, key=lambda f: math.prod(f.info.shape) if f.info.shape else 0)
@@ -63,10 +63,11 @@ def choose(path: Path, found: Sequence[FoundScan], series: str | None) -> FoundS
     chosen = [f for f in candidates if f in named] or named
     if len(chosen) > 1:
         raise AmbiguousInputError(
-            f"{path} holds series {series} more than once. Choose by number:\n{_listing(candidates)}"
+            f"{path} holds series {series} more than once, so choose by number:\n{_listing(candidates)}",
+            Remedy.CHOOSE_SERIES,
         )
     if not chosen:
-        raise ReadError(f"{path} holds no series {series!r}. Choose one of these with series=\n{_listing(candidates)}")
+        raise ReadError(f"{path} holds no series {series!r}, only:\n{_listing(candidates)}", Remedy.CHOOSE_SERIES)
     return chosen[0]
 
 

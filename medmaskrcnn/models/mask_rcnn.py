@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, postprocess_detections
 from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
@@ -229,8 +229,8 @@ class MaskRCNN(nn.Module):
     def _check_finite(self, made: Sequence[Tensor]) -> None:
         if not torch.stack([values.isfinite().all() for values in made]).all():  # asked once, of a GPU too
             raise MedMaskRCNNError(
-                f"what the network makes of this scan in {self.precision} is not finite, so nothing can be said of it; "
-                "try --precision fp32, and if that does not help, another model"
+                f"what the network makes of this scan in {self.precision} is not finite, so nothing can be said of it",
+                Remedy.USE_FP32,
             )
 
     def _dense(self, images: Tensor, watch: Watch) -> Dense:

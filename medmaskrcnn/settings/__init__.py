@@ -1,4 +1,4 @@
-"""Every setting of a model: validated on creation, frozen, saved inside the model's file."""
+"""Every setting of a model, saved inside its file, and every option of a segmentation; frozen, checked on creation."""
 
 from medmaskrcnn.settings.base import Count, Fraction, NotNegative, Positive, Settings
 from medmaskrcnn.settings.inference import InferenceSettings
@@ -13,8 +13,11 @@ from medmaskrcnn.settings.network import (
     RPNSettings,
 )
 from medmaskrcnn.settings.preprocess import PreprocessSettings
+from medmaskrcnn.settings.segment_options import ALL_FORMATS, FORMATS, OutputOptions, Region, SegmentOptions
 
 __all__ = [
+    "ALL_FORMATS",
+    "FORMATS",
     "AnchorSettings",
     "BackboneSettings",
     "Count",
@@ -27,9 +30,12 @@ __all__ = [
     "ModelFileSettings",
     "ModelSettings",
     "NotNegative",
+    "OutputOptions",
     "Positive",
     "PreprocessSettings",
     "RPNSettings",
+    "Region",
     "RoISettings",
+    "SegmentOptions",
     "Settings",
 ]

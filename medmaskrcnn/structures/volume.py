@@ -69,6 +69,17 @@ class Provenance:
     policy: ReadingPolicy = ReadingPolicy()
 
 
+@dataclass(frozen=True)
+class Film:
+    """What the grid of a film, whose first axis is time, cannot say.
+
+    Attributes:
+        pixel_mm: Size of a pixel (row, column) in mm; ``None`` where it is unknown.
+    """
+
+    pixel_mm: tuple[float, float] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A 2D image or 3D scan, voxels exactly as stored.
@@ -82,6 +93,7 @@ class Volume:
             meaning (time, echoes, b-values) the file does not tell.
         window: (centre, width) in the array's units, from the header, or ``None``.
         provenance: See :class:`Provenance`.
+        film: Set where slices of several times were stacked, so that the first axis is time.
     """
 
     array: NDArray[Any]
@@ -90,6 +102,7 @@ class Volume:
     channel_kind: ChannelKind = "scalar"
     window: tuple[float, float] | None = None
     provenance: Provenance = field(default_factory=Provenance)
+    film: Film | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.shape[1:] != self.grid.shape:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from medmaskrcnn.data.cases import prepare_cases
 from medmaskrcnn.data.check import check_manifest
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
-from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.errors import OutputError, ReadError, Remedy
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.device import choose_device
@@ -86,7 +86,7 @@ def train(
         OutputError: if ``folder`` holds another run, or cannot be written to.
         ModelFileError: if ``start_from`` cannot be used.
         FloatingPointError: if the loss is not finite; the message names the cases.
-        ValueError: if plan, device and number of processes do not fit each other.
+        InvalidOptionError: if plan, device and number of processes do not fit each other.
     """
     labelled = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     if check or plan is None:
@@ -152,10 +152,10 @@ def _claim(run: Path, plan: str, *, resume: bool) -> None:
     """Make the run's folder, or see that it holds what is to be resumed."""
     if resume:
         if not (run / CHECKPOINT).exists():
-            raise ReadError(f"{run} holds no checkpoint to resume from ({CHECKPOINT}); start without --resume")
+            raise ReadError(f"{run} holds no checkpoint to resume from ({CHECKPOINT})", Remedy.START_ANEW)
         return
     if (run / CHECKPOINT).exists() or (run / _PLAN).exists():
-        raise OutputError(f"{run} holds a run already: go on with it (--resume), or train into another folder")
+        raise OutputError(f"{run} holds a run already", Remedy.RESUME)
     make_folder(run)
     write_bytes(run / _PLAN, plan.encode())
 

@@ -20,10 +20,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import LoopSettings, Plan
+from medmaskrcnn.training.planner.patch import rounded_patch, sound_depth
 from medmaskrcnn.training.samples import Sample
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -34,13 +36,16 @@ def make_fabric(settings: LoopSettings, device: torch.device) -> Fabric:
     """The engine: one process, or as many as ``torchrun`` started.
 
     Raises:
-        ValueError: if the device cannot compute in the plan's precision, or a pass cannot be shared out equally.
+        InvalidOptionError: if the device cannot compute in the plan's precision, or a pass cannot be shared out
+            equally.
     """
     if settings.precision == "fp16" and device.type == "cpu":
-        raise ValueError("train.precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+        what = "train.precision fp16 needs a GPU; use bf16 or fp32 on the CPU"
+        raise InvalidOptionError("train.precision", what)
     world, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if settings.batch % world:
-        raise ValueError(f"train.batch {settings.batch} cannot be shared out equally among {world} processes")
+        what = f"train.batch {settings.batch} cannot be shared out equally among {world} processes"
+        raise InvalidOptionError("train.batch", what)
     fabric = Fabric(
         accelerator=device.type,
         devices=here,
@@ -56,16 +61,20 @@ def check_depths(plan: Plan, device: torch.device) -> None:
     """Refuse a patch that makes a map two slices deep: torch's bf16 gradient on the CPU is garbage there.
 
     Raises:
-        ValueError: if the plan has such a patch; see ``docs/decisions/010``.
+        InvalidOptionError: if the plan has such a patch; see ``docs/decisions/010``.
     """
     if plan.train.precision != "bf16" or plan.model.spatial_dims == 2 or device.type != "cpu":
         return
-    for patch in {plan.augment.patch, plan.augment.oversampled_patch or plan.augment.patch}:
-        depths = [-(-patch[0] // stride[0]) for stride in plan.model.backbone.strides]
-        if 2 in depths:
-            raise ValueError(
-                f"augment.patch of {patch[0]} slices makes maps of {depths} slices; on the CPU avoid 2, "
-                "or set train.precision to fp32"
+    strides = [stride[0] for stride in plan.model.backbone.strides]
+    for name in ("patch", "oversampled_patch"):
+        patch = getattr(plan.augment, name)
+        if patch is not None and not sound_depth(patch[0], strides):
+            depths = [-(-patch[0] // stride) for stride in strides]
+            deeper = [rounded_patch(patch, plan.model.backbone.strides)[0], *patch[1:]]
+            raise InvalidOptionError(
+                f"augment.{name}",
+                f"augment.{name} of {patch[0]} slices makes maps of {depths} slices, and in maps of 2 slices gradients "
+                f"in bf16 are wrong on a CPU: set augment.{name} to {deeper}, or train.precision to fp32",
             )
 
 

@@ -11,6 +11,7 @@ from medmaskrcnn.evaluation.evaluate import evaluate
 from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.hub.loaded_model import LoadedModel
+from medmaskrcnn.settings import SegmentOptions
 
 _QUICK = MetricSettings(surfaces=False, replicates=0)
 _PICTURES = 4  # of the worst cases
@@ -61,7 +62,7 @@ def validate(
         cases=[case.id for case in cases],
         settings=_QUICK,
         pictures=_PICTURES,
-        allow_out_of_domain=True,
+        options=SegmentOptions(allow_out_of_domain=True),
     )
     drawn = []
     for name, picture in found.pictures.items():

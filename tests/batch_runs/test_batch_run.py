@@ -14,10 +14,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from tiny_models import save_tiny, tiny_settings
+from typer.testing import CliRunner
 
 import medmaskrcnn
 from medmaskrcnn.batch_runs.ledger import Ledger
-from medmaskrcnn.errors import MedMaskRCNNError, ModelFileError, OutputError, ReadError
+from medmaskrcnn.cli.main import app
+from medmaskrcnn.errors import MedMaskRCNNError, ModelFileError, OutputError, ReadError, Remedy
 
 Batch = tuple[Path, Path, list]
 
@@ -47,6 +50,38 @@ def test_what_is_right_is_done_and_what_is_wrong_is_told(finished: Batch):
     reasons = " ".join(case["reason"] for case in summary["cases"] if case["status"] == "refused")
     for words in ("slice is missing", "volumes", "without rows and columns", "ends before"):
         assert re.search(words, reasons), (words, reasons)
+
+
+def test_what_may_be_done_is_told_as_data_and_in_the_summarys_words(finished: Batch):
+    _, out, _ = finished
+    gap = next(one for one in summary_of(out) if "slice is missing" in (one["reason"] or ""))
+    assert "A new batch may interpolate even slices" in gap["reason"]
+
+
+def test_a_model_that_refuses_scans(clean_archive: Path, tmp_path: Path):
+    model = save_tiny(tiny_settings(card={"name": "picky", "domain": "nobody's"}), tmp_path / "picky.safetensors")
+    scan = next(clean_archive.iterdir())
+    (case,) = medmaskrcnn.batch(scan, tmp_path / "out", model=model, device="cpu")
+    assert (case.status, case.remedy) == ("refused", Remedy.ALLOW_OUT_OF_DOMAIN)
+    assert "--" not in case.reason and "_" not in case.reason
+    assert "allow scans out of the model's domain" in summary_of(tmp_path / "out")[0]["reason"]
+    ran = CliRunner().invoke(app, ["batch", str(scan), "-o", str(tmp_path / "again"), "--model", str(model)])
+    assert ran.exit_code == 1 and "give --allow-out-of-domain" in ran.stderr
+
+
+def test_python_can_ask_for_all_that_the_command_line_can(clean_archive: Path, tiny_model: Path, tmp_path: Path):
+    (case,) = medmaskrcnn.batch(
+        next(clean_archive.iterdir()), tmp_path / "out", model=tiny_model, device="cpu", precision="bf16",
+        engine="torch", formats=["seg"], label_map_seg=True, plain_names=True,
+    )  # fmt: skip
+    assert case.status == "done", case.reason
+    assert not case.folder.name.startswith("series-") and case.result().record.precision == "bf16"
+    with pytest.raises(ValueError, match="precision must be"):
+        next(medmaskrcnn.batch(clean_archive, tmp_path / "no", model=tiny_model, precision="fp8"))
+
+
+def summary_of(out: Path) -> list[dict]:
+    return json.loads((out / "summary.json").read_text())["cases"]
 
 
 def test_results_are_whole_and_can_be_loaded(finished: Batch):

@@ -232,3 +232,36 @@ def test_results_are_not_mixed_into_an_input_folder(run, ct_series, tiny_model):
     ran = run("segment", ct_series, "-o", ct_series, "--model", tiny_model)
     assert ran.code == 2
     assert names(ct_series) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--device", "cuda"], "--device"),
+        (["--precision", "int8", "--engine", "torch"], "--precision"),
+        (["--engine", "openvino"], "--engine"),
+    ],
+)
+def test_the_wrong_option_alone_is_blamed(run, scan, tiny_model, tmp_path, monkeypatch, options, wrong):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("medmaskrcnn.models.runtime.choice.find_spec", lambda name: None)
+    ran = run("segment", scan, "-o", tmp_path / "out", "--model", tiny_model, *options)
+    assert ran.code == 2
+    assert {option for option in ("--device", "--precision", "--engine") if option in ran.err} == {wrong}
+
+
+@pytest.mark.parametrize("command", [["segment"], ["batch"], ["pacs", "watch"], ["trace"], ["evaluate"]])
+def test_what_runs_a_model_takes_precision_and_engine(run, command):
+    shown = run(*command, "--help").out
+    for option in ("--device", "--precision", "--engine", "--allow-out-of-domain"):
+        assert option in shown
+
+
+@pytest.mark.parametrize("command", [["segment"], ["batch"], ["pacs", "watch"]])
+def test_what_segments_takes_the_same_options(run, command, tiny_model, tmp_path):
+    shown = run(*command, "--help").out
+    for option in ("--score", "--classes", "--resample-irregular", "--suv", "--track", "--format", "--label-map-seg"):
+        assert option in shown
+    source = ["--listen", "0"] if command[0] == "pacs" else [tmp_path]
+    ran = run(*command, *source, "-o", tmp_path / "out", "--model", tiny_model, "--classes", "heart")
+    assert ran.code == 2 and "--classes" in ran.err and "heart" in ran.err

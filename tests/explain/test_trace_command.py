@@ -36,6 +36,8 @@ def test_page_and_table(tiny_file, scan, tmp_path):
         (["--slice", "20"], 2, "slices 0 to 19, got slice 20"),
         (["--model", "nothing-like-it"], 1, "nothing-like-it"),
         (["-o", "no/such/folder/t.html"], 1, "no/such/folder"),
+        (["--engine", "openvino"], 2, "--engine: openvino does not show the backbone's maps"),
+        (["--precision", "int8"], 2, "--precision: precision int8 needs engine openvino"),
     ],
 )
 def test_failures_are_told(tiny_file, scan, tmp_path, monkeypatch, arguments, code, told):

@@ -11,6 +11,7 @@ from medmaskrcnn.errors import UnsuitableScanError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.segment_box import segment_box
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
@@ -121,4 +122,4 @@ def test_a_scan_of_unknown_make_is_refused_by_a_model_with_a_domain(tiny_model: 
     volume = Volume(np.zeros((1, *SHAPE), np.int16), Grid(SHAPE, np.diag([3.0, 1, 1, 1])))
     with pytest.raises(UnsuitableScanError, match="knows only scans made by"):
         segment_box(volume, model, [0, 0, 0, 4, 4, 4], "liver")
-    assert len(segment_box(volume, model, [0, 0, 0, 4, 4, 4], "liver", allow_out_of_domain=True)) == 1
+    assert len(segment_box(volume, model, [0, 0, 0, 4, 4, 4], "liver", SegmentOptions(allow_out_of_domain=True))) == 1

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from medmaskrcnn.errors import ModelFileError, ReadError
 from medmaskrcnn.hub.loaded_model import LoadedModel
-from medmaskrcnn.inference.detect import find_in_tiles
+from medmaskrcnn.inference.detect import detect_in_tiles
 from medmaskrcnn.inference.detection import paste_detections, to_instances
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.prepare import prepare
@@ -83,7 +83,7 @@ def test_tiles_are_where_their_windows_are(make_blobs: Blobs, tiny_model: Make) 
     model = tiny_model(3, preprocess={"spacing_mm": (3.0, 0.6, 1.8)}, inference=tiles)
     prepared = prepare(make_blobs((16, 24, 20)), model.settings.preprocess)
     assert prepared.tensor.shape[1:] == (16, 48, 10) and prepared.scale == (1, 0.5, 2)
-    found = find_in_tiles(model, prepared, lambda stage, done: None)
+    found = [item for item, _ in detect_in_tiles(model, prepared)]
     second = torch.nn.functional.pad(prepared.tensor[None, :, 8:16], (0, 22, 0, 16, 0, 8))
     boxes = model.network.detect(second, [(8, 48, 10)])[0].boxes
     expected = (boxes + torch.tensor([8, 0, 0, 8, 0, 0])) * torch.tensor([1, 0.5, 2, 1, 0.5, 2])
@@ -146,7 +146,7 @@ def test_wrong_arguments(tiny_model: Make, make_blobs: Blobs, tmp_path: Path) ->
             segment(make_blobs(SHAPE), model, score=score)
     with pytest.raises(ModelFileError, match="unknown model 'nobody'"):
         segment(make_blobs(SHAPE), "nobody")
-    with pytest.raises(ValueError, match="device must be auto, cpu, cuda or mps, got 'tpu'"):
+    with pytest.raises(ValueError, match="device must be 'auto', 'cpu', 'cuda' or 'mps', got 'tpu'"):
         segment(make_blobs(SHAPE), __file__, device="tpu")
     with pytest.raises(ReadError):
         segment(tmp_path / "missing.nii.gz", model)

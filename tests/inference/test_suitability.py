@@ -64,7 +64,7 @@ def test_the_scan_is_named_by_its_file_or_folder(tiny_model: Make, make_blobs: C
 def test_out_of_domain_is_refused_or_stamped(tiny_model: Make, make_blobs: Callable[..., Volume]) -> None:
     model = tiny_model(3, card={"domain": PHANTOM_GENERATOR})
     real = make_blobs(SHAPE)
-    with pytest.raises(UnsuitableScanError, match=f"scans made by '{PHANTOM_GENERATOR}'.*--allow-out-of-domain"):
+    with pytest.raises(UnsuitableScanError, match=f"scans made by '{PHANTOM_GENERATOR}'.*allow_out_of_domain=True"):
         segment(real, model)
     stamped = segment(real, model, allow_out_of_domain=True)
     assert stamped.record.out_of_domain and stamped.record.warnings[0].startswith("OUT OF DOMAIN: model tiny")

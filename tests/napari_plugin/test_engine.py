@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from medmaskrcnn.hub.model_file import shipped_models
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, Volume
@@ -49,7 +50,7 @@ def test_its_answers_are_the_library_s(engine: Engine, block: Volume, tmp_path: 
     import medmaskrcnn
 
     told: list[JobProgress] = []
-    ours = engine.run(SegmentJob(block, "phantom-ct", device="cpu"), told.append)
+    ours = engine.run(SegmentJob(block, "phantom-ct", SegmentOptions(device="cpu")), told.append)
     save_case(ours, tmp_path / "ours.npz")
     save_case(medmaskrcnn.segment(block, "phantom-ct", device="cpu"), tmp_path / "theirs.npz")
     assert (tmp_path / "ours.npz").read_bytes() == (tmp_path / "theirs.npz").read_bytes()
@@ -80,6 +81,7 @@ def test_what_fails_is_said_and_the_next_job_runs(engine: Engine, block: Volume,
     with pytest.raises(JobFailed, match="knows only scans made by 'medmaskrcnn phantom'") as failed:
         engine.run(SegmentJob(real, "phantom-ct"), ignore)
     assert failed.value.details == ""
+    assert "tick 'Scans the model was not made for'" in str(failed.value) and "--" not in str(failed.value)
     damaged = tmp_path / "damaged.safetensors"
     content = bytearray(shipped_models()["phantom-ct"].read_bytes())
     content[-1000] ^= 0xFF
@@ -127,7 +129,8 @@ def test_a_process_that_dies_is_told_with_what_to_do(block: Volume, tmp_path: Pa
 def test_too_little_gpu_memory_means_smaller_tiles_and_the_result_says_so(monkeypatch, block: Volume):
     import torch
 
-    from medmaskrcnn.inference.pipeline import load_model, segment
+    from medmaskrcnn.hub.loaded_model import load_model
+    from medmaskrcnn.inference.pipeline import segment
     from napari_medmaskrcnn.engine import process as engine_process
 
     model = load_model("phantom-ct", device="cpu")
@@ -150,7 +153,9 @@ def test_too_little_gpu_memory_means_smaller_tiles_and_the_result_says_so(monkey
 
     monkeypatch.setattr(engine_process, "segment", never)
     memory = engine_process.Memory()
-    failed = engine_process.answer(SegmentJob(block, "phantom-ct", device="cpu"), memory, lambda *_: None)
+    failed = engine_process.answer(
+        SegmentJob(block, "phantom-ct", SegmentOptions(device="cpu")), memory, lambda *_: None
+    )
     assert isinstance(failed, Failed) and "too little memory, with the smallest tiles too" in failed.message
 
 

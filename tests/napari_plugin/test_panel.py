@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.volume import Provenance
 from napari_medmaskrcnn.layers.image_layers import volume_to_layer
 
@@ -65,10 +66,20 @@ def test_what_cannot_be_segmented_is_said_in_the_panel(open_panel, quiet_engine)
     assert quiet_engine == [] and not panel.worker.busy
 
 
-def test_what_the_engine_says_is_put_into_the_panel_s_words(open_panel, quiet_engine):
+def test_all_choices_are_handed_to_the_engine(open_panel, quiet_engine):
+    viewer, panel = open_panel(show=False)
+    viewer.add_image(np.zeros((4, 5, 6)), name="scan")
+    panel.segment.precision.setCurrentText("bf16")
+    panel.segment.engine.setCurrentText("torch")
+    panel.segment.domain.setChecked(True)
+    job = panel.segment.settings.to_job(None, None)
+    assert job.options == SegmentOptions(precision="bf16", engine="torch", allow_out_of_domain=True)
+    panel.segment.start()
+    assert panel.host.options == job.options  # boxes are outlined as the scan was segmented
+
+
+def test_what_was_not_foreseen_is_shown_with_its_traceback(open_panel, quiet_engine):
     _, panel = open_panel(show=False)
-    panel.worker.failed.emit("choose another model, or --allow-out-of-domain to run it all the same", "")
-    assert "tick 'Scans the model was not made for'" in panel.message.text()
     panel.worker.failed.emit("Something unforeseen", "Traceback: line 3")
     assert "Traceback" in panel.message.text() and panel.segment.run.isEnabled()
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, ReadingPolicy, Volume
 from napari_medmaskrcnn.engine.ipc import receive, send
@@ -35,7 +36,13 @@ def test_a_job_and_its_scan(make_result):
     policy = ReadingPolicy("by position", "positions", tilt_deg=3.5)
     origin = Provenance("DICOM", ("a", "b"), "1.2", "1.3", "1.4", ("1.5",), None, ("a note",), policy)
     full = replace(volume, array=volume.array[:, ::-1], window=(40.0, 400.0), provenance=origin)
-    job = SegmentJob(full, "phantom-ct", "cpu", ("liver",), ((0, 1, 2), (3, 4, 5)), True)
+    job = SegmentJob(
+        full,
+        "phantom-ct",
+        SegmentOptions(
+            device="cpu", engine="torch", classes=("liver",), region=((0, 1, 2), (3, 4, 5)), allow_out_of_domain=True
+        ),
+    )
     (got,) = through(job)
     assert isinstance(got, SegmentJob) and isinstance(got.volume, Volume)
     np.testing.assert_array_equal(got.volume.array, full.array)

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import medmaskrcnn
+
 OURS = ("medmaskrcnn", "medmaskrcnn_kernels", "medmaskrcnn_datasets", "napari_medmaskrcnn")
 
 # Runs a command of the CLI in this interpreter, swallows its exit, and reports the top-level modules it loaded.
@@ -71,9 +73,22 @@ def test_every_public_name_resolves(tmp_path):
     assert int(loaded_by(code, folder=tmp_path)) >= 12
 
 
-def test_unknown_public_name_is_an_attribute_error():
-    import medmaskrcnn
+def test_no_room_takes_the_place_of_a_public_function(tmp_path):
+    """Importing a submodule sets it as an attribute of its package, whatever stood there."""
+    rooms = {path.stem for path in Path(medmaskrcnn.__file__).parent.iterdir()}
+    assert not rooms & {*medmaskrcnn.__all__}
+    modules = [f"medmaskrcnn.{home}" for home in {*medmaskrcnn._HOMES.values()}]
+    code = (
+        "import importlib, json, sys, types\n"
+        "for name in json.loads(sys.argv[1]): importlib.import_module(name)\n"
+        "import medmaskrcnn\n"
+        "print([n for n in medmaskrcnn.__all__ if isinstance(getattr(medmaskrcnn, n), types.ModuleType)])"
+    )
+    for ordered in (sorted(modules), sorted(modules, reverse=True)):
+        assert loaded_by(code, json.dumps(ordered), folder=tmp_path).strip() == "[]"
 
+
+def test_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'segmentt'"):
         _ = medmaskrcnn.segmentt
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medmaskrcnn.data.manifest import read_manifest
-from medmaskrcnn.errors import OutputError, ReadError
+from medmaskrcnn.errors import InvalidOptionError, OutputError, ReadError
 from medmaskrcnn.hub.model_file import read_model
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.report.training_tables import read_table
@@ -371,9 +372,13 @@ def test_a_patch_that_makes_maps_of_two_slices_is_refused() -> None:
         }
     )
     plan = plan.model_copy(update={"model": deep, "augment": AugmentSettings(patch=(16, 64, 64))})
-    with pytest.raises(ValueError, match=r"maps of .*avoid 2"):
+    with pytest.raises(InvalidOptionError, match=r"patch of 16 slices makes maps of \[16, 8, 4, 2\] slices") as caught:
         check_depths(plan, torch.device("cpu"))
     check_depths(plan, torch.device("cuda"))
+    named = re.search(r"set (augment\.\w+) to \[(\d+), 64, 64\]", str(caught.value))
+    assert named is not None and named[1] == caught.value.option == "augment.patch"
+    deeper = plan.augment.model_copy(update={"patch": (int(named[2]), 64, 64)})
+    check_depths(plan.model_copy(update={"augment": deeper}), torch.device("cpu"))  # it works
 
 
 def test_the_moving_average_forgets_what_the_network_began_with() -> None:

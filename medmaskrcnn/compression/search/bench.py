@@ -13,6 +13,7 @@ from medmaskrcnn.compression.search.variant import ORIGINAL, Variant, VariantRes
 from medmaskrcnn.errors import one_line
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.training.training_run import Event
 
@@ -49,7 +50,7 @@ class Bench:
         volumes: Scans to be timed on.
         measured: What is known already, and is added to.
         on_event: Is told.
-        allow_out_of_domain: Run on scans that the model refuses.
+        options: How scans are segmented, as whether on those that the model refuses.
     """
 
     forms: Forms
@@ -57,7 +58,7 @@ class Bench:
     volumes: Sequence[Volume]
     measured: Measured
     on_event: Listener
-    allow_out_of_domain: bool = False
+    options: SegmentOptions = AS_THE_MODEL_SAYS
 
     def __post_init__(self) -> None:
         self.seen: dict[Variant, VariantResult] = {}
@@ -89,13 +90,12 @@ class Bench:
             return VariantResult(variant, error=f"{type(error).__name__}: {one_line(error)}")
 
     def _measure(self, variant: Variant) -> VariantResult:
-        allow = self.allow_out_of_domain
         loaded, original = self.forms.load(variant), self._warm_original()
         before, after = paired_seconds(
-            original, loaded, self.volumes, turns=_TURNS, enough=_ENOUGH, allow_out_of_domain=allow
+            original, loaded, self.volumes, turns=_TURNS, enough=_ENOUGH, options=self.options
         )
         ap = average_precision(
-            loaded, self.forms.manifest, self.split, allow_out_of_domain=allow, progress=self.on_event.cases
+            loaded, self.forms.manifest, self.split, options=self.options, progress=self.on_event.cases
         )
         times = 1.0 if variant == ORIGINAL else times_as_fast(before, after)
         return VariantResult(variant, round(sorted(after)[len(after) // 2], 5), round(times, 4), round(ap, 6))
@@ -104,5 +104,5 @@ class Bench:
         if self._original is None:
             self._original = self.forms.load(ORIGINAL)
             for volume in self.volumes:
-                segment(volume, self._original, allow_out_of_domain=self.allow_out_of_domain)
+                segment(volume, self._original, options=self.options)
         return self._original

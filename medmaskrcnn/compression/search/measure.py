@@ -16,6 +16,7 @@ from medmaskrcnn.evaluation.evaluate import evaluate
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.pipeline import segment
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import memory_kept
 
@@ -32,7 +33,7 @@ def paired_seconds(
     *,
     turns: int,
     enough: float,
-    allow_out_of_domain: bool = False,
+    options: SegmentOptions = AS_THE_MODEL_SAYS,
 ) -> tuple[list[float], list[float]]:
     """Seconds of both on each scan, in pairs.
 
@@ -42,7 +43,7 @@ def paired_seconds(
         volumes: The scans.
         turns: How often each is timed, at most.
         enough: No further turn begins after so many seconds.
-        allow_out_of_domain: Run on scans that the model refuses.
+        options: How scans are segmented.
 
     Returns:
         Times of the original and of the variant, one pair after the other.
@@ -50,7 +51,7 @@ def paired_seconds(
 
     def seconds(model: LoadedModel, volume: Volume) -> float:
         began = time.perf_counter()
-        segment(volume, model, allow_out_of_domain=allow_out_of_domain)
+        segment(volume, model, options=options)
         return time.perf_counter() - began
 
     pairs: list[tuple[float, float]] = []
@@ -71,18 +72,22 @@ def times_as_fast(original: Sequence[float], variant: Sequence[float]) -> float:
 
 
 def average_precision(
-    model: LoadedModel, manifest: Manifest, split: str, *, allow_out_of_domain: bool = False, progress: CountProgress
+    model: LoadedModel,
+    manifest: Manifest,
+    split: str,
+    *,
+    options: SegmentOptions = AS_THE_MODEL_SAYS,
+    progress: CountProgress,
 ) -> float:
     """COCO's AP over the classes, of masks; of boxes where the model has no masks.
 
     Raises:
         MedMaskRCNNError: if a case fails, or nothing is there to find.
     """
-    found = evaluate(
-        model, manifest, split=split, settings=_LIGHT, allow_out_of_domain=allow_out_of_domain, progress=progress
-    )
+    found = evaluate(model, manifest, split=split, settings=_LIGHT, options=options, progress=progress)
     if found.failed:
-        raise MedMaskRCNNError(f"{len(found.failed)} cases failed, the first: {found.failed[0].error}")
+        first = found.failed[0]
+        raise MedMaskRCNNError(f"{len(found.failed)} cases failed, the first: {first.error}", first.remedy)
     table = found.overall.mask if model.settings.model.with_masks else found.overall.box
     if table["ap"].value is None:
         raise MedMaskRCNNError(f"{manifest.name} holds no object of the model's classes in split {split}")

@@ -25,6 +25,7 @@ from medmaskrcnn.data.case_labels import read_image
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.evaluation.evaluate import choose_cases
 from medmaskrcnn.hub.model_file import model_sha256, read_model, resolve_model
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.training.plan import Plan, plan_text
 
@@ -68,7 +69,7 @@ def optimize(
     plan: Plan | None = None,
     images: int = 64,
     workers: int = 1,
-    allow_out_of_domain: bool = False,
+    options: SegmentOptions = AS_THE_MODEL_SAYS,
     on_event: Listener | None = None,
 ) -> Optimised:
     """Find the fastest version of a model that loses at most so much AP, and write it.
@@ -86,7 +87,7 @@ def optimize(
         plan: How to fine-tune; the planner's by default.
         images: Slices or tiles to take ranges from for 8 bits.
         workers: Processes that draw training samples.
-        allow_out_of_domain: Run the model on scans that it refuses.
+        options: How scans are segmented; of these, whether on scans that the model refuses counts.
         on_event: Is told how it goes on.
 
     Raises:
@@ -113,7 +114,7 @@ def optimize(
         "steps": fine_tune,
         "plan": None if plan is None else plan_text(plan),
         "images": images,
-        "out of domain": allow_out_of_domain,
+        "out of domain": options.allow_out_of_domain,
     }
     measured = Measured(folder, conditions)
     first, notes = runtimes(target)
@@ -125,7 +126,7 @@ def optimize(
     forms = Forms(
         source, labelled, folder, fine_tune, plan, images, DEVICES[target], workers=workers, on_event=events.training
     )
-    bench = Bench(forms, split, volumes, measured, events, allow_out_of_domain)
+    bench = Bench(forms, split, volumes, measured, events, options)
     proposals = settings.inference.post_nms_top_n_test or settings.model.rpn.post_nms_top_n
     search(first, proposals, () if why_not else shares, max_ap_loss, bench.outcome)
     outcomes = list(bench.seen.values())

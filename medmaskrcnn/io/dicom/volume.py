@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.errors import ReadError
+from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.io.dicom.arrange import Arrangement, arrange
 from medmaskrcnn.io.dicom.geometry import TILT_TOLERANCE_DEG, tilt_deg
 from medmaskrcnn.io.dicom.irregular import IrregularStack
@@ -55,10 +55,10 @@ def _arrangement(scan: DicomScan, options: ReadingOptions) -> Arrangement:
         try:
             return arrange(scan.slices, resample_irregular=True)
         except ReadError as error:
-            raise ReadError(f"{scan.folder}: {error}") from error
+            raise ReadError(f"{scan.folder}: {error.reason}", error.remedy) from error
     if scan.problem is not None or scan.arrangement is None:
-        hint = ". Even slices are interpolated on request: resample_irregular=True" if scan.can_be_resampled else ""
-        raise ReadError(f"{scan.folder}: {scan.problem}{hint}")
+        remedy = Remedy.RESAMPLE_IRREGULAR if scan.can_be_resampled else None
+        raise ReadError(f"{scan.folder}: {scan.problem}", remedy)
     return scan.arrangement
 
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import torch
 
+from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.settings import InferenceSettings
 
 ENGINES = ("torch", "openvino", "torch-compile")
@@ -24,16 +25,19 @@ def resolve_runtime(inference: InferenceSettings, precision: str, engine: str, d
         device: Where the network runs.
 
     Raises:
-        ValueError: if the engine is unknown, not installed, or does not run there; the message says what to do.
+        InvalidOptionError: if the engine is unknown, not installed, or does not run there; the message says what to do.
     """
     if engine == "auto":
         engine = inference.engine if _HOME.get(inference.engine) == device.type else "torch"
     if engine not in ENGINES:
-        raise ValueError(f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
+        raise InvalidOptionError("engine", f"engine must be one of auto, {', '.join(ENGINES)}, got {engine!r}")
     if engine == "openvino" and device.type != "cpu":
-        raise ValueError(f"engine openvino runs on the CPU, not on {device.type}; use --device cpu")
+        raise InvalidOptionError(
+            "engine", f"engine openvino runs on the CPU, not on {device.type}; choose cpu as device"
+        )
     if engine == "openvino" and find_spec("openvino") is None:
-        raise ValueError('engine openvino is not installed; get it with: pip install "medmaskrcnn[openvino]"')
+        what = 'engine openvino is not installed; get it with: pip install "medmaskrcnn[openvino]"'
+        raise InvalidOptionError("engine", what)
     if precision == "auto" and (inference.precision != "int8" or engine == "openvino"):
         precision = inference.precision
     return precision, engine

@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from medmaskrcnn.errors import InvalidOptionError
+
 Precision = Literal["fp32", "bf16"]
 PRECISIONS = ("auto", *get_args(Precision))
 
@@ -44,10 +46,12 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
         device: Where the network runs.
 
     Raises:
-        ValueError: if the name is unknown.
+        InvalidOptionError: if the name is unknown.
     """
+    if asked == "int8":
+        raise InvalidOptionError("precision", "precision int8 needs engine openvino")
     if asked not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {asked!r}")
+        raise InvalidOptionError("precision", f"precision must be one of {', '.join(PRECISIONS)}, got {asked!r}")
     if asked == "auto":
         return "bf16" if device.type == "cpu" and multiplies_bf16() else "fp32"
     return "bf16" if asked == "bf16" else "fp32"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from medmaskrcnn.errors import MedMaskRCNNError
+from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 
 
 class TorchCompiled(nn.Module):
@@ -37,8 +37,8 @@ class TorchCompiled(nn.Module):
                 raise
             reason = str(error).strip().splitlines()[0]
             raise MedMaskRCNNError(
-                f"torch.compile failed ({reason}). It needs a C++ compiler on a CPU and Triton on a GPU; "
-                "without them run with --engine torch"
+                f"torch.compile failed ({reason}). It needs a C++ compiler on a CPU and Triton on a GPU",
+                Remedy.USE_TORCH,
             ) from error
         self._ran = True
         return made

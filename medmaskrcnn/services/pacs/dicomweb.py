@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydicom.dataset import Dataset
 
-from medmaskrcnn.errors import ArchiveError, MissingExtraError
+from medmaskrcnn.errors import ArchiveError, MissingExtraError, Remedy
 from medmaskrcnn.services.pacs.archive import TransientError
 from medmaskrcnn.services.pacs.server import PASSWORD, TOKEN, Query, RemoteSeries, Server
 
@@ -120,7 +120,9 @@ class DicomWebArchive:
         try:
             yield
         except errors.SSLError as error:
-            raise ArchiveError(f"{name} cannot be trusted: {_certificate_words(error)}; see --ca") from None
+            raise ArchiveError(
+                f"{name} cannot be trusted: {_certificate_words(error)}", Remedy.TRUST_CERTIFICATE
+            ) from None
         except errors.Timeout:
             raise TransientError(f"{name} does not answer within {self.server.timeout_s:g} s") from None
         except (errors.ConnectionError, errors.ChunkedEncodingError):

@@ -26,7 +26,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from medmaskrcnn.errors import ArchiveError, MissingExtraError
+from medmaskrcnn.errors import ArchiveError, MissingExtraError, Remedy
 from medmaskrcnn.services.pacs.archive import TransientError
 from medmaskrcnn.services.pacs.server import Query, RemoteSeries, Server
 
@@ -218,7 +218,7 @@ class DimseArchive:
             return link
         if link.is_rejected:
             raise ArchiveError(
-                f"{server.name} refuses {server.calling!r} as a caller of {server.called!r}; see --called and --calling"
+                f"{server.name} refuses {server.calling!r} as a caller of {server.called!r}", Remedy.SET_TITLES
             )
         if link.is_aborted and link.acceptor.primitive is not None:
             raise ArchiveError(f"{server.name} takes none of what is asked of it")

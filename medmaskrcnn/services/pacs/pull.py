@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from pydicom.dataset import Dataset
 
-from medmaskrcnn.errors import ArchiveError, OutputError
+from medmaskrcnn.errors import ArchiveError, OutputError, Remedy
 from medmaskrcnn.services.pacs.archive import Archive, TransientError, patiently
 from medmaskrcnn.services.pacs.server import RemoteSeries
 
@@ -30,6 +30,7 @@ class Pulled:
         fetched: Files that came now.
         were_there: Files that an earlier call had fetched.
         error: Why it is not complete.
+        remedy: What to ask for then.
     """
 
     series: RemoteSeries
@@ -37,6 +38,7 @@ class Pulled:
     fetched: int = 0
     were_there: int = 0
     error: str | None = None
+    remedy: Remedy | None = None
 
 
 def pull(
@@ -88,7 +90,7 @@ def pull_series(archive: Archive, series: RemoteSeries, out: Path) -> Pulled:
     try:
         patiently(once, archive.server)
     except ArchiveError as error:
-        return Pulled(series, folder, fetched, len(before), str(error))
+        return Pulled(series, folder, fetched, len(before), error.reason, error.remedy)
     return Pulled(series, folder, fetched, len(before))
 
 

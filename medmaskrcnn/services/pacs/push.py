@@ -13,7 +13,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from medmaskrcnn.errors import ArchiveError, ReadError
+from medmaskrcnn.errors import ArchiveError, ReadError, Remedy
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.export.write import FILE_NAMES
 from medmaskrcnn.services.pacs.archive import Archive, patiently
@@ -31,12 +31,14 @@ class Pushed:
         modality: What it is.
         was_there: Whether the archive had it already.
         error: Why it is not stored.
+        remedy: What to ask for then.
     """
 
     file: Path
     modality: str
     was_there: bool = False
     error: str | None = None
+    remedy: Remedy | None = None
 
 
 def results_below(places: Iterable[Path]) -> list[Path]:
@@ -53,7 +55,7 @@ def results_below(places: Iterable[Path]) -> list[Path]:
         found += [place] if place.is_file() else sorted(p for name in _OURS for p in place.rglob(name))
     if not found:
         where = ", ".join(map(str, given))
-        raise ReadError(f"{where}: no DICOM result. Segment with --format seg,sr to have some")
+        raise ReadError(f"{where}: no DICOM result", Remedy.WRITE_DICOM)
     return list(dict.fromkeys(found))
 
 
@@ -97,4 +99,4 @@ def _push_one(archive: Archive, file: Path) -> Pushed:
         with suppress_pydicom_warnings():
             return Pushed(file, modality, was_there=patiently(once, archive.server))
     except ArchiveError as error:
-        return Pushed(file, modality, error=str(error))
+        return Pushed(file, modality, error=error.reason, remedy=error.remedy)

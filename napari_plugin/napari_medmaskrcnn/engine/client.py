@@ -17,8 +17,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any
 
+from medmaskrcnn.errors import with_remedy
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.module_process import start_module
+from napari_medmaskrcnn.core.remedies import IN_NAPARI
 from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, Ready
 
@@ -38,7 +40,7 @@ class JobFailed(Exception):
     """
 
     def __init__(self, failed: Failed) -> None:
-        super().__init__(failed.message)
+        super().__init__(with_remedy(failed.message, failed.remedy, IN_NAPARI))
         self.details = failed.details
 
 

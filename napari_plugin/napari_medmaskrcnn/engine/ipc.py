@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
@@ -80,8 +81,8 @@ def _exactly(stream: IO[bytes], n: int) -> bytearray:
 
 def _packed(message: Message, arrays: Arrays) -> dict[str, Any]:
     if isinstance(message, (SegmentJob, OutlineJob)):
-        plain = {name: value for name, value in vars(message).items() if name != "volume"}
-        return {**plain, "volume": _pack_volume(message.volume, arrays)}
+        own = {"options": message.options.model_dump(mode="json"), "volume": _pack_volume(message.volume, arrays)}
+        return {**vars(message), **own}
     if isinstance(message, Done):
         answer = message.answer
         if isinstance(answer, CaseResult):
@@ -97,14 +98,11 @@ def _unpacked(kind: str, fields: dict[str, Any], arrays: Arrays) -> Message:
         if "case" in fields:
             return Done(_unpack_case(fields["case"], arrays))
         return Done(_unpack_instances(fields["instances"], arrays))
-    volume = _unpack_volume(fields.pop("volume"), arrays)
+    volume = _unpack_volume(fields["volume"], arrays)
+    options = SegmentOptions.model_validate(fields["options"])
     if kind == SegmentJob.__name__:
-        region = fields.pop("region")
-        low_high = None if region is None else (tuple(region[0]), tuple(region[1]))
-        classes = fields.pop("classes")
-        return SegmentJob(volume, **fields, classes=None if classes is None else tuple(classes), region=low_high)
-    box = fields.pop("box_vox")
-    return OutlineJob(volume, **fields, box_vox=tuple(box))
+        return SegmentJob(volume, fields["model"], options)
+    return OutlineJob(volume, fields["model"], tuple(fields["box_vox"]), fields["class_name"], options)
 
 
 def _pack_volume(volume: Volume | None, arrays: Arrays) -> dict[str, Any] | None:

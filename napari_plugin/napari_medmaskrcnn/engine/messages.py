@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medmaskrcnn.errors import Remedy
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.volume import Volume
-
-Region = tuple[tuple[int, int, int], tuple[int, int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,18 +16,12 @@ class SegmentJob:
     Attributes:
         volume: The scan; ``None`` on its way to a process that has it already.
         model: Name of a shipped model, or a model file.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        classes: Names of classes, or ``None`` for all.
-        region: Half-open voxel indices of the scan, or ``None`` for all of it.
-        allow_out_of_domain: Run a model on a scan that it was not made for.
+        options: Where and how.
     """
 
     volume: Volume | None
     model: str
-    device: str = "auto"
-    classes: tuple[str, ...] | None = None
-    region: Region | None = None
-    allow_out_of_domain: bool = False
+    options: SegmentOptions = AS_THE_MODEL_SAYS
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +36,7 @@ class OutlineJob:
     model: str
     box_vox: tuple[float, ...]
     class_name: str
-    device: str = "auto"
-    allow_out_of_domain: bool = False
+    options: SegmentOptions = AS_THE_MODEL_SAYS
 
 
 Job = SegmentJob | OutlineJob
@@ -71,10 +64,12 @@ class Failed:
     Attributes:
         message: What to tell the user.
         details: The traceback, ``""`` where the message says all there is to say.
+        remedy: What the user may ask for to get on.
     """
 
     message: str
     details: str = ""
+    remedy: Remedy | None = None
 
 
 @dataclass(frozen=True, eq=False)

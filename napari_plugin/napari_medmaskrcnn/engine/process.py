@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from medmaskrcnn.errors import MedMaskRCNNError
-from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
+from medmaskrcnn.hub.loaded_model import LoadedModel, load_as_asked
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.segment_box import segment_box
 from medmaskrcnn.structures.case_result import CaseResult
@@ -32,7 +32,7 @@ class Memory:
 
     volume: Volume | None = None
     model: LoadedModel | None = None
-    model_key: tuple[str, str, float] | None = None
+    model_key: tuple[str, float, str, str, str] | None = None
 
 
 def main() -> None:
@@ -59,7 +59,9 @@ def answer(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) 
         if memory.volume is None:
             raise RuntimeError("the first job came without a scan")
         return Done(_do(replace(job, volume=memory.volume), memory, on_progress))
-    except (MedMaskRCNNError, ValueError) as error:
+    except MedMaskRCNNError as error:
+        return Failed(error.reason, remedy=error.remedy)
+    except ValueError as error:
         return Failed(str(error))
     except torch.OutOfMemoryError:
         return Failed(
@@ -78,7 +80,7 @@ def _do(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> 
     model = _model(job, memory)
     if isinstance(job, SegmentJob):
         return segment_in_memory(job, model, on_progress)
-    return segment_box(job.volume, model, job.box_vox, job.class_name, allow_out_of_domain=job.allow_out_of_domain)
+    return segment_box(job.volume, model, job.box_vox, job.class_name, job.options)
 
 
 def segment_in_memory(job: SegmentJob, model: LoadedModel, on_progress: Callable[[str, float], None]) -> CaseResult:
@@ -87,14 +89,7 @@ def segment_in_memory(job: SegmentJob, model: LoadedModel, on_progress: Callable
     warnings: tuple[str, ...] = ()
     while True:
         try:
-            result = segment(
-                job.volume,
-                model,
-                classes=job.classes,
-                region=job.region,
-                allow_out_of_domain=job.allow_out_of_domain,
-                progress=on_progress,
-            )
+            result = segment(job.volume, model, options=job.options, progress=on_progress)
         except torch.OutOfMemoryError:
             smaller = with_smaller_tiles(model)
             if smaller is None:
@@ -133,9 +128,10 @@ def _model(job: Job, memory: Memory) -> LoadedModel:
     changed = 0.0
     with suppress(OSError):
         changed = os.path.getmtime(job.model)  # noqa: PTH204 - shipped models are names, not paths
-    key = (job.model, job.device, changed)
+    options = job.options
+    key = (job.model, changed, options.device, options.precision, options.engine)
     if memory.model is None or memory.model_key != key:
-        memory.model = load_model(job.model, device=job.device)
+        memory.model = load_as_asked(job.model, options)
         memory.model_key = key
     return memory.model
 

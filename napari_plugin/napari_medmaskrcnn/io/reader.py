@@ -19,6 +19,7 @@ from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
 from medmaskrcnn.structures.volume import Volume
+from napari_medmaskrcnn.core.remedies import in_words
 from napari_medmaskrcnn.io.label_reader import KINDS, labels_with_scan
 from napari_medmaskrcnn.layers.image_layers import LayerData, volume_to_layer
 from napari_medmaskrcnn.layers.result_layers import result_to_layers
@@ -141,7 +142,7 @@ def _scan_layers(path: Path) -> list[LayerData]:
         except MedMaskRCNNError as error:
             if len(scans) == 1:
                 raise
-            warnings.warn(f"{name} was left out: {error}", stacklevel=2)
+            warnings.warn(f"{name} was left out: {in_words(error)}", stacklevel=2)
             continue
         layer[1]["visible"] = not layers
         layers.append(layer)
@@ -158,7 +159,7 @@ def _label_layers(file: Path, volumes: Sequence[Volume], *, alone: bool) -> list
     except MedMaskRCNNError as error:
         if alone:
             raise
-        warnings.warn(f"{file.name} was left out: {error}", stacklevel=2)
+        warnings.warn(f"{file.name} was left out: {in_words(error)}", stacklevel=2)
         return []
     scan = [] if any(volume is one for one in volumes) else [volume_to_layer(volume, volume.modality or "scan")]
     return [*scan, *result_to_layers(result, volume)]

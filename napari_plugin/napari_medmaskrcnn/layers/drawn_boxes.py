@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_medmaskrcnn.engine.messages import Region
+from medmaskrcnn.settings import Region
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame
 
 Box = tuple[float, ...]

@@ -21,6 +21,7 @@ from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.core.compare import Comparison, compare, comparison_layers
+from napari_medmaskrcnn.core.remedies import in_words
 from napari_medmaskrcnn.io.reopen import reopen
 from napari_medmaskrcnn.layers.scan_of_layer import NoScan, scan_of_layer
 from napari_medmaskrcnn.panels.controls import button, column, form, named, note
@@ -82,7 +83,7 @@ class ComparePanel(QWidget):
         try:
             _, result = reopen(path, known)
         except (MedMaskRCNNError, ValueError, OSError) as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self._files[f"{path.parent.name}/{path.name}"] = result
         self.refresh()
@@ -97,7 +98,7 @@ class ComparePanel(QWidget):
                 by_class=self.by_class.isChecked(),
             )
         except ValueError as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self._show(found)
 

@@ -153,8 +153,7 @@ class CorrectPanel(QWidget):
                 model,
                 box,
                 self.class_name.currentText(),
-                self._host.device,
-                self._host.allow_out_of_domain,
+                self._host.options,
             ),
             "outlining a box",
         )

@@ -9,11 +9,11 @@ from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, Region
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.engine.client import Engine
-from napari_medmaskrcnn.engine.messages import Region
 from napari_medmaskrcnn.layers.canvas import ResultCanvas
 from napari_medmaskrcnn.layers.display_frame import display_frame
 from napari_medmaskrcnn.layers.drawn_boxes import Box, drawn_box
@@ -44,8 +44,8 @@ class Host(QObject):
         self.selected: tuple[int, ...] = ()
         self.model = ""
         """The model that boxes are outlined with: the one that was run last."""
-        self.device = "auto"
-        self.allow_out_of_domain = False
+        self.options = AS_THE_MODEL_SAYS
+        """Where and how it was run."""
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MS)

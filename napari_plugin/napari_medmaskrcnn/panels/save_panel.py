@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QGridLayout, QHBox
 
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.export.write import write_result
+from napari_medmaskrcnn.core.remedies import in_words
 from napari_medmaskrcnn.core.training_case import add_training_case
 from napari_medmaskrcnn.io.reopen import reopen
 from napari_medmaskrcnn.layers.scan_of_layer import NoScan, scan_of_layer
@@ -76,7 +77,7 @@ class SavePanel(QWidget):
                 deidentify=self.deidentify.isChecked(),
             )
         except (MedMaskRCNNError, ValueError) as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self._host.show_message(f"Saved to {self.folder.text()}: {', '.join(path.name for path in files.values())}.")
 
@@ -94,7 +95,7 @@ class SavePanel(QWidget):
                 Path(self.manifest.text()), review.to_result(), review.volume, None if split == "open" else split
             )
         except (MedMaskRCNNError, ValueError) as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self._host.show_message(f"Added as case {case} to {self.manifest.text()}.")
 
@@ -109,7 +110,7 @@ class SavePanel(QWidget):
         try:
             volume, result = reopen(path, known)
         except (MedMaskRCNNError, ValueError, OSError) as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self._host.ensure_scan_shown(volume)
         self._host.show(volume, result)

@@ -21,10 +21,12 @@ from qtpy.QtWidgets import (
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.hub.model_file import SUFFIX, read_model_settings, resolve_model, shipped_models
 from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, ENGINES, PRECISIONS, Region, SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.core.model_card import card_html
-from napari_medmaskrcnn.engine.messages import Region, SegmentJob
+from napari_medmaskrcnn.core.remedies import in_words
+from napari_medmaskrcnn.engine.messages import SegmentJob
 from napari_medmaskrcnn.engine.worker import Worker
 from napari_medmaskrcnn.layers.drawn_boxes import one_slice_axis, to_region
 from napari_medmaskrcnn.layers.scan_of_layer import NoScan, scan_of_layer
@@ -32,8 +34,6 @@ from napari_medmaskrcnn.panels.controls import beside, button, column, form, nam
 from napari_medmaskrcnn.panels.host import Host
 
 REGION = "region to segment"
-_COMMAND_LINE_ADVICE = "or --allow-out-of-domain to run it all the same"
-_OUR_ADVICE = "or tick 'Scans the model was not made for' and run again"
 WHOLE, SLICE, DRAWN = "whole scan", "current slice", "region I draw"
 
 
@@ -43,17 +43,13 @@ class SegmentSettings:
 
     Attributes:
         model: Name of a shipped model, or a path.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        classes: Names of the classes wanted; ``None`` for all.
         where: One of :data:`WHOLE`, :data:`SLICE`, :data:`DRAWN`.
-        allow_out_of_domain: Run a model on scans it was not made for.
+        options: Everything else.
     """
 
     model: str = ""
-    device: str = "auto"
-    classes: tuple[str, ...] | None = None
     where: str = WHOLE
-    allow_out_of_domain: bool = False
+    options: SegmentOptions = AS_THE_MODEL_SAYS
 
     def to_job(self, volume: Volume, region: Region | None) -> SegmentJob:
         """The library's call.
@@ -61,11 +57,11 @@ class SegmentSettings:
         Raises:
             ValueError: if no class is chosen, or a region is to be drawn and was not.
         """
-        if self.classes == ():
+        if self.options.classes == ():
             raise ValueError("No class is chosen. Choose at least one under Classes.")
         if self.where == DRAWN and region is None:
             raise ValueError("No region is drawn yet. Drag a rectangle over the scan, then Run.")
-        return SegmentJob(volume, self.model, self.device, self.classes, region, self.allow_out_of_domain)
+        return SegmentJob(volume, self.model, self.options.model_copy(update={"region": region}))
 
 
 class SegmentPanel(QWidget):
@@ -85,6 +81,8 @@ class SegmentPanel(QWidget):
         self.model = named(QComboBox(), "model", "A model that comes with the package, or a file of yours")
         self.card = named(note(), "model card", "What the model is, and what it cannot do")
         self.device = named(QComboBox(), "device", "Where the network runs; auto takes a GPU if there is one")
+        self.precision = named(QComboBox(), "precision", "In what the network computes; auto is what the model says")
+        self.engine = named(QComboBox(), "engine", "What runs the network's layers; auto is what the model says")
         self.classes = named(QPushButton(), "classes", "Which classes to look for")
         self.where = named(QComboBox(), "where", "The whole scan, the slice that is shown, or a region you draw")
         self.domain = named(
@@ -109,10 +107,16 @@ class SegmentPanel(QWidget):
         chosen = tuple(action.text() for action in actions if action.isChecked())
         return SegmentSettings(
             model=str(self.model.currentData() or ""),
-            device=self.device.currentText() or "auto",
-            classes=None if len(chosen) == len(actions) else chosen,
             where=self.where.currentText(),
-            allow_out_of_domain=self.domain.isChecked(),
+            options=SegmentOptions.model_validate(
+                {
+                    "device": self.device.currentText() or "auto",
+                    "precision": self.precision.currentText(),
+                    "engine": self.engine.currentText(),
+                    "classes": None if len(chosen) == len(actions) else chosen,
+                    "allow_out_of_domain": self.domain.isChecked(),
+                }
+            ),
         )
 
     def start(self) -> None:
@@ -125,11 +129,10 @@ class SegmentPanel(QWidget):
             volume = scan_of_layer(layer)
             job = settings.to_job(volume, self._region(volume))
         except (NoScan, ValueError) as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self._volume = volume
-        self._host.model, self._host.device = settings.model, settings.device
-        self._host.allow_out_of_domain = settings.allow_out_of_domain
+        self._host.model, self._host.options = settings.model, settings.options
         self._host.show_message("")
         self._show_busy(True)
         self._worker.start(job, f"segmenting {layer.name if layer is not None else 'the scan'}")
@@ -139,7 +142,7 @@ class SegmentPanel(QWidget):
         try:
             settings = read_model_settings(path)
         except ModelFileError as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self.model.addItem(f"{settings.card.name} ({path.name})", str(path))
         self.model.setCurrentIndex(self.model.count() - 1)
@@ -176,6 +179,8 @@ class SegmentPanel(QWidget):
         from_disk.setMenu(menu)
         from_disk.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.where.addItems([WHOLE, SLICE, DRAWN])
+        self.precision.addItems(PRECISIONS)
+        self.engine.addItems(ENGINES)
         self.bar.setRange(0, 100)
         rows = (
             ("Scan", self.scan),
@@ -183,6 +188,8 @@ class SegmentPanel(QWidget):
             ("Classes", self.classes),
             ("Where", self.where),
             ("Device", self.device),
+            ("Precision", self.precision),
+            ("Engine", self.engine),
         )
         column(
             [form(rows), self.card, self.domain, beside(self.run, self.cancel, stretch=True), self.bar, self.doing],
@@ -235,7 +242,7 @@ class SegmentPanel(QWidget):
         except ModelFileError as error:
             self._model_settings = None
             self.card.setText("")
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self.card.setText(card_html(self._model_settings))
         menu = QMenu(self.classes)
@@ -248,7 +255,7 @@ class SegmentPanel(QWidget):
         self._name_classes()
 
     def _name_classes(self, *_: object) -> None:
-        chosen = self.settings.classes
+        chosen = self.settings.options.classes
         self.classes.setText("all" if chosen is None else ", ".join(chosen) or "none")
 
     def _on_where(self, where: str) -> None:
@@ -257,7 +264,7 @@ class SegmentPanel(QWidget):
         try:
             volume = scan_of_layer(self._chosen_layer())
         except NoScan as error:
-            self._host.show_message(str(error), "Error")
+            self._host.show_message(in_words(error), "Error")
             return
         self._host.drawing_layer(REGION, volume)
         self._host.show_message(
@@ -283,8 +290,7 @@ class SegmentPanel(QWidget):
 
     def _on_failed(self, message: str, details: str) -> None:
         self._show_busy(False)
-        said = message.replace(_COMMAND_LINE_ADVICE, _OUR_ADVICE)
-        self._host.show_message(said + (f"\n{details}" if details else ""), "Error")
+        self._host.show_message(message + (f"\n{details}" if details else ""), "Error")
 
     def _on_cancelled(self) -> None:
         self._show_busy(False)

@@ -315,12 +315,12 @@ def test_a_push_must_be_confirmed(scan: Path, tmp_path: Path):
 @pytest.mark.slow
 def test_a_watch_segments_what_arrives_and_remembers(scan: Path, tmp_path: Path):
     """With a model that ships; the phantom is what it knows."""
-    from medmaskrcnn.batch_runs.one_case import CaseOptions
     from medmaskrcnn.batch_runs.plan import BatchPlan
     from medmaskrcnn.batch_runs.run import BatchRun
     from medmaskrcnn.batch_runs.settings import Work
     from medmaskrcnn.hub.model_file import model_sha256, resolve_model
     from medmaskrcnn.services.pacs.watch import watch
+    from medmaskrcnn.settings import OutputOptions, SegmentOptions
 
     class Back:
         """An archive that is away at first."""
@@ -341,7 +341,8 @@ def test_a_watch_segments_what_arrives_and_remembers(scan: Path, tmp_path: Path)
             pass
 
     file = resolve_model("phantom-ct")
-    plan = BatchPlan(Work(str(file), model_sha256(file), CaseOptions(formats=("seg", "sr"), paths_in_run=False)))
+    output = OutputOptions(formats=("seg", "sr"), paths_in_run=False)
+    plan = BatchPlan(Work(str(file), model_sha256(file), SegmentOptions(), output))
     inbox = Inbox(tmp_path / "incoming", port=0, title="NIGHT")
     send(inbox, sorted(scan.iterdir()))
     back = Back()

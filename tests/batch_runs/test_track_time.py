@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,15 +13,23 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from tiny_models import tiny_settings
+from typer.testing import CliRunner
 
 import medmaskrcnn
-from medmaskrcnn.batch_runs.cine import tracks_csv
 from medmaskrcnn.batch_runs.find import find_series
+from medmaskrcnn.cli.main import app
+from medmaskrcnn.errors import AmbiguousInputError, UnsuitableScanError
+from medmaskrcnn.export.tracks import write_tracks
 from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.inference.suitability import check_suitable
+from medmaskrcnn.inference.track_time import read_scan
+from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.volume import Film
 
 N_FRAMES, SIDE = 6, 48
 
@@ -84,8 +94,46 @@ def test_the_table_by_hand():
     record = RunRecord("medmaskrcnn 0", "m", "0", "", "cpu", "fp32")
     volume = medmaskrcnn.Volume(np.zeros((1, 4, 9, 9), np.int16), found.grid)
     result = CaseResult(found, 0.5, measure_instances(volume, found), record)
-    assert tracks_csv(result, (2.0, 0.5)).splitlines()[1:] == [
+    known, unknown = io.StringIO(), io.StringIO()
+    write_tracks(result, (2.0, 0.5), known)
+    write_tracks(result, None, unknown)
+    assert known.getvalue().splitlines()[1:] == [
         "1,heart,0.7500,1,1,1.000,4.00,5.00",
         "1,heart,0.7500,2,2,2.000,4.50,6.00",
     ]
-    assert tracks_csv(result, None).splitlines()[1] == "1,heart,0.7500,1,1,,4.00,5.00"
+    assert unknown.getvalue().splitlines()[1] == "1,heart,0.7500,1,1,,4.00,5.00"
+
+
+def test_segment_reads_a_film_too(cine: Path, tiny_model: Path, tmp_path: Path):
+    (case,) = medmaskrcnn.batch(cine, tmp_path / "batch", model=tiny_model, track=True, device="cpu")
+    result = medmaskrcnn.segment(cine, tiny_model, track=True, device="cpu")
+    assert result.candidates.grid.shape == (N_FRAMES, SIDE, SIDE)
+    ours, theirs = result.instances, case.result().instances
+    assert all(np.array_equal(a, b) for a, b in zip(ours.masks, theirs.masks, strict=True)) and len(ours)
+
+    out = tmp_path / "one"
+    ran = CliRunner().invoke(app, ["segment", str(cine), "-o", str(out), "--model", str(tiny_model), "--track"])
+    assert ran.exit_code == 0, ran.stderr
+    assert (out / "tracks.csv").read_bytes() == (case.folder / "tracks.csv").read_bytes()
+    again = ["segment", str(cine), "-o", str(out), "--model", str(tiny_model), "--series", "1"]
+    assert CliRunner().invoke(app, again).exit_code == 0
+    assert not (out / "tracks.csv").exists()  # it would speak of another result
+
+
+def test_which_of_several_films(cine: Path, clean_archive: Path, tmp_path: Path):
+    both = tmp_path / "both"
+    shutil.copytree(cine, both / "cine")
+    shutil.copytree(next(clean_archive.iterdir()), both / "ct")
+    with pytest.raises(AmbiguousInputError):
+        read_scan(both, SegmentOptions(track=True))
+    uid = next(scan.series_uid for scan in medmaskrcnn.describe(cine))
+    film = read_scan(both, SegmentOptions(track=True, series=uid))
+    assert film.film == Film((1.5, 1.25)) and film.grid.shape[0] == N_FRAMES
+    ct = read_scan(both, SegmentOptions(track=True, series="largest"))
+    assert ct.film is None and ct.modality == "CT"
+
+
+def test_a_model_of_volumes_does_not_track(cine: Path):
+    film = read_scan(cine, SegmentOptions(track=True))
+    with pytest.raises(UnsuitableScanError, match="models of slices alone"):
+        check_suitable(film, tiny_settings(3))

@@ -1,0 +1,160 @@
+"""What a user may ask of a segmentation: one object, which every interface fills and hands on.
+
+``medmaskrcnn.segment``, the command line, batches, the PACS watch, the trace, napari and MONAI bundles all take these
+options; what is written of a result is asked for by :class:`OutputOptions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+
+from medmaskrcnn.errors import InvalidOptionError
+from medmaskrcnn.settings.base import Settings
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+Engine = Literal["auto", "torch", "openvino", "torch-compile"]
+
+PRECISIONS = get_args(Precision)
+ENGINES = get_args(Engine)
+
+Region = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""Half-open voxel indices of a part of the scan: low D, H, W, then high D, H, W."""
+
+FORMATS = ("nifti", "csv", "json", "png")
+"""What is written if nothing else is asked for; ``instances.npz`` and ``run.json`` always are."""
+
+ALL_FORMATS = (*FORMATS, "seg", "rtstruct", "sr", "coco", "stl", "html")
+"""What can be asked for. ``"sr"`` brings ``"seg"`` along, whose segments it refers to."""
+
+
+def _whole_numbers(region: Any) -> Any:
+    """A region of numpy's integers as one of Python's."""
+    return region if region is None else tuple(tuple(map(int, corner)) for corner in region)
+
+
+class SegmentOptions(Settings):
+    """How a scan is read and segmented.
+
+    Attributes:
+        device: Where the network runs; ``auto`` takes a GPU if there is one.
+        precision: In what it computes; ``auto`` is what the model says, else the rule of
+            :mod:`medmaskrcnn.models.runtime.precision`; ``int8`` goes with engine ``openvino``.
+        engine: What runs the network's layers; ``auto`` is what the model says, else torch.
+        score: Score threshold 0..1; the model's own by default.
+        classes: Names of the classes to report; all by default.
+        series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
+        allow_out_of_domain: Run a model on a scan that it was not made for; the result says so.
+        region: The part of the scan to look at; all of it by default.
+        resample_irregular: Interpolate even slices where a DICOM series has irregular ones; the result says so.
+        suv: Read PET as standardised uptake values by body weight (g/ml).
+        track: Read a cine series as one film and link its instances along time.
+    """
+
+    device: Device = "auto"
+    precision: Precision = "auto"
+    engine: Engine = "auto"
+    score: float | None = None
+    classes: tuple[str, ...] | None = None
+    series: str | None = None
+    allow_out_of_domain: bool = False
+    region: Annotated[Region | None, BeforeValidator(_whole_numbers)] = None
+    resample_irregular: bool = False
+    suv: bool = False
+    track: bool = False
+
+    @field_validator("score")
+    @classmethod
+    def _is_share(cls, score: float | None) -> float | None:
+        if score is not None and not 0 <= score <= 1:
+            raise ValueError("must lie in 0..1")
+        return score
+
+    def labels_among(self, class_names: Sequence[str]) -> set[int]:
+        """Indices of the classes asked for among those of a model.
+
+        Raises:
+            InvalidOptionError: if the model does not know one of them.
+        """
+        unknown = sorted(set(self.classes or ()) - set(class_names))
+        if unknown:
+            what = f"the model has no class {', '.join(unknown)}; its classes are: {', '.join(class_names)}"
+            raise InvalidOptionError("classes", what)
+        return {i for i, name in enumerate(class_names) if self.classes is None or name in self.classes}
+
+
+AS_THE_MODEL_SAYS = SegmentOptions()
+"""Nothing is asked for."""
+
+
+class OutputOptions(Settings):
+    """What is written of a result, and what it may name.
+
+    Attributes:
+        formats: Any of :data:`ALL_FORMATS`, beside ``instances.npz`` and ``run.json``.
+        label_map_seg: Let the DICOM SEG be a LABELMAP, run-length encoded, where no two instances overlap.
+        deidentify: Write no patient's name, ID or date into DICOM, hashes instead of UIDs into every file, and neither
+            host nor path into ``run.json``.
+        paths_in_run: False leaves the scan's paths and the host out of ``run.json``.
+    """
+
+    formats: tuple[str, ...] = Field(default=FORMATS)
+    label_map_seg: bool = False
+    deidentify: bool = False
+    paths_in_run: bool = True
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _are_known(cls, formats: Any) -> tuple[str, ...]:
+        names = () if isinstance(formats, str) else tuple(formats)
+        if isinstance(formats, str) or not set(names) <= set(ALL_FORMATS):
+            raise ValueError(f"must be a list out of {', '.join(ALL_FORMATS)}")
+        return names
+
+
+Options = TypeVar("Options", SegmentOptions, OutputOptions)
+
+
+def options_from(options: Options | None, kind: type[Options], **keywords: Any) -> Options:
+    """The options of a public function that takes an object, or keywords in place of it.
+
+    Args:
+        options: The object, if one was given.
+        kind: Its class.
+        keywords: The function's keywords, given or not.
+
+    Raises:
+        InvalidOptionError: if a keyword has an impossible value; it names the option.
+        ValueError: if an object was given and keywords too.
+    """
+    with naming_the_option():
+        made = kind(**keywords)
+    if options is None:
+        return made
+    if made != kind():
+        raise ValueError(
+            f"give options or single keywords, not both: {', '.join(made.model_dump(exclude_defaults=True))}"
+        )
+    return options
+
+
+@contextmanager
+def naming_the_option() -> Iterator[None]:
+    """Turns what pydantic says of a wrong value into one sentence that names the option."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        context = first.get("ctx", {})
+        if "error" in context:  # a sentence of ours
+            what = str(context["error"])
+        elif "expected" in context:
+            what = f"must be {context['expected']}"
+        else:
+            what = f"cannot be used: {first['msg']}"
+        raise InvalidOptionError(name, f"{name} {what}, got {first['input']!r}") from error

@@ -1,0 +1,18 @@
+"""What the panels say may be done about an error; what cannot be had in napari they do not offer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from medmaskrcnn.errors import MedMaskRCNNError, Remedy, with_remedy
+
+IN_NAPARI: Mapping[Remedy, str] = {
+    Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or tick 'Scans the model was not made for' and run again",
+    Remedy.USE_FP32: "Choose fp32 under Precision, and if that does not help, another model",
+    Remedy.USE_TORCH: "Without them choose torch under Engine",
+}
+
+
+def in_words(error: Exception) -> str:
+    """An error as the panels tell it."""
+    return with_remedy(error.reason, error.remedy, IN_NAPARI) if isinstance(error, MedMaskRCNNError) else str(error)
