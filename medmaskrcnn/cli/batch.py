@@ -22,7 +22,16 @@ from medmaskrcnn.batch_runs.scan_sources import Entered
 from medmaskrcnn.batch_runs.settings import Limits, Work
 from medmaskrcnn.cli.console import ERR, echo, plain, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
-from medmaskrcnn.cli.options import LogOption, ModelOption, model_file, with_output_options, with_segment_options
+from medmaskrcnn.cli.options import (
+    READING,
+    REPORTING,
+    RUNNING,
+    LogOption,
+    ModelOption,
+    model_file,
+    with_output_options,
+    with_segment_options,
+)
 from medmaskrcnn.errors import ReadError, with_remedy
 from medmaskrcnn.hub.model_file import model_sha256
 from medmaskrcnn.settings import OutputOptions, SegmentOptions
@@ -40,9 +49,7 @@ EXAMPLES = (
 
 
 @with_output_options("label_map_seg", "deidentify", paths_in_run=False)
-@with_segment_options(
-    "device", "precision", "engine", "score", "classes", "resample_irregular", "suv", "track", "allow_out_of_domain"
-)
+@with_segment_options(*RUNNING, *REPORTING, *READING)
 def batch_command(
     *,
     sources: Annotated[

@@ -11,7 +11,7 @@ import typer
 from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.evaluation_tables import print_evaluation
 from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
-from medmaskrcnn.cli.options import LogOption, naming_the_flag, with_segment_options
+from medmaskrcnn.cli.options import RUNNING, LogOption, naming_the_flag, with_segment_options
 from medmaskrcnn.cli.train_display import count_bar
 from medmaskrcnn.errors import ModelFileError, with_remedy
 from medmaskrcnn.export.check import check_output_folder
@@ -31,7 +31,7 @@ EXAMPLES = (
 _SELDOM = "Less often needed"
 
 
-@with_segment_options("device", "precision", "engine", "allow_out_of_domain")
+@with_segment_options(*RUNNING)
 def evaluate_command(
     *,
     model: Annotated[

@@ -10,7 +10,7 @@ import typer
 
 from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import LogOption, model_file, with_segment_options
+from medmaskrcnn.cli.options import DOMAIN, LogOption, model_file, with_segment_options
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 from medmaskrcnn.settings import SegmentOptions
@@ -34,7 +34,7 @@ class Target(StrEnum):
     GPU = "gpu"
 
 
-@with_segment_options("allow_out_of_domain")
+@with_segment_options(*DOMAIN)
 def optimize_command(
     *,
     model: Annotated[

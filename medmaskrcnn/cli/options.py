@@ -2,7 +2,7 @@
 
 A command that segments says which of them it has, and is given them as one object:
 
-    @with_segment_options("device", "precision", "engine", "score")
+    @with_segment_options(*RUNNING, *REPORTING)
     def some_command(scan: ..., options: SegmentOptions, ...) -> None: ...
 """
 
@@ -113,6 +113,11 @@ _OUTPUT: dict[str, tuple[Any, Any]] = {
     "deidentify": (DeidentifyOption, False),
 }
 
+
+DOMAIN = ("allow_out_of_domain",)
+RUNNING = ("device", "precision", "engine", *DOMAIN)
+REPORTING = ("score", "classes")
+READING = ("resample_irregular", "suv", "track")  # of every scan; "series" chooses among several
 
 Command = Callable[..., None]
 

@@ -15,7 +15,16 @@ from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.settings import Work
 from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
-from medmaskrcnn.cli.options import LogOption, ModelOption, model_file, with_output_options, with_segment_options
+from medmaskrcnn.cli.options import (
+    READING,
+    REPORTING,
+    RUNNING,
+    LogOption,
+    ModelOption,
+    model_file,
+    with_output_options,
+    with_segment_options,
+)
 from medmaskrcnn.errors import Remedy, with_remedy
 from medmaskrcnn.hub.model_file import model_sha256
 from medmaskrcnn.services.pacs.archive import patiently
@@ -143,9 +152,7 @@ def push_command(
 
 @app.command("watch", epilog="Ends with Ctrl-C. Exit codes: 0 ended as asked, 1 some case went wrong, 2 wrong use.")
 @with_output_options("label_map_seg", formats="seg,sr,json,csv,png", paths_in_run=False)
-@with_segment_options(
-    "device", "precision", "engine", "score", "classes", "resample_irregular", "suv", "track", "allow_out_of_domain"
-)
+@with_segment_options(*RUNNING, *REPORTING, *READING)
 def watch_command(
     *,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="OUT/incoming and OUT/results.")],

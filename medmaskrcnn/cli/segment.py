@@ -12,6 +12,9 @@ from medmaskrcnn.batch_runs.case_names import name_cases
 from medmaskrcnn.cli.console import echo, print_json
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
+    READING,
+    REPORTING,
+    RUNNING,
     LogOption,
     ModelOption,
     model_file,
@@ -34,10 +37,7 @@ EXAMPLES = (
 
 
 @with_output_options("label_map_seg", "deidentify")
-@with_segment_options(
-    "device", "precision", "engine", "score", "classes", "series", "resample_irregular", "suv", "track",
-    "allow_out_of_domain",
-)  # fmt: skip
+@with_segment_options(*RUNNING, *REPORTING, "series", *READING)
 def segment_command(
     *,
     inputs: Annotated[

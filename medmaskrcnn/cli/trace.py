@@ -9,7 +9,7 @@ import typer
 
 from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import LogOption, naming_the_flag, with_segment_options
+from medmaskrcnn.cli.options import READING, RUNNING, LogOption, naming_the_flag, with_segment_options
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.explain.training import is_training, trace_training
 from medmaskrcnn.settings import SegmentOptions
@@ -21,9 +21,7 @@ EXAMPLES = (
 )
 
 
-@with_segment_options(
-    "device", "precision", "engine", "series", "resample_irregular", "suv", "track", "allow_out_of_domain"
-)
+@with_segment_options(*RUNNING, "series", *READING)
 def trace_command(
     *,
     scan: Annotated[

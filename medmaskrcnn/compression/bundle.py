@@ -186,7 +186,7 @@ Data: {card.data or "not stated"}. Licence: {card.licence or "not stated"}.
 
 SCAN is a file (NIfTI, NRRD, MHA, PNG, TIFF, DICOM) or a folder of DICOM. RESULT receives instances.npz, a label map,
 tables and a preview. `--device`, `--precision`, `--engine`, `--score` and `--formats "['nifti','csv']"` may be given
-too, and every other option of `medmaskrcnn.segment`, `--allow_out_of_domain True` for one.
+too, and every other option of `medmaskrcnn.segment`, `--track True` for one.
 Only run bundles that you trust: MONAI evaluates what their configuration says.
 
 The weights lie in `{_MODEL}`, not in a pickle.

@@ -164,7 +164,7 @@ def _objects(
     try:
         return masks_of_labels(values, named, part_of=part_of)
     except ValueError as error:
-        raise ReadError(f"case {case.id}: {error.reason}", error.remedy) from error
+        raise ReadError(f"case {case.id}: {error}") from error
 
 
 def _differ(one: Grid, other: Grid) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from medmaskrcnn.errors import InvalidOptionError
-from medmaskrcnn.settings.base import Settings
+from medmaskrcnn.settings.base import Settings, what_is_wrong
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "int8"]
@@ -136,9 +136,8 @@ def options_from(options: Options | None, kind: type[Options], **keywords: Any) 
     if options is None:
         return made
     if made != kind():
-        raise ValueError(
-            f"give options or single keywords, not both: {', '.join(made.model_dump(exclude_defaults=True))}"
-        )
+        given = ", ".join(made.model_dump(exclude_defaults=True))
+        raise ValueError(f"give options or single keywords, not both; got options and {given}")
     return options
 
 
@@ -151,10 +150,7 @@ def naming_the_option() -> Iterator[None]:
         first = error.errors()[0]
         name = str(first["loc"][0])
         context = first.get("ctx", {})
-        if "error" in context:  # a sentence of ours
-            what = str(context["error"])
-        elif "expected" in context:
+        what = what_is_wrong(first) if "error" in context else f"cannot be used: {first['msg']}"
+        if "expected" in context:
             what = f"must be {context['expected']}"
-        else:
-            what = f"cannot be used: {first['msg']}"
         raise InvalidOptionError(name, f"{name} {what}, got {first['input']!r}") from error

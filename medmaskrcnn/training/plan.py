@@ -28,6 +28,7 @@ from medmaskrcnn.settings import (
     PreprocessSettings,
     Settings,
 )
+from medmaskrcnn.settings.base import what_is_wrong
 from medmaskrcnn.settings.migration import to_current_names
 
 Patch = tuple[Count, Count, Count]
@@ -188,8 +189,10 @@ def parse_plan(text: str, source: str = "the text") -> Plan:
     except yaml.YAMLError as error:
         raise ReadError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        problems = [": ".join([*filter(None, [".".join(map(str, e["loc"]))]), e["msg"]]) for e in error.errors()]
-        raise ReadError(f"{source} cannot be: {'; '.join(problems).replace('Value error, ', '')}") from error
+        problems = [
+            ": ".join([*filter(None, [".".join(map(str, e["loc"]))]), what_is_wrong(e)]) for e in error.errors()
+        ]
+        raise ReadError(f"{source} cannot be: {'; '.join(problems)}") from error
 
 
 def plan_text(plan: Plan, reasons: Mapping[str, str] | None = None, *, head: str = "") -> str:
