@@ -20,11 +20,10 @@ from medmaskrcnn.evaluation.metrics.summary import CaseFigures, ClassFigures, Me
 from medmaskrcnn.evaluation.pictures import draw_errors
 from medmaskrcnn.hub.loaded_model import LoadedModel, load_as_asked
 from medmaskrcnn.inference.pipeline import segment
-from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.mask import BoolArray
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import BoolArray
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import memory_kept
 

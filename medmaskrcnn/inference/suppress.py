@@ -15,7 +15,9 @@ from medmaskrcnn.inference.detection import Detection
 from medmaskrcnn.settings import ModelFileSettings
 
 
-def suppress_contained(found: Sequence[Detection], *, max_containment: float | None, shape: tuple[int, ...]) -> list[Detection]:
+def suppress_contained(
+    found: Sequence[Detection], *, max_containment: float | None, shape: tuple[int, ...]
+) -> list[Detection]:
     """The objects of which better ones of their class hold at most so much.
 
     Args:
