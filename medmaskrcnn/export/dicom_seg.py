@@ -293,15 +293,15 @@ def cielab(colour: tuple[int, int, int]) -> list[int]:
 
 def _measures(result: CaseResult, source: SourceSeries) -> PixelMeasuresSequence:
     """Pixel Spacing and the step between slices, which is also their thickness (PS3.3 C.7.6.16.2.1)."""
-    plane, affine = source.planes[0].plane, result.candidates.grid.affine_vox_to_ras
+    frame, affine = source.frames[0], result.candidates.grid.affine_vox_to_ras
     normal = np.cross(affine[:3, 1], affine[:3, 2])
     step = abs(float(affine[:3, 0] @ normal / np.linalg.norm(normal)))
-    spacing = step if len(source.planes) > 1 else None
-    return PixelMeasuresSequence(pixel_spacing=plane.spacing_mm, slice_thickness=step, spacing_between_slices=spacing)
+    spacing = step if len(source.frames) > 1 else None
+    return PixelMeasuresSequence(pixel_spacing=frame.spacing_mm, slice_thickness=step, spacing_between_slices=spacing)
 
 
 def _position(source: SourceSeries, d: int) -> PlanePositionSequence:
-    return PlanePositionSequence(CoordinateSystemNames.PATIENT, source.planes[d].plane.position_lps_mm)
+    return PlanePositionSequence(CoordinateSystemNames.PATIENT, source.frames[d].position_lps_mm)
 
 
 def _name_dimensions(seg: Segmentation, uids: ResultUIDs) -> None:

@@ -37,8 +37,9 @@ from medmaskrcnn.export.dicom_object import (
     uids_of,
     write_dataset,
 )
-from medmaskrcnn.export.source_series import SourcePlane, SourceSeries, read_source, suppress_pydicom_warnings
+from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
 from medmaskrcnn.export.uids import ResultUIDs, uid_of
+from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.report.style import class_colour
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
@@ -144,7 +145,7 @@ def _add_structure_set(dataset: Dataset, result: CaseResult, source: SourceSerie
     dataset.ApprovalStatus = "UNAPPROVED"
     series = Dataset()
     series.SeriesInstanceUID = source.series_uid
-    series.ContourImageSequence = [_image(plane) for plane in source.planes]
+    series.ContourImageSequence = [_image(frame) for frame in source.frames]
     study = Dataset()
     study.ReferencedSOPClassUID = _DETACHED_STUDY_MANAGEMENT
     study.ReferencedSOPInstanceUID = source.first.StudyInstanceUID
@@ -155,12 +156,12 @@ def _add_structure_set(dataset: Dataset, result: CaseResult, source: SourceSerie
     dataset.ReferencedFrameOfReferenceSequence = [frame]
 
 
-def _image(plane: SourcePlane) -> Dataset:
+def _image(frame: Frame) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID = plane.header.SOPClassUID
-    item.ReferencedSOPInstanceUID = plane.header.SOPInstanceUID
-    if plane.frame is not None:
-        item.ReferencedFrameNumber = plane.frame
+    item.ReferencedSOPClassUID = frame.header.sop_class_uid
+    item.ReferencedSOPInstanceUID = frame.header.sop_instance_uid
+    if frame.header.n_frames > 1:
+        item.ReferencedFrameNumber = frame.index + 1
     return item
 
 
@@ -186,7 +187,7 @@ def _contours(
         return item
     along, rows, columns = found.masks[i].window
     item.ContourSequence = [
-        _contour(np.add(polygon, [rows.start, columns.start]), source.planes[along.start + k])
+        _contour(np.add(polygon, [rows.start, columns.start]), source.frames[along.start + k])
         for k, plane in enumerate(found.masks[i].array)
         for polygon in outlines(plane)
     ]
@@ -195,13 +196,12 @@ def _contours(
     return item
 
 
-def _contour(polygon: NDArray[np.float64], source: SourcePlane) -> Dataset:
+def _contour(polygon: NDArray[np.float64], frame: Frame) -> Dataset:
     """A closed polygon ``(P, 2)`` of row and column indices on its image's own plane, in LPS mm."""
-    plane = source.plane
-    steps = np.stack([plane.column_direction_lps, plane.row_direction_lps]) * np.reshape(plane.spacing_mm, (2, 1))
-    points = polygon @ steps + plane.position_lps_mm
+    steps = np.stack([frame.column_direction_lps, frame.row_direction_lps]) * np.reshape(frame.spacing_mm, (2, 1))
+    points = polygon @ steps + frame.position_lps_mm
     item = Dataset()
-    item.ContourImageSequence = [_image(source)]
+    item.ContourImageSequence = [_image(frame)]
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(points)
     text = "\\".join(map(decimal, points.ravel().tolist())).encode()

@@ -8,21 +8,20 @@ moment of writing, and kept nowhere.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.export.deidentify import deidentify
-from medmaskrcnn.io.dicom.frames import Frame, frames_of
-from medmaskrcnn.io.dicom.geometry import Plane
+from medmaskrcnn.io.dicom.frames import Frame, frames_of_dataset
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
 from medmaskrcnn.structures.volume import Volume
 
@@ -36,31 +35,16 @@ _TYPE_2 = (
 
 
 @dataclass(frozen=True, eq=False)
-class SourcePlane:
-    """Where one slice of the grid comes from.
-
-    Attributes:
-        header: The file's header, without pixels.
-        frame: Number of the frame in a multi-frame file, from 1; ``None`` for a file of one image.
-        plane: Its place in the patient, as the header gives it.
-    """
-
-    header: Dataset
-    frame: int | None
-    plane: Plane
-
-
-@dataclass(frozen=True, eq=False)
 class SourceSeries:
     """Headers of a scan.
 
     Attributes:
         headers: One per file of the scan's first channel, in slice order, without pixels.
-        planes: One per slice of the grid, in its order.
+        frames: The one that each slice of the grid comes from, in the grid's order.
     """
 
     headers: tuple[Dataset, ...]
-    planes: tuple[SourcePlane, ...]
+    frames: tuple[Frame, ...]
 
     @property
     def first(self) -> Dataset:
@@ -103,12 +87,12 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
     with suppress_pydicom_warnings():
         headers = _headers(origin.files, origin.sop_instance_uids, what)
         if without_identity:
-            for header in headers:
+            for header in headers.values():
                 deidentify(header)
                 _complete(header, "the de-identified scan", what)
-        planes = _planes(headers, volume, what)
-    used = {id(plane.header) for plane in planes}
-    return SourceSeries(tuple(h for h in headers if id(h) in used), planes)
+        frames = _frames(headers, volume, what)
+    used = {frame.header.path for frame in frames}
+    return SourceSeries(tuple(header for path, header in headers.items() if path in used), frames)
 
 
 @contextmanager
@@ -119,21 +103,22 @@ def suppress_pydicom_warnings() -> Iterator[None]:
         yield
 
 
-def _headers(files: Sequence[str], expected: Sequence[str], what: str) -> list[Dataset]:
-    headers = []
+def _headers(files: Sequence[str], expected: Sequence[str], what: str) -> dict[Path, FileDataset]:
+    headers: dict[Path, FileDataset] = {}
     for file in files:
         try:
-            headers.append(_complete(dcmread(Path(file), stop_before_pixels=True, force=True), file, what))
+            headers[Path(file)] = dcmread(Path(file), stop_before_pixels=True, force=True)
         except (OSError, InvalidDicomError) as error:
             raise OutputError(f"{what} needs the scan's headers, but {file} cannot be read again: {error}") from error
-    found = tuple(dict.fromkeys(str(h.SOPInstanceUID) for h in headers))
+        _complete(headers[Path(file)], file, what)
+    found = tuple(dict.fromkeys(str(h.SOPInstanceUID) for h in headers.values()))
     if expected and found != tuple(expected):
         raise OutputError(f"{what} needs the scan's headers, but {Path(files[0]).parent} holds other images now")
     return headers
 
 
-def _complete(header: Dataset, file: str, what: str) -> Dataset:
-    """The header with what it must have: refused without, emptied where that is allowed."""
+def _complete(header: Dataset, file: str, what: str) -> None:
+    """Give the header what it must have: refused without, emptied where that is allowed."""
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         if not header.get(keyword):
             raise OutputError(f"{what} needs {keyword} of the scan, which {file} lacks. Write NIfTI instead")
@@ -146,29 +131,27 @@ def _complete(header: Dataset, file: str, what: str) -> Dataset:
     # Not longer than VR SH allows. Half an accession number would be that of another order: none is better.
     header.StudyID = str(header.StudyID)[:_SHORT]
     header.AccessionNumber = "" if len(str(header.AccessionNumber)) > _SHORT else header.AccessionNumber
-    return header
 
 
-def _planes(headers: Sequence[Dataset], volume: Volume, what: str) -> tuple[SourcePlane, ...]:
+def _frames(headers: Mapping[Path, FileDataset], volume: Volume, what: str) -> tuple[Frame, ...]:
     """For each slice of the grid the frame that it came from."""
-    grid, part = volume.grid, volume.provenance.policy.separated_by
+    grid, volume_name = volume.grid, volume.provenance.policy.separated_by
     to_lps = LPS_FROM_RAS @ grid.affine_vox_to_ras
-    found: dict[int, SourcePlane] = {}
-    for header in headers:
-        n_frames = int(header.get("NumberOfFrames") or 1)
+    found: dict[int, Frame] = {}
+    for path, header in headers.items():
         try:
-            frames = frames_of(header, n_frames)
+            frames = frames_of_dataset(path, header)
         except (ReadError, ValueError) as error:
             raise OutputError(f"{what} cannot be placed: {error}") from error
+        several = len(frames) > 1
         for frame in frames:
-            if frame.plane is None or (n_frames > 1 and not _belongs_to(frame, part)):
+            if not frame.has_plane or (several and not _belongs_to(frame, volume_name)):
                 continue
-            d = _slice_at(frame.plane.position_lps_mm, to_lps, grid)
-            number = frame.index + 1 if n_frames > 1 else None
-            if d in found and number is not None:
-                raise OutputError(f"{what} must name its images, and {_twice(found[d], number)}. Write NIfTI instead")
+            d = _slice_at(frame.position_lps_mm, to_lps, grid)
+            if several and d in found:
+                raise OutputError(f"{what} must name its images, and {_twice(found[d], frame)}. Write NIfTI instead")
             if d is not None:
-                found.setdefault(d, SourcePlane(header, number, frame.plane))
+                found.setdefault(d, frame)
     missing = [d for d in range(grid.shape[0]) if d not in found]
     if missing:
         raise OutputError(
@@ -186,15 +169,16 @@ def _slice_at(position_lps_mm: Sequence[float], to_lps: FloatArray, grid: Grid) 
     return d if 0 <= d < grid.shape[0] and off_mm < _PLACE_TOLERANCE * grid.voxel_size[0] else None
 
 
-def _belongs_to(frame: Frame, part: str) -> bool:
-    """Whether a frame is of the part of its file that was read: ``"EchoTime 4.6"``, or parts joined by commas."""
-    for condition in filter(None, part.split(", ")):
+def _belongs_to(frame: Frame, volume_name: str) -> bool:
+    """Whether a frame is of the volume that was read: ``"EchoTime 4.6"``, or several such values joined by commas."""
+    for condition in filter(None, volume_name.split(", ")):
         keyword, _, wanted = condition.partition(" ")
-        value = frame.times.get(keyword)
+        value = frame.dimensions.get(keyword)
         if value is not None and (f"{value:g}" if isinstance(value, float) else value or "unset") != wanted:
             return False
     return True
 
 
-def _twice(first: SourcePlane, number: int) -> str:
-    return f"frames {first.frame} and {number} of image {first.header.SOPInstanceUID} lie at one place"
+def _twice(first: Frame, second: Frame) -> str:
+    image = first.header.sop_instance_uid
+    return f"frames {first.index + 1} and {second.index + 1} of image {image} lie at one place"

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.header import DicomFile, read_header
-from medmaskrcnn.io.dicom.series import DicomScan, group_scans
+from medmaskrcnn.io.dicom.frames import Frame, read_frames
+from medmaskrcnn.io.dicom.group import group_stacks
+from medmaskrcnn.io.dicom.header import DicomHeader
 from medmaskrcnn.io.dicom.sop_classes import NOT_IMAGES
+from medmaskrcnn.io.dicom.stack import DicomStack
 from medmaskrcnn.io.dicom.volume import read_dicom
 from medmaskrcnn.io.formats import READABLE, sniff
 from medmaskrcnn.io.itk_formats import describe_itk, read_itk
@@ -27,7 +29,7 @@ from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
 from medmaskrcnn.io.sources import Source, open_source
 from medmaskrcnn.structures.volume import Volume
 
-Role = Literal["scan", "picture", "aside", "damaged", "object"]
+Role = Literal["scan", "picture", "excluded", "damaged", "object"]
 _PICTURES = frozenset({"PNG", "TIFF", "JPEG"})
 _HEADER_SUFFIXES = (".mhd", ".nhdr", ".hdr")
 _DICOM_NAMES = {"PT": "PET", "": "DICOM"}
@@ -41,8 +43,8 @@ class FoundScan:
     Attributes:
         info: The description.
         reader: Gives the Volume, or raises ReadError with the reason.
-        role: ``"scan"``; ``"picture"`` (no geometry, in a folder with scans not taken for one); ``"aside"`` (an image,
-            but a localizer, a screenshot or a stray slice); ``"damaged"``; ``"object"`` (no image at all).
+        role: ``"scan"``; ``"picture"`` (no geometry, in a folder with scans not taken for one); ``"excluded"`` (an
+            image, but a localizer, a screenshot or a stray slice); ``"damaged"``; ``"object"`` (no image at all).
         files: The files it consists of; from these alone :func:`scans_among` finds it again.
         part: What tells it from other volumes of its series, ``"EchoTime 4.6"``; "" where it is alone.
         can_be_resampled: True if all that stands against it is that its slices are irregular.
@@ -90,22 +92,24 @@ def find_scans(path: Path) -> list[FoundScan]:
 def scans_among(files: Iterable[Path]) -> list[FoundScan]:
     """The scans that some files make up, and the files that are none; an empty list for no files."""
     found: list[FoundScan] = []
-    dicom: list[DicomFile] = []
+    frames: list[Frame] = []
     damaged: dict[Path, str] = {}
     for file in files:
         kind = None
         try:
             kind = sniff(file)
             if kind == "DICOM":
-                dicom.append(read_header(file))
+                header, its_frames = read_frames(file)
+                frames += its_frames
+                if header.non_image is not None:
+                    found.append(_found_object(header, header.non_image))
             else:
                 found.append(_found_other(file, kind))
         except ReadError as error:
             found.append(_refused(file, kind, error))
             if kind == "DICOM":
                 damaged[file] = error.reason
-    found += [_found_dicom(scan) for scan in group_scans([f for f in dicom if f.non_image is None], damaged)]
-    found += [_found_object(f) for f in dicom if f.non_image is not None]
+    found += [_found_dicom(stack) for stack in group_stacks(frames, damaged)]
     return sorted(found, key=lambda f: f.info.path)
 
 
@@ -167,16 +171,15 @@ def _refused(path: Path, kind: str | None, error: ReadError) -> FoundScan:
     return FoundScan(info, read, "damaged", (path,))
 
 
-def _found_object(file: DicomFile) -> FoundScan:
+def _found_object(header: DicomHeader, kind: str) -> FoundScan:
     """A DICOM object that is no image: contours, segmentation, report."""
-    kind = file.non_image or ""
     info = ScanInfo(
-        path=str(file.path),
+        path=str(header.path),
         format="DICOM",
         kind=kind,
-        modality=file.modality or None,
-        series_uid=file.series_uid or None,
-        description=file.description,
+        modality=header.modality or None,
+        series_uid=header.series_uid or None,
+        description=header.description,
         reason=NOT_IMAGES[kind],
     )
     return _unreadable(info, "object")
@@ -189,45 +192,45 @@ def _unreadable(info: ScanInfo, role: Role) -> FoundScan:
     return FoundScan(info, read, role, (Path(info.path),))
 
 
-def _found_dicom(scan: DicomScan) -> FoundScan:
-    """A DICOM scan, readable or not."""
-    first, arrangement = scan.first, scan.arrangement
-    grid = arrangement.grid if arrangement else None
-    reason = scan.set_aside or scan.problem
+def _found_dicom(stack: DicomStack) -> FoundScan:
+    """The images of a DICOM series that make up one volume, readable or not."""
+    header, grid = stack.header, stack.grid
+    reason = stack.excluded or stack.problem
+    description = f"{header.description} ({stack.separated_by})".strip() if stack.separated_by else header.description
     info = ScanInfo(
-        path=str(scan.folder),
+        path=str(stack.folder),
         format="DICOM",
-        kind=_dicom_kind(scan),
-        modality=first.modality or None,
-        shape=arrangement.shape if arrangement else None,
+        kind=_dicom_kind(stack),
+        modality=header.modality or None,
+        shape=stack.shape,
         spacing_mm=grid.spacing_mm if grid else None,
         orientation=orientation_words(grid) if grid else None,
-        series_uid=first.series_uid or None,
-        description=f"{first.description} ({scan.part})".strip() if scan.part else first.description,
-        files=len(scan.paths),
+        series_uid=header.series_uid or None,
+        description=description,
+        files=len(stack.paths),
         segmentable=reason is None,
         reason=reason,
-        notes=(*scan.notes, *(arrangement.notes if arrangement else ()), *(oblique_note(grid) if grid else ())),
+        notes=(*stack.notes, *(oblique_note(grid) if grid else ())),
     )
     return FoundScan(
         info,
-        lambda options: read_dicom(scan, options),
-        "aside" if scan.set_aside else "scan",
-        tuple(scan.paths),
-        scan.part,
-        scan.can_be_resampled and not scan.set_aside,
+        lambda options: read_dicom(stack, options),
+        "excluded" if stack.excluded else "scan",
+        tuple(stack.paths),
+        stack.separated_by,
+        stack.can_be_resampled and not stack.excluded,
     )
 
 
-def _dicom_kind(scan: DicomScan) -> str:
-    modality = _DICOM_NAMES.get(scan.first.modality, scan.first.modality)
-    if scan.first.is_screenshot:
+def _dicom_kind(stack: DicomStack) -> str:
+    modality = _DICOM_NAMES.get(stack.header.modality, stack.header.modality)
+    if stack.is_secondary_capture:
         return "secondary capture"
-    if scan.set_aside and "localizer" in scan.set_aside:
+    if stack.excluded and "localizer" in stack.excluded:
         return f"{modality} localizer"
-    if len(scan.paths) > 1:
+    if len(stack.paths) > 1:
         return f"{modality} series"
-    return f"{modality} multi-frame image" if len(scan.slices) > 1 else f"{modality} image"
+    return f"{modality} multi-frame image" if len(stack.frames) > 1 else f"{modality} image"
 
 
 def _nothing_message(path: Path, found: list[FoundScan]) -> str:

@@ -297,7 +297,7 @@ def test_images_that_come_with_pydicom(tmp_path):
     compared = 0
     for number, path in enumerate(sorted(p for p in root.rglob("*") if p.is_file() and p.name != "DICOMDIR")):
         try:
-            volumes = [f.read() for f in find_scans(path) if f.role in ("scan", "aside") and not f.info.reason]
+            volumes = [f.read() for f in find_scans(path) if f.role in ("scan", "excluded") and not f.info.reason]
         except MedMaskRCNNError:
             continue  # text files, objects without pixels, files that are damaged on purpose
         for volume in volumes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 
 import pydicom
@@ -12,34 +12,33 @@ from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom import header as dicom_header
-from medmaskrcnn.io.dicom.header import DicomFile, read_header
-from medmaskrcnn.io.dicom.quick_header import quick_header, wanted_tags
+from medmaskrcnn.io.dicom.frames import read_frames
+from medmaskrcnn.io.dicom.header import read_header
+from medmaskrcnn.io.dicom.quick_header import quick_attributes, wanted_tags
 
 PYDICOM_FILES = sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm"))
 WANTED = wanted_tags(["Rows", "SeriesDescription", "ImagePositionPatient", "EchoTime", "ImageType"])
 
 
-def outcome(path: Path) -> DicomFile | str:
+def outcome(path: Path) -> object:
+    """Everything that is known of a file and its frames, or why it cannot be read."""
     try:
-        return read_header(path)
+        header, frames = read_frames(path)
     except ReadError as error:
         return str(error)
-
-
-def told(header: DicomFile | str) -> object:
-    return header if isinstance(header, str) else {f.name: getattr(header, f.name) for f in fields(header)}
+    return asdict(header), [asdict(frame) for frame in frames]
 
 
 @pytest.mark.parametrize("path", PYDICOM_FILES, ids=lambda p: p.name)
 def test_both_ways_give_the_same(path, monkeypatch):
     quick = outcome(path)
-    monkeypatch.setattr(dicom_header, "quick_header", lambda head, wanted: None)
-    assert told(outcome(path)) == told(quick)
+    monkeypatch.setattr(dicom_header, "quick_attributes", lambda head, wanted: None)
+    assert outcome(path) == quick
 
 
 def test_real_series_are_read_the_quick_way(medmaskrcnn_data, monkeypatch):
     paths = [next((medmaskrcnn_data / "dicom" / name).iterdir()) for name in ("STS_001/CT/image", "STS_003/PET/image")]
-    monkeypatch.setattr(dicom_header, "_full_header", None)
+    monkeypatch.setattr(dicom_header, "_parsed_by_pydicom", None)
     assert [read_header(path).modality for path in paths] == ["CT", "PT"]
 
 
@@ -64,26 +63,29 @@ def test_sequences_are_stepped_over(nested, save_dicom, tmp_path, syntax, undefi
         for item in nested[keyword].value:
             item.is_undefined_length_sequence_item = undefined
     path = save_dicom(nested, tmp_path / "a.dcm")
-    header = quick_header(path.read_bytes(), WANTED)
-    assert header is not None
-    assert header.values == {
+    found = quick_attributes(path.read_bytes(), WANTED)
+    assert found is not None
+    attributes, pixel_data_offset = found
+    assert attributes == {
+        "MediaStorageSOPClassUID": nested.SOPClassUID,
+        "TransferSyntaxUID": syntax,
         "Rows": 5,
         "SeriesDescription": "abdomen",
         "ImagePositionPatient": [-10.0, -20.0, 30.0],
         "EchoTime": 4.5,
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
     }
-    assert path.read_bytes()[header.data_at :] == nested.PixelData
+    assert path.read_bytes()[pixel_data_offset:] == nested.PixelData
     assert dcmread(path).Rows == 5
 
 
 def test_what_is_not_plain_is_left_to_pydicom(nested, save_dicom, tmp_path):
     nested.SpecificCharacterSet, nested.SeriesDescription = "ISO_IR 192", "Größe"
     path = save_dicom(nested, tmp_path / "a.dcm")
-    assert quick_header(path.read_bytes(), WANTED) is None
+    assert quick_attributes(path.read_bytes(), WANTED) is None
     assert read_header(path).description == "Größe"
     nested.SeriesDescription = "plain"
     good = save_dicom(nested, tmp_path / "b.dcm").read_bytes()
-    assert quick_header(good, WANTED) is not None
+    assert quick_attributes(good, WANTED) is not None
     for broken in (b"", good[:131], good[:300], good.replace(b"DICM", b"XXXX"), good[:200] + b"\xff" * 40 + good[240:]):
-        assert quick_header(broken, WANTED) is None
+        assert quick_attributes(broken, WANTED) is None

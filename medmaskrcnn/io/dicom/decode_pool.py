@@ -33,7 +33,7 @@ from pydicom.uid import (
 )
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.header import DicomFile
+from medmaskrcnn.io.dicom.header import DicomHeader
 from medmaskrcnn.system.module_process import start_module
 
 _LOG = logging.getLogger(__name__)
@@ -59,15 +59,15 @@ _MAX_WORKERS = 8
 _AHEAD = 4  # slices a worker that are decoded before they are asked for: bounds memory
 
 
-def decoded_elsewhere(files: Sequence[DicomFile]) -> Iterator[NDArray[Any]] | None:
+def decoded_elsewhere(headers: Sequence[DicomHeader]) -> Iterator[NDArray[Any]] | None:
     """Pixels ``(H, W)`` of single-frame files in order, by worker processes; ``None`` where that does not pay.
 
     Raises:
         ReadError: while iterating, if a file is damaged.
     """
-    seconds = sum(_NS_PER_SAMPLE.get(f.transfer_syntax, 0) * f.rows * f.columns * f.samples for f in files) * 1e-9
+    seconds = sum(_NS_PER_SAMPLE.get(h.transfer_syntax, 0) * h.rows * h.columns * h.samples for h in headers) * 1e-9
     n_workers = _idle_cores()
-    if n_workers < 2 or seconds < _PAYS_FROM_S or any(len(f.frames) != 1 for f in files) or not sys.executable:
+    if n_workers < 2 or seconds < _PAYS_FROM_S or any(h.n_frames != 1 for h in headers) or not sys.executable:
         return None
     workers: list[_Worker] = []
     try:
@@ -77,7 +77,7 @@ def decoded_elsewhere(files: Sequence[DicomFile]) -> Iterator[NDArray[Any]] | No
         _LOG.info("only %d worker processes: %s", len(workers), error)
     if not workers:
         return None
-    return _in_order(files, workers)
+    return _in_order(headers, workers)
 
 
 def _idle_cores() -> int:
@@ -129,23 +129,23 @@ def _received(answer: IO[bytes]) -> NDArray[Any]:
     return pixels
 
 
-def _in_order(files: Sequence[DicomFile], workers: Sequence[_Worker]) -> Iterator[NDArray[Any]]:
+def _in_order(headers: Sequence[DicomHeader], workers: Sequence[_Worker]) -> Iterator[NDArray[Any]]:
     free: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
         free.put(worker)
 
-    def decode(file: DicomFile) -> NDArray[Any]:
+    def decode(header: DicomHeader) -> NDArray[Any]:
         worker = free.get()
         try:
-            return worker.decode(file.path)
+            return worker.decode(header.path)
         finally:
             free.put(worker)
 
     waiting: deque[Future[NDArray[Any]]] = deque()
     threads = ThreadPoolExecutor(len(workers))
     try:
-        for file in files:
-            waiting.append(threads.submit(decode, file))
+        for header in headers:
+            waiting.append(threads.submit(decode, header))
             if len(waiting) > _AHEAD * len(workers):
                 yield waiting.popleft().result()
         while waiting:

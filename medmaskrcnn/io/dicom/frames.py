@@ -1,4 +1,4 @@
-"""One header, its frames: where each lies, how its values are scaled, what tells it from others at its place.
+"""The frames of a DICOM object: where each lies, how its values are scaled, what tells it from others at its place.
 
 Classic objects (CT, MR, PET Image Storage) hold one frame and say everything at the top level. Enhanced
 multi-frame objects say it per frame or once for all, in functional groups (DICOM PS3.3, C.7.6.16). Both become the
@@ -10,114 +10,129 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from pydicom.dataset import Dataset
+import numpy as np
+from pydicom.dataset import Dataset, FileDataset
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.geometry import Plane, make_plane
+from medmaskrcnn.io.dicom.header import DIMENSION_KEYWORDS, DicomHeader, attributes_of, make_header, read_attributes
+from medmaskrcnn.io.guard import convert_read_errors
+from medmaskrcnn.structures.grid import FloatArray
 
-TIME_KEYWORDS = (
-    "TemporalPositionIdentifier",
-    "TemporalPositionIndex",
-    "EchoNumbers",
-    "EchoTime",
-    "EffectiveEchoTime",
-    "DiffusionBValue",
-    "DiffusionDirectionality",
-    "DiffusionGradientOrientation",
-    "TriggerTime",
-    "NominalCardiacTriggerDelayTime",
-    "NominalPercentageOfCardiacPhase",
-    "InversionTime",
-    "FlipAngle",
-    "AcquisitionNumber",
-    "TemporalPositionTimeOffset",
-    "AcquisitionTime",
-    "ContentTime",
-    "ConvolutionKernel",
-    "KVP",
-    "ComplexImageComponent",
-    "FrameType",
-    "ImageType",
-)
-"""Attributes that tell apart slices at the same place (times, echoes, b-values), the most telling first."""
+Triple = tuple[float, float, float]
+_PlaneFields = tuple[Triple, Triple, Triple, tuple[float, float]]
+_NO_PLANE: _PlaneFields = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0))
 
-FRAME_TAGS = (
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "PixelSpacing",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "ModalityLUTSequence",
-    "WindowCenter",
-    "WindowWidth",
-    "SliceThickness",
-    "SpacingBetweenSlices",
-    "PerFrameFunctionalGroupsSequence",
-    "SharedFunctionalGroupsSequence",
-    "StackID",
-    *TIME_KEYWORDS,
-)
-"""Everything :func:`frames_of` looks at, for reading headers with ``specific_tags``."""
+_UNIT_TOLERANCE = 0.01
+"""How far directions that are written with few decimals may be from perpendicular unit vectors."""
 
 
-class Header(Protocol):
-    """A header by keyword: a pydicom dataset, or what was read faster."""
+class Attributes(Protocol):
+    """DICOM attributes by keyword: a pydicom dataset, or a dictionary."""
 
     def get(self, keyword: str, default: Any = None, /) -> Any:
-        """The value of an element, or the default."""
+        """The value of an attribute, or the default."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
-    """One 2D image inside a DICOM object.
+    """One 2D image inside a DICOM object, and the plane that it lies in.
 
     Attributes:
+        header: The header of the object.
         index: Its number in the object, from 0.
-        plane: Its place in the patient; ``None`` where the object does not tell (secondary capture, ultrasound).
+        has_plane: False where the object does not tell where it lies (secondary capture, ultrasound): then the plane
+            is any, and its spacing means nothing.
+        position_lps_mm: Centre of the first pixel, Image Position (Patient) (0020,0032), in DICOM's axes L, P, S.
+        row_direction_lps: Unit vector along which the column index (W) counts up: Image Orientation (Patient)
+            (0020,0037), values 1 to 3.
+        column_direction_lps: Unit vector along which the row index (H) counts up: values 4 to 6.
+        spacing_mm: Distance between rows (H), then between columns (W): Pixel Spacing (0028,0030).
         slope, intercept: Stored value times slope plus intercept is the real-world value (0028,1053), (0028,1052).
         window: (centre, width) in real-world values, or ``None``.
-        thickness_mm: Slice Thickness (0018,0050), or ``None``.
-        between_mm: Spacing Between Slices (0018,0088), or ``None``.
-        times: Values of :data:`TIME_KEYWORDS` that the object has, as text or number, by keyword.
-        stack: Stack ID (0020,9056), or "": frames of one stack are one volume.
+        slice_thickness_mm: Slice Thickness (0018,0050), or ``None``.
+        spacing_between_slices_mm: Spacing Between Slices (0018,0088), or ``None``.
+        dimensions: Values of :data:`~medmaskrcnn.io.dicom.header.DIMENSION_KEYWORDS` that the object has, as text or
+            number, by keyword.
+        stack_id: Stack ID (0020,9056), or "": frames of one stack are one volume.
     """
 
+    header: DicomHeader
     index: int
-    plane: Plane | None
+    has_plane: bool
+    position_lps_mm: Triple
+    row_direction_lps: Triple
+    column_direction_lps: Triple
+    spacing_mm: tuple[float, float]
     slope: float
     intercept: float
     window: tuple[float, float] | None
-    thickness_mm: float | None
-    between_mm: float | None
-    times: dict[str, float | str]
-    stack: str = ""
+    slice_thickness_mm: float | None
+    spacing_between_slices_mm: float | None
+    dimensions: dict[str, float | str]
+    stack_id: str
+
+    @property
+    def name(self) -> str:
+        """What errors call it: ``"slice 12 (IM012.dcm)"``, or ``"frame 3 (enhanced.dcm)"``."""
+        if self.header.n_frames > 1:
+            return f"frame {self.index + 1} ({self.header.path.name})"
+        number = "" if self.header.instance_number is None else f" {self.header.instance_number}"
+        return f"slice{number} ({self.header.path.name})"
+
+    @property
+    def normal_lps(self) -> FloatArray:
+        """Unit vector ``(3,)`` in LPS along which slices are sorted: row direction x column direction."""
+        normal = np.cross(self.row_direction_lps, self.column_direction_lps)
+        return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
 
 
-def frames_of(header: Header, n_frames: int) -> list[Frame]:
-    """The frames of a header read with at least :data:`FRAME_TAGS`.
+def read_frames(path: Path) -> tuple[DicomHeader, list[Frame]]:
+    """Header and frames of a DICOM file; no frames of what is no image.
+
+    Raises:
+        ReadError: if it is no DICOM, its header is cut short, or it is an image whose geometry is wrong.
+    """
+    with convert_read_errors(path, "DICOM"):
+        header, attributes = read_attributes(path)
+        if header.non_image:
+            return header, []
+        try:
+            return header, make_frames(header, attributes)
+        except ReadError as error:
+            raise ReadError(f"{path}: {error}. Export the scan again") from error
+
+
+def frames_of_dataset(path: Path, dataset: FileDataset) -> list[Frame]:
+    """The frames of an object that pydicom has read, whatever it is; errors as :func:`make_frames`."""
+    attributes = attributes_of(dataset)
+    return make_frames(make_header(path, attributes), attributes)
+
+
+def make_frames(header: DicomHeader, attributes: Attributes) -> list[Frame]:
+    """The frames of an object.
+
+    Args:
+        header: Its header.
+        attributes: The attributes that the header was made of.
 
     Raises:
         ReadError: if a frame's geometry is there but wrong.
         ValueError: if a number is malformed, or functional groups do not match the number of frames.
     """
-    per_frame = header.get("PerFrameFunctionalGroupsSequence")
+    per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
     if not per_frame:
-        return [_frame(i, [header]) for i in range(n_frames)] if n_frames == 1 else _unplaced(header, n_frames)
-    if len(per_frame) != n_frames:
-        raise ValueError(f"{n_frames} frames announced, but functional groups of {len(per_frame)}")
-    shared = list(header.get("SharedFunctionalGroupsSequence") or [])
-    return [
-        _frame(i, [*_groups(group), *[g for s in shared for g in _groups(s)], header])
-        for i, group in enumerate(per_frame)
-    ]
-
-
-def _unplaced(header: Header, n_frames: int) -> list[Frame]:
-    """Frames of an old multi-frame object: one scaling for all, no place of its own for any (C.7.6.6)."""
-    only = _frame(0, [header])
-    return [replace(only, index=i, plane=None, times={}) for i in range(n_frames)]
+        first = _frame(header, 0, [attributes])
+        if header.n_frames == 1:
+            return [first]
+        # An old multi-frame object has one scaling for all frames, and no plane of its own for any (C.7.6.6).
+        return [replace(first, index=i, has_plane=False, dimensions={}) for i in range(header.n_frames)]
+    if len(per_frame) != header.n_frames:
+        raise ValueError(f"{header.n_frames} frames announced, but functional groups of {len(per_frame)}")
+    shared = [g for groups in attributes.get("SharedFunctionalGroupsSequence") or [] for g in _groups(groups)]
+    return [_frame(header, i, [*_groups(group), *shared, attributes]) for i, group in enumerate(per_frame)]
 
 
 def _groups(functional_groups: Dataset) -> Iterator[Dataset]:
@@ -128,55 +143,80 @@ def _groups(functional_groups: Dataset) -> Iterator[Dataset]:
         yield from (element.value[0] for element in item if element.VR == "SQ" and element.value)
 
 
-def _frame(index: int, places: Sequence[Header]) -> Frame:
+def _frame(header: DicomHeader, index: int, sources: Sequence[Attributes]) -> Frame:
     """A frame from the datasets that may describe it, the most specific first."""
-    position, orientation = _find(places, "ImagePositionPatient"), _find(places, "ImageOrientationPatient")
-    spacing = _find(places, "PixelSpacing")
-    placed = bool(position) and bool(orientation) and bool(spacing)
+    position, orientation = _find(sources, "ImagePositionPatient"), _find(sources, "ImageOrientationPatient")
+    spacing = _find(sources, "PixelSpacing")
+    has_plane = bool(position) and bool(orientation) and bool(spacing)
+    plane = _image_plane(position, orientation, spacing) if has_plane else _NO_PLANE
     return Frame(
-        index=index,
-        plane=make_plane(position, orientation, spacing) if placed else None,
-        slope=_slope(places),
-        intercept=_finite(places, "RescaleIntercept", 0.0),
-        window=_window(places),
-        thickness_mm=_number(places, "SliceThickness", None),
-        between_mm=_number(places, "SpacingBetweenSlices", None),
-        times={k: v for k in TIME_KEYWORDS if (v := _time_value(_find(places, k))) is not None},
-        stack=str(_find(places, "StackID") or ""),
+        header,
+        index,
+        has_plane,
+        *plane,
+        slope=_slope(sources),
+        intercept=_finite(sources, "RescaleIntercept", 0.0),
+        window=_window(sources),
+        slice_thickness_mm=_number(sources, "SliceThickness", None),
+        spacing_between_slices_mm=_number(sources, "SpacingBetweenSlices", None),
+        dimensions={k: v for k in DIMENSION_KEYWORDS if (v := _dimension(_find(sources, k))) is not None},
+        stack_id=str(_find(sources, "StackID") or ""),
     )
 
 
-def _find(places: Sequence[Header], keyword: str) -> Any:
-    for place in places:
-        value = place.get(keyword)
+def _image_plane(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]) -> _PlaneFields:
+    """The fields of a frame's plane from the values of IPP (3), IOP (6) and Pixel Spacing (2: rows, columns).
+
+    Directions are scaled to unit length, since files write few decimals.
+
+    Raises:
+        ReadError: if a value is missing or not finite, the directions are not perpendicular unit vectors, or
+            the spacing is not positive.
+    """
+    values = [np.asarray(v, dtype=np.float64) for v in (position, orientation, spacing)]
+    for name, value, n in zip(("position", "orientation", "pixel spacing"), values, (3, 6, 2), strict=True):
+        if value.shape != (n,) or not np.isfinite(value).all():
+            raise ReadError(f"the image's {name} must be {n} finite numbers, got {value.tolist()}")
+    row, column = values[1][:3], values[1][3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if max(abs(n - 1) for n in lengths) > _UNIT_TOLERANCE or abs(row @ column) > _UNIT_TOLERANCE:
+        raise ReadError(f"the image's orientation must be two perpendicular unit vectors, got {values[1].tolist()}")
+    if values[2].min() <= 0:
+        raise ReadError(f"the image's pixel spacing must be positive, got {values[2].tolist()} mm")
+    return _triple(values[0]), _triple(row / lengths[0]), _triple(column / lengths[1]), _pair(values[2])
+
+
+def _find(sources: Sequence[Attributes], keyword: str) -> Any:
+    for source in sources:
+        value = source.get(keyword)
         if value is not None and value != "":
             return value
     return None
 
 
-def _number(places: Sequence[Header], keyword: str, default: Any) -> Any:
-    value = _find(places, keyword)
+def _number(sources: Sequence[Attributes], keyword: str, default: Any) -> Any:
+    value = _find(sources, keyword)
     return default if value is None else float(value)
 
 
-def _finite(places: Sequence[Header], keyword: str, default: float) -> float:
-    value = float(_number(places, keyword, default))
+def _finite(sources: Sequence[Attributes], keyword: str, default: float) -> float:
+    value = float(_number(sources, keyword, default))
     if not math.isfinite(value):
         raise ReadError(f"{keyword} must be a finite number, got {value}")
     return value
 
 
-def _slope(places: Sequence[Header]) -> float:
+def _slope(sources: Sequence[Attributes]) -> float:
     """Rescale Slope; zero would turn every voxel into the intercept."""
-    slope = _finite(places, "RescaleSlope", 1.0)
+    slope = _finite(sources, "RescaleSlope", 1.0)
     if slope == 0:
         raise ReadError("RescaleSlope is 0, so the image has no values")
     return slope
 
 
-def _window(places: Sequence[Header]) -> tuple[float, float] | None:
+def _window(sources: Sequence[Attributes]) -> tuple[float, float] | None:
     """The first of possibly several windows (0028,1050), (0028,1051)."""
-    centre, width = (_first(_find(places, k)) for k in ("WindowCenter", "WindowWidth"))
+    centre, width = (_first(_find(sources, k)) for k in ("WindowCenter", "WindowWidth"))
     return None if centre is None or width is None or float(width) <= 0 else (float(centre), float(width))
 
 
@@ -186,9 +226,19 @@ def _first(value: Any) -> Any:
     return next(iter(value), None) if hasattr(value, "__iter__") else value
 
 
-def _time_value(value: Any) -> float | str | None:
+def _dimension(value: Any) -> float | str | None:
     if value is None or value == "":
         return None
     if isinstance(value, int | float):
         return float(value)
     return str(value) if isinstance(value, str) else "\\".join(str(v) for v in value)
+
+
+def _triple(values: FloatArray) -> Triple:
+    a, b, c = (float(v) for v in values)
+    return a, b, c
+
+
+def _pair(values: FloatArray) -> tuple[float, float]:
+    a, b = (float(v) for v in values)
+    return a, b

@@ -1,20 +1,19 @@
-"""From DICOM planes to one affine: sorting, spacing and the checks that no geometry is invented.
+"""From the planes of DICOM frames to one affine: sorting, spacing and the checks that no geometry is invented.
 
-A plane is one frame's place in the patient: Image Position (Patient) (0020,0032) is the centre of its first
+A frame's plane is its place in the patient: Image Position (Patient) (0020,0032) is the centre of its first
 pixel, Image Orientation (Patient) (0020,0037) the directions in which columns and rows count up, Pixel Spacing
-(0028,0030) their distances (DICOM PS3.3, C.7.6.2.1.1). A stack of planes becomes a volume whose D axis is the
+(0028,0030) their distances (DICOM PS3.3, C.7.6.2.1.1). A stack of frames becomes a volume whose D axis is the
 step from slice to slice *as positions give it*: Slice Thickness and Spacing Between Slices are not trusted.
-Reading uses this to build a scan's affine, writing to place frames of what was found.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray
 
 MIN_STEP_MM = 1e-3
@@ -38,75 +37,13 @@ SIDEWAYS_TOLERANCE_MM = 0.1
 TILT_TOLERANCE_DEG = 0.05
 """Angle between step and normal from which the shear is worth telling the user."""
 
-_UNIT_TOLERANCE = 0.01
-
 
 class IrregularError(ReadError):
     """Slices are doubled, missing or unevenly spaced; they could be resampled to even ones."""
 
 
-@dataclass(frozen=True)
-class Plane:
-    """Where one frame lies, in DICOM's own axes L, P, S.
-
-    Attributes:
-        position_lps_mm: Centre of the first pixel, Image Position (Patient).
-        column_direction_lps: Unit vector along which the row index (H) counts up: IOP values 4 to 6.
-        row_direction_lps: Unit vector along which the column index (W) counts up: IOP values 1 to 3.
-        spacing_mm: Distance between rows (H), then between columns (W): the order of Pixel Spacing.
-    """
-
-    position_lps_mm: tuple[float, float, float]
-    row_direction_lps: tuple[float, float, float]
-    column_direction_lps: tuple[float, float, float]
-    spacing_mm: tuple[float, float]
-
-    @property
-    def normal_lps(self) -> FloatArray:
-        """Unit vector ``(3,)`` in LPS along which slices are sorted: row direction x column direction."""
-        normal = np.cross(self.row_direction_lps, self.column_direction_lps)
-        return np.asarray(normal / np.linalg.norm(normal), dtype=np.float64)
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Planes in order, as one volume.
-
-    Attributes:
-        order: Indices into the given planes, sorted along the normal.
-        affine_vox_to_ras: ``(4, 4)``, columns D, H, W; voxel index to the voxel's centre in R, A, S mm.
-        notes: What a user should know (tilt, slight unevenness), one sentence each.
-    """
-
-    order: tuple[int, ...]
-    affine_vox_to_ras: FloatArray
-    notes: tuple[str, ...] = ()
-
-
-def make_plane(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]) -> Plane:
-    """A plane from the values of IPP (3), IOP (6) and Pixel Spacing (2: rows, columns).
-
-    Directions are scaled to unit length, since files write few decimals.
-
-    Raises:
-        ReadError: if a value is missing or not finite, the directions are not perpendicular unit vectors, or
-            the spacing is not positive.
-    """
-    values = [np.asarray(v, dtype=np.float64) for v in (position, orientation, spacing)]
-    for name, value, n in zip(("position", "orientation", "pixel spacing"), values, (3, 6, 2), strict=True):
-        if value.shape != (n,) or not np.isfinite(value).all():
-            raise ReadError(f"the image's {name} must be {n} finite numbers, got {value.tolist()}")
-    row, column = values[1][:3], values[1][3:]
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if max(abs(n - 1) for n in lengths) > _UNIT_TOLERANCE or abs(row @ column) > _UNIT_TOLERANCE:
-        raise ReadError(f"the image's orientation must be two perpendicular unit vectors, got {values[1].tolist()}")
-    if values[2].min() <= 0:
-        raise ReadError(f"the image's pixel spacing must be positive, got {values[2].tolist()} mm")
-    return Plane(_triple(values[0]), _triple(row / lengths[0]), _triple(column / lengths[1]), _pair(values[2]))
-
-
-def same_orientation(a: Plane, b: Plane) -> bool:
-    """True if two planes are parallel, turned alike and have the same pixel spacing."""
+def same_orientation(a: Frame, b: Frame) -> bool:
+    """True if the planes of two frames are parallel, turned alike and have the same pixel spacing."""
     pairs = (
         *zip(a.row_direction_lps, b.row_direction_lps, strict=True),
         *zip(a.column_direction_lps, b.column_direction_lps, strict=True),
@@ -115,75 +52,72 @@ def same_orientation(a: Plane, b: Plane) -> bool:
     return all(abs(x - y) <= 1e-3 for x, y in pairs) and all(abs(x - y) <= 1e-4 * y for x, y in spacings)
 
 
-def distances_mm(planes: Sequence[Plane]) -> FloatArray:
-    """``(N,)`` positions along the first plane's normal, in mm."""
-    positions = np.array([p.position_lps_mm for p in planes])
-    return np.asarray(positions @ planes[0].normal_lps)
+def distances_mm(frames: Sequence[Frame]) -> FloatArray:
+    """``(N,)`` positions along the first frame's normal, in mm."""
+    positions = np.array([f.position_lps_mm for f in frames])
+    return np.asarray(positions @ frames[0].normal_lps)
 
 
-def stack_planes(planes: Sequence[Plane], *, names: Sequence[str], thickness_mm: float | None = None) -> Stack:
-    """Sort planes along their normal and join them into one volume.
+def order_along_normal(frames: Sequence[Frame]) -> list[int]:
+    """Indices into frames, sorted along the first one's normal: row direction x column direction, right-handed."""
+    return [int(i) for i in np.argsort(distances_mm(frames), kind="stable")]
 
-    The order is right-handed: slices follow row direction x column direction. A gantry tilt, where each slice is
-    shifted sideways by the same amount, stays in the affine as shear; that is exact.
+
+def check_regular(frames: Sequence[Frame]) -> list[str]:
+    """Make sure that frames form a volume with an even step.
+
+    A gantry tilt, where each slice is shifted sideways by the same amount, stays in the affine as shear; that is exact.
 
     Args:
-        planes: At least one, all alike by :func:`same_orientation`.
-        names: What to call each plane in errors, e.g. ``"slice 12 (IM012.dcm)"``.
-        thickness_mm: Extent of a single plane across itself; used for one plane only.
+        frames: At least two, sorted along their normal, all alike by :func:`same_orientation`.
+
+    Returns:
+        What a user should know (tilt, slight unevenness), one sentence each.
 
     Raises:
         IrregularError: if slices are doubled, missing or unevenly spaced, with their names and positions.
-        ReadError: if slices are irregularly shifted; or for one plane without thickness.
+        ReadError: if slices are irregularly shifted.
     """
-    order = tuple(int(i) for i in np.argsort(distances_mm(planes), kind="stable"))
-    first = planes[order[0]]
-    if len(planes) == 1:
-        if thickness_mm is None or not thickness_mm > 0:
-            raise ReadError(f"{names[0]} is a single slice of unknown thickness")
-        return Stack(order, _affine(first, first.normal_lps * thickness_mm))
-    positions = np.array([planes[i].position_lps_mm for i in order])
-    sorted_names = [names[i] for i in order]
-    along = positions @ first.normal_lps
-    notes = _check_steps(along, sorted_names)
-    step = (positions[-1] - positions[0]) / (len(planes) - 1)
-    _check_straight(positions, step, first.normal_lps, sorted_names)
-    tilt = _angle_deg(step, first.normal_lps)
+    positions = np.array([f.position_lps_mm for f in frames])
+    names = [f.name for f in frames]
+    normal = frames[0].normal_lps
+    notes = _check_steps(positions @ normal, names)
+    step = (positions[-1] - positions[0]) / (len(frames) - 1)
+    _refuse_crooked(_across(positions - (positions[0] + np.arange(len(frames))[:, None] * step), normal), names)
+    tilt = _angle_deg(step, normal)
     if tilt > TILT_TOLERANCE_DEG:
         notes.append(
             f"The slices are shifted sideways (gantry tilt of {tilt:.2f} degrees); the affine keeps it as shear."
         )
-    return Stack(order, _affine(first, step), tuple(notes))
+    return notes
 
 
-def stack_affine(first: Plane, last: Plane, n_steps: int) -> FloatArray:
-    """``(4, 4)`` affine of ``n_steps + 1`` even slices from one plane to another, columns D, H, W, into R, A, S mm."""
-    return _affine(first, (np.array(last.position_lps_mm) - first.position_lps_mm) / n_steps)
-
-
-def sideways_mm(planes: Sequence[Plane]) -> FloatArray:
-    """``(N, 3)`` in LPS, mm: how far each plane lies from the normal through the first one."""
-    positions = np.array([p.position_lps_mm for p in planes]) - planes[0].position_lps_mm
-    normal = planes[0].normal_lps
-    return np.asarray(positions - np.outer(positions @ normal, normal))
-
-
-def refuse_crooked(planes: Sequence[Plane], names: Sequence[str]) -> None:
-    """As :func:`stack_planes` does, but for planes without an even step, in order along their normal.
+def check_straight(frames: Sequence[Frame]) -> None:
+    """Make sure that frames without an even step, sorted along their normal, lie on a straight line.
 
     Raises:
-        ReadError: if they do not lie on a straight line.
+        ReadError: if they do not.
     """
-    along = distances_mm(planes)
+    along = distances_mm(frames)
     share = (along - along[0]) / (along[-1] - along[0])
-    sideways = sideways_mm(planes)
-    off = np.linalg.norm(sideways - np.outer(share, sideways[-1]), axis=1)
-    worst = int(off.argmax())
-    if off[worst] > SIDEWAYS_TOLERANCE_MM:
-        raise ReadError(
-            f"slices do not lie on a straight line: {names[worst]} is {off[worst]:.2f} mm off. "
-            f"Such a scan has no regular grid"
-        )
+    sideways = sideways_mm(frames)
+    _refuse_crooked(sideways - np.outer(share, sideways[-1]), [f.name for f in frames])
+
+
+def sideways_mm(frames: Sequence[Frame]) -> FloatArray:
+    """``(N, 3)`` in LPS, mm: how far each frame lies from the normal through the first one."""
+    positions = np.array([f.position_lps_mm for f in frames]) - frames[0].position_lps_mm
+    return _across(positions, frames[0].normal_lps)
+
+
+def slice_affine(frame: Frame, step_mm: float) -> FloatArray:
+    """``(4, 4)`` affine of slices ``step_mm`` apart along a frame's normal, columns D, H, W, into R, A, S mm."""
+    return _affine(frame, frame.normal_lps * step_mm)
+
+
+def stack_affine(first: Frame, last: Frame, n_steps: int) -> FloatArray:
+    """``(4, 4)`` affine of ``n_steps + 1`` even slices from one frame to another, columns D, H, W, into R, A, S mm."""
+    return _affine(first, (np.array(last.position_lps_mm) - first.position_lps_mm) / n_steps)
 
 
 def tilt_deg(affine_vox_to_ras: FloatArray) -> float:
@@ -235,18 +169,23 @@ def _uneven_message(
     return f"slices are unevenly spaced (usual step {usual:.2f} mm): {gaps}{more}. Such a scan has no regular grid"
 
 
-def _check_straight(positions: FloatArray, step: FloatArray, normal: FloatArray, names: Sequence[str]) -> None:
-    offset = positions - (positions[0] + np.arange(len(positions))[:, None] * step)
-    sideways = np.linalg.norm(offset - np.outer(offset @ normal, normal), axis=1)
-    worst = int(sideways.argmax())
-    if sideways[worst] > SIDEWAYS_TOLERANCE_MM:
+def _across(vectors: FloatArray, normal: FloatArray) -> FloatArray:
+    """``(N, 3)`` vectors without what they have along a unit normal."""
+    return np.asarray(vectors - np.outer(vectors @ normal, normal))
+
+
+def _refuse_crooked(off_mm: FloatArray, names: Sequence[str]) -> None:
+    """Refuse frames of which one lies off the line through all, by ``(N, 3)`` mm."""
+    distance = np.linalg.norm(off_mm, axis=1)
+    worst = int(distance.argmax())
+    if distance[worst] > SIDEWAYS_TOLERANCE_MM:
         raise ReadError(
-            f"slices do not lie on a straight line: {names[worst]} is {sideways[worst]:.2f} mm off. "
+            f"slices do not lie on a straight line: {names[worst]} is {distance[worst]:.2f} mm off. "
             f"Such a scan has no regular grid"
         )
 
 
-def _affine(first: Plane, step_lps_mm: FloatArray) -> FloatArray:
+def _affine(first: Frame, step_lps_mm: FloatArray) -> FloatArray:
     """Columns D, H, W and origin in LPS, turned into RAS."""
     affine = np.eye(4)
     affine[:3, 0] = step_lps_mm
@@ -259,13 +198,3 @@ def _affine(first: Plane, step_lps_mm: FloatArray) -> FloatArray:
 def _angle_deg(a: FloatArray, b: FloatArray) -> float:
     sine = np.linalg.norm(np.cross(a, b))
     return float(np.degrees(np.arctan2(sine, a @ b)))
-
-
-def _triple(values: FloatArray) -> tuple[float, float, float]:
-    a, b, c = (float(v) for v in values)
-    return a, b, c
-
-
-def _pair(values: FloatArray) -> tuple[float, float]:
-    a, b = (float(v) for v in values)
-    return a, b

@@ -6,20 +6,47 @@ announced length is compared with the bytes that are there, so a cut file is kno
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import FileDataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.frames import FRAME_TAGS, Frame, frames_of
-from medmaskrcnn.io.dicom.quick_header import HEAD_BYTES, QuickHeader, quick_header, wanted_tags
-from medmaskrcnn.io.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind, sop_class_name
+from medmaskrcnn.io.dicom.quick_header import HEAD_BYTES, quick_attributes, wanted_tags
+from medmaskrcnn.io.dicom.sop_classes import non_image_kind, sop_class_name
 from medmaskrcnn.io.guard import convert_read_errors
+
+DIMENSION_KEYWORDS = (
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    "EchoNumbers",
+    "EchoTime",
+    "EffectiveEchoTime",
+    "DiffusionBValue",
+    "DiffusionDirectionality",
+    "DiffusionGradientOrientation",
+    "TriggerTime",
+    "NominalCardiacTriggerDelayTime",
+    "NominalPercentageOfCardiacPhase",
+    "InversionTime",
+    "FlipAngle",
+    "AcquisitionNumber",
+    "TemporalPositionTimeOffset",
+    "AcquisitionTime",
+    "ContentTime",
+    "ConvolutionKernel",
+    "KVP",
+    "ComplexImageComponent",
+    "FrameType",
+    "ImageType",
+)
+"""Attributes that tell apart slices at the same place (times, echoes, b-values), the most telling first."""
 
 _TEXT_TAGS = {
     "SOPClassUID": "sop_class_uid",
@@ -31,8 +58,10 @@ _TEXT_TAGS = {
     "SeriesDescription": "description",
     "Manufacturer": "manufacturer",
     "PhotometricInterpretation": "photometric",
+    "TransferSyntaxUID": "transfer_syntax",
 }
-_NUMBER_TAGS = (
+_HEADER_TAGS = (
+    *_TEXT_TAGS,
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -42,8 +71,22 @@ _NUMBER_TAGS = (
     "HighBit",
     "PixelRepresentation",
     "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "PerFrameFunctionalGroupsSequence",
+    "SharedFunctionalGroupsSequence",
+    "StackID",
+    *DIMENSION_KEYWORDS,
+    "SpecificCharacterSet",
 )
-_HEADER_TAGS = [*_TEXT_TAGS, *_NUMBER_TAGS, *FRAME_TAGS, "SpecificCharacterSet"]
 _GRID_TAGS = {0x0019100A: "siemens", 0x00651050: "uih"}
 """Private: number of images tiled into one picture, and how the maker's name begins."""
 _WANTED = {**wanted_tags(_HEADER_TAGS), **{tag: (maker, "US") for tag, maker in _GRID_TAGS.items()}}
@@ -53,32 +96,18 @@ _SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 _MAX_FRAMES = 1_000_000
 
 
-@dataclass(frozen=True)
-class StoredPixels:
-    """Uncompressed grey pixels inside a file.
-
-    Attributes:
-        start: Byte of the file at which the first frame begins.
-        dtype: Their type, ``"<i2"``.
-        bits: How many of the type's bits count, the lower ones: Bits Stored (0028,0101).
-        frame_bytes: Bytes a frame.
-    """
-
-    start: int
-    dtype: str
-    bits: int
-    frame_bytes: int
-
-
 @dataclass(frozen=True, eq=False)
-class DicomFile:
-    """What one DICOM object is; text is "" where the file says nothing.
+class DicomHeader:
+    """The header of one SOP instance, that is of one DICOM file; text is "" where the file says nothing.
 
     Attributes:
         non_image: A key of :data:`~medmaskrcnn.io.dicom.sop_classes.NOT_IMAGES`, or ``None`` for an image.
-        frames: Its frames; empty for what is no image.
-        cut_short: True if the file ends before its pixel data does.
-        stored: Where its pixels can be read without a decoder; ``None`` where they need one.
+        is_mosaic: True for a mosaic or grid (Siemens, United Imaging): the slices of a volume, tiled into one picture.
+        is_truncated: True if the file ends before its pixel data does.
+        pixel_data_offset: Byte of the file at which the value of Pixel Data begins, where that is known.
+        native_dtype: Type of the stored pixels, ``"<i2"``, where they are uncompressed and grey, so that they can be
+            read from the file without a decoder; else ``None``.
+        bits_stored: How many of a pixel's bits count, the lower ones: Bits Stored (0028,0101).
     """
 
     path: Path
@@ -91,84 +120,101 @@ class DicomFile:
     description: str
     manufacturer: str
     photometric: str
+    transfer_syntax: str
     image_type: tuple[str, ...]
-    n_tiles: int
+    non_image: str | None
+    is_mosaic: bool
+    is_truncated: bool
     rows: int
     columns: int
     samples: int
+    n_frames: int
     instance_number: int | None
-    transfer_syntax: str
-    non_image: str | None
-    frames: tuple[Frame, ...]
-    cut_short: bool
-    stored: StoredPixels | None
-
-    @property
-    def is_mosaic(self) -> bool:
-        """True for a mosaic or grid (Siemens, United Imaging): the slices of a volume, tiled into one picture."""
-        return "MOSAIC" in self.image_type or self.n_tiles > 1
-
-    @property
-    def is_screenshot(self) -> bool:
-        """True for a secondary capture without a place in the patient: screenshot, scanned paper, dose page."""
-        return self.sop_class_uid in SECONDARY_CAPTURE_CLASSES and all(f.plane is None for f in self.frames)
+    pixel_data_offset: int | None
+    native_dtype: str | None
+    bits_stored: int
 
 
-def read_header(path: Path) -> DicomFile:
+def read_header(path: Path) -> DicomHeader:
     """Read the header of a DICOM file, with or without the 128-byte preamble.
 
     Raises:
-        ReadError: if it is no DICOM, its header is cut short, or it is an image whose geometry is wrong.
+        ReadError: if it is no DICOM, or its header is cut short.
     """
+    return read_attributes(path)[0]
+
+
+def read_attributes(path: Path) -> tuple[DicomHeader, dict[str, Any]]:
+    """As :func:`read_header`, with the attributes by keyword that the header's frames are made of."""
     with convert_read_errors(path, "DICOM"), path.open("rb") as stream:
-        header = quick_header(stream.read(HEAD_BYTES), _WANTED) or _full_header(stream)
-        text = {field: _text(header.get(keyword)) for keyword, field in _TEXT_TAGS.items()}
-        if not text["sop_class_uid"]:
-            text["sop_class_uid"] = header.media_class
-        non_image = non_image_kind(text["sop_class_uid"], text["modality"])
-        rows, columns = _whole(header, "Rows"), _whole(header, "Columns")
-        if non_image is None and not (rows and columns):
-            non_image = _kind_without_pixels(path, text["sop_class_uid"])
-        n_frames = _whole(header, "NumberOfFrames") or 1
-        if non_image is None and n_frames > _MAX_FRAMES:
-            raise ReadError(f"{path}: the header claims {n_frames} frames; the file is damaged")
-        return DicomFile(
-            path=path,
-            **text,
-            image_type=tuple(str(v) for v in _many(header.get("ImageType"))),
-            n_tiles=_tiles(header, text["manufacturer"]),
-            rows=rows,
-            columns=columns,
-            samples=_whole(header, "SamplesPerPixel") or 1,
-            instance_number=_whole(header, "InstanceNumber") if header.get("InstanceNumber") is not None else None,
-            transfer_syntax=header.transfer_syntax,
-            non_image=non_image,
-            frames=() if non_image else tuple(_frames(path, header, n_frames)),
-            cut_short=non_image is None and _is_cut_short(header, stream, n_frames),
-            stored=None if non_image else _stored_pixels(header, rows, columns),
-        )
+        attributes, offset = quick_attributes(stream.read(HEAD_BYTES), _WANTED) or _parsed_by_pydicom(stream)
+        header = make_header(path, attributes, pixel_data_offset=offset)
+        if header.non_image is None and _is_truncated(header, attributes, stream):
+            header = replace(header, is_truncated=True)
+        return header, attributes
 
 
-def _full_header(stream: BinaryIO) -> QuickHeader:
-    """The same by pydicom, for files that are not plain."""
+def make_header(path: Path, attributes: Mapping[str, Any], *, pixel_data_offset: int | None = None) -> DicomHeader:
+    """The header of a file whose attributes are known by keyword.
+
+    Raises:
+        ReadError: if it is an image without rows and columns, or with an impossible number of frames.
+    """
+    text = {field: _text(attributes.get(keyword)) for keyword, field in _TEXT_TAGS.items()}
+    text["sop_class_uid"] = text["sop_class_uid"] or _text(attributes.get("MediaStorageSOPClassUID"))
+    non_image = non_image_kind(text["sop_class_uid"], text["modality"])
+    rows, columns = _whole(attributes, "Rows"), _whole(attributes, "Columns")
+    if non_image is None and not (rows and columns):
+        non_image = _kind_without_pixels(path, text["sop_class_uid"])
+    n_frames = _whole(attributes, "NumberOfFrames") or 1
+    if non_image is None and n_frames > _MAX_FRAMES:
+        raise ReadError(f"{path}: the header claims {n_frames} frames; the file is damaged")
+    image_type = tuple(str(v) for v in _many(attributes.get("ImageType")))
+    return DicomHeader(
+        path=path,
+        **text,
+        image_type=image_type,
+        non_image=non_image,
+        is_mosaic="MOSAIC" in image_type or _tiles(attributes, text["manufacturer"]) > 1,
+        is_truncated=False,
+        rows=rows,
+        columns=columns,
+        samples=_whole(attributes, "SamplesPerPixel") or 1,
+        n_frames=n_frames,
+        instance_number=None if attributes.get("InstanceNumber") is None else _whole(attributes, "InstanceNumber"),
+        pixel_data_offset=pixel_data_offset,
+        native_dtype=None if non_image or pixel_data_offset is None else _native_dtype(attributes),
+        bits_stored=_whole(attributes, "BitsStored"),
+    )
+
+
+def _parsed_by_pydicom(stream: BinaryIO) -> tuple[dict[str, Any], int | None]:
+    """The same as :func:`~medmaskrcnn.io.dicom.quick_header.quick_attributes`, for files that are not plain."""
     # Files without preamble have no "DICM" mark; io.formats has recognised them by their first element.
     stream.seek(0)
-    header = dcmread(stream, stop_before_pixels=True, specific_tags=_ALL_TAGS, force=True)
-    syntax = _text(header.file_meta.get("TransferSyntaxUID"))
+    dataset = dcmread(stream, stop_before_pixels=True, specific_tags=_ALL_TAGS, force=True)
+    attributes = attributes_of(dataset)
+    syntax = attributes["TransferSyntaxUID"]
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return attributes, None  # the header came from an inflated copy, whose positions are not the file's
+    return attributes, stream.tell() + (8 if syntax == ImplicitVRLittleEndian else 12)
+
+
+def attributes_of(dataset: FileDataset) -> dict[str, Any]:
+    """What headers and frames are made of, by keyword, of a dataset that pydicom has read."""
+    values = {keyword: _stripped(value) for keyword in _HEADER_TAGS if (value := dataset.get(keyword)) is not None}
+    values |= {maker: dataset[tag].value for tag, maker in _GRID_TAGS.items() if tag in dataset}
+    values["MediaStorageSOPClassUID"] = _text(dataset.file_meta.get("MediaStorageSOPClassUID"))
+    syntax = _text(dataset.file_meta.get("TransferSyntaxUID"))
     if not syntax:
-        implicit, little = header.original_encoding
+        implicit, little = dataset.original_encoding
         syntax = "" if not little else ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    # The header of a deflated file came from an inflated copy, whose positions are not the file's.
-    at = None if syntax == DeflatedExplicitVRLittleEndian else stream.tell()
-    values = {keyword: _stripped(value) for keyword in _HEADER_TAGS if (value := header.get(keyword)) is not None}
-    values |= {maker: header[tag].value for tag, maker in _GRID_TAGS.items() if tag in header}
-    data_at = (at or 0) + (8 if syntax == ImplicitVRLittleEndian else 12)
-    return QuickHeader(values, syntax, _text(header.file_meta.get("MediaStorageSOPClassUID")), at, data_at)
+    return values | {"TransferSyntaxUID": syntax}
 
 
-def _tiles(header: QuickHeader, manufacturer: str) -> int:
+def _tiles(attributes: Mapping[str, Any], manufacturer: str) -> int:
     """How many slices a mosaic says it holds; 0 where it is none. Other makers use the same tags for other things."""
-    counts = [header.get(maker) for maker in _GRID_TAGS.values() if manufacturer.lower().startswith(maker)]
+    counts = [attributes.get(maker) for maker in _GRID_TAGS.values() if manufacturer.lower().startswith(maker)]
     try:
         return max((int(float(str(count))) for count in counts if count is not None), default=0)
     except ValueError:
@@ -182,23 +228,21 @@ def _stripped(value: Any) -> Any:
     return value
 
 
-def _stored_pixels(header: QuickHeader, rows: int, columns: int) -> StoredPixels | None:
-    """Where to read pixels without a decoder; ``None`` for whatever needs one."""
-    bits, used = _whole(header, "BitsAllocated"), _whole(header, "BitsStored")
-    plain = (
-        header.transfer_syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
-        and header.pixels_at is not None
-        and (_whole(header, "SamplesPerPixel") or 1) == 1
-        and header.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
+def _native_dtype(attributes: Mapping[str, Any]) -> str | None:
+    """Type of pixels that are read without a decoder; ``None`` for whatever needs one."""
+    bits, used = _whole(attributes, "BitsAllocated"), _whole(attributes, "BitsStored")
+    native = (
+        attributes.get("TransferSyntaxUID") in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+        and (_whole(attributes, "SamplesPerPixel") or 1) == 1
+        and attributes.get("PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
         and bits in (8, 16, 32)
         and 0 < used <= bits
-        and _whole(header, "HighBit") == used - 1
-        and header.get("ModalityLUTSequence") is None
+        and _whole(attributes, "HighBit") == used - 1
+        and attributes.get("ModalityLUTSequence") is None
     )
-    if not plain:
+    if not native:
         return None
-    kind = "i" if _whole(header, "PixelRepresentation") else "u"
-    return StoredPixels(header.data_at, f"<{kind}{bits // 8}", used, rows * columns * bits // 8)
+    return f"<{'i' if _whole(attributes, 'PixelRepresentation') else 'u'}{bits // 8}"
 
 
 def _kind_without_pixels(path: Path, sop_class_uid: str) -> str:
@@ -209,28 +253,20 @@ def _kind_without_pixels(path: Path, sop_class_uid: str) -> str:
     raise ReadError(f"{path}: {name} without rows and columns; it is damaged or cut short. Copy or export it again")
 
 
-def _frames(path: Path, header: QuickHeader, n_frames: int) -> list[Frame]:
-    try:
-        return frames_of(header, n_frames)
-    except ReadError as error:
-        raise ReadError(f"{path}: {error}. Export the scan again") from error
-
-
-def _is_cut_short(header: QuickHeader, stream: BinaryIO, n_frames: int) -> bool:
+def _is_truncated(header: DicomHeader, attributes: Mapping[str, Any], stream: BinaryIO) -> bool:
     """Whether the file ends before its pixel data."""
     end = stream.seek(0, 2)
-    if header.pixels_at is None:
+    if header.pixel_data_offset is None:
         return False  # deflated; decoding finds out
-    stream.seek(header.pixels_at)
     syntax = UID(header.transfer_syntax)
     if syntax.is_transfer_syntax and syntax.is_compressed:
+        stream.seek(header.pixel_data_offset)
         return not _fragments_complete(stream, end)
-    bits = _whole(header, "BitsAllocated")
-    samples = _whole(header, "SamplesPerPixel") or 1
-    if header.get("PhotometricInterpretation") == "YBR_FULL_422":
-        samples = 2  # two colour samples are shared by two pixels
-    needed = (_whole(header, "Rows") * _whole(header, "Columns") * n_frames * samples * bits + 7) // 8
-    return end - header.pixels_at - 8 < needed
+    # In YBR_FULL_422 two colour samples are shared by two pixels.
+    samples = 2 if header.photometric == "YBR_FULL_422" else header.samples
+    n_samples = header.rows * header.columns * header.n_frames * samples
+    needed = (n_samples * _whole(attributes, "BitsAllocated") + 7) // 8
+    return end - header.pixel_data_offset < needed
 
 
 def _fragments_complete(stream: BinaryIO, end: int) -> bool:
@@ -239,7 +275,6 @@ def _fragments_complete(stream: BinaryIO, end: int) -> bool:
     Some writers leave the end mark out; a file that ends with an item's last byte is taken as whole. If frames are
     missing, decoding finds out.
     """
-    stream.seek(12, 1)  # tag, OB, reserved, undefined length
     n_items = 0
     while True:
         head = stream.read(8)
@@ -256,8 +291,8 @@ def _text(value: Any) -> str:
     return str(value).strip() if not isinstance(value, list) else "\\".join(str(v) for v in value)
 
 
-def _whole(header: QuickHeader, keyword: str) -> int:
-    value = header.get(keyword)
+def _whole(attributes: Mapping[str, Any], keyword: str) -> int:
+    value = attributes.get(keyword)
     return 0 if value is None or value == "" else int(value)
 
 

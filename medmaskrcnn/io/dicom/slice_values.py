@@ -7,7 +7,6 @@ computed in place; otherwise one slice at a time into a second array. No more th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -17,38 +16,19 @@ from pydicom import dcmread
 from pydicom.pixels import apply_color_lut, apply_modality_lut
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.arrange import Slice
 from medmaskrcnn.io.dicom.decode_pool import decoded_elsewhere
-from medmaskrcnn.io.dicom.header import DicomFile, StoredPixels
+from medmaskrcnn.io.dicom.frames import Frame
+from medmaskrcnn.io.dicom.header import DicomHeader
 from medmaskrcnn.io.dicom.pixels import PLUGINS, check_frames, complete_syntax
 from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.values import float_type, is_whole, rescale, smallest_integer_type
 
 
-@dataclass(frozen=True)
-class Scaling:
-    """Stored value times slope plus intercept is the real-world value."""
-
-    slope: float
-    intercept: float
-
-    @property
-    def is_identity(self) -> bool:
-        """True for 1 and 0."""
-        return self.slope == 1 and self.intercept == 0
-
-    @property
-    def is_whole(self) -> bool:
-        """True if integers stay integers."""
-        return is_whole(self.slope) and is_whole(self.intercept)
-
-
-def read_values(slices: Sequence[Slice], scalings: Sequence[Scaling]) -> NDArray[Any]:
-    """The real-world values of slices.
+def read_values(frames: Sequence[Frame]) -> NDArray[Any]:
+    """The real-world values of frames.
 
     Args:
-        slices: In reading order.
-        scalings: One a slice.
+        frames: In reading order; each has the scaling of its own stored values.
 
     Returns:
         ``(N, H, W)``, or ``(N, 3, H, W)`` in colour: of the stored type where nothing is scaled, of the smallest
@@ -57,55 +37,55 @@ def read_values(slices: Sequence[Slice], scalings: Sequence[Scaling]) -> NDArray
     Raises:
         ReadError: if a file is damaged or cut short.
     """
-    return scale(_stored(slices), scalings)
+    return _scaled(_stored(frames), frames)
 
 
-def scale(stored: NDArray[Any], scalings: Sequence[Scaling]) -> NDArray[Any]:
-    """Apply one scaling a slice to ``(N, ...)`` stored values, which may be overwritten."""
-    if all(s.is_identity for s in scalings):
+def _scaled(stored: NDArray[Any], frames: Sequence[Frame]) -> NDArray[Any]:
+    """Apply each frame's slope and intercept to ``(N, ...)`` stored values, which may be overwritten."""
+    if all(f.slope == 1 and f.intercept == 0 for f in frames):
         return stored
-    if stored.dtype.kind not in "iu" or not all(s.is_whole for s in scalings):
+    if stored.dtype.kind not in "iu" or not all(is_whole(f.slope) and is_whole(f.intercept) for f in frames):
         target = float_type(stored.dtype)
     else:
         ends = [
-            int(v) * int(s.slope) + int(s.intercept)
-            for plane, s in zip(stored, scalings, strict=True)
+            int(v) * int(f.slope) + int(f.intercept)
+            for plane, f in zip(stored, frames, strict=True)
             for v in (plane.min(), plane.max())
         ]
         target = smallest_integer_type(min(ends), max(ends))
     both_whole = target.kind in "iu" and stored.dtype.kind in "iu"
     if target == stored.dtype or (both_whole and target.itemsize == stored.dtype.itemsize):
-        return _scaled_in_place(stored, scalings, target)
+        return _scaled_in_place(stored, frames, target)
     values = np.empty(stored.shape, target)
-    for i, one in enumerate(scalings):
-        values[i] = rescale(stored[i], one.slope, one.intercept)
+    for i, frame in enumerate(frames):
+        values[i] = rescale(stored[i], frame.slope, frame.intercept)
     return values
 
 
-def _scaled_in_place(stored: NDArray[Any], scalings: Sequence[Scaling], target: np.dtype[Any]) -> NDArray[Any]:
+def _scaled_in_place(stored: NDArray[Any], frames: Sequence[Frame], target: np.dtype[Any]) -> NDArray[Any]:
     """Whole numbers within one size: sums and products that wrap around are exact if the results fit."""
     if target.kind == "f":
-        for plane, one in zip(stored, scalings, strict=True):
-            plane[...] = rescale(plane, one.slope, one.intercept)
+        for plane, frame in zip(stored, frames, strict=True):
+            plane[...] = rescale(plane, frame.slope, frame.intercept)
         return stored
     unsigned = stored.view(f"u{target.itemsize}")
     modulus = 1 << (8 * target.itemsize)
-    for plane, one in zip(unsigned, scalings, strict=True):
-        if one.slope != 1:
-            plane *= plane.dtype.type(int(one.slope) % modulus)
-        plane += plane.dtype.type(int(one.intercept) % modulus)
+    for plane, frame in zip(unsigned, frames, strict=True):
+        if frame.slope != 1:
+            plane *= plane.dtype.type(int(frame.slope) % modulus)
+        plane += plane.dtype.type(int(frame.intercept) % modulus)
     return stored.view(target)
 
 
-def _stored(slices: Sequence[Slice]) -> NDArray[Any]:
+def _stored(frames: Sequence[Frame]) -> NDArray[Any]:
     """Stored pixels ``(N, H, W)`` or ``(N, 3, H, W)``, of one type that holds all."""
-    plain = {s.file.stored.dtype for s in slices if s.file.stored is not None}
-    if len(plain) == 1 and all(s.file.stored is not None for s in slices):
-        return _read_plain(slices, np.dtype(plain.pop()))
+    native = {f.header.native_dtype for f in frames}
+    if len(native) == 1 and (dtype := native.pop()) is not None:
+        return _read_native(frames, np.dtype(dtype))
     array: NDArray[Any] | None = None
-    for i, pixels in enumerate(_decoded(slices)):
+    for i, pixels in enumerate(_decoded(frames)):
         if array is None:
-            array = np.empty((len(slices), *pixels.shape), pixels.dtype)
+            array = np.empty((len(frames), *pixels.shape), pixels.dtype)
         wanted = np.result_type(array.dtype, pixels.dtype)
         if wanted != array.dtype:
             array = array.astype(wanted)
@@ -115,55 +95,54 @@ def _stored(slices: Sequence[Slice]) -> NDArray[Any]:
     return array
 
 
-def _read_plain(slices: Sequence[Slice], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _read_native(frames: Sequence[Frame], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Uncompressed slices straight from the files into their place in the array."""
-    first = slices[0].file
-    array = np.empty((len(slices), first.rows, first.columns), dtype)
-    for plane, one in zip(array, slices, strict=True):
-        place = one.file.stored
-        assert place is not None, "the caller has looked"
-        with convert_read_errors(one.file.path, "DICOM"), one.file.path.open("rb", buffering=0) as stream:
-            stream.seek(place.start + one.frame.index * place.frame_bytes)
-            if stream.readinto(plane.view(np.uint8)) != place.frame_bytes:
-                raise ReadError(f"{one.file.path} is cut short: it ends before its pixel data does. Copy it again")
-        _clean(plane, place)
+    first = frames[0].header
+    array = np.empty((len(frames), first.rows, first.columns), dtype)
+    for plane, frame in zip(array, frames, strict=True):
+        header = frame.header
+        assert header.pixel_data_offset is not None, "a header with a native type has it"
+        with convert_read_errors(header.path, "DICOM"), header.path.open("rb", buffering=0) as stream:
+            stream.seek(header.pixel_data_offset + frame.index * plane.nbytes)
+            if stream.readinto(plane.view(np.uint8)) != plane.nbytes:
+                raise ReadError(f"{header.path} is cut short: it ends before its pixel data does. Copy it again")
+        _clear_unused_bits(plane, header.bits_stored)
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-def _clean(plane: NDArray[Any], place: StoredPixels) -> None:
+def _clear_unused_bits(plane: NDArray[Any], bits_stored: int) -> None:
     """Bits beyond Bits Stored (0028,0101) may hold overlays or lack the sign: they do not count (PS3.5, 8.1.1)."""
-    unused = 8 * plane.dtype.itemsize - place.bits
+    unused = 8 * plane.dtype.itemsize - bits_stored
     if unused:
         plane <<= unused
         plane >>= unused
 
 
-def _decoded(slices: Sequence[Slice]) -> Iterator[NDArray[Any]]:
-    """Pixels of each slice, ``(H, W)`` or ``(3, H, W)``; a multi-frame file is decoded once, if in one run."""
-    files = list(dict.fromkeys(s.file for s in slices))
-    if len(files) == len(slices) and (elsewhere := decoded_elsewhere(files)) is not None:
+def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
+    """Pixels of each frame, ``(H, W)`` or ``(3, H, W)``; a multi-frame file is decoded once, if in one run."""
+    headers = list(dict.fromkeys(f.header for f in frames))
+    if len(headers) == len(frames) and (elsewhere := decoded_elsewhere(headers)) is not None:
         yield from elsewhere
         return
-    for _, run in groupby(slices, key=lambda s: s.file.path):
-        frames = list(run)
-        pixels = decode_file(frames[0].file)
-        for one in frames:
-            yield pixels[one.frame.index]
+    for header, run in groupby(frames, key=lambda f: f.header):
+        pixels = decode_file(header)
+        for frame in run:
+            yield pixels[frame.index]
 
 
-def decode_file(file: DicomFile) -> NDArray[Any]:
+def decode_file(header: DicomHeader) -> NDArray[Any]:
     """All frames of one file: ``(frames, H, W)``, or ``(frames, 3, H, W)`` in colour."""
-    with convert_read_errors(file.path, "DICOM"):
-        dataset = dcmread(file.path, force=True)
+    with convert_read_errors(header.path, "DICOM"):
+        dataset = dcmread(header.path, force=True)
         complete_syntax(dataset)
         check_frames(dataset)
         dataset.pixel_array_options(decoding_plugin=PLUGINS.get(dataset.file_meta.TransferSyntaxUID, ""))
         pixels = dataset.pixel_array
-        if file.photometric == "PALETTE COLOR":
+        if header.photometric == "PALETTE COLOR":
             pixels = apply_color_lut(pixels, dataset)
         if "ModalityLUTSequence" in dataset:
             pixels = apply_modality_lut(pixels, dataset)
-        pixels = pixels.reshape(len(file.frames), file.rows, file.columns, -1)
+        pixels = pixels.reshape(header.n_frames, header.rows, header.columns, -1)
         if pixels.shape[-1] == 1:
             return np.asarray(pixels[..., 0])
         return np.asarray(np.moveaxis(pixels[..., :3], -1, 1))

@@ -19,7 +19,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.frames import Frame, frames_of
+from medmaskrcnn.io.dicom.frames import Frame, frames_of_dataset
 from medmaskrcnn.io.dicom.geometry import same_orientation
 from medmaskrcnn.io.dicom.pixels import stored_frames
 from medmaskrcnn.io.guard import MAX_SCAN_BYTES, convert_read_errors
@@ -61,13 +61,7 @@ def read_seg(path: Path, volume: Volume) -> LabelSet:
     with convert_read_errors(path, "DICOM SEG"):
         seg = _open(path, volume)
         notes: list[str] = []
-        slices = map_slices(
-            [f.plane for f in seg.frames if f.plane is not None],
-            (int(seg.dataset.Rows), int(seg.dataset.Columns)),
-            volume.grid,
-            spacing_mm=_spacing(seg.dataset),
-            thickness_mm=seg.frames[0].thickness_mm,
-        )
+        slices = map_slices(seg.frames, volume.grid, spacing_mm=_spacing(seg.dataset))
         notes += slices.notes
         crops: dict[int, list[tuple[int, BoolArray]]] = defaultdict(list)
         for index, number, mask in _segment_frames(seg, path):
@@ -96,9 +90,8 @@ def _open(path: Path, volume: Volume) -> _Segmentation:
             f"{path} lies in another frame of reference ({theirs}) than the scan ({ours}). "
             f"Give the scan that it was made from"
         )
-    frames = frames_of(dataset, n_frames)
-    first = frames[0].plane
-    if first is None or any(f.plane is None or not same_orientation(f.plane, first) for f in frames):
+    frames = frames_of_dataset(path, dataset)
+    if not all(f.has_plane and same_orientation(f, frames[0]) for f in frames):
         raise ReadError(f"{path} does not tell for each frame where it lies, or its frames are turned differently")
     kind = str(dataset.get("SegmentationType") or "BINARY")
     if kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):

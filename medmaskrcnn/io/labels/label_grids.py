@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.geometry import Plane, distances_mm, stack_affine, stack_planes
+from medmaskrcnn.io.dicom.frames import Frame
+from medmaskrcnn.io.dicom.geometry import distances_mm, slice_affine, stack_affine
 from medmaskrcnn.structures.grid import FloatArray, Grid
 from medmaskrcnn.structures.mask import BoolArray, Mask
 
@@ -30,11 +31,11 @@ _IN_PLANE_VOX = 0.25
 
 @dataclass(frozen=True, eq=False)
 class SliceMap:
-    """Where single planes lie in a grid of their own.
+    """Where single frames lie in a grid of their own.
 
     Attributes:
-        places: For each plane, its slice in :attr:`grid`.
-        grid: The planes' grid; slices that no plane fills are empty.
+        places: For each frame, its slice in :attr:`grid`.
+        grid: The frames' grid; slices that no frame fills are empty.
         notes: What the user should know, one sentence each.
     """
 
@@ -43,41 +44,36 @@ class SliceMap:
     notes: tuple[str, ...] = ()
 
 
-def map_slices(
-    planes: Sequence[Plane], shape: tuple[int, int], scan: Grid, *, spacing_mm: float | None, thickness_mm: float | None
-) -> SliceMap:
-    """Find the slices of planes that may be there several times and have gaps.
+def map_slices(frames: Sequence[Frame], scan: Grid, *, spacing_mm: float | None) -> SliceMap:
+    """Find the slices of frames that may be there several times and have gaps.
 
     Args:
-        planes: At least one, all turned alike.
-        shape: Rows and columns of each plane.
-        scan: The grid that the planes probably share.
-        spacing_mm: Spacing Between Slices (0018,0088) as the planes' file has it, or ``None``.
-        thickness_mm: Slice Thickness; used where there is neither that nor a second plane.
+        frames: At least one of one object, all turned alike.
+        scan: The grid that the frames probably share.
+        spacing_mm: Spacing Between Slices (0018,0088) as the object has it for all frames, or ``None``.
 
     Raises:
-        ReadError: if the planes lie on no regular grid.
+        ReadError: if the frames lie on no regular grid.
     """
-    on_scan = _on_slices_of(planes, shape, scan, spacing_mm)
-    return on_scan if on_scan is not None else _own_lattice(planes, shape, spacing_mm, thickness_mm)
+    on_scan = _on_slices_of(frames, scan, spacing_mm)
+    return on_scan if on_scan is not None else _own_lattice(frames, spacing_mm)
 
 
-def _on_slices_of(
-    planes: Sequence[Plane], shape: tuple[int, int], scan: Grid, spacing_mm: float | None
-) -> SliceMap | None:
-    """Planes that lie on the scan's slices pixel for pixel, up to half a slice off; ``None`` for others."""
+def _on_slices_of(frames: Sequence[Frame], scan: Grid, spacing_mm: float | None) -> SliceMap | None:
+    """Frames that lie on the scan's slices pixel for pixel, up to half a slice off; ``None`` for others."""
     if not scan.spacing_known:
         return None
+    first = frames[0]
+    shape = first.header.rows, first.header.columns
     corners = np.array([[0, 0], [shape[0] - 1, 0], [0, shape[1] - 1]], dtype=np.float64)
-    first = planes[0]
     offsets = corners @ np.array(
         [
             np.multiply(first.column_direction_lps, first.spacing_mm[0]),
             np.multiply(first.row_direction_lps, first.spacing_mm[1]),
         ]
     )
-    positions = np.array([p.position_lps_mm for p in planes])[:, None] + offsets
-    index = scan.ras_to_coordinate(positions * [-1, -1, 1]) - 0.5  # (planes, 3 corners, 3)
+    positions = np.array([f.position_lps_mm for f in frames])[:, None] + offsets
+    index = scan.ras_to_coordinate(positions * [-1, -1, 1]) - 0.5  # (frames, 3 corners, 3)
     if np.abs(index[:, :, 1:] - corners).max() > _IN_PLANE_VOX or np.ptp(index[:, :, 0], axis=1).max() > _IN_PLANE_VOX:
         return None
     depth = index[:, 0, 0]
@@ -103,14 +99,12 @@ def _on_slices_of(
     return SliceMap(tuple(int(p) - lowest for p in places), grid, notes)
 
 
-def _own_lattice(
-    planes: Sequence[Plane], shape: tuple[int, int], spacing_mm: float | None, thickness_mm: float | None
-) -> SliceMap:
-    """Planes on a grid of their own, whose step is the smallest distance between two, or what the file says."""
-    along = distances_mm(planes)
+def _own_lattice(frames: Sequence[Frame], spacing_mm: float | None) -> SliceMap:
+    """Frames on a grid of their own, whose step is the smallest distance between two, or what the file says."""
+    along = distances_mm(frames)
     distinct = _distinct(along, 1e-3)
     smallest = float(np.diff(distinct).min()) if len(distinct) > 1 else None
-    step = spacing_mm or smallest or thickness_mm
+    step = spacing_mm or smallest or frames[0].slice_thickness_mm
     if step is None or not step > 0:
         raise ReadError("a single slice of unknown thickness cannot be put onto a scan with other slices")
     if smallest is not None and abs(smallest / step - round(smallest / step)) > 0.1:
@@ -121,11 +115,12 @@ def _own_lattice(
         raise ReadError(f"its slices are unevenly spaced (usual step {step:.2f} mm) and are not those of the scan")
     first, last = int(along.argmin()), int(along.argmax())
     if first == last or places.max() == 0:
-        affine = stack_planes([planes[first]], names=["its slice"], thickness_mm=step).affine_vox_to_ras
+        affine = slice_affine(frames[first], step)
     else:
-        affine = stack_affine(planes[first], planes[last], int(places.max()))
+        affine = stack_affine(frames[first], frames[last], int(places.max()))
     note = "It lies on a grid of its own; each voxel of the scan takes the label of the nearest voxel."
-    return SliceMap(tuple(int(p) for p in places), Grid((int(places.max()) + 1, *shape), affine), (note,))
+    grid = Grid((int(places.max()) + 1, frames[0].header.rows, frames[0].header.columns), affine)
+    return SliceMap(tuple(int(p) for p in places), grid, (note,))
 
 
 def _distinct(values: FloatArray, tolerance: float = _EXACT_VOX) -> FloatArray:
