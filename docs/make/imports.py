@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tomllib
 from html import escape
 from pathlib import Path
@@ -21,8 +22,14 @@ another. `lint-imports` keeps it so, with the contracts in `pyproject.toml`.
 
 ![Rooms by layer](images/imports.svg)
 
+{structure}
+
+An arrow is a room that imports another. It runs back up if the other stands in the same layer or a higher one, or if it
+is the package's own face, `medmaskrcnn/__init__.py`. Boxes are rooms, loose modules and that face.
+
 | room | imports | files | lines |
 |---|---|---|---|
+{rooms}
 """
 
 
@@ -62,16 +69,72 @@ def _imports(room: str, other: str, found: grimp.ImportGraph) -> bool:
     return any(targets & found.find_modules_directly_imported_by(module) for module in inside)
 
 
+def box_of(module: str) -> str:
+    """The room that a module stands in: a folder or module of the library, or one of the other packages."""
+    return ".".join(module.split(".")[:2]) if module.startswith(f"{PACKAGES[0]}.") else module.split(".")[0]
+
+
+def arrows(found: grimp.ImportGraph) -> set[tuple[str, str]]:
+    """Every pair of rooms of which the first imports the second."""
+    pairs = ((m, n) for m in found.modules for n in found.find_modules_directly_imported_by(m))
+    return {(box_of(m), box_of(n)) for m, n in pairs if box_of(m) != box_of(n)}
+
+
+def arrows_back_up(pairs: set[tuple[str, str]], rows: list[list[str]]) -> list[tuple[str, str]]:
+    """Those that lead to the same layer or a higher one, or from the library to its own face."""
+    height = {room: -number for number, row in enumerate(rows) for room in row}
+    # Other packages may use the face; what no layer names (weights) has no code to import.
+    height[PACKAGES[0]] = height["medmaskrcnn.cli"]
+    return sorted((a, b) for a, b in pairs if a in height and b in height and height[b] >= height[a] and _inside(a, b))
+
+
+def _inside(importer: str, imported: str) -> bool:
+    return imported != PACKAGES[0] or importer.startswith(f"{PACKAGES[0]}.")
+
+
+def cycles(pairs: set[tuple[str, str]]) -> list[set[str]]:
+    """Groups of rooms that import one another in a circle."""
+    reached = {a: {b for start, b in pairs if start == a} for a, _ in pairs}
+    for middle in list(reached):
+        for seen in reached.values():
+            if middle in seen:
+                seen |= reached[middle]
+    groups = [{b for b in reached[a] if a in reached.get(b, ())} for a in sorted(reached) if a in reached[a]]
+    return [group for number, group in enumerate(groups) if group not in groups[:number]]
+
+
+def structure(found: grimp.ImportGraph) -> dict[str, int]:
+    """How large the house is, in numbers."""
+    lines = sorted(_lines(path) for package in PACKAGES for path in folder(package).rglob("*.py"))
+    boxes = {box_of(module) for module in found.modules}
+    pairs = arrows(found)
+    return {
+        "folders": sum(folder(box).is_dir() for box in boxes - {PACKAGES[0]}),
+        "boxes": len(boxes),
+        "arrows": len(pairs),
+        "arrows back up": len(arrows_back_up(pairs, layers())),
+        "cycles": len(cycles(pairs)),
+        "files": len(lines),
+        "lines, median": int(statistics.median(lines)),
+        "lines, longest": lines[-1],
+    }
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
 def text() -> str:
     """The page."""
     rooms, found = [room for layer in layers() for room in layer], graph()
+    numbers = structure(found)
+    table = [numbers.keys(), ["---"] * len(numbers), (f"{number:,}" for number in numbers.values())]
     rows = []
     for room in rooms:
         files = sorted(folder(room).rglob("*.py")) if folder(room).is_dir() else [folder(room)]
-        lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files)
         others = ", ".join(short(other) for other in imports_of(room, rooms, found))
-        rows.append(f"| `{short(room)}` | {others} | {len(files)} | {lines:,} |")
-    return HEAD + "\n".join(rows) + "\n"
+        rows.append(f"| `{short(room)}` | {others} | {len(files)} | {sum(map(_lines, files)):,} |")
+    return HEAD.format(structure="\n".join(f"| {' | '.join(row)} |" for row in table), rooms="\n".join(rows))
 
 
 def picture() -> str:

@@ -59,13 +59,28 @@ def test_imports_are_those_of_the_code():
     imports = load("imports")
     layers, graph = imports.layers(), imports.graph()
     rooms = [room for layer in layers for room in layer]
-    assert "medmaskrcnn.inference.pipeline" in rooms and all(imports.folder(room).exists() for room in rooms)
-    assert "medmaskrcnn.io" in imports.imports_of("medmaskrcnn.inference.pipeline", rooms, graph)
+    assert "medmaskrcnn.inference" in rooms and all(imports.folder(room).exists() for room in rooms)
+    assert "medmaskrcnn.io" in imports.imports_of("medmaskrcnn.inference", rooms, graph)
     for height, layer in enumerate(layers):  # none imports what stands above it, or beside it
         above = [room for row in layers[: height + 1] for room in row]
         for room in layer:
             assert imports.imports_of(room, above, graph) == [], room
     assert all(f">{imports.short(room)}</text>" in imports.picture() for room in rooms)
+    assert imports.cycles(imports.arrows(graph)) == []
+
+
+def test_arrows_back_up_and_cycles_are_found():
+    imports = load("imports")
+    rows = [["medmaskrcnn.cli"], ["medmaskrcnn.io", "medmaskrcnn.models"], ["medmaskrcnn.errors"]]
+    good = {("medmaskrcnn.cli", "medmaskrcnn.io"), ("medmaskrcnn.io", "medmaskrcnn.errors")}
+    assert imports.arrows_back_up(good, rows) == [] and imports.cycles(good) == []
+    back = {
+        ("medmaskrcnn.errors", "medmaskrcnn.cli"),
+        ("medmaskrcnn.io", "medmaskrcnn"),
+        ("medmaskrcnn.io", "medmaskrcnn.models"),
+    }
+    assert imports.arrows_back_up(good | back, rows) == sorted(back)
+    assert imports.cycles(good | back) == [{"medmaskrcnn.cli", "medmaskrcnn.io", "medmaskrcnn.errors"}]
 
 
 @pytest.mark.parametrize("name", ["anchors", "levels", "roi", "coordinates"])

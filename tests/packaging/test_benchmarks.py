@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from medmaskrcnn.structures.grid import Grid
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -35,3 +38,17 @@ def test_figures_say_what_they_are_of_and_name_no_folder(monkeypatch: pytest.Mon
     assert said["commit"] is None or len(said["commit"]) == 40
     assert said["processor"] and said["cores"] >= 1
     assert set(said["versions"]) == {"torch", "torchvision"}
+
+
+def test_walk_records_what_is_called_and_made() -> None:
+    walk = runpy.run_path(str(BENCHMARKS / "walk.py"))
+    crossed = walk["Walk"]()
+    sys.setprofile(crossed.note)
+    try:
+        assert Grid((2, 3, 4), np.eye(4)).spacing_mm == (1, 1, 1)
+    finally:
+        sys.setprofile(None)
+    found = walk["summary"](crossed)
+    assert found["record types"] == ["medmaskrcnn.structures.grid.Grid"]
+    (functions,) = found["rooms"]["structures"].values()
+    assert {"Grid.__post_init__", "Grid.spacing_mm"} <= set(functions) and found["functions"] == len(functions)
