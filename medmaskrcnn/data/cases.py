@@ -26,8 +26,7 @@ from torch import Tensor
 
 from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
-from medmaskrcnn.inference.prepare import prepare
-from medmaskrcnn.inference.resize import resize_matrix
+from medmaskrcnn.inference.prepare import prepare, resize_matrix
 from medmaskrcnn.settings import ModelFileSettings, PreprocessSettings
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.system.files import make_folder, write_bytes

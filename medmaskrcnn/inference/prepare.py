@@ -7,22 +7,25 @@ for boxes and masks with what :class:`Preprocessed` records, all that the rooms 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
-from medmaskrcnn.inference.intensity import fill_not_finite, normalise
 from medmaskrcnn.inference.orientation import choose_axes
-from medmaskrcnn.inference.resize import resize
 from medmaskrcnn.settings import PreprocessSettings
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.volume import Volume
 
 NetworkRegion = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Half-open low and high indices D, H, W."""
+
+_SLICES_PER_PASS = 32  # bounds memory on long volumes
+_MOST_SAMPLES = 4_000_000  # voxels looked at for percentiles; a fixed stride keeps the choice reproducible
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +114,82 @@ def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) ->
     return d, h, w
 
 
+def fill_not_finite(image: Tensor) -> Tensor:
+    """Put the lowest value of an image ``(C, D, H, W)`` where one is not finite (padding of some scanners), else 0.
+
+    Done before resampling, which would spread one such value over its neighbours.
+    """
+    if not image.numel() or all(torch.isfinite(end) for end in image.aminmax()):  # NaN is its own least and largest
+        return image
+    finite = torch.isfinite(image)
+    lowest = image[finite].min() if bool(finite.any()) else torch.zeros(())
+    return torch.where(finite, image, lowest)
+
+
+def resize(image: Tensor, shape: Sequence[int], *, antialias: bool) -> Tensor:
+    """Linear interpolation of ``(C, D, H, W)`` float32 to ``(C, *shape)``.
+
+    Voxel coordinates scale by ``new / old`` per axis (edges of the field of view coincide). With ``antialias`` a
+    triangle filter as wide as the new voxel is applied where an axis shrinks.
+    """
+    depth, height, width = (int(n) for n in shape)
+    if image.shape[2:] != (height, width):
+        parts = [_interpolate(p, (height, width), antialias) for p in image.split(_SLICES_PER_PASS, dim=1)]
+        image = torch.cat(parts, dim=1)
+    if image.shape[1] != depth:
+        columns = _interpolate(image.flatten(2)[None], (depth, height * width), antialias)  # H * W keeps its length
+        image = columns[0].reshape(image.shape[0], depth, height, width)
+    return image
+
+
+def resize_matrix(old: int, new: int, *, antialias: bool) -> Tensor:
+    """The ``(new, old)`` matrix that :func:`resize` applies along one axis; rows sum to one."""
+    return _interpolate(torch.eye(old)[None, None], (new, old), antialias)[0, 0]
+
+
+def _interpolate(planes: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
+    if size[1] == 1 < size[0]:  # torch 2.15's antialias goes wrong along the rows where one column comes out
+        return _interpolate(planes.mT.contiguous(), (1, size[0]), antialias).mT.contiguous()
+    return F.interpolate(planes, size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
+    """``(C, D, H, W)`` raw float32, all finite, to ``(C', D, H, W)``; ``C'`` is C times the number of windows.
+
+    Without windows ``C'`` is ``C``. With several windows the channels of the first come first.
+    """
+    if settings.windows:
+        mapped = torch.cat([_scaled(image, low, high - low).clamp_(0, 1) for low, high in settings.windows])
+    elif settings.percentiles:
+        lows, extents = _percentiles(image, settings.percentiles)
+        mapped = _scaled(image, lows, extents).clamp_(0, settings.ceiling)
+    else:
+        low, high = settings.value_range
+        mapped = _scaled(image, low, high - low)
+    mean, std = (torch.tensor(x).view(-1, 1, 1, 1) for x in (settings.mean, settings.std))
+    return mapped.sub_(mean).div_(std)
+
+
+def _scaled(image: Tensor, low: float | Tensor, extent: float | Tensor) -> Tensor:
+    """A new tensor, worked on in place from then on: a large scan is held once more, not once a step."""
+    return (image - low).div_(extent)
+
+
+def _percentiles(image: Tensor, percentiles: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Low and extent of each channel ``(C, 1, 1, 1)``: sequences of one scan have scales of their own."""
+    lows, extents = [], []
+    for channel in image:
+        values = channel.flatten()[:: -(-channel.numel() // _MOST_SAMPLES)].numpy()
+        ranks = [round(p / 100 * (len(values) - 1)) for p in percentiles]
+        low, high = (float(value) for value in np.partition(values, ranks)[ranks])
+        lows.append(low)
+        extents.append(max(high - low, 1e-6))
+    return torch.tensor(lows).view(-1, 1, 1, 1), torch.tensor(extents).view(-1, 1, 1, 1)
+
+
 def pad_to_multiple(tensor: Tensor, multiples: tuple[int, ...]) -> Tensor:
     """Pad ``(..., *spatial)`` with zeros at the far end of the last axes, each to a multiple (voxels)."""
     padding: list[int] = []
     for size, multiple in zip(reversed(tensor.shape), reversed(multiples), strict=False):
         padding += [0, -size % multiple]
-    return torch.nn.functional.pad(tensor, padding) if any(padding) else tensor
+    return F.pad(tensor, padding) if any(padding) else tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,3 +55,54 @@ def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any
             return np.asarray((wide * int(slope) + int(intercept)).astype(target))
     scaled = stored.astype(np.float64) * slope + intercept
     return np.asarray(scaled.astype(float_type(stored.dtype)))
+
+
+def rescale_slices(stored: NDArray[Any], scalings: Sequence[tuple[float, float]]) -> NDArray[Any]:
+    """Each slice of ``(N, ...)`` times its own slope plus its own intercept, in as little memory as that takes.
+
+    Where the result has a type of the same size it is computed in place; otherwise one slice at a time into a second
+    array.
+
+    Args:
+        stored: Stored values, which may be overwritten.
+        scalings: Slope and intercept of each slice.
+
+    Returns:
+        Values of the stored type where nothing is scaled, of the smallest integer type where whole numbers scale
+        integers, else float32 (float64 where the stored values need it).
+    """
+    if all(scaling == (1, 0) for scaling in scalings):
+        return stored
+    if stored.dtype.kind not in "iu" or not all(is_whole(value) for scaling in scalings for value in scaling):
+        target = float_type(stored.dtype)
+    else:
+        ends = [
+            int(value) * int(slope) + int(intercept)
+            for plane, (slope, intercept) in zip(stored, scalings, strict=True)
+            for value in (plane.min(), plane.max())
+        ]
+        target = smallest_integer_type(min(ends), max(ends))
+    both_whole = target.kind in "iu" and stored.dtype.kind in "iu"
+    if target == stored.dtype or (both_whole and target.itemsize == stored.dtype.itemsize):
+        return _rescale_in_place(stored, scalings, target)
+    values = np.empty(stored.shape, target)
+    for i, (slope, intercept) in enumerate(scalings):
+        values[i] = rescale(stored[i], slope, intercept)
+    return values
+
+
+def _rescale_in_place(
+    stored: NDArray[Any], scalings: Sequence[tuple[float, float]], target: np.dtype[Any]
+) -> NDArray[Any]:
+    """Whole numbers within one size: sums and products that wrap around are exact if the results fit."""
+    if target.kind == "f":
+        for plane, (slope, intercept) in zip(stored, scalings, strict=True):
+            plane[...] = rescale(plane, slope, intercept)
+        return stored
+    unsigned = stored.view(f"u{target.itemsize}")
+    modulus = 1 << (8 * target.itemsize)
+    for plane, (slope, intercept) in zip(unsigned, scalings, strict=True):
+        if slope != 1:
+            plane *= plane.dtype.type(int(slope) % modulus)
+        plane += plane.dtype.type(int(intercept) % modulus)
+    return stored.view(target)

@@ -14,7 +14,7 @@ import torch
 from medmaskrcnn.data.cases import LabelledCase, TrainingObject, load_case_for_training, open_prepared, prepare_cases
 from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.inference.resize import resize
+from medmaskrcnn.inference.prepare import resize
 from medmaskrcnn.settings import ModelCard, ModelFileSettings, ModelSettings, PreprocessSettings
 from medmaskrcnn.training.windows import dense_occupancy
 

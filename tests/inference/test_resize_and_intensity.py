@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medmaskrcnn.inference.intensity import fill_not_finite, normalise
-from medmaskrcnn.inference.resize import resize, resize_matrix
+from medmaskrcnn.inference.prepare import fill_not_finite, normalise, resize, resize_matrix
 from medmaskrcnn.settings import PreprocessSettings
 
 ROUNDING = 2e-5  # float32 sums of values near 1, and SciPy works in float64

@@ -10,7 +10,7 @@ import numpy as np
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.header import read_header
-from medmaskrcnn.io.dicom.slice_values import decode_file
+from medmaskrcnn.io.dicom.pixels import decode_file
 
 
 def main() -> None:

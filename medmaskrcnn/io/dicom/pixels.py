@@ -1,4 +1,4 @@
-"""Stored pixels of one DICOM file, frame by frame, with the decoder that each transfer syntax has.
+"""Stored pixels of DICOM files, with the decoder that each transfer syntax has.
 
 Decoders: pydicom for uncompressed data, RLE and JPEG-LS through pylibjpeg-rle and pyjpegls, JPEG 2000 through
 pylibjpeg-openjpeg, JPEG and JPEG lossless through python-gdcm. Which one decodes is fixed, so that the same file gives
@@ -8,14 +8,16 @@ the process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.encaps import generate_frames
-from pydicom.pixels import iter_pixels
+from pydicom.pixels import apply_color_lut, apply_modality_lut, iter_pixels
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -30,7 +32,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.decode_pool import decoded_elsewhere
+from medmaskrcnn.io.dicom.frames import Frame
+from medmaskrcnn.io.dicom.header import DicomHeader
 from medmaskrcnn.io.dicom.jpeg_check import JPEG_SYNTAXES, check_jpeg
+from medmaskrcnn.io.guard import convert_read_errors
 
 PLUGINS = {
     RLELossless: "pylibjpeg",
@@ -44,6 +51,81 @@ PLUGINS = {
     **dict.fromkeys(JPEG_SYNTAXES, "gdcm"),
 }
 """pydicom's name of the decoder for each compressed transfer syntax."""
+
+
+def read_stored(frames: Sequence[Frame]) -> NDArray[Any]:
+    """Stored pixels of frames, ``(N, H, W)`` or in colour ``(N, 3, H, W)``, of one type that holds all.
+
+    Raises:
+        ReadError: if a file is damaged or cut short.
+    """
+    native = {f.header.native_dtype for f in frames}
+    if len(native) == 1 and (dtype := native.pop()) is not None:
+        return _read_native(frames, np.dtype(dtype))
+    array: NDArray[Any] | None = None
+    for i, pixels in enumerate(_decoded(frames)):
+        if array is None:
+            array = np.empty((len(frames), *pixels.shape), pixels.dtype)
+        wanted = np.result_type(array.dtype, pixels.dtype)
+        if wanted != array.dtype:
+            array = array.astype(wanted)
+        array[i] = pixels
+    if array is None:
+        raise ReadError("there is no slice to read")
+    return array
+
+
+def _read_native(frames: Sequence[Frame], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Uncompressed slices straight from the files into their place in the array."""
+    first = frames[0].header
+    array = np.empty((len(frames), first.rows, first.columns), dtype)
+    for plane, frame in zip(array, frames, strict=True):
+        header = frame.header
+        assert header.pixel_data_offset is not None, "a header with a native type has it"
+        with convert_read_errors(header.path, "DICOM"), header.path.open("rb", buffering=0) as stream:
+            stream.seek(header.pixel_data_offset + frame.index * plane.nbytes)
+            if stream.readinto(plane.view(np.uint8)) != plane.nbytes:
+                raise ReadError(f"{header.path} is cut short: it ends before its pixel data does. Copy it again")
+        _clear_unused_bits(plane, header.bits_stored)
+    return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+
+
+def _clear_unused_bits(plane: NDArray[Any], bits_stored: int) -> None:
+    """Bits beyond Bits Stored (0028,0101) may hold overlays or lack the sign: they do not count (PS3.5, 8.1.1)."""
+    unused = 8 * plane.dtype.itemsize - bits_stored
+    if unused:
+        plane <<= unused
+        plane >>= unused
+
+
+def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
+    """Pixels of each frame, ``(H, W)`` or ``(3, H, W)``; a multi-frame file is decoded once, if in one run."""
+    headers = list(dict.fromkeys(f.header for f in frames))
+    if len(headers) == len(frames) and (elsewhere := decoded_elsewhere(headers)) is not None:
+        yield from elsewhere
+        return
+    for header, run in groupby(frames, key=lambda f: f.header):
+        pixels = decode_file(header)
+        for frame in run:
+            yield pixels[frame.index]
+
+
+def decode_file(header: DicomHeader) -> NDArray[Any]:
+    """All frames of one file: ``(frames, H, W)``, or ``(frames, 3, H, W)`` in colour."""
+    with convert_read_errors(header.path, "DICOM"):
+        dataset = dcmread(header.path, force=True)
+        complete_syntax(dataset)
+        check_frames(dataset)
+        dataset.pixel_array_options(decoding_plugin=PLUGINS.get(dataset.file_meta.TransferSyntaxUID, ""))
+        pixels = dataset.pixel_array
+        if header.photometric == "PALETTE COLOR":
+            pixels = apply_color_lut(pixels, dataset)
+        if "ModalityLUTSequence" in dataset:
+            pixels = apply_modality_lut(pixels, dataset)
+        pixels = pixels.reshape(header.n_frames, header.rows, header.columns, -1)
+        if pixels.shape[-1] == 1:
+            return np.asarray(pixels[..., 0])
+        return np.asarray(np.moveaxis(pixels[..., :3], -1, 1))
 
 
 def stored_frames(dataset: FileDataset) -> Iterator[NDArray[Any]]:

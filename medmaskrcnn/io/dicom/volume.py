@@ -12,10 +12,11 @@ from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.io.dicom.geometry import TILT_TOLERANCE_DEG, tilt_deg
 from medmaskrcnn.io.dicom.irregular import arrange_resampled, interpolate
 from medmaskrcnn.io.dicom.pet_suv import suv_factor
-from medmaskrcnn.io.dicom.slice_values import read_values
+from medmaskrcnn.io.dicom.pixels import read_stored
 from medmaskrcnn.io.dicom.stack import DicomStack
 from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.options import AS_STORED, ReadingOptions
+from medmaskrcnn.io.values import rescale_slices
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, ReadingPolicy, Volume
 
@@ -40,7 +41,7 @@ def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume
         factor = suv_factor(stack.paths)
         frames = [replace(f, slope=f.slope * factor, intercept=f.intercept * factor) for f in frames]
     with convert_read_errors(stack.folder, "DICOM"):
-        values = read_values(frames)
+        values = rescale_slices(read_stored(frames), [(f.slope, f.intercept) for f in frames])
         if stack.lower is not None and stack.weight is not None:
             values = interpolate(values, stack.lower, stack.weight)
     # (N, H, W) or (N, 3, H, W) to (C, D, H, W)
