@@ -52,7 +52,7 @@ def cine_series(scans: Iterable[FoundScan]) -> dict[str | None, list[FoundScan]]
     """Of the series among some scans those that are one slice at several times, by their UID, in order of time."""
     by_series: dict[str | None, list[FoundScan]] = defaultdict(list)
     for scan in scans:
-        if scan.info.series_uid and scan.role in ("scan", "aside"):
+        if scan.info.series_uid and scan.role in ("scan", "excluded"):
             by_series[scan.info.series_uid].append(scan)
     return {uid: members for uid, members in by_series.items() if _is_cine(members)}
 
