@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import medmaskrcnn
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn_datasets.nifti import write_nifti
 
 
 def two_lesions(folder: Path) -> tuple[Path, Path]:

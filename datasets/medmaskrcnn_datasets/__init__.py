@@ -1,6 +1,7 @@
 """Labelled data for medmaskrcnn: phantoms, and adapters from other formats to the manifest that training reads."""
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn_datasets.coco import coco_dataset
 from medmaskrcnn_datasets.convert import detect_format, to_manifest
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
@@ -8,7 +9,6 @@ from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.folders import instances_dataset, semantic_dataset
 from medmaskrcnn_datasets.manifest import write_manifest
 from medmaskrcnn_datasets.msd import msd_dataset
-from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.nnunet import nnunet_dataset
 from medmaskrcnn_datasets.objects import ClassRules
 from medmaskrcnn_datasets.phantom import Phantom, PhantomInstance, PhantomSettings, make_phantom, random_settings

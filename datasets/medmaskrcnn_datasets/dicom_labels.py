@@ -17,6 +17,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.io.discover import FoundScan, find_scans
 from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.labels.label_set import LabelledObject
@@ -24,7 +25,6 @@ from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble
 from medmaskrcnn_datasets.label_files import write_label_maps
-from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.splits import SplitRule
 
 _LOG = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from PIL import Image
 from medmaskrcnn.data.case_labels import LARGEST_VALUE, values_in, whole_numbers
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.io.discover import describe
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.system.files import write_bytes
-from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.objects import packed_maps
 
 _SAME_SPACING = 1e-3  # relative: headers of different programs round differently

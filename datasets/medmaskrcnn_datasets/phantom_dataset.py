@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, Split
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
 from medmaskrcnn.system.files import make_folder
 from medmaskrcnn_datasets.manifest import write_manifest
-from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.phantom import CLASS_NAMES, Phantom, make_phantom
 from medmaskrcnn_datasets.phantom_settings import Shape3, random_settings
 

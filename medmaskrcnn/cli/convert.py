@@ -15,12 +15,13 @@ from typing import Annotated
 import typer
 
 from medmaskrcnn.cli.console import echo, print_status, stage_bars
-from medmaskrcnn.cli.convert_forms import ConvertedLabels, read_any_labels, write_labels, write_scan
+from medmaskrcnn.cli.convert_forms import ConvertedLabels, read_any_labels, write_labels
 from medmaskrcnn.cli.deidentify_files import deidentify_files
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import DeidentifyOption, LabelMapSegOption, LogOption
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.deshear import is_tilted, regular_instances, regular_volume
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.volume import Provenance, Volume
 
@@ -133,7 +134,7 @@ def _convert_scan(source: Path, target: Path, form: Form, series: str | None, re
         scan = regular_volume(scan)
     elif regular:
         print_status("note", f"{source} is not tilted; its voxels are written as they are")
-    write_scan(scan, target)
+    write_nifti(scan.array[0] if scan.array.shape[0] == 1 else scan.array, scan.grid, target)
 
 
 def _convert_labels(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from pydicom import dcmread
 
@@ -189,29 +187,3 @@ def _as_result(labels: ConvertedLabels) -> CaseResult:
         },
     )
     return CaseResult(found, 0.0, measured, record)
-
-
-def write_scan(scan: Volume, target: Path) -> None:
-    """Write a scan as NIfTI, its voxels and affine as they are.
-
-    Raises:
-        OutputError: if the file cannot be written.
-    """
-    code = 1 if scan.grid.spacing_known else 2  # NIFTI_XFORM_SCANNER_ANAT, NIFTI_XFORM_ALIGNED_ANAT
-    array = scan.array[0].T if scan.array.shape[0] == 1 else np.moveaxis(scan.array, 0, -1).transpose(2, 1, 0, 3)
-    image = nib.Nifti1Image(array, scan.grid.affine_xyz_to_ras, dtype=array.dtype)
-    image.set_sform(scan.grid.affine_xyz_to_ras, code)
-    image.set_qform(None if _sheared(scan) else scan.grid.affine_xyz_to_ras, 0 if _sheared(scan) else code)
-    image.header.set_xyzt_units("mm" if scan.grid.spacing_known else "unknown")
-
-    with replacing(target) as path, path.open("wb") as stream:
-        if target.suffix == ".gz":
-            with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=6, mtime=0) as packed:
-                image.to_stream(packed)
-        else:
-            image.to_stream(stream)
-
-
-def _sheared(scan: Volume) -> bool:
-    unit = scan.affine_vox_to_ras[:3, :3] / np.asarray(scan.grid.voxel_size)
-    return bool(np.abs(unit.T @ unit - np.eye(3)).max() > 1e-5)

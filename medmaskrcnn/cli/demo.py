@@ -67,8 +67,8 @@ def demo_command(
 def write_study(seed: int, folder: Path, progress: ProgressCall) -> Phantom:
     """Make the phantom, and write it as ``ct/`` (one DICOM file a slice) and ``truth.nii.gz`` (instance labels)."""
     # here, because the demo alone needs the labelled data's package: no other command pays for it
+    from medmaskrcnn.export.nifti import write_nifti
     from medmaskrcnn_datasets.dicom_series import write_dicom_series
-    from medmaskrcnn_datasets.nifti import write_nifti
     from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
     progress("making the phantom", 0.0)

@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from medmaskrcnn.cli.main import app
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.hub import model_file
 from medmaskrcnn.hub.model_file import read_model, resolve_model, save_model, shipped_models
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
-from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
 

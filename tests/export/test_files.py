@@ -9,14 +9,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medmaskrcnn.export.nifti import label_map, write_label_map
+from medmaskrcnn.export.nifti import label_map, write_label_map, write_nifti
 from medmaskrcnn.export.write import write_result
+from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN, columns, write_table
 from medmaskrcnn.report.result_document import result_document, run_document, to_json
 from medmaskrcnn.structures.case_result import CaseResult
@@ -62,13 +64,31 @@ def test_label_map_has_the_affine_of_the_scan(case: Case) -> None:
     assert image.header.get_intent()[0] == "label"
 
 
-def test_sheared_grid_has_no_qform(build: Callable[..., Case], case: Case) -> None:
-    affine = case[1].affine_vox_to_ras.copy()
+QFORM_FIELDS = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+
+
+def assert_no_qform(header: nib.Nifti1Header) -> None:
+    assert header["qform_code"] == 0
+    assert [float(header[name]) for name in QFORM_FIELDS] == [0] * 6 and header["pixdim"][0] == 1
+
+
+def sheared(grid: Grid) -> Grid:
+    affine = grid.affine_vox_to_ras.copy()
     affine[1, 0] = 0.8
-    result, _ = build(Grid(case[1].grid.shape, affine))
-    image = nifti_of(result)
-    assert image.header["qform_code"] == 0 and image.header["sform_code"] == 1
-    assert np.allclose(image.affine, affine[:, [2, 1, 0, 3]], rtol=FLOAT32)
+    return Grid(grid.shape, affine)
+
+
+def test_sheared_grid_has_no_qform(build: Callable[..., Case], case: Case, tmp_path: Path) -> None:
+    """Nor a rotation left in its fields: SimpleITK, which knows no shear, refuses rather than read a wrong place."""
+    grid = sheared(case[1].grid)
+    scan = nib.load(write_nifti(np.zeros(grid.shape, np.int16), grid, tmp_path / "scan.nii"))
+    for image in (nifti_of(build(grid)[0]), scan):
+        assert_no_qform(image.header)
+        assert image.header["sform_code"] == 1
+        assert np.allclose(image.affine, grid.affine_xyz_to_ras, rtol=FLOAT32)
+    with pytest.raises(RuntimeError, match="orthonormal"):
+        sitk.ReadImage(str(tmp_path / "scan.nii"))
+    assert read_volume(tmp_path / "scan.nii").affine_vox_to_ras == pytest.approx(grid.affine_vox_to_ras, rel=FLOAT32)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -101,10 +121,18 @@ def test_many_instances_need_int32() -> None:
     assert fewer.dtype == np.uint16 and fewer.max() == n - 1
 
 
-def test_unknown_spacing_is_told_in_the_header(picture: Case) -> None:
-    image = nifti_of(picture[0])
-    assert image.header.get_xyzt_units()[0] == "unknown"
-    assert np.array_equal(image.affine, pixel_grid((1, 20, 24)).affine_vox_to_ras[:, [2, 1, 0, 3]])
+def test_unknown_spacing_is_told_in_the_codes(picture: Case, tmp_path: Path) -> None:
+    """No form claims the scanner's coordinates, and every reader still gets the same affine."""
+    grid = pixel_grid((1, 20, 24))
+    scan = nib.load(write_nifti(np.zeros(grid.shape, np.uint8), grid, tmp_path / "picture.nii"))
+    for image in (nifti_of(picture[0]), scan):
+        assert_no_qform(image.header)
+        assert image.header["sform_code"] == 2  # NIFTI_XFORM_ALIGNED_ANAT: aligned to another file, here the picture
+        assert image.header.get_xyzt_units()[0] == "unknown"
+        assert np.array_equal(image.affine, grid.affine_xyz_to_ras)
+    itk = sitk.ReadImage(str(tmp_path / "picture.nii"))
+    directions = LPS_FROM_RAS[:3, :3] @ grid.affine_xyz_to_ras[:3, :3]
+    assert np.array_equal(np.reshape(itk.GetDirection(), (3, 3)), directions) and itk.GetSpacing() == (1, 1, 1)
 
 
 def test_table_by_hand(case: Case) -> None:

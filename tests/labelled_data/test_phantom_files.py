@@ -11,10 +11,10 @@ import pytest
 import SimpleITK as sitk
 
 from medmaskrcnn.errors import OutputError
+from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR
-from medmaskrcnn_datasets.nifti import write_nifti
 from medmaskrcnn_datasets.phantom import CLASS_NAMES, make_phantom, random_settings
 from medmaskrcnn_datasets.phantom_dataset import phantom_dataset
 

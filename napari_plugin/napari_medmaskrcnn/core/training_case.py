@@ -40,8 +40,8 @@ def add_training_case(path: Path, result: CaseResult, volume: Volume, split: Spl
         OutputError: if something cannot be written, or the scan is a colour picture.
         ReadError: if there is a file of that name that is no manifest.
     """
+    from medmaskrcnn.export.nifti import write_nifti
     from medmaskrcnn_datasets.manifest import write_manifest  # the labelled data's package: for this button alone
-    from medmaskrcnn_datasets.nifti import write_nifti
 
     if volume.channel_kind == "colour":
         raise OutputError("a colour picture cannot be a training case as NIfTI; add it to the manifest by hand")
