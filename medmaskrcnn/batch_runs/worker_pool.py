@@ -24,10 +24,12 @@ from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.system.module_process import start_module
 from medmaskrcnn.system.process_memory import resident_mb
+from medmaskrcnn.system.stage_timer import StageTimer
 
 logger = logging.getLogger(__name__)
 
 _IN_HAND = 3
+_WAITS = "waits"  # the stage of a case that no step works on
 _PATIENCE_S = 0.5
 _END_S = 10.0
 _DEATHS_IN_A_ROW = 3
@@ -88,13 +90,17 @@ class Setup:
 @dataclass(eq=False)
 class _InHand:
     task: Task
-    stage: str = "waits"
-    since: float = 0.0
-    seconds: float = 0.0  # in earlier stages
+    stage: str = _WAITS
+    timer: StageTimer = field(default_factory=StageTimer)
+
+    def enter_stage(self, stage: str) -> None:
+        self.timer.end(self.stage)
+        self.stage = stage
 
     def active_s(self) -> float:
         """Seconds that were spent on it so far; waiting does not count."""
-        return self.seconds + (time.monotonic() - self.since if self.stage != "waits" else 0.0)
+        earlier = sum(seconds for stage, seconds in self.timer.seconds.items() if stage != _WAITS)
+        return earlier + (self.timer.running_s if self.stage != _WAITS else 0.0)
 
 
 class _Worker:
@@ -212,8 +218,7 @@ class LocalWorkerPool:
             self._deaths = 0
         elif "stage" in message:
             id_, stage = message["stage"]
-            case = worker.in_hand[id_]
-            case.seconds, case.stage, case.since = case.active_s(), stage, time.monotonic()
+            worker.in_hand[id_].enter_stage(stage)
         elif "end" in message:
             told = message["end"]
             del worker.in_hand[told["id"]]
@@ -238,7 +243,7 @@ class LocalWorkerPool:
             if id_ == guilty:
                 ends.append(End(id_, "failed", reason, round(case.active_s(), 3)))
             else:
-                at_work = case.stage != "waits" and guilty is None
+                at_work = case.stage != _WAITS and guilty is None
                 ends.append(End(id_, "died" if at_work else "innocent", reason))
         return ends
 
@@ -251,7 +256,7 @@ class LocalWorkerPool:
     def _too_much(self, worker: _Worker) -> tuple[int | None, str] | None:
         """The case that takes too much, and what it takes."""
         limits = self._limits
-        active = [case for case in worker.in_hand.values() if case.stage != "waits"]
+        active = [case for case in worker.in_hand.values() if case.stage != _WAITS]
         for case in active:
             if limits.seconds is not None and case.active_s() > limits.seconds:
                 return case.task.id, f"took longer than the {limits.seconds:g} s allowed, at the step: {case.stage}"

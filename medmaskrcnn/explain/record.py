@@ -7,7 +7,6 @@ network calls, with what was recorded.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from medmaskrcnn.explain.window import TracedWindow
 from medmaskrcnn.models.box_head import Detections, decode_and_threshold
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.rpn import candidates
+from medmaskrcnn.system.stage_timer import StageTimer
 
 STEPS = ("backbone", "pyramid", "rpn", "proposals", "regions", "scores", "found", "masks")
 """Names of the recorded steps, in their order."""
@@ -102,16 +102,16 @@ class _Recorder:
     made: dict[str, Any] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     mask_logits: list[Tensor] = field(default_factory=list)
-    last: float = 0.0
+    timer: StageTimer = field(default_factory=StageTimer)
 
     def start(self) -> None:
         self._settle()
-        self.last = time.perf_counter()
+        self.timer.start()
 
     def watch(self, name: str, made: Any) -> None:
         """Take down a step that has just ended."""
         self._settle()
-        seconds = time.perf_counter() - self.last
+        seconds = self.timer.end(name)
         self.steps.append(Step(name, seconds, _bytes(made), _memory(self.device)))
         self.made[name] = _to_cpu(made)
         self.start()

@@ -19,7 +19,7 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.inference.merge_tiles import merge_tiles
 from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.inference.region import in_region, window_of
-from medmaskrcnn.inference.run_record import Stopwatch, build_run_record, runtime_info
+from medmaskrcnn.inference.run_record import build_run_record, runtime_info
 from medmaskrcnn.inference.suitability import check_suitable
 from medmaskrcnn.inference.suppress import of_classes, suppress_contained
 from medmaskrcnn.inference.track_time import read_scan
@@ -28,6 +28,7 @@ from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import memory_kept
+from medmaskrcnn.system.stage_timer import StageTimer
 
 
 @memory_kept()
@@ -89,17 +90,17 @@ def segment(
         series=series, allow_out_of_domain=allow_out_of_domain, region=region, resample_irregular=resample_irregular,
         suv=suv, track=track,
     )  # fmt: skip
-    on_progress, stopwatch = progress or (lambda stage, done: None), Stopwatch()
+    on_progress, timer = progress or (lambda stage, done: None), StageTimer()
 
     model = load_as_asked(model, options)
     settings, inference = model.settings, model.settings.inference
     labels = options.labels_among(settings.model.class_names)
-    stopwatch.lap("load model")
+    timer.end("load model")
 
     on_progress("read", 0.0)
     volume = source if isinstance(source, Volume) else read_scan(Path(source), options)
     on_progress("read", 1.0)
-    stopwatch.lap("read")
+    timer.end("read")
 
     warnings = check_suitable(volume, settings, options)
 
@@ -107,7 +108,7 @@ def segment(
     prepared = prepare(volume, settings.preprocess)
     window = None if options.region is None else window_of(options.region, prepared, volume.grid.shape)
     on_progress("prepare", 1.0)
-    stopwatch.lap("prepare")
+    timer.end("prepare")
 
     on_progress("find", 0.0)
     if settings.model.spatial_dims == 3:  # what tiles show is merged first, then suppressed in the whole scan
@@ -122,7 +123,7 @@ def segment(
         ]
         found = link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
     found = of_classes(found, labels, settings)
-    stopwatch.lap("find")
+    timer.end("find")
 
     on_progress("measure", 0.0)
     candidates = to_instances(
@@ -135,9 +136,9 @@ def segment(
     if options.region is not None:
         candidates = in_region(candidates, options.region)
     measurements = measure_instances(volume, candidates)
-    stopwatch.lap("measure")
+    timer.end("measure")
     on_progress("measure", 1.0)
 
     threshold = inference.score if options.score is None else options.score
     record = build_run_record(model, volume, options=options, score=threshold, warnings=warnings)
-    return CaseResult(candidates, threshold, measurements, record, runtime_info(stopwatch, volume, model))
+    return CaseResult(candidates, threshold, measurements, record, runtime_info(timer, volume, model))

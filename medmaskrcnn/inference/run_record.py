@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-import time
-from dataclasses import asdict, dataclass, field
+
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from medmaskrcnn.models.runtime.precision import processor_features
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import RunRecord
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.stage_timer import StageTimer
 from medmaskrcnn.system.version import __version__
 
 
@@ -67,29 +68,10 @@ def build_run_record(
     )
 
 
-@dataclass
-class Stopwatch:
-    """Seconds of each stage.
-
-    Attributes:
-        seconds: By the stage's name.
-        last: When the last stage ended, in seconds of the monotonic clock.
-    """
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    last: float = field(default_factory=time.monotonic)
-
-    def lap(self, stage: str) -> None:
-        """A stage ends here, the next begins."""
-        now = time.monotonic()
-        self.seconds[stage] = round(now - self.last, 3)
-        self.last = now
-
-
-def runtime_info(stopwatch: Stopwatch, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
+def runtime_info(timer: StageTimer, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
     """Where, when and how fast a run was: JSON-able, different each time, with paths and the machine's name."""
     return {
-        "seconds": stopwatch.seconds,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in timer.seconds.items()},
         "precision": loaded.precision,
         "engine": loaded.engine,
         "processor": processor_features().get("cpu_name", platform.machine()),

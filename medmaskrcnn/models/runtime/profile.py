@@ -23,6 +23,8 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from medmaskrcnn.system.stage_timer import StageTimer
+
 STAGES = (
     "read", "preprocess", "backbone", "FPN", "RPN", "proposals", "RoIAlign", "box head", "selection", "mask head",
     "postprocess", "measure", "export",
@@ -71,11 +73,10 @@ class Profile:
     """
 
     device: torch.device
-    seconds: dict[str, float] = field(default_factory=dict)
+    timer: StageTimer = field(default_factory=StageTimer)
     peaks: dict[str, int] = field(default_factory=dict)
     shapes: Counter[tuple[int, ...]] = field(default_factory=Counter)
     _stage: str | None = None
-    _last: float = 0.0
 
     def progress(self, stage: str, done: float) -> None:
         """Take what the pipeline tells of its progress: a new stage ends the one before."""
@@ -101,7 +102,7 @@ class Profile:
         """Book the time since the last mark."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - self._last
+        self.timer.end(stage)
         peak = _peak_bytes(self.device)
         if peak is not None:
             self.peaks[stage] = max(self.peaks.get(stage, 0), peak)
@@ -124,6 +125,11 @@ class Profile:
                 hook.remove()
 
     @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by the stage's name."""
+        return self.timer.seconds
+
+    @property
     def costs(self) -> list[StageCost]:
         """Every stage that took place, in order."""
         total = sum(self.seconds.values()) or 1.0
@@ -144,7 +150,7 @@ class Profile:
 
     def _start(self) -> None:
         _forget_peak(self.device)
-        self._last = time.perf_counter()
+        self.timer.start()
 
 
 def dense_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
