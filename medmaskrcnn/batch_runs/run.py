@@ -23,11 +23,12 @@ from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.scan_sources import Entered, scan_sources
 from medmaskrcnn.batch_runs.settings import Work
 from medmaskrcnn.batch_runs.summary import hidden_paths, write_summary
-from medmaskrcnn.batch_runs.task import PARTIAL, Task
+from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.batch_runs.worker_pool import End, LocalWorkerPool, Setup, WorkerPool, threads_of
 from medmaskrcnn.errors import OutputError, ReadError, Remedy
 from medmaskrcnn.export.check import check_output_folder
 from medmaskrcnn.hub.model_file import read_model_settings
+from medmaskrcnn.system.files import PARTIAL
 
 logger = logging.getLogger(__name__)
 

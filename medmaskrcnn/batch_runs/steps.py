@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from medmaskrcnn.batch_runs.find import CINE
 from medmaskrcnn.batch_runs.reasons import without_paths
-from medmaskrcnn.batch_runs.task import PARTIAL, Task
+from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.batch_runs.thumbnail import write_thumbnail
 from medmaskrcnn.errors import ModelFileError, ReadError
 from medmaskrcnn.export.check import refuse_unwritable
@@ -25,6 +22,7 @@ from medmaskrcnn.io.options import ReadingOptions
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.files import PARTIAL, replacing_folder
 
 
 class Steps:
@@ -63,14 +61,9 @@ class Steps:
         """Write the result into its folder, whole or not at all; what the summary says of it."""
         result, volume = made
         out = Path(task.out)
-        staging = out / PARTIAL / f"{task.id}-{uuid4().hex}"
-        try:
+        with replacing_folder(out / task.folder, staging_in=out / PARTIAL, synced=True) as staging:
             write_result(result, volume, staging, options=task.output, tracks=task.options.track)
             write_thumbnail(result, volume, staging)
-            onto_disk(staging)
-            put_in_place(staging, out / task.folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         return _outcome(result, volume)
 
 
@@ -114,33 +107,3 @@ def _outcome(result: CaseResult, volume: Volume) -> dict[str, Any]:
         "out_of_domain": result.record.out_of_domain,
         "shape": list(volume.grid.shape),
     }
-
-
-def onto_disk(folder: Path) -> None:
-    """Wait until every file of a folder has reached the disk, so that a rename after it names whole files."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            with (Path(place) / name).open("rb") as stream:
-                os.fsync(stream.fileno())
-        _sync_folder(Path(place))
-
-
-def put_in_place(staging: Path, target: Path) -> None:
-    """Let a complete folder take its place, and that of an earlier result."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    earlier = staging.with_name(f"{staging.name}.old")
-    if target.exists():
-        target.rename(earlier)
-    staging.rename(target)
-    _sync_folder(target.parent)
-    shutil.rmtree(earlier, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from medmaskrcnn.batch_runs.find import FoundSeries
 from medmaskrcnn.batch_runs.ledger import Entry, Ledger
@@ -22,6 +21,7 @@ from medmaskrcnn.batch_runs.summary_page import summary_html
 from medmaskrcnn.batch_runs.thumbnail import THUMBNAIL
 from medmaskrcnn.errors import with_remedy
 from medmaskrcnn.report.result_document import to_json
+from medmaskrcnn.system.files import write_bytes
 from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
@@ -34,12 +34,12 @@ def write_summary(out: Path, ledger: Ledger) -> None:
     """Write the three files, each whole or not at all.
 
     Raises:
-        OSError: if they cannot be written; the ledger is not touched.
+        OutputError: if they cannot be written; the ledger is not touched.
     """
     document = summary_document(ledger)
-    _replace(out / "summary.csv", summary_csv(document))
-    _replace(out / "summary.json", to_json(document))
-    _replace(out / "summary.html", summary_html(document))
+    write_bytes(out / "summary.csv", summary_csv(document).encode())
+    write_bytes(out / "summary.json", to_json(document).encode())
+    write_bytes(out / "summary.html", summary_html(document).encode())
 
 
 def summary_document(ledger: Ledger) -> dict[str, Any]:
@@ -106,12 +106,3 @@ def hidden_paths(found: FoundSeries) -> Sequence[str]:
     folders = {str(parent) for file in files for parent in Path(file).parents}
     names = {name for file in files if len(name := Path(file).name) > _SHORT and not name.isdigit()}
     return [*files, *(folder for folder in folders if folder != os.sep), *names]
-
-
-def _replace(path: Path, text: str) -> None:
-    staging = path.with_name(f".{uuid4().hex}.partial")
-    try:
-        staging.write_text(text, encoding="utf-8", newline="\n")
-        staging.replace(path)
-    finally:
-        staging.unlink(missing_ok=True)

@@ -7,9 +7,6 @@ from typing import Any
 
 from medmaskrcnn.settings import OutputOptions, SegmentOptions
 
-PARTIAL = ".partial"
-"""Folder inside the output folder where results are written before they are whole."""
-
 
 @dataclass(frozen=True)
 class Task:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from uuid import uuid4
 
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
@@ -14,6 +12,7 @@ from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.export.deidentify import deidentify
 from medmaskrcnn.io.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind
 from medmaskrcnn.io.formats import sniff
+from medmaskrcnn.system.files import replacing_folder
 
 
 def deidentify_files(source: Path, folder: Path, progress: ProgressCall) -> tuple[int, list[str]]:
@@ -38,11 +37,9 @@ def deidentify_files(source: Path, folder: Path, progress: ProgressCall) -> tupl
         raise OutputError(f"{folder} exists. Give the name of a folder that does not, so that nothing is mixed up")
     files = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.is_file())
     dicom = [file for file in files if sniff(file) == "DICOM"]
-    staging = folder.with_name(f".{uuid4().hex}.partial")
     left_out: dict[str, int] = {}
     written = 0
-    try:
-        staging.mkdir(parents=True)
+    with replacing_folder(folder) as staging:
         for done, file in enumerate(dicom, start=1):
             dataset = dcmread(file, force=True)
             reason = _unfit(dataset)
@@ -55,11 +52,6 @@ def deidentify_files(source: Path, folder: Path, progress: ProgressCall) -> tupl
             progress("de-identify", done / len(dicom))
         if not written:
             raise ReadError(f"{source} holds no DICOM image that could be de-identified")
-        staging.replace(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return written, [f"{n} left out: {reason}" for reason, n in sorted(left_out.items())]
 
 

@@ -13,18 +13,17 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
 
 from medmaskrcnn.compression.dense import spread
-from medmaskrcnn.errors import MedMaskRCNNError, OutputError
+from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.hub.model_file import model_sha256, read_model
 from medmaskrcnn.models.inference_backend import quantised_folder, quantised_forms
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.openvino_engine import converted, imported_openvino
-from medmaskrcnn.system.files import make_folder
+from medmaskrcnn.system.files import replacing_folder
 
 _NUMBERS = 1 << 19  # of an image's regions, kept for a head: 40 regions of 256 x 7 x 7, 10 of 256 x 14 x 14
 _BEST_PROPOSALS = 10  # stand in for objects where none is found
@@ -67,7 +66,7 @@ def quantise_network(network: MaskRCNN, images: Iterable[Tensor], folder: Path) 
         raise MedMaskRCNNError(f'quantising needs {" and ".join(missing)}: pip install "medmaskrcnn[openvino]"')
     openvino = imported_openvino()
     parts, samples = network.parts(), _inputs_of_parts(network, images)
-    with _replacing_folder(folder) as temporary:
+    with replacing_folder(folder) as temporary:
         for part, form in quantised_forms(temporary, parts).items():
             small = _quantised(parts[part], samples[part], keep_last=part != "dense")
             openvino.save_model(small, form, compress_to_fp16=False)
@@ -86,7 +85,7 @@ def copy_eight_bits(model: Path, target: Path) -> list[Path]:
     source, folder = (quantised_folder(file, model_sha256(file)) for file in (model, target))
     if not source.is_dir():
         return []
-    with _replacing_folder(folder) as temporary:
+    with replacing_folder(folder) as temporary:
         names = [Path(shutil.copyfile(file, temporary / file.name)).name for file in sorted(source.iterdir())]
     return [folder / name for name in names]
 
@@ -151,18 +150,3 @@ def _some_rows(batches: Sequence[Tensor]) -> list[Tensor]:
         return []
     most = max(1, _NUMBERS // batches[0][0].numel())
     return [torch.cat(list(batches))[spread(range(rows), most)].contiguous()]
-
-
-@contextmanager
-def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``folder`` at the end, or is gone if that fails."""
-    temporary = make_folder(folder.with_name(f".{folder.name}.{uuid4().hex}.partial"))
-    try:
-        yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

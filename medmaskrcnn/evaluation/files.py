@@ -15,7 +15,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medmaskrcnn.errors import OutputError
 from medmaskrcnn.evaluation.evaluate import Evaluation
 from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
 from medmaskrcnn.evaluation.metrics.froc import LUNA16_POINTS
@@ -28,6 +27,7 @@ from medmaskrcnn.evaluation.metrics.summary import (
 )
 from medmaskrcnn.evaluation.page import evaluation_html
 from medmaskrcnn.report.result_document import to_json
+from medmaskrcnn.system.files import write_bytes
 from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
@@ -51,13 +51,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str]) -> 
         "froc.png": plot,
         "evaluation.html": evaluation_html(evaluation, plot).encode(),
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            (out / name).write_bytes(content)
-    except OSError as error:
-        raise OutputError(f"cannot write the evaluation to {out}: {error.strerror or error}") from error
-    return {name: out / name for name in contents}
+    return {name: write_bytes(out / name, content) for name, content in contents.items()}
 
 
 def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.coco import write_coco
@@ -34,6 +33,7 @@ from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, Volume
+from medmaskrcnn.system.files import staging_folder
 
 FILE_NAMES = {
     "instances": "instances.npz",
@@ -149,16 +149,14 @@ def _algorithm(result: CaseResult) -> AlgorithmType:
 
 def _write_all(folder: Path, targets: dict[str, Path], writers: dict[str, Callable[[Path], None]]) -> None:
     made = _missing_parents(folder)
-    staging = folder / f".{uuid4().hex}.partial"
     done = False
     try:
-        staging.mkdir(parents=True)
-        for name, target in targets.items():
-            writers[name](staging / target.name)
-        _move_into_place(staging, folder, targets)
+        with staging_folder(folder) as staging:
+            for name, target in targets.items():
+                writers[name](staging / target.name)
+            _move_into_place(staging, folder, targets)
         done = True
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         if not done:
             _remove_empty(made)
 

@@ -10,11 +10,10 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-from medmaskrcnn.errors import OutputError
 from medmaskrcnn.evaluation.followup.tracks import TimePoint, Track
 from medmaskrcnn.report.result_document import to_json
+from medmaskrcnn.system.files import write_bytes
 from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
@@ -99,16 +98,5 @@ def write_changes(document: dict[str, Any], out: Path) -> list[Path]:
     Raises:
         OutputError: if they cannot be written.
     """
-    written = []
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in (("changes.csv", changes_csv(document)), ("changes.json", to_json(document))):
-            staging = out / f".{uuid4().hex}.partial"
-            try:
-                staging.write_text(text, encoding="utf-8", newline="\n")
-                written.append(staging.replace(out / name))
-            finally:
-                staging.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {out}: {error.strerror or error}. Choose another folder") from error
-    return written
+    texts = {"changes.csv": changes_csv(document), "changes.json": to_json(document)}
+    return [write_bytes(out / name, text.encode()) for name, text in texts.items()]

@@ -5,19 +5,16 @@ What a folder holds is what was pulled, so the same call again fetches only what
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ArchiveError, OutputError, Remedy
 from medmaskrcnn.services.pacs.archive import Archive, TransientError, patiently
 from medmaskrcnn.services.pacs.server import RemoteSeries
-
-PARTIAL = ".partial"
+from medmaskrcnn.system.files import PARTIAL, replacing
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ def pull(
             pulled.append(pull_series(archive, series, out))
             if on_event is not None:
                 on_event(pulled[-1])
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, OutputError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"cannot write to {out}: {reason}. Make room and run again: what came stays") from error
     return pulled
 
@@ -104,6 +101,7 @@ def write_object(dataset: Dataset, folder: Path) -> int:
 
     Raises:
         ArchiveError: if its UID is none, which would name a file elsewhere.
+        OutputError: if it cannot be written.
     """
     uid = str(dataset.get("SOPInstanceUID", ""))
     if not uid or not uid.replace(".", "").isdigit():
@@ -112,12 +110,6 @@ def write_object(dataset: Dataset, folder: Path) -> int:
     if target.exists():
         return 0
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    staging = folder / f".{uuid4().hex}{PARTIAL}"
-    try:
-        dataset.save_as(staging, enforce_file_format=True)
-        with staging.open("rb") as stream:
-            os.fsync(stream.fileno())
-        staging.replace(target)
-    finally:
-        staging.unlink(missing_ok=True)
+    with replacing(target, synced=True) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
     return 1

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from medmaskrcnn.errors import ArchiveError
+from medmaskrcnn.errors import ArchiveError, OutputError
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.dimse import pynetdicom
 from medmaskrcnn.services.pacs.pull import held, write_object
@@ -83,9 +83,10 @@ class Inbox:
                 with self._lock:
                     write_object(dataset, folder)
                     self._last[folder] = time.monotonic()
-        except OSError as error:
-            logger.error("cannot keep an object: %s", error.strerror)
-            return _NO_ROOM if error.errno in (errno.ENOSPC, errno.EDQUOT) else _CANNOT_UNDERSTAND
+        except (OSError, OutputError) as error:
+            cause = error.__cause__ or error  # whose text names no path, which has UIDs in it
+            logger.error("cannot keep an object: %s", getattr(cause, "strerror", cause))
+            return _NO_ROOM if getattr(cause, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) else _CANNOT_UNDERSTAND
         except Exception:
             logger.exception("an object cannot be used")
             return _CANNOT_UNDERSTAND

@@ -20,6 +20,7 @@ from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, Review
 from medmaskrcnn.structures.label_maps import masks_of_labels
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.files import replacing
 from napari_medmaskrcnn.core.items import Item, to_instances
 from napari_medmaskrcnn.core.review_model import NO_SIZE
 from napari_medmaskrcnn.io.label_reader import labels_as_result
@@ -48,10 +49,8 @@ def write(form: str, path: str, layers: Sequence[FullLayerData]) -> list[str]:
     with tempfile.TemporaryDirectory(dir=target.parent if target.parent.is_dir() else None) as folder:
         formats = [] if form == "instances" else [form]
         written = write_result(result, volume, folder, formats=formats)
-        try:
-            Path(written[form]).replace(target)
-        except OSError as error:
-            raise OutputError(f"cannot write {target}: {error.strerror}") from error
+        with replacing(target) as temporary:
+            written[form].replace(temporary)
     return [path]
 
 
