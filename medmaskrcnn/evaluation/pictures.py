@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from medmaskrcnn.evaluation.metrics.objects import ObjectFigures
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.report.preview import caption
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
 from medmaskrcnn.report.preview_planes import PreviewPlane, cut_to_body, whole_plane
-from medmaskrcnn.report.style import BACKGROUND, FAINT, class_colour, font, shortened, text_width
+from medmaskrcnn.report.style import BACKGROUND, FAINT, font, shortened, text_width
 from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask
@@ -19,7 +20,7 @@ from medmaskrcnn.structures.planes import axial_axis, plane_view
 from medmaskrcnn.structures.volume import Volume
 
 ROLES = ("reference", "prediction")
-"""What is outlined; colours are those of the first two classes of a preview."""
+"""What is outlined, each in a colour of its own as if it were a class."""
 
 _LONGEST = 720  # pixels of the slice
 _STRIP = 26  # height of the caption
@@ -112,6 +113,6 @@ def _write_caption(picture: Image.Image, volume: Volume, plane: PreviewPlane) ->
     y, right = picture.height - _STRIP + 5, picture.width - 8
     for label in (1, 0):
         right -= text_width(ROLES[label], 14)
-        draw.text((right, y), ROLES[label], class_colour(label), font=font(14))
+        draw.text((right, y), ROLES[label], class_colours(ROLES)[label], font=font(14))
         right -= 14
     draw.text((8, y), shortened(caption(volume, plane), 14, right - 8), FAINT, font=font(14))

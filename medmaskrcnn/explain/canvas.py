@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from medmaskrcnn.report.style import Colour
+from medmaskrcnn.report.colours import Colour
 
 Box = Sequence[float]
 """Minima, then maxima, in voxels (H, W, or D, H, W, of which the last two are drawn)."""

@@ -13,7 +13,7 @@ from medmaskrcnn.explain.canvas import Canvas, colour, shared_picture
 from medmaskrcnn.explain.focus import Focus, on_plane
 from medmaskrcnn.explain.pictures import Bytes, data_uri, grey
 from medmaskrcnn.explain.record import Walk
-from medmaskrcnn.report.style import class_colour
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.settings import ModelFileSettings
 
 LEVEL_COLOURS = ("#4fc3f7", "#81dc84", "#ffee58", "#ffa726", "#ff5f9e")
@@ -88,7 +88,7 @@ class Scene:
 
     def class_colour(self, label: int) -> str:
         """Colour of a class, the same as in every other picture of this package."""
-        return colour(class_colour(label))
+        return colour(class_colours(self.settings.model.class_names)[label])
 
     def class_name(self, label: int) -> str:
         """Name of a class."""

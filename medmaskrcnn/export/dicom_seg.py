@@ -51,7 +51,7 @@ from medmaskrcnn.export.dicom_object import (
 )
 from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
 from medmaskrcnn.export.uids import ResultUIDs
-from medmaskrcnn.report.style import class_colour
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.overlap import pack_layers
@@ -249,7 +249,8 @@ def _description(
     )
     _add_sides(item, coding)
     item.SegmentDescription = descriptor.description
-    item.RecommendedDisplayCIELabValue = cielab(class_colour(result.candidates.class_names.index(descriptor.name)))
+    names = result.candidates.class_names
+    item.RecommendedDisplayCIELabValue = cielab(class_colours(names)[names.index(descriptor.name)])
     return item
 
 

@@ -40,7 +40,7 @@ from medmaskrcnn.export.dicom_object import (
 from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
 from medmaskrcnn.export.uids import ResultUIDs, uid_of
 from medmaskrcnn.io.dicom.frames import Frame
-from medmaskrcnn.report.style import class_colour
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
@@ -89,10 +89,11 @@ def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: Algori
     dataset.StructureSetROISequence = []
     dataset.ROIContourSequence = []
     dataset.RTROIObservationsSequence = []
+    names = result.candidates.class_names
+    colours = dict(zip(names, class_colours(names), strict=True))
     for number, item in enumerate(regions, start=1):
-        colour = class_colour(result.candidates.class_names.index(item.name))
         dataset.StructureSetROISequence.append(_region(number, item, source, algorithm))
-        dataset.ROIContourSequence.append(_contours(number, item.index, result.instances, source, colour))
+        dataset.ROIContourSequence.append(_contours(number, item.index, result.instances, source, colours[item.name]))
         dataset.RTROIObservationsSequence.append(_observation(number, item))
     set_fixed_timestamps(dataset, source)
     return dataset

@@ -14,10 +14,11 @@ from typing import IO, Any
 
 from PIL import Image
 
+from medmaskrcnn.report.colours import Colour, class_colours
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.preview import caption, draw_montage_panels
 from medmaskrcnn.report.result_document import result_document
-from medmaskrcnn.report.style import class_colour, volume_text
+from medmaskrcnn.report.style import volume_text
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
 from medmaskrcnn.structures.volume import Volume
 
@@ -114,9 +115,8 @@ def _counts(result: CaseResult) -> str:
     """How many of each class, those of which there is none included."""
     found = result.candidates
     labels = [int(found.labels[i]) for i in result.kept]
-    entries = (
-        f"{_dot(label)}{escape(name)}: {labels.count(label) or 'none'}" for label, name in enumerate(found.class_names)
-    )
+    classes = enumerate(zip(found.class_names, class_colours(found.class_names), strict=True))
+    entries = (f"{_dot(rgb)}{escape(name)}: {labels.count(label) or 'none'}" for label, (name, rgb) in classes)
     return f"<p>{' &emsp; '.join(entries)}</p>"
 
 
@@ -137,7 +137,7 @@ def _table(result: CaseResult, modality: str | None) -> str:
 def _row(result: CaseResult, number: int, i: int) -> str:
     found, m = result.candidates, result.measurements[i]
     label = int(found.labels[i])
-    name = f"{_dot(label)}{escape(found.class_names[label])}"
+    name = f"{_dot(class_colours(found.class_names)[label])}{escape(found.class_names[label])}"
     figures = [f"{found.scores[i]:.2f}", volume_text(m), *(_figure(v) for v in _values(m))]
     return f"<tr><td>{number}</td><td>{name}</td>{_cells('td', figures, figures_from=0)}</tr>"
 
@@ -157,8 +157,8 @@ def _cells(tag: str, texts: Sequence[str], *, figures_from: int) -> str:
     )
 
 
-def _dot(label: int) -> str:
-    return '<span class="dot" style="background:#{:02x}{:02x}{:02x}"></span>'.format(*class_colour(label))
+def _dot(colour: Colour) -> str:
+    return '<span class="dot" style="background:#{:02x}{:02x}{:02x}"></span>'.format(*colour)
 
 
 def _pictures(result: CaseResult, volume: Volume) -> str:

@@ -13,6 +13,7 @@ from typing import IO
 
 from PIL import Image, ImageDraw
 
+from medmaskrcnn.report.colours import Colour, class_colours
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
 from medmaskrcnn.report.preview_planes import PreviewPlane, choose_planes, cut_to_body, slice_position
@@ -22,8 +23,6 @@ from medmaskrcnn.report.style import (
     FAINT,
     RED,
     TEXT,
-    Colour,
-    class_colour,
     diameter_text,
     drawable,
     font,
@@ -149,9 +148,10 @@ def _sidebar(result: CaseResult, height: int) -> Image.Image:
     found, kept = result.candidates, result.kept
     counts = Counter(int(found.labels[i]) for i in kept)
     y = 0
+    colours = class_colours(found.class_names)
     shown = sorted(counts)[: max(1, height // _LINE // 3)]
     for label in shown:
-        _swatch(draw, y, class_colour(label))
+        _swatch(draw, y, colours[label])
         draw.text((24, y), shortened(found.class_names[label], 15, 300), TEXT, font=font(15))
         draw.text((_SIDEBAR, y), str(counts[label]), TEXT, font=font(15), anchor="ra")
         y += _LINE
@@ -182,7 +182,7 @@ def _sidebar(result: CaseResult, height: int) -> Image.Image:
 def _row(draw: ImageDraw.ImageDraw, y: int, number: int, result: CaseResult, i: int) -> None:
     found, m = result.candidates, result.measurements[i]
     label = int(found.labels[i])
-    _swatch(draw, y, class_colour(label))
+    _swatch(draw, y, class_colours(found.class_names)[label])
     draw.text((24, y), shortened(f"{number}  {found.class_names[label]}", 13, 146), TEXT, font=font(13))
     cells = ((212, f"{found.scores[i]:.2f}"), (300, volume_text(m)), (430, diameter_text(m)))
     for x, text in cells:

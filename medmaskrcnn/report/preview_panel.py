@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
+from medmaskrcnn.report.colours import Colour, class_colours
 from medmaskrcnn.report.preview_planes import PreviewPlane, oriented
-from medmaskrcnn.report.style import TEXT, Colour, class_colour, font, shortened, text_width
+from medmaskrcnn.report.style import TEXT, font, shortened, text_width
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
@@ -144,7 +145,7 @@ def _cross_section(instances: Instances, i: int, plane: PreviewPlane) -> CrossSe
     return CrossSection(
         number=i + 1,
         text=f"{i + 1}  {instances.class_names[instances.labels[i]]} {instances.scores[i]:.2f}",
-        colour=class_colour(int(instances.labels[i])),
+        colour=class_colours(instances.class_names)[instances.labels[i]],
         mask=axes.apply_mask(flat, shape).shifted(-corner),
         box=(float(left), float(top), float(right), float(bottom)),
     )

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 from PIL import ImageFont
 
+from medmaskrcnn.report.colours import Colour
 from medmaskrcnn.structures.case_result import Measurement
 
-Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 BACKGROUND: Colour = (17, 19, 22)
@@ -17,27 +17,6 @@ TEXT: Colour = (235, 237, 240)
 FAINT: Colour = (150, 156, 165)
 AMBER: Colour = (255, 190, 70)
 RED: Colour = (200, 25, 30)
-
-CLASS_COLOURS: tuple[Colour, ...] = (
-    (79, 195, 247),
-    (255, 167, 38),
-    (129, 220, 132),
-    (255, 110, 160),
-    (255, 238, 88),
-    (190, 130, 255),
-    (60, 215, 200),
-    (255, 85, 85),
-    (190, 225, 110),
-    (130, 150, 255),
-    (205, 160, 130),
-    (225, 225, 225),
-)
-"""By class index, over and over: a class of a model has the same colour in every picture."""
-
-
-def class_colour(label: int) -> Colour:
-    """Colour of a class by its index."""
-    return CLASS_COLOURS[label % len(CLASS_COLOURS)]
 
 
 @lru_cache(maxsize=16)

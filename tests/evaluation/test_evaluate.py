@@ -14,8 +14,8 @@ from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.evaluation.evaluate import CasePair, Evaluation, choose_cases, evaluate_results
 from medmaskrcnn.evaluation.files import evaluation_document, write_evaluation
 from medmaskrcnn.evaluation.metrics.summary import FROC_CURVE_POINTS, MetricSettings
-from medmaskrcnn.evaluation.pictures import draw_errors, errors_per_slice
-from medmaskrcnn.report.style import class_colour
+from medmaskrcnn.evaluation.pictures import ROLES, draw_errors, errors_per_slice
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask
@@ -161,8 +161,8 @@ def test_the_picture_shows_the_slice_with_the_largest_error() -> None:
     # the liver's 2 x 2 columns of 20 in slices 2..7, the missed tumour in 4 and 5, the invented one in 8
     assert errors.tolist() == [0, 0, 80, 80, 96, 96, 80, 80, 36, 0]
     picture = np.asarray(draw_errors(volume(), predicted, TRUTH, case.objects)).reshape(-1, 3)
-    for label in range(2):
-        assert (picture == class_colour(label)).all(axis=1).sum() > 100
+    for colour in class_colours(ROLES):
+        assert (picture == colour).all(axis=1).sum() > 100
     perfect = evaluate_results([CasePair("c", "p", TRUTH, TRUTH)], class_names=NAMES, score=0.5, settings=settings)
     assert errors_per_slice(TRUTH, TRUTH, perfect.cases[0].objects, 0).argmax() == 4  # most of the objects
 

@@ -20,6 +20,7 @@ from medmaskrcnn.export.dicom_seg import cielab, write_seg
 from medmaskrcnn.export.nifti import label_map
 from medmaskrcnn.export.rtstruct import write_rtstruct
 from medmaskrcnn.export.sr import write_sr
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
@@ -149,6 +150,8 @@ def test_what_a_segment_says_of_itself(ct_case: Case) -> None:
     assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
     assert seg.SeriesDescription.startswith("RESEARCH")
     assert seg.Modality == "SEG"
+    colours = [list(item.RecommendedDisplayCIELabValue) for item in seg.SegmentSequence]
+    assert colours == [cielab(rgb) for rgb in class_colours(("liver", "liver tumour", "left kidney"))]
 
 
 def test_a_corrected_result_is_semiautomatic_and_another_object(ct_case: Case) -> None:

@@ -14,6 +14,7 @@ from pydicom import dcmread
 
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.rtstruct import decimal, write_rtstruct
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid
 from medmaskrcnn.structures.volume import Provenance, Volume
@@ -87,6 +88,8 @@ def test_whose_it_is_and_what_it_says(ct_case: Case) -> None:
     assert {item.ROIGenerationAlgorithm for item in regions} == {"AUTOMATIC"}
     kidney = dataset.RTROIObservationsSequence[2].RTROIIdentificationCodeSequence[0]
     assert kidney.CodeMeaning == "Kidney"
+    colours = [tuple(item.ROIDisplayColor) for item in dataset.ROIContourSequence]
+    assert colours == list(class_colours(("liver", "liver tumour", "left kidney")))
     corrected = read(written(ct_case, algorithm="SEMIAUTOMATIC"))
     assert {item.ROIGenerationAlgorithm for item in corrected.StructureSetROISequence} == {"SEMIAUTOMATIC"}
 

@@ -1,20 +1,22 @@
-"""An organ keeps its colour, whatever the model and the order of its classes."""
+"""A class has the library's colour; its instances differ in lightness."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from napari_medmaskrcnn.layers.colours import class_rgb, instance_rgba
+from medmaskrcnn.report.colours import class_colours
+from napari_medmaskrcnn.layers.colours import class_rgb, class_rgba, instance_rgba
+
+NAMES = ("edema", "enhancing tumor", "kidney_left")
 
 
-def test_a_name_decides_its_colour():
-    assert class_rgb("liver") == class_rgb(" Liver ") == class_rgb("liver")
-    assert class_rgb("left_kidney") == class_rgb("left kidney") != class_rgb("right kidney")
-    assert class_rgb("some nodule") == class_rgb("some nodule")
-    assert len({class_rgb(f"class {i}") for i in range(40)}) > 8
+def test_a_class_has_the_colour_of_previews_and_dicom_objects():
+    assert tuple(class_rgb(NAMES, name) for name in NAMES) == class_colours(NAMES)
+    assert class_rgb(NAMES, "a new one") == class_colours((*NAMES, "a new one"))[-1]
+    assert np.allclose(class_rgba(NAMES, "edema")[:3] * 255, class_colours(NAMES)[0])
 
 
 def test_neighbouring_instances_differ_and_stay_in_range():
-    colours = [instance_rgba("vertebra", key) for key in range(1, 7)]
+    colours = [instance_rgba(("vertebra",), "vertebra", key) for key in range(1, 7)]
     assert len({tuple(c) for c in colours}) >= 5
     assert all(c.shape == (4,) and c[3] == 1 and (np.asarray(c) <= 1).all() for c in colours)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medmaskrcnn.report.colours import ORGAN_COLOURS
 from medmaskrcnn.report.preview import draw_preview, write_preview
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
 from medmaskrcnn.report.preview_planes import MAX_AXIAL, choose_planes, cut_to_body, slice_position
-from medmaskrcnn.report.style import CLASS_COLOURS, RED, drawable, font, shortened, text_width, wrapped
+from medmaskrcnn.report.style import RED, drawable, font, shortened, text_width, wrapped
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid, pixel_grid
@@ -177,8 +178,8 @@ def has(image: Image.Image, colour: tuple[int, int, int], least: int) -> bool:
 
 def test_classes_are_drawn_in_their_colours(case: Case) -> None:
     image = draw_preview(*case)
-    assert has(image, CLASS_COLOURS[0], 300) and has(image, CLASS_COLOURS[1], 300)
-    assert not has(image, CLASS_COLOURS[2], 1)
+    assert has(image, ORGAN_COLOURS["liver"], 300) and has(image, ORGAN_COLOURS["tumour"], 300)
+    assert not has(image, ORGAN_COLOURS["spleen"], 1)
 
 
 def test_out_of_domain_banner(build: Callable[..., Case], case: Case) -> None:
@@ -218,7 +219,7 @@ def test_crowded_pictures(count: int) -> None:
     )
     plane = choose_planes(found)[0]
     image = draw_panel(Volume(np.zeros((1, 1, 60, 60), np.uint8), grid), found, plane, (600, 600), (0, 255))
-    assert has(image, CLASS_COLOURS[0], count * 20)
+    assert has(image, ORGAN_COLOURS["nucleus"], count * 20)
 
 
 def test_an_instance_smaller_than_a_pixel_does_not_vanish() -> None:

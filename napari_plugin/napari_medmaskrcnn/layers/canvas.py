@@ -24,7 +24,7 @@ from medmaskrcnn.structures.overlap import pack_layers
 from napari_medmaskrcnn.core.items import Item
 from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.boxes_layer import BoxesLayer
-from napari_medmaskrcnn.layers.colours import class_rgb, instance_rgba, rgba
+from napari_medmaskrcnn.layers.colours import class_rgba, instance_rgba
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame, display_frame
 from napari_medmaskrcnn.layers.image_layers import layer_metadata, shown_axes, world_settings
 from napari_medmaskrcnn.layers.painted import apply_changes, changed_window, windows_meet
@@ -256,8 +256,9 @@ class ResultCanvas:
         return [item for item in self.review.items.values() if item.class_name == class_name]
 
     def _colours(self, class_name: str) -> dict[int | None, Any]:
-        own: dict[int | None, Any] = {item.key: instance_rgba(class_name, item.key) for item in self._items(class_name)}
-        return {None: rgba(class_rgb(class_name)), 0: np.zeros(4, np.float32), **own}
+        names = self.review.class_names
+        own: dict[int | None, Any] = {i.key: instance_rgba(names, class_name, i.key) for i in self._items(class_name)}
+        return {None: class_rgba(names, class_name), 0: np.zeros(4, np.float32), **own}
 
     def _features(self, class_name: str) -> dict[str, list[Any]]:
         items = self._items(class_name)

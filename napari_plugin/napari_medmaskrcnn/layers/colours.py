@@ -1,44 +1,14 @@
-"""Colours of classes: the same organ has the same colour in every scan, with every model.
-
-Organs that people know have the colour that anatomy atlases give them, roughly; any other name gets one of a fixed set,
-chosen by the name alone. Instances of one class differ in lightness.
-"""
+"""Colours as napari takes them: a class has the library's, its instances differ in lightness."""
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-_KNOWN = {
-    "liver": (196, 112, 72),
-    "spleen": (157, 108, 190),
-    "kidney": (226, 168, 60),
-    "right kidney": (230, 176, 62),
-    "left kidney": (214, 142, 50),
-    "lung": (120, 170, 220),
-    "right lung": (104, 170, 232),
-    "left lung": (128, 150, 214),
-    "vertebra": (226, 214, 160),
-    "bone": (226, 214, 160),
-    "tumour": (240, 60, 90),
-    "tumor": (240, 60, 90),
-    "lesion": (240, 60, 90),
-    "heart": (206, 60, 60),
-    "aorta": (230, 80, 60),
-    "pancreas": (240, 190, 150),
-    "stomach": (230, 140, 150),
-    "bladder": (240, 220, 80),
-    "gallbladder": (110, 170, 80),
-    "brain": (230, 190, 190),
-    "hippocampus": (90, 200, 170),
-    "nucleus": (90, 190, 240),
-}
-_OTHERS = (
-    (79, 195, 247), (129, 220, 132), (255, 110, 160), (190, 130, 255), (60, 215, 200), (190, 225, 110),
-    (130, 150, 255), (205, 160, 130), (250, 160, 90), (120, 200, 90), (220, 120, 220), (90, 160, 160),
-)  # fmt: skip
+from medmaskrcnn.report.colours import Colour, class_colours
+
 _LIGHTNESS = (1.0, 0.78, 1.18, 0.88, 1.08)
 
 MATCHED = (60, 190, 110)
@@ -49,20 +19,23 @@ FALSE = (250, 190, 50)
 Rgba = NDArray[np.float32]
 
 
-def class_rgb(name: str) -> tuple[int, int, int]:
-    """The colour of a class, 0..255."""
-    key = name.strip().lower().replace("_", " ")
-    if key in _KNOWN:
-        return _KNOWN[key]
-    return _OTHERS[hashlib.sha256(key.encode()).digest()[0] % len(_OTHERS)]
+def class_rgba(class_names: Sequence[str], name: str) -> Rgba:
+    """The colour of a class out of a list; ``(4,)``, 0..1."""
+    return rgba(class_rgb(class_names, name))
 
 
-def instance_rgba(name: str, key: int) -> Rgba:
+def instance_rgba(class_names: Sequence[str], name: str, key: int) -> Rgba:
     """The colour of one instance: its class's, lighter or darker by its key; ``(4,)``, 0..1."""
     lightness = _LIGHTNESS[key % len(_LIGHTNESS)]
-    return rgba(np.clip(np.multiply(class_rgb(name), lightness), 0, 255))
+    return rgba(np.clip(np.multiply(class_rgb(class_names, name), lightness), 0, 255))
 
 
-def rgba(rgb: NDArray[np.float64] | tuple[int, int, int]) -> Rgba:
+def class_rgb(class_names: Sequence[str], name: str) -> Colour:
+    """The colour of a class out of a list, which it is added to if need be; 0..255."""
+    names = tuple(class_names) if name in class_names else (*class_names, name)
+    return class_colours(names)[names.index(name)]
+
+
+def rgba(rgb: NDArray[np.float64] | Colour) -> Rgba:
     """A colour 0..255 as napari takes it: ``(4,)``, 0..1, opaque."""
     return np.array([*np.divide(rgb, 255), 1.0], np.float32)

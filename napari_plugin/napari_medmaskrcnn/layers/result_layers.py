@@ -6,6 +6,7 @@ a layer of its own, and instances of one class that overlap go onto a further on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.label_maps import paint_labels
 from medmaskrcnn.structures.overlap import pack_layers
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.layers.colours import class_rgb, instance_rgba, rgba
+from napari_medmaskrcnn.layers.colours import class_rgba, instance_rgba
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame, display_frame
 from napari_medmaskrcnn.layers.image_layers import LayerData, layer_metadata, shown_axes, world_settings
 
@@ -50,18 +51,18 @@ def result_to_layers(result: CaseResult, volume: Volume | None = None) -> list[L
             settings = {
                 "name": _stamped(name, result),
                 "features": _columns(rows),
-                "colormap": _colours(class_name, ids),
+                "colormap": _colours(instances.class_names, class_name, ids),
             }
             layers.append((shown, {**common, **settings}, "labels"))
     return [*layers, *_box_layer(result, instances, frame, keep, common)]
 
 
-def _colours(class_name: str, ids: list[int]) -> dict[int | None, Any]:
+def _colours(class_names: Sequence[str], class_name: str, ids: list[int]) -> dict[int | None, Any]:
     """A colour for each id; napari makes a colormap of it."""
     return {
-        None: rgba(class_rgb(class_name)),
+        None: class_rgba(class_names, class_name),
         0: np.zeros(4, np.float32),
-        **{i: instance_rgba(class_name, i) for i in ids},
+        **{i: instance_rgba(class_names, class_name, i) for i in ids},
     }
 
 

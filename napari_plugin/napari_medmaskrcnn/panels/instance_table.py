@@ -101,7 +101,7 @@ class InstanceModel(QAbstractTableModel):
     def _first_cell(self, item: Item, role: int) -> Any:
         assert self.review is not None
         if role == Qt.ItemDataRole.DecorationRole:
-            return QColor(*class_rgb(item.class_name))
+            return QColor(*class_rgb(self.review.class_names, item.class_name))
         if role == Qt.ItemDataRole.CheckStateRole:
             shown = item.key not in self.review.hidden
             return Qt.CheckState.Checked if shown else Qt.CheckState.Unchecked
