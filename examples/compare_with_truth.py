@@ -24,7 +24,7 @@ def main() -> None:
     hits = {match.reference: match for match in summary.matches}
     for number, instance in enumerate(phantom.instances):
         said = f"found, IoU {hits[number].iou:.2f}" if number in hits else "missed"
-        print(f"{instance.class_name:14s} {instance.volume_mm3 / 1000:8.1f} ml  {said}")
+        print(f"{instance.class_name:14s} {instance.volume_mm3 / 1000:8.1f} mL  {said}")
     print(f"found {len(hits)} of {summary.n_reference}; {len(summary.false_positives)} reported that are not there")
 
 

@@ -131,7 +131,7 @@ def paint(
 
     Returns:
         HU ``(D, H, W)`` int16; for each voxel 1 + the index of the frontmost structure at its centre, or 0 for
-        air, uint16; and per structure its visible volume in mm3, partial voxels counted in part.
+        air, uint16; and per structure its visible volume in mm³, partial voxels counted in part.
     """
     shape = body.grid.shape
     hu = np.empty(shape, np.int16)

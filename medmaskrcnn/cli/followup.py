@@ -15,13 +15,14 @@ from medmaskrcnn.batch_runs.ledger import LEDGER_NAME
 from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.options import LogOption
-from medmaskrcnn.cli.tables import length_text, print_table, volume_text
+from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.evaluation.followup.changes import changes_document, write_changes
 from medmaskrcnn.evaluation.followup.compare import Examination, compare, labels_of
 from medmaskrcnn.evaluation.followup.tracks import TOLERANCE_MM
 from medmaskrcnn.io.discover import scans_among
 from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.report.units import length_text, volume_text
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
 from medmaskrcnn.structures.volume import Volume

@@ -12,9 +12,8 @@ from rich.text import Text
 
 from medmaskrcnn.cli.console import OUT, echo, plain
 from medmaskrcnn.io.scan_info import ScanInfo
+from medmaskrcnn.report.units import length_text, volume_text
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
-
-ML_IN_MM3 = 1000.0
 
 WIDTH_OF_FILES = 200
 """Columns a table may take where there is no terminal whose width it must fit."""
@@ -94,15 +93,3 @@ def _extents(shape: tuple[int, int, int, int] | None) -> str:
         return ""
     channels = f" x {shape[0]} channels" if shape[0] > 1 else ""
     return " x ".join(str(n) for n in shape[1:]) + channels
-
-
-def volume_text(volume: float, unit: str) -> str:
-    """A volume in ml, below 1 ml in mm3; in pixels where the scan's spacing is unknown."""
-    if unit != "mm":
-        return f"{volume:.0f} {unit}"
-    return f"{volume / ML_IN_MM3:.1f} ml" if volume >= ML_IN_MM3 else f"{volume:.0f} mm3"
-
-
-def length_text(length: float | None, unit: str) -> str:
-    """A length with its unit, ``-`` where there is none."""
-    return "-" if length is None else f"{length:.1f} {unit}"

@@ -12,7 +12,7 @@ class ReadingOptions:
     Attributes:
         resample_irregular: Interpolate even slices where a DICOM series has missing, doubled or unevenly spaced ones,
             instead of refusing it. The result says so.
-        suv: Give PET as standardised uptake values by body weight (g/ml); other modalities are not changed.
+        suv: Give PET as standardised uptake values by body weight (g/mL); other modalities are not changed.
     """
 
     resample_irregular: bool = False

@@ -31,7 +31,7 @@ def read_volume(
             (from 1), or ``"largest"``: the scan with the most voxels.
         resample_irregular: Interpolate even slices where a DICOM series has missing, doubled or unevenly spaced ones,
             instead of refusing it; the Volume's provenance says so.
-        suv: Give PET as standardised uptake values by body weight (g/ml).
+        suv: Give PET as standardised uptake values by body weight (g/mL).
 
     Returns:
         The Volume: ``(C, D, H, W)`` as stored, with its affine to R, A, S in mm. Slices of a DICOM series are

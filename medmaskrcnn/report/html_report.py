@@ -18,7 +18,7 @@ from medmaskrcnn.report.colours import Colour, class_colours
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.preview import caption, draw_montage_panels
 from medmaskrcnn.report.result_document import result_document
-from medmaskrcnn.report.style import volume_text
+from medmaskrcnn.report.units import intensity_unit, volume_text
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
 from medmaskrcnn.structures.volume import Volume
 
@@ -125,8 +125,8 @@ def _table(result: CaseResult, modality: str | None) -> str:
         return "<p>Nothing was found at this score.</p>"
     unit = "mm" if result.candidates.grid.spacing_known else "px"
     head = ["id", "class", "score", "volume", f"longest axial diameter, {unit}", f"perpendicular, {unit}"]
-    unit_of_intensity = ", HU" if (modality or result.record.source.get("modality")) == "CT" else ""
-    intensity = [f"{name}{unit_of_intensity}" for name in ("mean", "minimum", "maximum")]
+    unit_of_values = intensity_unit(modality or result.record.source.get("modality"))
+    intensity = [f"{name}, {unit_of_values}" if unit_of_values else name for name in ("mean", "minimum", "maximum")]
     rows = (_row(result, number, i) for number, i in enumerate(result.kept, start=1))
     return (
         f'<div class="wide"><table><thead><tr>{_cells("th", head, figures_from=2)}'
@@ -138,7 +138,7 @@ def _row(result: CaseResult, number: int, i: int) -> str:
     found, m = result.candidates, result.measurements[i]
     label = int(found.labels[i])
     name = f"{_dot(class_colours(found.class_names)[label])}{escape(found.class_names[label])}"
-    figures = [f"{found.scores[i]:.2f}", volume_text(m), *(_figure(v) for v in _values(m))]
+    figures = [f"{found.scores[i]:.2f}", volume_text(m.volume, m.unit), *(_figure(v) for v in _values(m))]
     return f"<tr><td>{number}</td><td>{name}</td>{_cells('td', figures, figures_from=0)}</tr>"
 
 

@@ -23,14 +23,13 @@ from medmaskrcnn.report.style import (
     FAINT,
     RED,
     TEXT,
-    diameter_text,
     drawable,
     font,
     shortened,
     text_width,
-    volume_text,
     wrapped,
 )
+from medmaskrcnn.report.units import diameters_text, intensity_unit, volume_text
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 
@@ -136,8 +135,7 @@ def _image_words(volume: Volume) -> list[str]:
     if volume.channel_kind == "colour":
         return ["colour picture"]
     low, high = grey_range(volume)
-    unit = " HU" if volume.modality == "CT" else ""
-    shown = f"black to white {low:.4g} to {high:.4g}{unit}"
+    shown = f"black to white {low:.4g} to {high:.4g} {intensity_unit(volume.modality) or ''}".rstrip()
     return [volume.modality, shown] if volume.modality else [shown]
 
 
@@ -184,7 +182,8 @@ def _row(draw: ImageDraw.ImageDraw, y: int, number: int, result: CaseResult, i: 
     label = int(found.labels[i])
     _swatch(draw, y, class_colours(found.class_names)[label])
     draw.text((24, y), shortened(f"{number}  {found.class_names[label]}", 13, 146), TEXT, font=font(13))
-    cells = ((212, f"{found.scores[i]:.2f}"), (300, volume_text(m)), (430, diameter_text(m)))
+    diameters = diameters_text(m.longest_axial_diameter, m.perpendicular_diameter, m.unit)
+    cells = ((212, f"{found.scores[i]:.2f}"), (300, drawable(volume_text(m.volume, m.unit))), (430, diameters))
     for x, text in cells:
         draw.text((x, y), text, TEXT, font=font(13), anchor="ra")
 

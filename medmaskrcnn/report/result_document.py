@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN, centroid_xyz
+from medmaskrcnn.report.units import intensity_unit
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.overlap import overlapping_pairs
@@ -105,7 +106,7 @@ def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[s
             "mean": m.mean_intensity,
             "min": m.min_intensity,
             "max": m.max_intensity,
-            "unit": "HU" if modality == "CT" else None,
+            "unit": intensity_unit(modality),
         },
         "n_voxels": mask.n_voxels,
         "box_vox": {"min": list(reversed(mask.start)), "max": list(reversed(mask.end))},

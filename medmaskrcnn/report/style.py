@@ -1,4 +1,4 @@
-"""Colours and type of the preview, and how figures are written on it."""
+"""Colours and type of the preview."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import lru_cache
 from PIL import ImageFont
 
 from medmaskrcnn.report.colours import Colour
-from medmaskrcnn.structures.case_result import Measurement
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -56,21 +55,3 @@ def wrapped(text: str, size: int, width: int) -> list[str]:
         else:
             lines[-1] = longer
     return [shortened(line, size, width) for line in lines]
-
-
-def volume_text(m: Measurement) -> str:
-    """An instance's volume in mL from 1 mL on, else in mm3; pixels where the spacing is unknown."""
-    if m.unit == "px":
-        return f"{m.volume:,.0f} px"
-    return f"{_three_digits(m.volume / 1000)} mL" if m.volume >= 1000 else f"{_three_digits(m.volume)} mm3"
-
-
-def diameter_text(m: Measurement) -> str:
-    """Longest axial diameter x its perpendicular."""
-    if m.longest_axial_diameter is None or m.perpendicular_diameter is None:
-        return ""
-    return f"{_three_digits(m.longest_axial_diameter)} x {_three_digits(m.perpendicular_diameter)} {m.unit}"
-
-
-def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"

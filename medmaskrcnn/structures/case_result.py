@@ -14,7 +14,7 @@ from medmaskrcnn.structures.instances import Instances
 class Measurement:
     """Size, place and intensity of one instance.
 
-    Lengths are mm, volumes mm3 and areas in world coordinates where the scan's spacing is known; otherwise they
+    Lengths are mm, volumes mm³ and areas in world coordinates where the scan's spacing is known; otherwise they
     are pixels (``unit == "px"``), never an invented millimetre. Intensities are in the scan's own units
     (HU for CT). A value that cannot be computed (a mask without voxels) is ``None``.
     """

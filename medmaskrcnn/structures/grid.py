@@ -80,7 +80,7 @@ class Grid:
 
     @cached_property
     def voxel_volume(self) -> float:
-        """Volume of one voxel, the determinant of the affine: mm3, or pixels where the spacing is unknown."""
+        """Volume of one voxel, the determinant of the affine: mm³, or pixels where the spacing is unknown."""
         return float(abs(np.linalg.det(self.affine_vox_to_ras[:3, :3])))
 
     @property

@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from medmaskrcnn.cli import console
-from medmaskrcnn.cli.tables import length_text, volume_text
 
 
 def draw(monkeypatch, *, terminal: bool, shown: bool) -> str:
@@ -31,19 +30,6 @@ def test_bars_are_drawn_per_stage_on_a_terminal(monkeypatch):
 @pytest.mark.parametrize(("terminal", "shown"), [(False, True), (True, False)])
 def test_no_bars_without_terminal_or_when_quiet(monkeypatch, terminal, shown):
     assert draw(monkeypatch, terminal=terminal, shown=shown) == ""
-
-
-@pytest.mark.parametrize(
-    ("volume", "unit", "text"),
-    [(1250.4, "mm", "1.3 ml"), (999.4, "mm", "999 mm3"), (1000.0, "mm", "1.0 ml"), (5000.0, "px", "5000 px")],
-)
-def test_volume_text(volume, unit, text):
-    assert volume_text(volume, unit) == text
-
-
-def test_length_text():
-    assert length_text(12.34, "mm") == "12.3 mm"
-    assert length_text(None, "mm") == "-"
 
 
 def test_plain_keeps_letters_and_drops_control_characters():

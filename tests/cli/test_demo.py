@@ -31,7 +31,7 @@ def test_the_whole_way(run, save_tiny, tmp_path, monkeypatch):
     )
     assert (folder / "result" / "preview.png").is_file()
     truth = {i.class_name for i in small_phantom(phantoms.PhantomSettings(seed=5)).instances}
-    rows = [line for line in ran.out.splitlines() if line.rstrip().endswith(("ml", "mm3")) and "missed" in line]
+    rows = [line for line in ran.out.splitlines() if line.rstrip().endswith(("mL", "mm³")) and "missed" in line]
     assert all(any(name in row for row in rows) for name in truth - {"liver", "left kidney"})
 
 

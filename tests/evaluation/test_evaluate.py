@@ -28,7 +28,7 @@ NAMES = ("liver", "tumour")
 LIVER, MOVED, TUMOUR, STRAY = (
     np.s_[2:8, 5:25, 5:25],  # 2400 voxels
     np.s_[2:8, 5:25, 7:27],  # 2160 of them and 240 others: IoU 2160 / 2640, Dice 0.9
-    np.s_[4:6, 10:14, 10:14],  # 32 voxels, 96 mm3: a ball of 5.7 mm
+    np.s_[4:6, 10:14, 10:14],  # 32 voxels, 96 mm³: a ball of 5.7 mm
     np.s_[8:9, 30:36, 30:36],
 )
 

@@ -204,10 +204,10 @@ def test_suv_by_hand(pet, voxels, write_series):
     np.testing.assert_allclose(plain.array[0], voxels * 0.5)
     assert plain.provenance.policy.values == "rescaled"
     suv = read_volume(folder, suv=True)
-    # 70,000 g over 350 MBq, halved in one half-life: 0.0004 a Bq/ml
+    # 70,000 g over 350 MBq, halved in one half-life: 0.0004 a Bq/mL
     np.testing.assert_allclose(suv.array[0], voxels * 0.5 * 0.0004, rtol=1e-5)
     assert suv.provenance.policy.values == "SUV body weight"
-    assert any("g/ml" in note for note in suv.provenance.notes)
+    assert any("g/mL" in note for note in suv.provenance.notes)
 
 
 def test_suv_at_the_time_of_injection_and_in_grams(pet, voxels, write_series):

@@ -160,7 +160,7 @@ def test_the_table_sorts_filters_hides_and_lists_candidates(reviewed):
     assert table.proxy.setData(first, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
     assert review.hidden == {key}
     texts = [table.proxy.index(table.keys_in_view().index(1), c).data() for c in range(6)]
-    assert texts[:3] == ["liver", "0.90", "0.80"]  # 400 voxels of 2 mm3
+    assert texts[:3] == ["liver", "0.90", "0.80"]  # 400 voxels of 2 mm³
 
 
 def test_every_tool_has_its_key_and_acts(reviewed):

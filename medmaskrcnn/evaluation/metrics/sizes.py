@@ -76,5 +76,5 @@ def size_ranges_for(grids: Iterable[Grid]) -> SizeRanges:
 
 
 def equivalent_diameter(n_voxels: FloatArray, voxel_volume: float) -> FloatArray:
-    """Diameter ``(N,)`` in mm of the ball that has the volume of ``n_voxels`` ``(N,)`` of ``voxel_volume`` mm3."""
+    """Diameter ``(N,)`` in mm of the ball that has the volume of ``n_voxels`` ``(N,)`` of ``voxel_volume`` mm³."""
     return np.asarray(np.cbrt(6 * np.asarray(n_voxels, np.float64) * voxel_volume / math.pi))

@@ -1,8 +1,8 @@
 """PET in standardised uptake values (SUV by body weight), as an option.
 
 SUV = activity concentration x body weight / injected dose, the dose being decayed to the time that the scanner has
-corrected the image to (QIBA FDG-PET profile, appendix G; DICOM PS3.3, C.8.9.1 and C.8.9.2). With activity in Bq/ml and
-1 g of tissue per ml the unit is g/ml. Where the header lacks what that takes, SUV is refused, never guessed.
+corrected the image to (QIBA FDG-PET profile, appendix G; DICOM PS3.3, C.8.9.1 and C.8.9.2). With activity in Bq/mL and
+1 g of tissue per mL the unit is g/mL. Where the header lacks what that takes, SUV is refused, never guessed.
 """
 
 from __future__ import annotations

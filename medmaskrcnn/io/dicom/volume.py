@@ -20,7 +20,7 @@ from medmaskrcnn.io.values import rescale_slices
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, ReadingPolicy, Volume
 
-_SUV_NOTE = "The values are standardised uptake values by body weight (g/ml), as asked."
+_SUV_NOTE = "The values are standardised uptake values by body weight (g/mL), as asked."
 
 
 def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume:

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from medmaskrcnn.report.units import in_volume_unit, volume_unit
 from napari_medmaskrcnn.core.items import Item
 from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.colours import class_rgb
@@ -60,8 +61,8 @@ class InstanceModel(QAbstractTableModel):
     def columns(self) -> tuple[str, ...]:
         """Headers; sizes carry their unit."""
         known = self.review is None or self.review.volume.grid.spacing_known
-        volume, length = ("mL", "mm") if known else ("px", "px")
-        return ("class", "score", volume, f"ø {length}", f"⊥ {length}", "mean")
+        unit = "mm" if known else "px"
+        return ("class", "score", volume_unit(unit), f"ø {unit}", f"⊥ {unit}", "mean")
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:
         """Number of rows."""
@@ -220,9 +221,8 @@ class InstanceTable(QWidget):
 
 def _values(item: Item) -> tuple[Any, ...]:
     size = item.size
-    volume = size.volume / 1000 if size.unit == "mm" else size.volume
     lengths = (size.longest_axial_diameter, size.perpendicular_diameter)
-    return (item.class_name, item.score, volume, *lengths, size.mean_intensity)
+    return (item.class_name, item.score, in_volume_unit(size.volume, size.unit), *lengths, size.mean_intensity)
 
 
 def _text(value: float | None, column: int) -> str:
