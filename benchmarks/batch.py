@@ -34,7 +34,7 @@ import medmaskrcnn
 from medmaskrcnn.batch_runs.find import FoundSeries
 from medmaskrcnn.batch_runs.ledger import Ledger
 from medmaskrcnn.batch_runs.summary import write_summary
-from medmaskrcnn.system.process_memory import resident_mb
+from medmaskrcnn.system.memory import resident_mb
 from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 

@@ -49,6 +49,7 @@ from medmaskrcnn.settings import (
 )
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.memory import allow_retaining
 
 POINTS = {
     "slices": (1, 2, 4, 8, 16, 32, 64),
@@ -97,6 +98,7 @@ def scan_for(series: str, size: int) -> Volume:
 def measure(series: str, size: int, repeats: int, threads: int) -> dict[str, Any]:
     """One point, in this process."""
     torch.set_num_threads(threads)
+    allow_retaining()  # as the command line
     model, scan = model_for(series, size), scan_for(series, size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     seconds = []

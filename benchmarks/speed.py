@@ -49,7 +49,7 @@ from medmaskrcnn.models.inference_backend import InferenceBackend, compile_parts
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.precision import choose_precision
 from medmaskrcnn.settings import BackboneSettings
-from medmaskrcnn.system.memory import memory_kept
+from medmaskrcnn.system.memory import allow_retaining, retain_freed_memory
 from medmaskrcnn.training.plan import read_plan
 
 _PER_IMAGE = 100
@@ -217,12 +217,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    allow_retaining()
     torch.set_num_threads(options.threads)
     image = picture(options.image, options.side, plan=options.plan)
     before = conditions(options)
     with tempfile.TemporaryDirectory() as folder:
         networks = calls(image, options, Path(folder))
-        with memory_kept():
+        with retain_freed_memory():
             results = rows(in_turn(networks, options.repeats))
         if options.weights is not None:
             (reference,) = networks[_FP32]()

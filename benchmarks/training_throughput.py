@@ -27,7 +27,7 @@ from torchvision_peer import TorchvisionPeer, resnet50_settings
 
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.objective import Targets
-from medmaskrcnn.system.memory import memory_kept
+from medmaskrcnn.system.memory import allow_retaining, retain_freed_memory
 
 _WARM_UP = 2
 
@@ -112,13 +112,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    allow_retaining()
     measured_on = machine("torchvision")
     torch.set_num_threads(options.threads)
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     results = {}
     for device in devices:
         for precision in options.precision:
-            with memory_kept():
+            with retain_freed_memory():
                 found = measure(device, precision, options)
             results[f"{device.type} {precision}"] = found
             for name, row in found.items():

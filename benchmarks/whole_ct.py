@@ -32,6 +32,7 @@ from medmaskrcnn.export.write import write_result
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.models.runtime.profile import Profile, gemm_rate, torch_dtype
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.memory import allow_retaining
 
 _MB = 1e6
 _WARM_SLICES = 8
@@ -46,6 +47,7 @@ def first_slices(volume: Volume, count: int) -> Volume:
 def run_once(series: Path, options: argparse.Namespace) -> dict[str, Any]:
     """From the folder to files, in this process."""
     torch.set_num_threads(options.threads)
+    allow_retaining()  # as the command line
     model = medmaskrcnn.load_model(
         options.model, device=options.device, precision=options.precision, engine=options.engine
     )

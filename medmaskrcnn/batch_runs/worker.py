@@ -29,6 +29,7 @@ from typing import IO, Any
 from medmaskrcnn.batch_runs.reasons import explain, is_memory, is_no_room, is_refusal, remedy_of
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.settings import SegmentOptions
+from medmaskrcnn.system.memory import allow_retaining
 
 
 class Speaker:
@@ -46,6 +47,7 @@ class Speaker:
 
 def main() -> None:
     """The program; see the top of this file."""
+    allow_retaining()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our starter decides what it means
     speak = Speaker(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what a library prints must not end among our lines

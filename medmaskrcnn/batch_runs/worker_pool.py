@@ -22,8 +22,8 @@ from medmaskrcnn.batch_runs.settings import Limits
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
+from medmaskrcnn.system.memory import resident_mb
 from medmaskrcnn.system.module_process import start_module
-from medmaskrcnn.system.process_memory import resident_mb
 from medmaskrcnn.system.stage_timer import StageTimer
 
 logger = logging.getLogger(__name__)

@@ -26,6 +26,7 @@ from medmaskrcnn.cli import (
 )
 from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import EXIT_CODES_HELP
+from medmaskrcnn.system.memory import allow_retaining
 from medmaskrcnn.system.version import __version__
 
 
@@ -89,4 +90,5 @@ def _program(
 
 def main() -> None:
     """Entry point of the console script."""
+    allow_retaining()
     app()

@@ -25,7 +25,7 @@ from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import BoolArray
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn.system.memory import memory_kept
+from medmaskrcnn.system.memory import retain_freed_memory
 
 CountProgress = Callable[[int, int], None]
 """Called with the number of cases done and of all."""
@@ -107,7 +107,7 @@ class Evaluation:
         return sorted(self.cases, key=lambda case: -case.error)
 
 
-@memory_kept()
+@retain_freed_memory()
 def evaluate(
     model: str | os.PathLike[str] | LoadedModel,
     manifest: str | os.PathLike[str] | Manifest,

@@ -27,11 +27,11 @@ from medmaskrcnn.settings import Region, SegmentOptions
 from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn.system.memory import memory_kept
+from medmaskrcnn.system.memory import retain_freed_memory
 from medmaskrcnn.system.stage_timer import StageTimer
 
 
-@memory_kept()
+@retain_freed_memory()
 def segment(
     source: str | os.PathLike[str] | Volume,
     model: str | os.PathLike[str] | LoadedModel = DEFAULT_MODEL,

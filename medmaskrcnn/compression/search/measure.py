@@ -18,7 +18,7 @@ from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn.system.memory import memory_kept
+from medmaskrcnn.system.memory import retain_freed_memory
 
 _LIGHT = MetricSettings(surfaces=False, replicates=0)
 
@@ -55,7 +55,7 @@ def paired_seconds(
         return time.perf_counter() - began
 
     pairs: list[tuple[float, float]] = []
-    with memory_kept():  # as of one scan after the other
+    with retain_freed_memory():  # as of one scan after the other
         for volume in volumes:
             seconds(variant, volume)
         began = time.perf_counter()

@@ -17,6 +17,7 @@ from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.segment_box import segment_box
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.memory import allow_retaining
 from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
 
@@ -37,6 +38,7 @@ class Memory:
 
 def main() -> None:
     """Answer jobs until the pipe is closed."""
+    allow_retaining()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the answers
     if hasattr(os, "nice"):
