@@ -2,10 +2,10 @@
 
     python -m medmaskrcnn.batch_runs.worker
 
-It is spoken to in lines of JSON: on stdin first ``{"setup": {...}}``, then ``{"task": {...}}`` as often as there are
-cases, at last ``{"stop": true}``. It answers ``{"ready": ...}``, ``{"stage": [id, name]}`` and ``{"end": {...}}``. If
-stdin ends without a stop, whoever started it is dead, and it ends at once. Three threads take the three steps of a
-case, so that the next scan is read and the last result written while the network computes:
+It is sent messages (:mod:`medmaskrcnn.system.child_process`): first ``{"setup": {...}}``, then ``{"task": {...}}`` as
+often as there are cases, at last ``{"stop": true}``. It answers ``{"ready": ...}``, ``{"stage": [id, name]}`` and
+``{"end": {...}}``. If the messages end without a stop, whoever started it is dead, and it ends at once. Three threads
+take the three steps of a case, so that the next scan is read and the last result written while the network computes:
 
     read -> (one waits) -> segment -> (one waits) -> write
 
@@ -15,63 +15,50 @@ result's name holds a whole result, whenever power goes.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
-from threading import BoundedSemaphore, Lock, Thread
-from typing import IO, Any
+from threading import BoundedSemaphore, Thread
+from typing import Any
 
 from medmaskrcnn.batch_runs.reasons import explain, is_memory, is_no_room, is_refusal, remedy_of
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.settings import SegmentOptions
+from medmaskrcnn.system.child_process import Channel, channel_to_parent
 from medmaskrcnn.system.memory import allow_retaining
-
-
-class Speaker:
-    """Lines of JSON to whoever started us; threads may share it."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream, self._lock = stream, Lock()
-
-    def __call__(self, **message: Any) -> None:
-        """Say one thing."""
-        with self._lock:
-            self._stream.write(json.dumps(message) + "\n")
-            self._stream.flush()
 
 
 def main() -> None:
     """The program; see the top of this file."""
     allow_retaining()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our starter decides what it means
-    speak = Speaker(os.fdopen(os.dup(1), "w", encoding="utf-8"))
-    os.dup2(2, 1)  # what a library prints must not end among our lines
+    parent = channel_to_parent()
     requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
-    Thread(target=_listen, args=(requests,), daemon=True).start()
+    Thread(target=_listen, args=(parent, requests), daemon=True).start()
     setup = requests.get()
     if setup is None:
         return
     try:
         steps = _load(setup["setup"])
     except Exception as error:
-        speak(unusable=explain(error, str(setup["setup"]["model"])))
+        parent.send({"unusable": explain(error, str(setup["setup"]["model"]))})
         return
-    speak(ready=os.getpid())
-    _Line(steps, speak).run(requests)
+    parent.send({"ready": os.getpid()})
+    _Line(steps, parent).run(requests)
 
 
-def _listen(requests: SimpleQueue[dict[str, Any] | None]) -> None:
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "stop" in request:
-            requests.put(None)
-            return
-        requests.put(request)
+def _listen(parent: Channel, requests: SimpleQueue[dict[str, Any] | None]) -> None:
+    with suppress(EOFError, OSError):
+        while True:
+            request, _ = parent.receive()
+            if "stop" in request:
+                requests.put(None)
+                return
+            requests.put(request)
     os._exit(1)  # our starter is dead: nobody would remember what we did
 
 
@@ -93,8 +80,8 @@ def _load(setup: dict[str, Any]) -> tuple[Callable[..., Any], ...]:
 class _Line:
     """Three threads in a row, each handing on what it made."""
 
-    def __init__(self, steps: tuple[Callable[..., Any], ...], speak: Speaker) -> None:
-        self._speak = speak
+    def __init__(self, steps: tuple[Callable[..., Any], ...], parent: Channel) -> None:
+        self._parent = parent
         self._names = ("read", "segment", "write")
         self._steps = steps
         self._queues: list[SimpleQueue[Any]] = [SimpleQueue() for _ in steps]
@@ -121,7 +108,7 @@ class _Line:
         """Take cases from one queue, do one step, hand on to the next."""
         while (item := self._queues[number].get()) is not None:
             task, made = item
-            self._speak(stage=[task.id, self._names[number]])
+            self._parent.send({"stage": [task.id, self._names[number]]})
             self._began.setdefault(task.id, time.monotonic())
             try:
                 made = self._steps[number](task, made)
@@ -137,7 +124,7 @@ class _Line:
             if number == 2:
                 self._end(task, status="done", outcome=made)
             else:
-                self._speak(stage=[task.id, "waits"])
+                self._parent.send({"stage": [task.id, "waits"]})
                 self._queues[number + 1].put((task, made))
             del item, made
         if number < 2:
@@ -145,7 +132,7 @@ class _Line:
 
     def _end(self, task: Task, **what: Any) -> None:
         seconds = round(time.monotonic() - self._began.pop(task.id), 3)
-        self._speak(end={"id": task.id, "seconds": seconds, **what})
+        self._parent.send({"end": {"id": task.id, "seconds": seconds, **what}})
 
 
 def _failure(error: BaseException, task: Task) -> dict[str, Any]:

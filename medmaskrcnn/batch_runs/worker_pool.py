@@ -7,12 +7,11 @@ cases in hand, of which one was being read, one segmented, one written.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -22,8 +21,8 @@ from medmaskrcnn.batch_runs.settings import Limits
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
+from medmaskrcnn.system.child_process import ChildProcess
 from medmaskrcnn.system.memory import resident_mb
-from medmaskrcnn.system.module_process import start_module
 from medmaskrcnn.system.stage_timer import StageTimer
 
 logger = logging.getLogger(__name__)
@@ -107,9 +106,7 @@ class _Worker:
     """One process and what it has in hand."""
 
     def __init__(self, setup: Setup, index: int, heard: Callable[[_Worker, dict[str, Any] | None], None]) -> None:
-        self.process = start_module(
-            "medmaskrcnn.batch_runs.worker", stderr=subprocess.DEVNULL, text=True, encoding="utf-8"
-        )
+        self.process = ChildProcess("medmaskrcnn.batch_runs.worker", quiet=True)
         self.in_hand: dict[int, _InHand] = {}
         self.alone = False
         self.ready = False
@@ -120,37 +117,22 @@ class _Worker:
 
     def send(self, **message: Any) -> None:
         """Say something; a dead worker is told by its silence, not here."""
-        assert self.process.stdin is not None, "a pipe"
         try:
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-        except (BrokenPipeError, ValueError):
+            self.process.send(message)
+        except (OSError, ValueError):
             logger.info("worker %d is gone", self.process.pid)
 
     def _listen(self, heard: Callable[[_Worker, dict[str, Any] | None], None]) -> None:
-        assert self.process.stdout is not None, "a pipe"
-        for line in self.process.stdout:
-            if line.endswith("\n"):  # half a line: it died within
-                heard(self, json.loads(line))
+        with suppress(EOFError, OSError, ValueError):  # it is dead, perhaps in the middle of a message
+            while True:
+                heard(self, self.process.receive()[0])
         heard(self, None)
 
     def end(self, *, at_once: bool) -> None:
         """Ask it to go, and if it does not, make it."""
-        if at_once:
-            self.process.kill()
-        else:
+        if not at_once:
             self.send(stop=True)
-        try:
-            self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    logger.debug("the pipe was broken already")
+        self.process.close(patience_s=0.0 if at_once else _END_S)
 
 
 class LocalWorkerPool:
@@ -233,7 +215,7 @@ class LocalWorkerPool:
         if self._deaths >= _DEATHS_IN_A_ROW:
             raise MedMaskRCNNError(
                 f"{self._deaths} workers died before their first case ({_how(code)}). See what this says: "
-                "echo '{}' | python -m medmaskrcnn.batch_runs.worker"
+                'python -c "import medmaskrcnn.batch_runs.steps"'
             )
         worker.end(at_once=True)
         self._workers[self._workers.index(worker)] = self._start_worker(worker.index)

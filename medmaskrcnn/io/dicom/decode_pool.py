@@ -1,26 +1,22 @@
 """Compressed slices decoded by several processes, where that pays.
 
-The decoders hold Python's lock, so threads gain nothing. Workers are started as programs of their own: nothing of the
-caller's state is copied into them, its script needs no ``if __name__ == "__main__"``, and a decoder that ends its
-process on damaged data takes a worker with it, not the caller. A worker gets a path a line and answers with a header
-line and the pixels.
+The decoders hold Python's lock, so threads gain nothing. Workers are programs of their own
+(:mod:`medmaskrcnn.system.child_process`): a decoder that ends its process on damaged data takes a worker with it, not
+the caller. A worker is sent a path and answers with the pixels or an error.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import (
     HTJ2K,
@@ -34,7 +30,7 @@ from pydicom.uid import (
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.header import DicomHeader
-from medmaskrcnn.system.module_process import start_module
+from medmaskrcnn.system.child_process import ChildProcess
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,42 +87,19 @@ class _Worker:
     """One process that decodes what it is given, one file at a time."""
 
     def __init__(self) -> None:
-        self.process = start_module("medmaskrcnn.io.dicom.decode_worker", stderr=subprocess.DEVNULL)
+        self.process = ChildProcess("medmaskrcnn.io.dicom.decode_worker", quiet=True)
 
     def decode(self, path: Path) -> NDArray[Any]:
-        request, answer = self.process.stdin, self.process.stdout
-        assert request is not None and answer is not None, "both are pipes"
         try:
-            request.write(json.dumps(str(path)).encode() + b"\n")
-            request.flush()
-            return _received(answer)
+            self.process.send({"path": str(path)})
+            answer, pixels = self.process.receive()
         except (OSError, EOFError) as error:
             raise ReadError(
                 f"{path} cannot be decoded: the decoder stopped. It may be damaged; copy or export it again"
             ) from error
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
-
-
-def _received(answer: IO[bytes]) -> NDArray[Any]:
-    line = answer.readline()
-    if not line:
-        raise EOFError("the worker is gone")
-    header = json.loads(line)
-    if "error" in header:
-        raise ReadError(header["error"])
-    pixels = np.empty(header["shape"], header["dtype"])
-    view = pixels.reshape(-1).view(np.uint8).data
-    done = 0
-    while done < len(view):
-        n_read = answer.readinto(view[done:])  # type: ignore[attr-defined] # a buffered reader has it
-        if not n_read:
-            raise EOFError("the worker is gone")
-        done += n_read
-    return pixels
+        if "error" in answer:
+            raise ReadError(answer["error"])
+        return pixels[0]
 
 
 def _in_order(headers: Sequence[DicomHeader], workers: Sequence[_Worker]) -> Iterator[NDArray[Any]]:
@@ -154,5 +127,5 @@ def _in_order(headers: Sequence[DicomHeader], workers: Sequence[_Worker]) -> Ite
         for future in waiting:
             future.cancel()
         for worker in workers:
-            worker.close()
+            worker.process.close()
         threads.shutdown()

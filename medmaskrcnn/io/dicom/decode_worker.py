@@ -1,29 +1,28 @@
-"""The program that :mod:`medmaskrcnn.io.dicom.decode_pool` starts: paths in on standard input, pixels out."""
+"""The program that :mod:`medmaskrcnn.io.dicom.decode_pool` starts: is sent paths, answers with pixels."""
 
 from __future__ import annotations
 
-import json
-import sys
+from contextlib import suppress
 from pathlib import Path
-
-import numpy as np
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.header import read_header
 from medmaskrcnn.io.dicom.pixels import decode_file
+from medmaskrcnn.system.child_process import channel_to_parent
 
 
 def main() -> None:
-    """Answer one line, a JSON string with a path, after the other until the input ends."""
-    out = sys.stdout.buffer
-    for line in sys.stdin.buffer:
-        try:
-            pixels = np.ascontiguousarray(decode_file(read_header(Path(json.loads(line))))[0])
-            out.write(json.dumps({"shape": pixels.shape, "dtype": pixels.dtype.str}).encode() + b"\n")
-            out.write(pixels.data.cast("B"))
-        except ReadError as error:
-            out.write(json.dumps({"error": str(error)}).encode() + b"\n")
-        out.flush()
+    """Answer one path after the other until whoever started this ends."""
+    parent = channel_to_parent()
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            request, _ = parent.receive()
+            try:
+                pixels = decode_file(read_header(Path(request["path"])))[0]
+            except ReadError as error:
+                parent.send({"error": str(error)})
+            else:
+                parent.send({}, [pixels])
 
 
 if __name__ == "__main__":

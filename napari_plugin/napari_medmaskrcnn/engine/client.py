@@ -1,26 +1,22 @@
 """The process in which networks run, so that the viewer stays free and cancelling is at once.
 
 A thread would share one interpreter with the viewer, and a network cannot be stopped in the middle of a layer. A
-process can be ended at any moment, and takes its memory along. It is started as a module of its own, not by
-``multiprocessing``: that would run a user's script again that has no ``if __name__ == "__main__"``.
+process can be ended at any moment, and takes its memory along (:mod:`medmaskrcnn.system.child_process`).
 
-Jobs and answers go through the process's own pipes (:mod:`.ipc`). A scan is sent once and kept by the process until
-another one comes.
+Jobs and answers are the messages of :mod:`.ipc`. A scan is sent once and kept by the process until another one comes.
 """
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from typing import IO, Any
+from typing import Any
 
 from medmaskrcnn.errors import with_remedy
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn.system.module_process import start_module
 from napari_medmaskrcnn.core.remedies import IN_NAPARI
+from medmaskrcnn.system.child_process import ChildProcess
 from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, Ready
 
@@ -48,7 +44,7 @@ class Engine:
     """One process, started when needed and kept warm: torch and the last model stay loaded between jobs."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
         self._sent: Volume | None = None
         self._lock = threading.Lock()
         self.devices: tuple[str, ...] = ("cpu",)
@@ -63,7 +59,7 @@ class Engine:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._sent = None
-                self._process = start_module(MODULE)
+                self._process = ChildProcess(MODULE)
 
     def run(self, job: Job, report: Callable[[JobProgress], None]) -> Any:
         """Do a job; blocks, so call it from a thread.
@@ -78,12 +74,12 @@ class Engine:
         """
         self.warm_up()
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        assert process is not None
         known = job.volume is self._sent
         try:
-            ipc.send(process.stdin, replace(job, volume=None) if known else job)
+            ipc.send(process, replace(job, volume=None) if known else job)
             self._sent = job.volume
-            return self._answer(process.stdout, report)
+            return self._answer(process, report)
         except (EOFError, OSError, ValueError) as error:
             if process is not self._process:
                 raise Cancelled from None
@@ -91,9 +87,9 @@ class Engine:
             self.stop()
             raise JobFailed(Failed(_death_message(code))) from error
 
-    def _answer(self, stream: IO[bytes], report: Callable[[JobProgress], None]) -> Any:
+    def _answer(self, process: ChildProcess, report: Callable[[JobProgress], None]) -> Any:
         while True:
-            message = ipc.receive(stream)
+            message = ipc.receive(process)
             if isinstance(message, Done):
                 return message.answer
             if isinstance(message, Failed):
@@ -107,14 +103,8 @@ class Engine:
         """End the process, whatever it does; its memory is free when this returns."""
         with self._lock:
             process, self._process, self._sent = self._process, None, None
-        if process is None:
-            return
-        process.kill()
-        process.wait(_SHUTDOWN_S)
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(OSError):  # what was still to be written has nowhere to go
-                    pipe.close()
+        if process is not None:
+            process.close()
 
 
 def _death_message(code: int) -> str:

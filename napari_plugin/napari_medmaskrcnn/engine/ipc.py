@@ -1,18 +1,11 @@
-"""Messages between the viewer's process and the engine's: JSON, and arrays as their bytes. Nothing is unpickled.
-
-A message is the length of its JSON (8 bytes), the JSON, then the bytes of each array that the JSON lists.
-"""
+"""Messages between the viewer's process and the engine's, as JSON fields and arrays."""
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from dataclasses import asdict
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from medmaskrcnn.settings import SegmentOptions
@@ -21,62 +14,28 @@ from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask, corners
 from medmaskrcnn.structures.volume import Provenance, Volume
+from medmaskrcnn.system.child_process import Arrays, Channel
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
 
-Arrays = list[NDArray[Any]]
 Message = Job | Ready | JobProgress | Failed | Done
 
-_LENGTH = struct.Struct("<Q")
-_LONGEST_HEADER = 1 << 28
 _PROVENANCE = TypeAdapter(Provenance)
 _MEASUREMENTS = TypeAdapter(tuple[Measurement, ...])
 _RECORD = TypeAdapter(RunRecord)
 _SIMPLE = {kind.__name__: TypeAdapter(kind) for kind in (Ready, JobProgress, Failed)}
 
 
-def send(stream: IO[bytes], message: Message) -> None:
-    """Write a message and flush."""
+def send(channel: Channel, message: Message) -> None:
+    """Send a message; errors as of :meth:`Channel.send`."""
     arrays: Arrays = []
     fields = _packed(message, arrays)
-    listed = [{"dtype": a.dtype.str, "shape": a.shape} for a in arrays]
-    header = json.dumps({"kind": type(message).__name__, "fields": fields, "arrays": listed}).encode()
-    stream.write(_LENGTH.pack(len(header)))
-    stream.write(header)
-    for array in arrays:
-        stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
-    stream.flush()
+    channel.send({"kind": type(message).__name__, "fields": fields}, arrays)
 
 
-def receive(stream: IO[bytes]) -> Message:
-    """Wait for a message.
-
-    Raises:
-        EOFError: if the other side is gone.
-        ValueError: if what came is no message.
-    """
-    (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
-    if length > _LONGEST_HEADER:
-        raise ValueError(f"a header of {length} bytes is no message of ours")
-    header = json.loads(bytes(_exactly(stream, length)))
-    arrays = [
-        np.frombuffer(_exactly(stream, math.prod(a["shape"]) * np.dtype(a["dtype"]).itemsize), a["dtype"]).reshape(
-            a["shape"]
-        )
-        for a in header["arrays"]
-    ]
+def receive(channel: Channel) -> Message:
+    """Wait for a message; errors as of :meth:`Channel.receive`."""
+    header, arrays = channel.receive()
     return _unpacked(header["kind"], header["fields"], arrays)
-
-
-def _exactly(stream: IO[bytes], n: int) -> bytearray:
-    """So many bytes; writable, so that the arrays made of them are."""
-    found = bytearray(n)
-    view, at = memoryview(found), 0
-    while at < n:
-        got = stream.readinto(view[at:])  # type: ignore[attr-defined]
-        if not got:
-            raise EOFError("the other process is gone")
-        at += got
-    return found
 
 
 def _packed(message: Message, arrays: Arrays) -> dict[str, Any]:

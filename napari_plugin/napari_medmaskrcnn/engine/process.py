@@ -1,9 +1,8 @@
-"""The other side of :mod:`.engine`: waits for jobs on its standard input and answers on its standard output."""
+"""The program that :mod:`.client` starts: is sent jobs and answers them."""
 
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.segment_box import segment_box
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.child_process import channel_to_parent
 from medmaskrcnn.system.memory import allow_retaining
 from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
@@ -39,19 +39,18 @@ class Memory:
 def main() -> None:
     """Answer jobs until the pipe is closed."""
     allow_retaining()
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
+    viewer = channel_to_parent()
     if hasattr(os, "nice"):
         os.nice(NICENESS)
-    ipc.send(answers, Ready(_devices()))
+    ipc.send(viewer, Ready(_devices()))
     memory = Memory()
     while True:
         try:
-            job = ipc.receive(sys.stdin.buffer)
+            job = ipc.receive(viewer)
         except EOFError:
             return
         if isinstance(job, (SegmentJob, OutlineJob)):
-            ipc.send(answers, answer(job, memory, lambda stage, share: ipc.send(answers, JobProgress(stage, share))))
+            ipc.send(viewer, answer(job, memory, lambda stage, share: ipc.send(viewer, JobProgress(stage, share))))
 
 
 def answer(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> Done | Failed:

@@ -1,0 +1,169 @@
+"""A module of ours as a program of its own, and the messages that go to it and back.
+
+The program is started as ``python -m module``, not by ``multiprocessing``: nothing of the caller's state is copied into
+it, a user's script needs no ``if __name__ == "__main__"``, and what ends the program does not end the caller. Messages
+go through its standard input and output. Each is the length of a JSON header (8 bytes, little-endian), the header, then
+the bytes of each array that the header lists. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fields = dict[str, Any]
+Arrays = list[NDArray[Any]]
+
+_LENGTH = struct.Struct("<Q")
+_LONGEST_HEADER = 1 << 28
+_KILLED_S = 10.0
+
+
+class Channel:
+    """Messages over a stream that is read and one that is written.
+
+    Any thread may send. One thread at a time may receive.
+    """
+
+    def __init__(self, reader: IO[bytes], writer: IO[bytes]) -> None:
+        self._reader, self._writer, self._lock = reader, writer, Lock()
+
+    def send(self, fields: Fields, arrays: Sequence[NDArray[Any]] = ()) -> None:
+        """Write a message; returns when all of it is in the pipe.
+
+        Args:
+            fields: What JSON can hold.
+            arrays: Go along as their bytes.
+
+        Raises:
+            OSError: if the other side is gone.
+            ValueError: if this side is closed.
+        """
+        listed = [{"dtype": array.dtype.str, "shape": array.shape} for array in arrays]
+        header = json.dumps({"fields": fields, "arrays": listed}).encode()
+        with self._lock:
+            self._writer.write(_LENGTH.pack(len(header)) + header)
+            for array in arrays:
+                if array.size:
+                    self._writer.write(_bytes_of(np.ascontiguousarray(array)))
+            self._writer.flush()
+
+    def receive(self) -> tuple[Fields, Arrays]:
+        """Wait for a message; the arrays are writable.
+
+        Raises:
+            EOFError: if the other side is gone, even in the middle of a message.
+            ValueError: if what came is no message.
+        """
+        length_bytes = np.empty(_LENGTH.size, np.uint8)
+        self._fill(length_bytes)
+        (length,) = _LENGTH.unpack(length_bytes)
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"a header of {length} bytes is no message of ours")
+        header_bytes = np.empty(length, np.uint8)
+        self._fill(header_bytes)
+        header = json.loads(header_bytes.tobytes())
+        arrays = [np.empty(listed["shape"], listed["dtype"]) for listed in header["arrays"]]
+        for array in arrays:
+            self._fill(array)
+        return header["fields"], arrays
+
+    def _fill(self, array: NDArray[Any]) -> None:
+        """Read straight into an array; a pipe gives as much as it holds at the moment."""
+        view = _bytes_of(array) if array.size else memoryview(b"")
+        done = 0
+        while done < len(view):
+            n_read = self._reader.readinto(view[done:])  # type: ignore[attr-defined] # a buffered reader has it
+            if not n_read:
+                raise EOFError("the other process is gone")
+            done += n_read
+
+
+class ChildProcess(Channel):
+    """A program ``python -m module`` with this process's import path, and the channel to it.
+
+    Args:
+        module: Its name; the program talks through :func:`channel_to_parent`.
+        quiet: Discard what it writes to its standard error, which is this process's otherwise.
+
+    Raises:
+        OSError: if it cannot be started.
+    """
+
+    def __init__(self, module: str, *, quiet: bool = False) -> None:
+        # -P: the current folder holds the user's files, none of which is to be imported.
+        command = [sys.executable, "-P", "-m", module]
+        paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None, "both are pipes"
+        super().__init__(self._process.stdout, self._process.stdin)
+
+    @property
+    def pid(self) -> int:
+        """Process number."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit code; ``None`` while the program runs."""
+        return self._process.poll()
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for the program's end; its exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: if it has not ended by then.
+        """
+        return self._process.wait(timeout_s)
+
+    def kill(self) -> None:
+        """End the program at once, whatever it does; a thread that receives from it gets :class:`EOFError`."""
+        self._process.kill()
+
+    def close(self, *, patience_s: float = 0.0) -> None:
+        """Make sure that the program has ended and its memory is free, and close the pipes.
+
+        Args:
+            patience_s: How long it may take to end by itself before it is killed.
+
+        Raises:
+            subprocess.TimeoutExpired: if the system does not end it, which only a device that hangs can cause.
+        """
+        try:
+            self.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.wait(_KILLED_S)
+        for pipe in (self._writer, self._reader):
+            with suppress(OSError):  # what was still to be written has nowhere to go
+                pipe.close()
+
+
+def channel_to_parent() -> Channel:
+    """The channel to the process that started this program; what libraries print goes to standard error from now on."""
+    writer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return Channel(sys.stdin.buffer, writer)
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    """The memory of a contiguous array, which is not copied; ValueError if it holds Python objects."""
+    if array.dtype.hasobject:
+        raise ValueError(f"an array of {array.dtype} is no message of ours")
+    return array.reshape(-1).view(np.uint8).data
