@@ -15,8 +15,8 @@ from medmaskrcnn.cli.segment import print_outcomes, segment_cases
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.evaluation.metrics.matching import match_case
 from medmaskrcnn.export.check import check_output_folder
-from medmaskrcnn.settings import OutputOptions, SegmentOptions
 from medmaskrcnn.report.units import volume_text
+from medmaskrcnn.settings import OutputOptions, SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.label_maps import instances_of_label_map
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR

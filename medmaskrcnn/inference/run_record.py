@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-
 from dataclasses import asdict
 from typing import Any
 

@@ -68,7 +68,7 @@ class Channel:
         """
         length_bytes = np.empty(_LENGTH.size, np.uint8)
         self._fill(length_bytes)
-        (length,) = _LENGTH.unpack(length_bytes)
+        (length,) = _LENGTH.unpack(length_bytes.tobytes())
         if length > _LONGEST_HEADER:
             raise ValueError(f"a header of {length} bytes is no message of ours")
         header_bytes = np.empty(length, np.uint8)

@@ -15,8 +15,8 @@ from typing import Any
 
 from medmaskrcnn.errors import with_remedy
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.core.remedies import IN_NAPARI
 from medmaskrcnn.system.child_process import ChildProcess
+from napari_medmaskrcnn.core.remedies import IN_NAPARI
 from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, Ready
 
