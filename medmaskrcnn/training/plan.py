@@ -30,6 +30,7 @@ from medmaskrcnn.settings import (
 )
 from medmaskrcnn.settings.base import what_is_wrong
 from medmaskrcnn.settings.migration import to_current_names
+from medmaskrcnn.structures.laterality import has_side
 
 Patch = tuple[Count, Count, Count]
 
@@ -149,7 +150,7 @@ class Plan(Settings):
         if self.augment.oversampled_patch and self.train.batch != 1:
             raise ValueError("augment.oversampled_patch gives windows of two sizes: train.batch must be 1")
         if "W" in self.augment.flip and self.preprocess.orientation != "as_stored":
-            sided = sorted(n for n in self.model.class_names if {"left", "right"} & set(n.lower().split()))
+            sided = sorted(filter(has_side, self.model.class_names))
             if sided:
                 raise ValueError(f"augment.flip swaps left and right (W), but these classes have sides: {sided}")
         _ = self.settings  # checks what model, preprocess and inference ask of one another

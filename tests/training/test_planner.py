@@ -222,8 +222,8 @@ def test_storage_order_decides_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("name", "flips"),
-    [("left lung", ()), ("kidney_R", ()), ("liver", ()), ("liver tumour", ("H", "W")), ("glioma", ("H", "W")),
-     ("kidney", ("W",)), ("brain", ("W",))],
+    [("left lung", ()), ("kidney_R", ()), ("KidneyLeft", ()), ("liver", ()), ("liver tumour", ("H", "W")),
+     ("glioma", ("H", "W")), ("kidney", ("W",)), ("vertebra L5", ("W",)), ("brain", ("W",))],
 )  # fmt: skip
 def test_flips(name: str, flips: tuple[str, ...]) -> None:
     plan, _ = plan_for([facts(i, (60, 128, 128), (2, 2, 2), {name: [(60, 60, 60)]}) for i in range(8)], (name,))

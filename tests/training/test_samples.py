@@ -190,9 +190,12 @@ def test_flips_mirror_image_and_masks(dims: int) -> None:
     assert left == {4.0, 40.0 - 20.0}
 
 
-def test_sides_forbid_a_left_right_flip() -> None:
+@pytest.mark.parametrize(
+    "left", ["left kidney", "kidney_left", "kidney-left", "kidney (left)", "kidney_L", "LeftKidney"]
+)
+def test_sides_forbid_a_left_right_flip(left: str) -> None:
     values = make_plan(3, 0).model_dump()
-    values["model"]["class_names"] = ("left kidney", "right kidney", "c", "d")
+    values["model"]["class_names"] = (left, "b", "c", "d")
     values["augment"]["flip"] = ("H",)
     Plan.model_validate(values)
     values["augment"]["flip"] = ("H", "W")

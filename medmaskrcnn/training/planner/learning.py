@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest
+from medmaskrcnn.structures.laterality import has_side
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings
 from medmaskrcnn.training.planner.dataset_fingerprint import DatasetFingerprint
 from medmaskrcnn.training.planner.grid import GridPlan
@@ -20,7 +21,6 @@ _LESION = re.compile(
     r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|nodule|cyst|polyp|aneurysm|hemorrhage|haemorrhage|abscess|plaque|"
     r"stone|fracture|neoplas|malignan|o?edema|\b(?!stroma|soma)\w+oma\b"
 )
-_SIDED = {"left", "right", "l", "r"}
 _ON_ONE_SIDE = re.compile(
     r"liver|spleen|stomach|pancreas|gall.?bladder|heart|aorta|duodenum|colon|atrium|ventricle|vena cava|adrenal|lobe"
 )
@@ -36,10 +36,6 @@ _COVERED = 0.5  # of an object's voxels; labels that touch lose less to each oth
 def is_lesion(class_name: str) -> bool:
     """Whether a class is a finding, of which a body may have any number, not a part of the body."""
     return bool(_LESION.search(class_name.lower()))
-
-
-def _has_side(class_name: str) -> bool:
-    return bool(_SIDED & set(re.split(r"[^a-z]+", class_name.lower())))
 
 
 def plan_one_per_scan(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> tuple[str, ...]:
@@ -128,7 +124,7 @@ def _oversampled(
 
 def _flips(fingerprint: DatasetFingerprint, grid: GridPlan, reasons: dict[str, str]) -> tuple[Axis, ...]:
     names = fingerprint.class_names
-    sided = [n for n in names if _has_side(n)]
+    sided = [n for n in names if has_side(n)]
     one_side = [n for n in names if _ON_ONE_SIDE.search(n.lower()) and not is_lesion(n)]
     lesions = all(map(is_lesion, names))
     across = {case.left_right for case in fingerprint.cases}
@@ -153,7 +149,7 @@ def _flips(fingerprint: DatasetFingerprint, grid: GridPlan, reasons: dict[str, s
 def _movements(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> dict[str, float]:
     few = len(fingerprint.cases) < _FEW_CASES
     reasons["augment.zoom"] = f"{len(fingerprint.cases)} training scans: {'strong' if few else 'moderate'} distortions."
-    if fingerprint.planar and not any(map(_has_side, fingerprint.class_names)):
+    if fingerprint.planar and not any(map(has_side, fingerprint.class_names)):
         reasons["augment.rotate_degrees"] = "Pictures may lie any way."
         return {"rotate_degrees": 90.0, "zoom": 0.25, "shift": 0.0, "elastic": 0.02}
     lesions = all(map(is_lesion, fingerprint.class_names))
