@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ablation_networks import build_ablation, load_ablation
 from machine import machine
 
 from medmaskrcnn.data.manifest import Manifest, read_manifest
@@ -134,12 +135,13 @@ def run(row: Row, manifest: Manifest, folder: Path, options: argparse.Namespace)
         check=False,
         splits=("train", "val"),  # nothing is chosen: the last weights are scored
         resume=(own / CHECKPOINT).exists(),
+        build=build_ablation,
         cache=folder / "data" / row.plan / "cache",
         workers=options.workers,
         on_event=_tell,
     )
     cases = [case.id for case in choose_cases(manifest, "test", None)][: options.cases]
-    found = evaluate(str(own / LAST), manifest, cases=cases, settings=_LIGHT)
+    found = evaluate(load_ablation(own / LAST), manifest, cases=cases, settings=_LIGHT)
     tables = {"mask": found.overall.mask, "box": found.overall.box}
     return {
         "row": row.name,

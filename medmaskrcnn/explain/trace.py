@@ -128,10 +128,10 @@ def trace(
 
 def _check_kind(model: ModelSettings) -> None:
     """The page explains networks as everyone runs them, not the variants that they are compared with."""
-    if model.backbone.pyramid != "fpn" or model.roi.pooler != "align" or model.roi.mask_activation != "sigmoid":
+    if model.backbone.pyramid != "fpn" or model.roi.pooler != "align":
         raise ValueError(
-            "the trace explains networks with a feature pyramid, RoIAlign and a sigmoid for each mask; this model has "
-            f"pyramid {model.backbone.pyramid!r}, {model.roi.pooler!r} and {model.roi.mask_activation!r}"
+            "the trace explains networks with a feature pyramid and RoIAlign; this model has "
+            f"pyramid {model.backbone.pyramid!r} and pooler {model.roi.pooler!r}"
         )
 
 

@@ -10,15 +10,16 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from medmaskrcnn.errors import ModelFileError, one_line
+from medmaskrcnn.errors import MedMaskRCNNError, ModelFileError, one_line
 from medmaskrcnn.hub.torchvision_files import PREFIX, SUFFIXES, torchvision_file
-from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.settings import ModelFileSettings, ModelSettings
 from medmaskrcnn.settings.migration import to_current_names
 from medmaskrcnn.system.files import replacing
 
@@ -173,11 +174,18 @@ def _checksum(header: dict[str, Any], body: bytes) -> str:
     return digest.hexdigest()
 
 
-def read_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSettings]:
+def read_model(
+    path: str | os.PathLike[str], *, build: Callable[[ModelSettings], MaskRCNN] | None = None
+) -> tuple[MaskRCNN, ModelFileSettings]:
     """The network of a model file (ours, or torchvision's ``.pth``), in float32 on the CPU, in evaluation mode.
 
+    Args:
+        path: The file.
+        build: Makes the network; :func:`medmaskrcnn.models.build.build_model` by default.
+
     Raises:
-        ModelFileError: if the file is damaged or its weights do not fit its settings.
+        ModelFileError: if the file is damaged, its weights do not fit its settings, or the library does not build
+            such a network.
     """
     import torch
     from safetensors import SafetensorError
@@ -201,8 +209,10 @@ def read_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSetting
         raise ModelFileError(f"model {path} is damaged, its weights cannot be read: {one_line(error)}") from error
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's generator stays put
-            model = build_model(settings.model)
+            model = (build or build_model)(settings.model)
         model.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in weights.items()})
+    except MedMaskRCNNError as error:
+        raise ModelFileError(f"model {path} cannot be run: {error}") from error
     except (RuntimeError, ValueError, MemoryError) as error:
         raise ModelFileError(f"the weights in model {path} do not fit its settings: {one_line(error)}") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.state_dict().values() if p.is_floating_point()):

@@ -1,8 +1,7 @@
 """Feature pyramid (Lin et al. 2017): C2..C5 of the backbone become P2..P6 of equal width.
 
-The top-down path is MONAI's; P6 is P5 subsampled by two on every axis (FPN, footnote 2). Two networks without a
-pyramid are there to compare: ``c5`` has one map, made of C5 by the same two convolutions as a level of the pyramid;
-``c4`` hands out C4 as it is.
+The top-down path is MONAI's; P6 is P5 subsampled by two on every axis (FPN, footnote 2). The network without a
+pyramid, ``c4``, takes C4 as it is.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ class Pyramid(nn.Module):
         maps = self.backbone(images)
         if self.fpn is None:
             return maps[-1:]
-        used = maps if len(self.strides) > 1 else maps[-1:]
-        return list(self.fpn({f"C{level}": c for level, c in enumerate(used, start=2)}).values())
+        return list(self.fpn({f"C{level}": c for level, c in enumerate(maps, start=2)}).values())
 
     def res5(self, regions: Tensor) -> Tensor:
         """What the heads are given of regions ``(R, channels, *bins)``: those, or what the last stage makes of them."""
@@ -53,8 +51,5 @@ def build_pyramid(backbone: Backbone, settings: BackboneSettings, *, spatial_dim
     width, strides = settings.fpn_channels, settings.strides
     if settings.pyramid == "c4":
         return Pyramid(backbone, None, strides[2:3], backbone.out_channels[2])
-    if settings.pyramid == "c5":
-        fpn = FeaturePyramidNetwork(spatial_dims, [backbone.out_channels[-1]], width)
-        return Pyramid(backbone, fpn, strides[-1:], width)
     fpn = FeaturePyramidNetwork(spatial_dims, list(backbone.out_channels), width, LastLevelMaxPool(spatial_dims))
     return Pyramid(backbone, fpn, (*strides, tuple(2 * s for s in strides[-1])), width)

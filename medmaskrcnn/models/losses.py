@@ -115,20 +115,6 @@ def mask_loss(logits: Tensor, targets: Tensor) -> Term:
     return Term(each.flatten(1).mean(1).sum() if len(logits) else logits.sum(), len(logits))
 
 
-def competing_mask_loss(logits: Tensor, labels: Tensor, targets: Tensor) -> Term:
-    """The same with a softmax over all classes and the background, whose logit is 0 (Mask R-CNN, table 2b).
-
-    Args:
-        logits: ``(p, K, *size)``.
-        labels: ``(p,)`` int64, the region's true class.
-        targets: ``(p, *size)`` in 0..1: the share of a bin that is of the true class; the rest is background.
-    """
-    with_background = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1).log_softmax(dim=1)
-    own = with_background[torch.arange(len(labels), device=labels.device), labels + 1]
-    each = -(targets * own + (1 - targets) * with_background[:, 0])
-    return Term(each.flatten(1).mean(1).sum() if len(logits) else logits.sum(), len(logits))
-
-
 def mask_dice_loss(logits: Tensor, targets: Tensor) -> Term:
     """Mean over positives of ``1 - 2 sum(p t) / (sum(p^2) + sum(t^2))`` (Milletari et al. 2016, V-Net, section 3).
 

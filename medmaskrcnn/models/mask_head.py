@@ -1,13 +1,11 @@
 """The mask head: a small fully convolutional network on each region (Mask R-CNN, section 3 and figure 4, right).
 
-One mask per class with a sigmoid, so that classes do not compete for voxels; a softmax over classes and background
-is there to compare.
+One mask per class with a sigmoid, so that classes do not compete for voxels.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from monai.networks.layers.factories import Conv
@@ -39,18 +37,11 @@ class MaskHead(nn.Module):
             return self.logits(x.float())
 
 
-def select_class_logits(logits: Tensor, labels: Tensor, activation: Literal["sigmoid", "softmax"]) -> Tensor:
-    """Log-odds ``(R, *size)`` of each region's own class; their sigmoid is the mask's probability.
+def select_class_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits ``(R, *size)`` of each region's own class; their sigmoid is the mask's probability.
 
     Args:
         logits: ``(R, K, *size)``.
         labels: ``(R,)`` int64, 0 is the first class.
-        activation: With ``"softmax"`` the odds are against the other classes and the background, whose logit is 0.
     """
-    rows = torch.arange(len(labels), device=labels.device)
-    own = logits[rows, labels]
-    if activation == "sigmoid":
-        return own
-    others = logits.clone()
-    others[rows, labels] = 0.0  # in place of the own class: the background
-    return own - others.logsumexp(dim=1)
+    return logits[torch.arange(len(labels), device=labels.device), labels]

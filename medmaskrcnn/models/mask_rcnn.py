@@ -48,9 +48,12 @@ class MaskRCNN(nn.Module):
         settings: What it was built from.
         precision: What :meth:`detect` and :meth:`outline` run in; see :meth:`run_in`.
         compiled: What runs in place of :meth:`parts` for them, if not torch.
+        mask_terms, select_class_logits: How masks are learnt and read; a class whose masks work otherwise replaces both.
     """
 
     compiled: InferenceBackend | None = None
+    mask_terms = staticmethod(mask_terms)
+    select_class_logits = staticmethod(select_class_logits)
 
     def __init__(
         self,
@@ -208,7 +211,7 @@ class MaskRCNN(nn.Module):
         if self.mask_head is not None:
             boxes, matched_idxs = regions.positives(roi.max_mask_rois)
             logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
-            terms |= mask_terms(logits, boxes, matched_idxs, targets, loss, activation=roi.mask_activation)
+            terms |= self.mask_terms(logits, boxes, matched_idxs, targets, loss)
         return self._weighted(terms, share_counts)
 
     def _weighted(self, terms: dict[str, Term], share_counts: Callable[[Tensor], Tensor] | None) -> dict[str, Tensor]:
@@ -308,5 +311,5 @@ class MaskRCNN(nn.Module):
             stop = start + per_pass
             own = [b[max(0, start - n) : max(0, stop - n)] for b, n in zip(boxes, firsts, strict=True)]
             logits = mask_head(self._align(pyramid, own, roi.mask_size))
-            parts.append(select_class_logits(logits, every[start:stop], roi.mask_activation).sigmoid())
+            parts.append(self.select_class_logits(logits, every[start:stop]).sigmoid())
         return list(torch.cat(parts).split(counts))

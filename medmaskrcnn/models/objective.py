@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from medmaskrcnn.models.box_head import BOX_CODER
 from medmaskrcnn.models.losses import (
     Term,
     box_losses,
-    competing_mask_loss,
     mask_dice_loss,
     mask_loss,
     mask_targets,
@@ -177,8 +175,6 @@ def mask_terms(
     matched_idxs: Sequence[Tensor],
     targets: Sequence[Targets],
     loss: LossSettings,
-    *,
-    activation: Literal["sigmoid", "softmax"] = "sigmoid",
 ) -> dict[str, Term]:
     """``mask`` and, where it has a weight, ``mask_dice``.
 
@@ -188,7 +184,28 @@ def mask_terms(
         matched_idxs: Per image ``(n,)``: their objects.
         targets: Objects of each image.
         loss: Weights.
-        activation: Whether the classes compete for voxels.
+
+    Raises:
+        ValueError: if the targets have no masks.
+    """
+    labels, truth = mask_truth(boxes, matched_idxs, targets, logits.shape[-1])
+    own = select_class_logits(logits, labels)
+    terms = {"mask": mask_loss(own, truth)}
+    if loss.mask_dice:
+        terms["mask_dice"] = mask_dice_loss(own, truth)
+    return terms
+
+
+def mask_truth(
+    boxes: Sequence[Tensor], matched_idxs: Sequence[Tensor], targets: Sequence[Targets], size: int
+) -> tuple[Tensor, Tensor]:
+    """What the mask head is to predict in the positives: their classes ``(p,)`` and their masks ``(p, *(size,) * S)``.
+
+    Args:
+        boxes: As for :func:`mask_terms`.
+        matched_idxs: Likewise.
+        targets: Likewise.
+        size: Bins per axis of a predicted mask.
 
     Raises:
         ValueError: if the targets have no masks.
@@ -198,11 +215,5 @@ def mask_terms(
     for target, box, owner in zip(targets, boxes, matched_idxs, strict=True):
         if target.masks is None:
             raise ValueError("a model with a mask head needs masks in its targets")
-        wanted.append(mask_targets(target.masks, box, owner, logits.shape[-1]))
-    truth = torch.cat(wanted)
-    own = select_class_logits(logits, labels, activation)
-    competing = activation == "softmax"
-    terms = {"mask": competing_mask_loss(logits, labels, truth) if competing else mask_loss(own, truth)}
-    if loss.mask_dice:
-        terms["mask_dice"] = mask_dice_loss(own, truth)
-    return terms
+        wanted.append(mask_targets(target.masks, box, owner, size))
+    return labels, torch.cat(wanted)

@@ -29,9 +29,9 @@ class BackboneSettings(Settings):
         norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights want 0.0.
         strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32.
         fpn_channels: Channels of every pyramid level.
-        pyramid: What anchors and regions look at. ``"fpn"``: P2..P6. ``"c5"``: one map of the coarsest stride, with
-            ``fpn_channels`` and the same heads. ``"c4"``: the map before the last stage as it is; the last stage runs
-            on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN, figure 4, left).
+        pyramid: What anchors and regions look at. ``"fpn"``: P2..P6. ``"c4"``: the map before the last stage as it
+            is; the last stage runs on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN,
+            figure 4, left). ``"c5"`` (one map of the coarsest stride) is built by the ablations alone.
     """
 
     name: str = "resnet50"
@@ -122,8 +122,8 @@ class RoISettings(Settings):
         box_hidden: Width of the box head's two fully connected layers.
         mask_channels, mask_convs: Channels and number of the mask head's convolutions; on ``"c4"`` there are none
             before the one that doubles.
-        mask_activation: ``"sigmoid"``: classes do not compete for voxels. ``"softmax"``: they do, and the background
-            with them (Mask R-CNN, table 2b).
+        mask_activation: ``"sigmoid"``: classes do not compete for voxels. ``"softmax"`` (they do; Mask R-CNN,
+            table 2b) is built by the ablations alone.
         foreground_iou: A proposal that overlaps an object at least so much is a positive.
         batch_per_image, positive_fraction: RoIs sampled per image for the loss, and the largest share of positives.
         max_mask_rois: Positives per image that the mask head is trained on; bounds memory in 3D.

@@ -21,9 +21,10 @@ from medmaskrcnn.data.cases import prepare_cases
 from medmaskrcnn.data.check import check_manifest
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.errors import OutputError, ReadError, Remedy
-from medmaskrcnn.models.build import build_model
+from medmaskrcnn.models.build import build_model, check_buildable
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.device import choose_device
+from medmaskrcnn.settings import ModelSettings
 from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.checkpoint import load_checkpoint
@@ -51,6 +52,7 @@ def train(
     resume: bool = False,
     start_from: str | os.PathLike[str] | None = None,
     transform: Transform | None = None,
+    build: Callable[[ModelSettings], MaskRCNN] = build_model,
     cache: str | os.PathLike[str] | None = None,
     plan_yaml: str | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -74,6 +76,7 @@ def train(
         resume: Go on from the checkpoint in ``folder``.
         start_from: Weights to begin with; see :func:`medmaskrcnn.training.transfer.apply.transfer`.
         transform: Of the user's own, applied to every sample after the plan's augmentation.
+        build: Makes the network; of the user's own, where it is to differ from ours.
         cache: Folder of prepared cases, kept for other runs; by default one inside ``folder``, removed at the end.
         plan_yaml: The plan's own text with its comments, to be kept in ``folder``.
         on_event: Called as the run goes on.
@@ -82,12 +85,15 @@ def train(
         How it ended.
 
     Raises:
+        MedMaskRCNNError: if the plan asks for a network that the library does not build.
         ReadError: if cases are bad (all are listed), there are none, or the checkpoint does not fit.
         OutputError: if ``folder`` holds another run, or cannot be written to.
         ModelFileError: if ``start_from`` cannot be used.
         FloatingPointError: if the loss is not finite; the message names the cases.
         InvalidOptionError: if plan, device and number of processes do not fit each other.
     """
+    if plan is not None and build is build_model:
+        check_buildable(plan.model)
     labelled = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     if check or plan is None:
         report = check_manifest(labelled)
@@ -107,7 +113,7 @@ def train(
         files = prepare_cases(
             labelled, learnt, plan.settings, prepared, workers=workers, progress=lambda *n: listen(Preparing(*n))
         )
-    trainer = Trainer(_first_network(plan, start_from, listen), plan, fabric)
+    trainer = Trainer(_first_network(plan, build, start_from, listen), plan, fabric)
     if resume:
         trainer.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
     training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt))
@@ -161,10 +167,13 @@ def _claim(run: Path, plan: str, *, resume: bool) -> None:
 
 
 def _first_network(
-    plan: Plan, start_from: str | os.PathLike[str] | None, on_event: Callable[[Event], None]
+    plan: Plan,
+    build: Callable[[ModelSettings], MaskRCNN],
+    start_from: str | os.PathLike[str] | None,
+    on_event: Callable[[Event], None],
 ) -> MaskRCNN:
     torch.manual_seed(plan.train.seed)
-    network = build_model(plan.model)
+    network = build(plan.model)
     if start_from is not None:
         on_event(transfer(network, start_from))
     freeze(network, plan.train.freeze)

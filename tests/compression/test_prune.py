@@ -112,7 +112,7 @@ def test_what_cannot_be_pruned_is_refused() -> None:
     settings = settings_of("light", 16)
     flat = settings.model_copy(
         update={
-            "backbone": settings.backbone.model_copy(update={"pyramid": "c5"}),
+            "backbone": settings.backbone.model_copy(update={"pyramid": "c4"}),
             "anchors": AnchorSettings(sizes=((8, 8),)),
         }
     )

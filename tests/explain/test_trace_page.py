@@ -15,7 +15,7 @@ from medmaskrcnn.explain.outline import outline_path
 from medmaskrcnn.explain.pictures import data_uri, grey, heat
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.models.build import build_model
-from medmaskrcnn.settings import BackboneSettings, ModelCard, ModelFileSettings, ModelSettings, RPNSettings
+from medmaskrcnn.settings import BackboneSettings, ModelCard, ModelFileSettings, ModelSettings, RoISettings, RPNSettings
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Volume
 
@@ -85,10 +85,10 @@ def test_unsuitable_scans_are_refused_or_stamped(tiny_model, blobs):
 
 
 def test_networks_without_a_pyramid_are_refused(blobs):
-    backbone = BackboneSettings(name="light", light_channels=(8, 8, 8, 8), pyramid="c5")
-    settings = ModelSettings(class_names=("a",), backbone=backbone)
-    file = ModelFileSettings(card=ModelCard(name="c5"), model=settings)
-    with pytest.raises(ValueError, match=r"feature pyramid.*'c5'"):
+    backbone = BackboneSettings(name="light", light_channels=(8, 8, 8, 8), pyramid="c4")
+    settings = ModelSettings(class_names=("a",), backbone=backbone, roi=RoISettings(box_size=8))
+    file = ModelFileSettings(card=ModelCard(name="c4"), model=settings)
+    with pytest.raises(ValueError, match=r"feature pyramid.*'c4'"):
         medmaskrcnn.trace(blobs, LoadedModel(build_model(settings), file, "", torch.device("cpu")))
 
 
