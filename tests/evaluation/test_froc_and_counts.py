@@ -1,14 +1,16 @@
-"""FROC against MONAI's and by hand; Data Science Bowl AP, panoptic quality, recall and precision by hand."""
+"""COCO's matching by hand and by a plain loop, FROC by hand and against MONAI's, the other counts by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from monai.metrics.froc import compute_froc_curve_data, compute_froc_score
 
 from medmaskrcnn.evaluation.metrics.bootstrap import estimate, mean_of_defined, patient_weights
 from medmaskrcnn.evaluation.metrics.counts import count, data_science_bowl_table, detection_table, panoptic_table
-from medmaskrcnn.evaluation.metrics.froc import LUNA16_POINTS, competition_metric, froc
+from medmaskrcnn.evaluation.metrics.froc import LUNA16_POINTS, froc
 from medmaskrcnn.evaluation.metrics.match_detections import THRESHOLDS, MatchResult, match_detections
 from medmaskrcnn.evaluation.metrics.pairing import PairedCase
 from medmaskrcnn.evaluation.metrics.sizes import BALL_DIAMETERS_MM
@@ -53,6 +55,37 @@ TWO_SCANS = (
     paired([[0.8, 0], [0, 0.05], [0.7, 0]], [0.9, 0.8, 0.6], [0, 0, 0], [0, 0]),
     paired([[0.55]], [0.7], [0], [0]),
 )
+
+
+def matched(case: PairedCase, iou_threshold: float = 0.5) -> list[tuple[int, int]]:
+    """Pairs (prediction, reference) by falling score."""
+    verdict = match_detections([case], NAMES, ranges=BALL_DIAMETERS_MM, thresholds=[iou_threshold])
+    return [(int(i), int(j)) for i, j in zip(verdict.predicted, verdict.match[:, 0], strict=True) if j >= 0]
+
+
+def test_matching_by_hand() -> None:
+    """The confident prediction takes the reference although the other fits better; the class keeps them apart."""
+    iou = [[0.6, 0.0, 0.0], [0.9, 0.55, 0.0], [0.0, 0.0, 0.8]]
+    assert matched(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 2])) == [(0, 0), (1, 1)]
+    assert matched(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 1])) == [(0, 0), (1, 1), (2, 2)]
+    assert matched(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 1]), 0.7) == [(1, 0), (2, 2)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.1, 0.5, 0.9]))
+def test_matching_equals_a_plain_loop(seed: int, threshold: float) -> None:
+    rng = np.random.default_rng(seed)
+    n, m = rng.integers(0, 7, 2)
+    iou, scores = rng.random((n, m)), np.sort(rng.integers(0, 4, n) / 4)[::-1]
+    mine, theirs = rng.integers(0, 2, n).tolist(), rng.integers(0, 2, m).tolist()
+    expected, taken = [], set()
+    for i in range(n):
+        open_ = [j for j in range(m) if j not in taken and mine[i] == theirs[j] and iou[i, j] >= threshold]
+        if open_:
+            best = max(open_, key=lambda j: iou[i, j])
+            taken.add(best)
+            expected.append((i, best))
+    assert matched(paired(iou.tolist(), scores.tolist(), mine, theirs), threshold) == expected
 
 
 def test_counts_by_hand() -> None:
@@ -116,8 +149,6 @@ def test_froc_by_hand() -> None:
     # the curve goes (0, 0), (0, 1/3), (0.5, 1/3), (0.5, 2/3), (1, 2/3)
     np.testing.assert_allclose(got[0, :, 0], [1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3])
     assert np.isnan(got[1:]).all()
-    curve = froc(verdict, once(verdict), threshold_index=at)[0, :, 0]
-    assert competition_metric(verdict, once(verdict), threshold_index=at)[0, 0] == pytest.approx(curve.mean())
 
 
 def test_scores_that_are_equal_are_one_point_of_the_curve() -> None:
@@ -143,7 +174,7 @@ def test_froc_equals_monai(seed: int) -> None:
     # MONAI leaves out its lowest score: one that changes nothing but the end of the curve stands there
     curve = compute_froc_curve_data(np.array([*errors, -1.0]), np.array(hits), n_references, len(cases))
     verdict = matched(*cases)
-    got = competition_metric(verdict, once(verdict), threshold_index=verdict.threshold_index(0.5))
+    got = froc(verdict, once(verdict), threshold_index=verdict.threshold_index(0.5)).mean(axis=1)
     assert got[0, 0] == pytest.approx(compute_froc_score(*curve, eval_thresholds=LUNA16_POINTS), abs=1e-12)
 
 

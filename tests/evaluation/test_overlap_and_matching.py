@@ -7,17 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medmaskrcnn.evaluation.metrics.matching import CaseSummary, greedy_pairs, match_case
-from medmaskrcnn.evaluation.metrics.overlap import dice, mask_iou
+from medmaskrcnn.evaluation.metrics.matching import CaseSummary, match_case
+from medmaskrcnn.evaluation.metrics.overlap import dice, over_union
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
 from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.overlap import shared_voxel_counts, voxel_counts
 
 
 def instances(masks: list[np.ndarray], labels: list[int], scores: list[float], names: tuple[str, ...]) -> Instances:
     """Instances from dense ``(D, H, W)`` masks."""
     crops = [Mask((0, 0, 0), m).tight() for m in masks]
     return Instances.from_masks(Grid(masks[0].shape, np.diag([3.0, 2, 1, 1])), names, labels, crops, scores=scores)
+
+
+def mask_iou(first: Instances, second: Instances) -> np.ndarray:
+    return over_union(shared_voxel_counts(first, second), voxel_counts(first), voxel_counts(second))
 
 
 def blobs(seed: int, n: int, shape: tuple[int, int, int]) -> list[np.ndarray]:
@@ -74,39 +79,6 @@ def test_iou_of_nothing_and_of_other_grids() -> None:
         mask_iou(some, empty_instances(Grid((4, 5, 7), np.eye(4)), ("x",)))
 
 
-def test_greedy_matching_by_hand() -> None:
-    """The confident prediction takes the reference although the other fits better; the class keeps them apart."""
-    iou = np.array([[0.6, 0.0, 0.0], [0.9, 0.55, 0.0], [0.0, 0.0, 0.8]])
-    scores = np.array([0.9, 0.8, 0.7])
-    assert greedy_pairs(iou, scores, ["a", "a", "b"], ["a", "a", "c"]) == [(0, 0), (1, 1)]
-    assert greedy_pairs(iou, scores[::-1].copy(), ["a", "a", "b"], ["a", "a", "b"]) == [(2, 2), (1, 0)]
-    assert greedy_pairs(iou, scores, ["a", "a", "b"], ["a", "a", "b"], iou_threshold=0.7) == [(1, 0), (2, 2)]
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.1, 0.5, 0.9]))
-def test_greedy_matching_equals_a_plain_loop(seed: int, threshold: float) -> None:
-    rng = np.random.default_rng(seed)
-    n, m = rng.integers(0, 7, 2)
-    iou, scores = rng.random((n, m)), rng.integers(0, 4, n) / 4
-    mine, theirs = list(rng.choice(["a", "b"], n)), list(rng.choice(["a", "b"], m))
-    expected, taken = [], set()
-    for i in sorted(range(n), key=lambda k: (-scores[k], k)):
-        open_ = [j for j in range(m) if j not in taken and mine[i] == theirs[j] and iou[i, j] >= threshold]
-        if open_:
-            best = max(open_, key=lambda j: iou[i, j])
-            taken.add(best)
-            expected.append((i, best))
-    assert greedy_pairs(iou, scores, mine, theirs, iou_threshold=threshold) == expected
-
-
-def test_matching_refuses() -> None:
-    with pytest.raises(ValueError, match="threshold"):
-        greedy_pairs(np.zeros((1, 1)), np.zeros(1), ["a"], ["a"], iou_threshold=0)
-    with pytest.raises(ValueError, match="shape"):
-        greedy_pairs(np.zeros((1, 2)), np.zeros(1), ["a"], ["a"])
-
-
 def test_case_summary_by_hand() -> None:
     """Liver found, tumour missed, spleen invented; class names in another order than the reference's."""
     liver, tumour, spleen = (np.zeros((2, 4, 6), bool) for _ in range(3))
@@ -123,11 +95,15 @@ def test_case_summary_by_hand() -> None:
     assert match.iou == pytest.approx(24 / 27) and match.dice == pytest.approx(48 / 51)
     assert match.volume_error == pytest.approx(0.125)
     assert (got.missed, got.false_positives) == ((0,), (1,))
-    assert (got.n_reference, got.recall, got.precision) == (2, 0.5, 0.5)
-    assert got.mean_dice == pytest.approx(48 / 51) and got.mean_dice_with_missed == pytest.approx(24 / 51)
+    assert got.n_reference == 2
+    assert got.mean_dice == pytest.approx(48 / 51)
 
 
 def test_empty_summary() -> None:
     got = match_case(*[empty_instances(Grid((2, 2, 2), np.eye(4)), ("x",))] * 2)
     assert got == CaseSummary(0.5, (), (), ())
-    assert (got.recall, got.precision, got.mean_dice, got.mean_dice_with_missed) == (None,) * 4
+    assert got.mean_dice is None
+    empty = instances([np.zeros((2, 2, 2), bool)], [0], [0.9], ("x",))
+    assert match_case(empty, empty_instances(empty.grid, ("y",))).false_positives == (0,), "a mask without a voxel too"
+    with pytest.raises(ValueError, match="threshold"):
+        match_case(empty, empty, iou_threshold=0)
