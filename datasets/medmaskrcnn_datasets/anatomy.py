@@ -91,8 +91,8 @@ class _Chance:
     def point(self, centre: Point, spread: float) -> Point:
         return self.near(centre[0], spread), self.near(centre[1], spread), self.near(centre[2], spread)
 
-    def radii(self, radii: Point, share: float = 0.1) -> Point:
-        a, b, c = (r * self.near(1, share) for r in radii)
+    def radii(self, radii: Point) -> Point:
+        a, b, c = (r * self.near(1, 0.1) for r in radii)
         return a, b, c
 
     def rotation(self, about: Point, spread: float) -> tuple[Point, Point, Point]:

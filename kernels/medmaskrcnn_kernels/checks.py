@@ -53,13 +53,12 @@ def check_features(features: Tensor) -> int:
     return features.ndim - 2
 
 
-def check_boxes(boxes: Tensor, dims: int | None = None, *, name: str = "boxes") -> int:
+def check_boxes(boxes: Tensor, dims: int | None = None) -> int:
     """Number of spatial axes of ``boxes`` ``(N, 2S)``.
 
     Args:
         boxes: Minima then maxima in voxels, in array-axis order.
         dims: Number of spatial axes they must have; ``None`` takes 2 or 3 from their width.
-        name: What the message calls them.
 
     Raises:
         ValueError: for a wrong shape.
@@ -68,7 +67,7 @@ def check_boxes(boxes: Tensor, dims: int | None = None, *, name: str = "boxes") 
     widths = (4, 6) if dims is None else (2 * dims,)
     if boxes.ndim != 2 or boxes.shape[1] not in widths:
         hint = "" if dims is None else f" Did you pass {5 - dims}D boxes?"
-        raise ValueError(f"{name} must have shape {expected}, got {tuple(boxes.shape)}.{hint}")
+        raise ValueError(f"boxes must have shape {expected}, got {tuple(boxes.shape)}.{hint}")
     return boxes.shape[1] // 2
 
 

@@ -30,13 +30,12 @@ _BEST_PROPOSALS = 10  # stand in for objects where none is found
 _LAYERS = ("MatMul", "Convolution", "ConvolutionBackpropData")
 
 
-def quantise(model: Path, images: Iterable[Tensor], *, out: Path | None = None) -> Path:
+def quantise(model: Path, images: Iterable[Tensor]) -> Path:
     """Make the 8-bit form of a model that engine ``openvino`` runs with precision ``int8``.
 
     Args:
         model: A model file.
         images: Each ``(1, C, *spatial)`` float32, as the network is given them; some dozens.
-        out: The model file beside which the form is to lie, if it is not ``model`` but a copy of it.
 
     Returns:
         The folder of the form.
@@ -47,7 +46,7 @@ def quantise(model: Path, images: Iterable[Tensor], *, out: Path | None = None) 
         OutputError: if the form cannot be written.
     """
     network, _ = read_model(model)
-    return quantise_network(network.eval(), images, quantised_folder(out or model, model_sha256(model)))
+    return quantise_network(network.eval(), images, quantised_folder(model, model_sha256(model)))
 
 
 def quantise_network(network: MaskRCNN, images: Iterable[Tensor], folder: Path) -> Path:

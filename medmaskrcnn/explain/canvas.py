@@ -87,9 +87,9 @@ class Canvas:
         self._parts.append(f'<g fill="{fill}" stroke="none">{circles}</g>')
         return self
 
-    def outline(self, path: str, stroke: str, *, width: float = 2) -> Canvas:
+    def outline(self, path: str, stroke: str) -> Canvas:
         """A closed line, as SVG's path data in columns and rows."""
-        self._parts.append(f'<path d="{path}" stroke="{stroke}" stroke-width="{width:g}"/>')
+        self._parts.append(f'<path d="{path}" stroke="{stroke}" stroke-width="2"/>')
         return self
 
     def svg(self) -> str:

@@ -22,16 +22,14 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.rpn import candidates
 from medmaskrcnn.system.stage_timer import StageTimer
 
-STEPS = ("backbone", "pyramid", "rpn", "proposals", "regions", "scores", "found", "masks")
-"""Names of the recorded steps, in their order."""
-
 
 @dataclass(frozen=True)
 class Step:
     """What one step cost.
 
     Attributes:
-        name: One of :data:`STEPS`.
+        name: ``"backbone"``, ``"pyramid"``, ``"rpn"``, ``"proposals"``, ``"regions"``, ``"scores"``, ``"found"`` or
+            ``"masks"``.
         seconds: Wall time.
         made_bytes: Memory of the tensors that it hands on.
         memory_bytes: On a GPU the most that was allocated during the step; on a CPU what the process held at its end;

@@ -24,7 +24,6 @@ private     removed
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -66,13 +65,6 @@ _DUMMIES: dict[str, Any] = {
     "UR": "http://anonymized.invalid",
 }
 _PSEUDONYMS = {"PatientName": "{}^", "PatientID": "{}"}
-
-
-def deidentified(dataset: Dataset) -> Dataset:
-    """A copy of a dataset without what identifies the patient; see :func:`deidentify`."""
-    copy = deepcopy(dataset)
-    deidentify(copy)
-    return copy
 
 
 def deidentify(dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from medmaskrcnn.export.deidentify import _table, deidentified, deidentified_result, deidentified_uid, pseudonym_of
+from medmaskrcnn.export.deidentify import _table, deidentified_result, deidentified_uid, deidentify, pseudonym_of
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.instances import empty_instances
@@ -61,10 +61,14 @@ def image() -> Dataset:
     return dataset
 
 
+def deidentified(image: Dataset) -> Dataset:
+    copy = deepcopy(image)
+    deidentify(copy)
+    return copy
+
+
 def test_nothing_that_identifies_is_left(image: Dataset) -> None:
-    before = deepcopy(image)
     clean = deidentified(image)
-    assert image == before
     text = f"{clean}{clean.file_meta}"
     assert SECRET not in text
     assert "2011" not in text

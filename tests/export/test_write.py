@@ -17,7 +17,7 @@ from pydicom import dcmread
 
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export import write
-from medmaskrcnn.export.deidentify import deidentified
+from medmaskrcnn.export.deidentify import deidentify
 from medmaskrcnn.export.write import ALL_FORMATS, FILE_NAMES, FORMATS, write_result
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult
@@ -117,7 +117,6 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {folder!r})
 from result_case import SHAPE, make_case, spl_affine
-from medmaskrcnn.export.deidentify import deidentified
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.structures.grid import Grid
@@ -246,8 +245,8 @@ def test_deidentified_exports_name_nobody_and_refer_to_the_deidentified_scan(
             data = file.read_bytes() if name != "nifti" else gzip.decompress(file.read_bytes())
             assert not [word for word in words if word in data], file
     assert b"SECRET" in (tmp_path / "open" / FILE_NAMES["seg"]).read_bytes()  # the test would see it
-    image = dcmread(named_scan.provenance.files[0])
-    clean_image = deidentified(image)
+    clean_image = dcmread(named_scan.provenance.files[0])
+    deidentify(clean_image)
     seg = dcmread(paths["seg"])
     assert seg.PatientID == clean_image.PatientID
     assert seg.StudyInstanceUID == clean_image.StudyInstanceUID

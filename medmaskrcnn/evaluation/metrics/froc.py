@@ -43,10 +43,3 @@ def froc(
             false = np.cumsum(weight * error)[last] / n_scans[r]
             result[k, :, r] = np.interp(points, np.append(0.0, false), np.append(0.0, found))
     return result
-
-
-def competition_metric(
-    matched: MatchResult, weights: FloatArray, *, threshold_index: int, points: Sequence[float] = LUNA16_POINTS
-) -> FloatArray:
-    """``(K, R)`` CPM: mean of :func:`froc` over the points."""
-    return np.asarray(froc(matched, weights, threshold_index=threshold_index, points=points).mean(axis=1))

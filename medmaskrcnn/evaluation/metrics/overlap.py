@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.structures.grid import FloatArray
-from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import BoolArray
-from medmaskrcnn.structures.overlap import shared_voxel_counts, voxel_counts
 
 
 def dice(first: BoolArray, second: BoolArray) -> float:
@@ -33,17 +31,6 @@ def dice(first: BoolArray, second: BoolArray) -> float:
         raise ValueError(f"masks must be boolean, got {first.dtype} and {second.dtype}")
     total = int(np.count_nonzero(first)) + int(np.count_nonzero(second))
     return 2 * int(np.count_nonzero(first & second)) / total if total else 1.0
-
-
-def mask_iou(first: Instances, second: Instances) -> FloatArray:
-    """``(N, M)`` float64: intersection over union of every mask of ``first`` with every one of ``second``.
-
-    A mask without voxels has IoU 0 with everything. No dense volume is built.
-
-    Raises:
-        ValueError: if the two do not lie on grids of one shape.
-    """
-    return over_union(shared_voxel_counts(first, second), voxel_counts(first), voxel_counts(second))
 
 
 def box_intersections(first: NDArray[np.floating], second: NDArray[np.floating]) -> FloatArray:

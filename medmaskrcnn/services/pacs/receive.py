@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,12 +30,11 @@ class Inbox:
         title: Our application entity title; callers must know it.
         host: Address to listen on; this machine alone by default.
         callers: Titles of those who may send; everybody by default.
-        tls: Certificate and key, to listen encrypted.
         timeout_s: For a caller that hangs.
 
     Raises:
         MissingExtraError: if pynetdicom is not installed.
-        ArchiveError: if the port or the certificate cannot be used.
+        ArchiveError: if the port cannot be used.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class Inbox:
         title: str = "MEDMASKRCNN",
         host: str = "127.0.0.1",
         callers: Sequence[str] = (),
-        tls: tuple[Path, Path] | None = None,
         timeout_s: float = 60.0,
     ) -> None:
         net = pynetdicom()
@@ -63,9 +60,8 @@ class Inbox:
         for context in net.AllStoragePresentationContexts:
             ours.add_supported_context(context.abstract_syntax, net.ALL_TRANSFER_SYNTAXES)
         try:
-            secure = None if tls is None else _server_side(*tls)
             self._server: Any = ours.start_server(
-                (host, port), block=False, ssl_context=secure, evt_handlers=[(net.evt.EVT_C_STORE, self._receive)]
+                (host, port), block=False, evt_handlers=[(net.evt.EVT_C_STORE, self._receive)]
             )
         except OSError as error:
             raise ArchiveError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
@@ -104,9 +100,3 @@ class Inbox:
     def close(self) -> None:
         """Stop listening."""
         self._server.shutdown()
-
-
-def _server_side(certificate: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context

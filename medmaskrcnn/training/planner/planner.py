@@ -32,7 +32,6 @@ def make_plan(
     *,
     memory_gb: float | None = None,
     dims: str | float | None = None,
-    name: str | None = None,
 ) -> tuple[Plan, dict[str, str]]:
     """Plan a training.
 
@@ -41,7 +40,6 @@ def make_plan(
         case_fingerprints: Of its cases (:func:`medmaskrcnn.data.check.check_manifest`).
         memory_gb: GiB that a training step may take; by default 80 % of the GPU's, without one half of the machine's.
         dims: 2, 2.5 or 3, where the user knows better.
-        name: Of the model; the manifest's by default.
 
     Returns:
         The plan, and why each value is what it is, by its dotted path. :func:`medmaskrcnn.training.plan.plan_text`
@@ -70,7 +68,7 @@ def make_plan(
     reasons["inference"] = "Where nothing else is said, what served the models that ship."
     reasons["inference.score"] = "To begin with; choose it anew on the validation cases once the model is trained."
     plan = Plan(
-        card=_card(manifest, fingerprint, name),
+        card=_card(manifest, fingerprint),
         model=window.model,
         preprocess=_preprocess(fingerprint, grid, intensity, reasons),
         inference=inference,
@@ -97,8 +95,8 @@ def _preprocess(
     )
 
 
-def _card(manifest: Manifest, fingerprint: DatasetFingerprint, name: str | None) -> ModelCard:
-    short = name or re.sub(r"[^a-z0-9.]+", "-", manifest.name.lower()).strip("-") or "model"
+def _card(manifest: Manifest, fingerprint: DatasetFingerprint) -> ModelCard:
+    short = re.sub(r"[^a-z0-9.]+", "-", manifest.name.lower()).strip("-") or "model"
     *most, last = fingerprint.class_names
     return ModelCard(
         name=short,

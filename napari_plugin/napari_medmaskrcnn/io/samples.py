@@ -34,17 +34,16 @@ def phantom_with_result_layers() -> list[LayerData]:
     return [volume_to_layer(volume, NAME), *result_to_layers(result, volume)]
 
 
-def phantom_folder(parent: Path | None = None) -> Path:
-    """The folder with the phantom's DICOM series ``ct``; made when it is first asked for, in some ten seconds.
+def phantom_folder() -> Path:
+    """The folder of this version, among temporary files, with the phantom's DICOM series ``ct``.
 
-    Args:
-        parent: Where to keep it; by default a folder of this version in the system's place for temporary files.
+    It is made when it is first asked for, in some ten seconds.
     """
     # here, because the samples alone need the labelled data's package
     from medmaskrcnn_datasets.dicom_series import write_dicom_series
     from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
-    home = parent or Path(tempfile.gettempdir()) / f"medmaskrcnn-{__version__}-{getpass.getuser()}"
+    home = Path(tempfile.gettempdir()) / f"medmaskrcnn-{__version__}-{getpass.getuser()}"
     folder = home / f"phantom-{SEED}"
     if not (folder / _COMPLETE).exists():
         write_dicom_series(make_phantom(PhantomSettings(seed=SEED)), folder / "ct")

@@ -44,7 +44,6 @@ class DisplayFrame:
         scale: Voxel size along I, P, L: mm, or pixels where the scan's spacing is unknown.
         translate: World position I, P, L of the centre of the displayed array's first voxel.
         unit: ``"mm"`` or ``"pixel"``.
-        obliqueness_degrees: Largest angle between a stored axis and its world axis; not shown by napari.
     """
 
     axes: tuple[int, int, int]
@@ -53,7 +52,6 @@ class DisplayFrame:
     scale: tuple[float, float, float]
     translate: tuple[float, float, float]
     unit: str
-    obliqueness_degrees: float
 
     def to_display(self, array: NDArray[Any]) -> NDArray[Any]:
         """A view of ``(D, H, W, ...)`` stored voxels with axes I, P, L, ..."""
@@ -101,8 +99,6 @@ def display_frame(grid: Grid) -> DisplayFrame:
     shape = np.array([grid.shape[a] for a in axes])
     scale = np.array([grid.voxel_size[a] for a in axes])
     centre = affine[:3, :3] @ ((np.array(grid.shape) - 1) / 2) + affine[:3, 3]
-    along = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    cosines = [abs(along[world, stored]) for world, stored in enumerate(axes)]
     return DisplayFrame(
         axes=(axes[0], axes[1], axes[2]),
         flipped=(flipped[0], flipped[1], flipped[2]),
@@ -110,5 +106,4 @@ def display_frame(grid: Grid) -> DisplayFrame:
         scale=(float(scale[0]), float(scale[1]), float(scale[2])),
         translate=tuple((centre - scale * (shape - 1) / 2).tolist()),
         unit="mm" if grid.spacing_known else "pixel",
-        obliqueness_degrees=float(np.degrees(np.arccos(min(1.0, *cosines)))),
     )
