@@ -48,7 +48,8 @@ class MaskRCNN(nn.Module):
         settings: What it was built from.
         precision: What :meth:`detect` and :meth:`outline` run in; see :meth:`run_in`.
         compiled: What runs in place of :meth:`parts` for them, if not torch.
-        mask_terms, select_class_logits: How masks are learnt and read; a class whose masks work otherwise replaces both.
+        mask_terms, select_class_logits: How masks are learnt and read; a subclass whose masks work otherwise replaces
+            both.
     """
 
     compiled: InferenceBackend | None = None

@@ -57,7 +57,7 @@ TWO_SCANS = (
 )
 
 
-def matched(case: PairedCase, iou_threshold: float = 0.5) -> list[tuple[int, int]]:
+def pairs_of(case: PairedCase, iou_threshold: float = 0.5) -> list[tuple[int, int]]:
     """Pairs (prediction, reference) by falling score."""
     verdict = match_detections([case], NAMES, ranges=BALL_DIAMETERS_MM, thresholds=[iou_threshold])
     return [(int(i), int(j)) for i, j in zip(verdict.predicted, verdict.match[:, 0], strict=True) if j >= 0]
@@ -66,9 +66,9 @@ def matched(case: PairedCase, iou_threshold: float = 0.5) -> list[tuple[int, int
 def test_matching_by_hand() -> None:
     """The confident prediction takes the reference although the other fits better; the class keeps them apart."""
     iou = [[0.6, 0.0, 0.0], [0.9, 0.55, 0.0], [0.0, 0.0, 0.8]]
-    assert matched(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 2])) == [(0, 0), (1, 1)]
-    assert matched(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 1])) == [(0, 0), (1, 1), (2, 2)]
-    assert matched(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 1]), 0.7) == [(1, 0), (2, 2)]
+    assert pairs_of(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 2])) == [(0, 0), (1, 1)]
+    assert pairs_of(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 1])) == [(0, 0), (1, 1), (2, 2)]
+    assert pairs_of(paired(iou, [0.9, 0.8, 0.7], [0, 0, 1], [0, 0, 1]), 0.7) == [(1, 0), (2, 2)]
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,7 +85,7 @@ def test_matching_equals_a_plain_loop(seed: int, threshold: float) -> None:
             best = max(open_, key=lambda j: iou[i, j])
             taken.add(best)
             expected.append((i, best))
-    assert matched(paired(iou.tolist(), scores.tolist(), mine, theirs), threshold) == expected
+    assert pairs_of(paired(iou.tolist(), scores.tolist(), mine, theirs), threshold) == expected
 
 
 def test_counts_by_hand() -> None:
