@@ -16,7 +16,7 @@ SMOOTHED = 50
 
 
 def read_table(path: Path) -> list[dict[str, float]]:
-    """Rows of a table, while a training adds to it too; empty cells are left out. None where there is no file.
+    """Rows of a table, also while a training adds to it; empty cells are left out. Without a file there are no rows.
 
     Raises:
         ReadError: if the file is no table of numbers.

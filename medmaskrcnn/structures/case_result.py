@@ -14,9 +14,9 @@ from medmaskrcnn.structures.instances import Instances
 class Measurement:
     """Size, place and intensity of one instance.
 
-    Lengths are mm, volumes mm³ and areas in world coordinates where the scan's spacing is known; otherwise they
-    are pixels (``unit == "px"``), never an invented millimetre. Intensities are in the scan's own units
-    (HU for CT). A value that cannot be computed (a mask without voxels) is ``None``.
+    Diameters are in mm, the volume in mm³ and the centroid in world coordinates (mm, RAS+) where the scan's spacing is
+    known; otherwise all of them are in pixels (``unit == "px"``), never in an invented millimetre. Intensities are in
+    the scan's own units (HU for CT). A value that cannot be computed (a mask without voxels) is ``None``.
     """
 
     unit: str
