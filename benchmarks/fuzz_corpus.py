@@ -11,6 +11,7 @@ import gdcm
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+from ct_slice import ROOT, ct_slice
 from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -18,14 +19,13 @@ from pydicom.fileset import FileSet
 
 from medmaskrcnn.hub.model_file import shipped_models
 
-ROOT = "1.2.826.0.1.3680043.8.498."
 SHAPE = (4, 40, 36)
 
 
 def write_corpus(folder: Path) -> dict[str, list[Path]]:
     """Sound files by kind: ``scan``, ``labels``, ``model``, and ``series`` (the first slice's neighbours)."""
     pixels = np.random.default_rng(0).integers(0, 3000, SHAPE).astype(np.uint16)
-    series = [_save(_slice(i, plane), folder / "series" / f"{i}.dcm") for i, plane in enumerate(pixels)]
+    series = [_save(ct_slice(i, plane), folder / "series" / f"{i}.dcm") for i, plane in enumerate(pixels)]
     scans = [*_dicoms(folder, pixels), *_others(folder, pixels), _archive(folder, series), _disc(folder, pixels)]
     return {
         "series": series,
@@ -33,25 +33,6 @@ def write_corpus(folder: Path) -> dict[str, list[Path]]:
         "labels": _labels(folder),
         "model": [_shrunk_name(folder, next(iter(shipped_models().values())))],
     }
-
-
-def _slice(index: int, plane: np.ndarray) -> Dataset:
-    one = Dataset()
-    one.file_meta = FileMetaDataset()
-    one.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    one.SOPClassUID, one.SOPInstanceUID = uid.CTImageStorage, f"{ROOT}1.{index + 1}"
-    one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = f"{ROOT}2", f"{ROOT}3", f"{ROOT}4"
-    one.Modality, one.SeriesDescription, one.PatientName, one.PatientID = "CT", "abdomen", "x", "1"
-    one.ImageType, one.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], index + 1
-    one.ImagePositionPatient, one.ImageOrientationPatient = [-10.0, -20.0, 2.5 * index], [1, 0, 0, 0, 1, 0]
-    one.PixelSpacing, one.SliceThickness = [0.8, 0.5], 2.5
-    one.RescaleSlope, one.RescaleIntercept = 1, -1024
-    one.Rows, one.Columns = plane.shape
-    one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-    one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 0
-    one.PixelData = plane.tobytes()
-    one["PixelData"].VR = "OW"
-    return one
 
 
 def _save(one: Dataset, path: Path) -> Path:
@@ -66,11 +47,11 @@ def _dicoms(folder: Path, pixels: np.ndarray) -> list[Path]:
     native = {"explicit": uid.ExplicitVRLittleEndian, "implicit": uid.ImplicitVRLittleEndian}
     native["deflated"] = uid.DeflatedExplicitVRLittleEndian
     for name, syntax in native.items():
-        one = _slice(0, pixels[0])
+        one = ct_slice(0, pixels[0])
         one.file_meta.TransferSyntaxUID = syntax
         made.append(_save(one, folder / f"{name}.dcm"))
     for syntax in (uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless):
-        one = _slice(0, pixels[0])
+        one = ct_slice(0, pixels[0])
         one.compress(syntax, generate_instance_uid=False)
         made.append(_save(one, folder / f"{uid.UID(syntax).keyword}.dcm"))
     made.append(_jpeg_lossless(made[0], folder / "jpeg_lossless.dcm"))
@@ -103,18 +84,9 @@ def _item(**values: object) -> list[Dataset]:
 
 
 def _enhanced(pixels: np.ndarray) -> Dataset:
-    one = _slice(0, pixels[0])
+    one = ct_slice(0, pixels[0])
     one.SOPClassUID, one.NumberOfFrames, one.PixelData = uid.EnhancedCTImageStorage, len(pixels), pixels.tobytes()
-    shared = Dataset()
-    shared.PixelMeasuresSequence = _item(PixelSpacing=[0.8, 0.5], SliceThickness=2.5)
-    shared.PlaneOrientationSequence = _item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
-    one.SharedFunctionalGroupsSequence = [shared]
-    one.PerFrameFunctionalGroupsSequence = []
-    for i in range(len(pixels)):
-        frame = Dataset()
-        frame.PlanePositionSequence = _item(ImagePositionPatient=[-10.0, -20.0, 2.5 * i])
-        frame.FrameContentSequence = _item(TemporalPositionIndex=1)
-        one.PerFrameFunctionalGroupsSequence.append(frame)
+    _add_frames(one, len(pixels), {"FrameContentSequence": {"TemporalPositionIndex": 1}})
     del one.ImagePositionPatient, one.ImageOrientationPatient, one.PixelSpacing
     return one
 
@@ -148,7 +120,7 @@ def _disc(folder: Path, pixels: np.ndarray) -> Path:
     """A DICOMDIR with the files that it lists."""
     disc = FileSet()
     for i, plane in enumerate(pixels):
-        one = _slice(i, plane)
+        one = ct_slice(i, plane)
         one.StudyDate, one.StudyTime, one.StudyID, one.SeriesNumber = "20260101", "101010", "1", 1
         disc.add(one)
     disc.write(folder / "disc")
@@ -197,7 +169,7 @@ def _rtstruct() -> Dataset:
 
 
 def _seg(mask: np.ndarray, kind: str) -> Dataset:
-    one = _slice(0, mask[0])
+    one = ct_slice(0, mask[0])
     for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope"):
         delattr(one, keyword)
     one.SOPClassUID, one.Modality, one.SegmentationType = uid.SegmentationStorage, "SEG", kind
@@ -209,18 +181,24 @@ def _seg(mask: np.ndarray, kind: str) -> Dataset:
     one.PixelData, one.MaximumFractionalValue = stored.tobytes(), 255
     one["PixelData"].VR = "OB"
     one.SegmentSequence = _item(SegmentNumber=1, SegmentLabel="lesion", SegmentAlgorithmType="AUTOMATIC")
+    segment = {} if kind == "LABELMAP" else {"SegmentIdentificationSequence": {"ReferencedSegmentNumber": 1}}
+    _add_frames(one, len(mask), segment, SpacingBetweenSlices=2.5)
+    return one
+
+
+def _add_frames(one: Dataset, count: int, of_each: dict[str, dict[str, object]], **measures: float) -> None:
+    """The functional groups of a stack of frames; ``of_each`` holds the further sequences of every frame."""
     shared = Dataset()
-    shared.PixelMeasuresSequence = _item(PixelSpacing=[0.8, 0.5], SliceThickness=2.5, SpacingBetweenSlices=2.5)
+    shared.PixelMeasuresSequence = _item(PixelSpacing=[0.8, 0.5], SliceThickness=2.5, **measures)
     shared.PlaneOrientationSequence = _item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])
     one.SharedFunctionalGroupsSequence = [shared]
     one.PerFrameFunctionalGroupsSequence = []
-    for i in range(len(mask)):
+    for i in range(count):
         frame = Dataset()
         frame.PlanePositionSequence = _item(ImagePositionPatient=[-10.0, -20.0, 2.5 * i])
-        if kind != "LABELMAP":
-            frame.SegmentIdentificationSequence = _item(ReferencedSegmentNumber=1)
+        for keyword, values in of_each.items():
+            setattr(frame, keyword, _item(**values))
         one.PerFrameFunctionalGroupsSequence.append(frame)
-    return one
 
 
 def _shrunk_name(folder: Path, model: Path) -> Path:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ct_slice import ct_slice
 from machine import machine
 from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
 
 SYNTAXES = {
     "uncompressed": uid.ExplicitVRLittleEndian,
@@ -87,21 +87,7 @@ def write_series(folder: Path, syntax: str, slices: int, side: int) -> None:
     for i in range(slices):
         body = 1000 + 400 * np.sin(columns / 40 + i / 20) * np.cos(rows / 50)
         plane = (body + rng.normal(0, 15, body.shape)).astype(np.int16)
-        one = Dataset()
-        one.file_meta = FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-        one.SOPClassUID, one.SOPInstanceUID = uid.CTImageStorage, f"1.2.3.{i + 1}"
-        one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = "1.2.4", "1.2.5", "1.2.6"
-        one.Modality, one.InstanceNumber, one.ImageType = "CT", i + 1, ["ORIGINAL", "PRIMARY", "AXIAL"]
-        one.PatientName, one.PatientID = "x", "1"
-        one.ImagePositionPatient, one.ImageOrientationPatient = [-200, -200, 2.5 * i], [1, 0, 0, 0, 1, 0]
-        one.PixelSpacing, one.SliceThickness = [0.8, 0.8], 2.5
-        one.RescaleSlope, one.RescaleIntercept = 1, -1024
-        one.Rows, one.Columns = plane.shape
-        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
-        one.PixelData = plane.tobytes()
-        one["PixelData"].VR = "OW"
+        one = ct_slice(i, plane, spacing_mm=(0.8, 0.8))
         if syntax != uid.ExplicitVRLittleEndian:
             one.compress(syntax, generate_instance_uid=False)
         one.save_as(folder / f"{(i * 7) % slices:04d}.dcm", enforce_file_format=True)

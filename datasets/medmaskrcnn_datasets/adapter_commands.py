@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from medmaskrcnn_datasets.coco import coco_dataset
-from medmaskrcnn_datasets.command_options import Common, Out, adapter_command, names_in
+from medmaskrcnn_datasets.command_options import Adapter, Out, adapter_command, names_in
 from medmaskrcnn_datasets.console import bar, report_errors
 from medmaskrcnn_datasets.convert import to_manifest
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
@@ -42,23 +43,14 @@ def msd(
     rename: Rename = "",
     within: Within = "",
     least_voxels: LeastVoxels = 1,
-    *,
-    common: Common,
-) -> Path:
+) -> Adapter:
     """Cases in the layout of the Medical Segmentation Decathlon.
 
     `python -m medmaskrcnn_datasets msd AbdomenMR -o data/abdomen --test chaos_03,chaos_05`
 
     `python -m medmaskrcnn_datasets msd AbdomenMR -o data/fold0 --folds 5 --fold 0`
     """
-    return msd_dataset(
-        folder,
-        out,
-        rules=_rules(rule, class_rule, rename, within, least_voxels),
-        splits=common.splits,
-        patient_of=common.patient_of,
-        progress=common.progress,
-    )
+    return partial(msd_dataset, folder, out, rules=_rules(rule, class_rule, rename, within, least_voxels))
 
 
 @adapter_command("cases")
@@ -70,21 +62,12 @@ def nnunet(
     rename: Rename = "",
     within: Within = "",
     least_voxels: LeastVoxels = 1,
-    *,
-    common: Common,
-) -> Path:
+) -> Adapter:
     """Cases in nnU-Net's raw layout: imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json.
 
     `python -m medmaskrcnn_datasets nnunet Dataset017_AMOS -o amos --rename "left kidney=kidney,right kidney=kidney"`
     """
-    return nnunet_dataset(
-        folder,
-        out,
-        rules=_rules(rule, class_rule, rename, within, least_voxels),
-        splits=common.splits,
-        patient_of=common.patient_of,
-        progress=common.progress,
-    )
+    return partial(nnunet_dataset, folder, out, rules=_rules(rule, class_rule, rename, within, least_voxels))
 
 
 @adapter_command("pictures")
@@ -94,23 +77,12 @@ def coco(
     images: Annotated[Path | None, typer.Option(help="Folder of the pictures, where they do not lie nearby.")] = None,
     rename: Rename = "",
     name: Name = None,
-    *,
-    common: Common,
-) -> Path:
+) -> Adapter:
     """Pictures with a COCO JSON: polygons, run-length codes, overlapping objects.
 
     `python -m medmaskrcnn_datasets coco annotations/instances_train2017.json --images train2017 -o data/coco`
     """
-    return coco_dataset(
-        file,
-        out,
-        images=images,
-        rename=_pairs(rename, "--rename"),
-        name=name,
-        splits=common.splits,
-        patient_of=common.patient_of,
-        progress=common.progress,
-    )
+    return partial(coco_dataset, file, out, images=images, rename=_pairs(rename, "--rename"), name=name)
 
 
 @adapter_command("images")
@@ -121,24 +93,12 @@ def instances(
     name: Name = None,
     modality: Modality = None,
     licence: Licence = "unknown",
-    *,
-    common: Common,
-) -> Path:
+) -> Adapter:
     """Images with a number for each object, images/ and masks/; or a mask file for each object, in a folder per image.
 
     `python -m medmaskrcnn_datasets instances nuclei -o data/nuclei --class-name nucleus --split splits.json`
     """
-    return instances_dataset(
-        folder,
-        out,
-        class_name=class_name,
-        name=name,
-        modality=modality,
-        licence=licence,
-        splits=common.splits,
-        patient_of=common.patient_of,
-        progress=common.progress,
-    )
+    return partial(instances_dataset, folder, out, class_name=class_name, name=name, modality=modality, licence=licence)
 
 
 @adapter_command("images")
@@ -153,14 +113,13 @@ def semantic(
     name: Name = None,
     modality: Modality = None,
     licence: Licence = "unknown",
-    *,
-    common: Common,
-) -> Path:
+) -> Adapter:
     """Images with maps of classes, images/ and labels/: objects are connected parts, or as a rule for each class says.
 
     `python -m medmaskrcnn_datasets semantic livers -o data/livers --classes 1=liver,2=tumour --class-rule liver=one`
     """
-    return semantic_dataset(
+    return partial(
+        semantic_dataset,
         folder,
         out,
         classes=_classes(classes),
@@ -168,9 +127,6 @@ def semantic(
         name=name,
         modality=modality,
         licence=licence,
-        splits=common.splits,
-        patient_of=common.patient_of,
-        progress=common.progress,
     )
 
 
@@ -183,14 +139,13 @@ def dicom(
     rename: Rename = "",
     name: Name = None,
     licence: Licence = "unknown",
-    *,
-    common: Common,
-) -> Path:
+) -> Adapter:
     """A folder of patients' DICOM series with RTSTRUCT or SEG; scans and labels are written as NIfTI.
 
     `python -m medmaskrcnn_datasets dicom archive -o data/sarcoma --modality MR --rename GTV_Mass=sarcoma`
     """
-    return dicom_dataset(
+    return partial(
+        dicom_dataset,
         folder,
         out,
         modality=modality,
@@ -198,9 +153,6 @@ def dicom(
         rename=_pairs(rename, "--rename"),
         name=name,
         licence=licence,
-        splits=common.splits,
-        patient_of=common.patient_of,
-        progress=common.progress,
     )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -18,38 +17,36 @@ from medmaskrcnn_datasets.splits import SplitRule, read_splits
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")]
 
 
-@dataclass(frozen=True)
-class Common:
-    """What the common options say: the splits, who the patient of a case is (``None``: by default), the bar."""
+class Adapter(Protocol):
+    """Writes a manifest; its other arguments are given already."""
 
-    splits: SplitRule
-    patient_of: Callable[[str], str] | None
-    progress: CountProgress
+    def __call__(self, *, splits: SplitRule, patient_of: Callable[[str], str] | None, progress: CountProgress) -> Path:
+        """Write it with these splits; ``patient_of`` a case's name is ``None`` for the adapter's own rule."""
 
 
-def adapter_command(what: str) -> Callable[[Callable[..., Path]], Callable[..., None]]:
-    """Make a command of a function that writes a manifest.
+def adapter_command(what: str) -> Callable[[Callable[..., Adapter]], Callable[..., None]]:
+    """Make a command of a function that makes an adapter of its options.
 
-    Its keyword ``common`` is filled from the options of :func:`_splits_and_patients`, which the command gets behind its
-    own; a bar shows the progress, the manifest's path is printed, and errors about files end with exit code 1.
+    The command gets the options of :func:`_splits_and_patients` behind those of the function, and calls the adapter
+    with what they say. A bar shows the progress, the manifest's path is printed, and errors about files end with exit
+    code 1.
 
     Args:
         what: What the bar counts, ``"cases"``.
     """
 
-    def decorate(adapter: Callable[..., Path]) -> Callable[..., None]:
-        own = inspect.signature(adapter, eval_str=True).parameters
+    def decorate(prepare: Callable[..., Adapter]) -> Callable[..., None]:
+        own = inspect.signature(prepare, eval_str=True).parameters
         shared = inspect.signature(_splits_and_patients, eval_str=True).parameters
 
-        @wraps(adapter)
+        @wraps(prepare)
         def command(**options: Any) -> None:
             with report_errors(), bar(what) as progress:
                 splits, patient_of = _splits_and_patients(**{name: options.pop(name) for name in shared})
-                manifest = adapter(**options, common=Common(splits, patient_of, progress))
+                manifest = prepare(**options)(splits=splits, patient_of=patient_of, progress=progress)
             typer.echo(manifest)
 
-        parameters = [*(p for name, p in own.items() if name != "common"), *shared.values()]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature([*own.values(), *shared.values()])  # type: ignore[attr-defined]
         return command
 
     return decorate

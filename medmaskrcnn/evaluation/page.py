@@ -9,9 +9,15 @@ from html import escape
 from medmaskrcnn.evaluation.evaluate import Evaluation
 from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
 from medmaskrcnn.evaluation.metrics.summary import CaseFigures, ClassFigures, length_unit
+from medmaskrcnn.report.html_page import html_page
 from medmaskrcnn.report.html_report import STYLE, embedded
 
-NOT_CLINICAL = "Not for clinical use. Research software, not a medical device."
+_STYLE = """.plot { max-width: 44rem; width: 100% } .interval { color: var(--faint); font-size: .8em;
+  white-space: nowrap } .case { display: grid; grid-template-columns: minmax(16rem, 32rem) 1fr; gap: 1rem;
+  margin: 1rem 0; align-items: start } .wide td:first-child, .wide th:first-child { position: sticky; left: 0;
+  background: var(--paper) } .meanings { max-width: 60rem; margin: .8rem 0 }
+  @media (max-width: 50rem) { .case { grid-template-columns: minmax(0, 1fr) } body { padding: 0 1rem 2rem }
+  .stamp { margin: 0 -1rem; padding: .6rem 1rem } th, td { padding: .35rem .4rem } }"""
 
 COLUMNS = (
     ("found", "mask", "recall"),
@@ -63,24 +69,7 @@ def evaluation_html(evaluation: Evaluation, froc_png: bytes) -> str:
         f" of {evaluation.dataset[0]}, {evaluation.dataset[1]}" if evaluation.dataset else ""
     )
     plot = f"data:image/png;base64,{base64.b64encode(froc_png).decode()}"
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(title)}</title>
-<style>{STYLE}.plot {{ max-width: 44rem; width: 100% }} .interval {{ color: var(--faint); font-size: .8em;
-  white-space: nowrap }} .case {{ display: grid; grid-template-columns: minmax(16rem, 32rem) 1fr; gap: 1rem;
-  margin: 1rem 0; align-items: start }} .wide td:first-child, .wide th:first-child {{ position: sticky; left: 0;
-  background: var(--paper) }} .meanings {{ max-width: 60rem; margin: .8rem 0 }}
-  @media (max-width: 50rem) {{ .case {{ grid-template-columns: minmax(0, 1fr) }} body {{ padding: 0 1rem 2rem }}
-  .stamp {{ margin: 0 -1rem; padding: .6rem 1rem }} th, td {{ padding: .35rem .4rem }} }}</style>
-</head>
-<body>
-<p class="stamp">{NOT_CLINICAL}</p>
-<h1>{escape(title)}</h1>
+    body = f"""<h1>{escape(title)}</h1>
 <p class="lead">{escape(_lead(evaluation))}</p>
 {_failed(evaluation)}
 <h2>Figures</h2>
@@ -92,10 +81,8 @@ def evaluation_html(evaluation: Evaluation, froc_png: bytes) -> str:
 <img class="plot" src="{plot}" alt="share of objects found against false positives per case">
 <h2>Cases, the worst first</h2>
 {"".join(_case(case, evaluation) for case in evaluation.worst_first if case.id in evaluation.pictures)}
-{_cases(evaluation)}
-</body>
-</html>
-"""
+{_cases(evaluation)}"""
+    return html_page(escape(title), body, style=STYLE + _STYLE)
 
 
 def _lead(evaluation: Evaluation) -> str:

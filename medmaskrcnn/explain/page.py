@@ -6,11 +6,13 @@ folds into one column on a phone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
-NOT_CLINICAL = "Not for clinical use. Research software, not a medical device."
+from medmaskrcnn.report.html_page import html_page
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --faint: #57606a; --paper: #fff; --line: #d8dee4; --soft: #f3f5f7;
@@ -90,6 +92,26 @@ class Section:
     chips: tuple[str, ...] = ()
 
 
+class HtmlPage:
+    """What has been made into a page.
+
+    Attributes:
+        html: The page, whole.
+    """
+
+    html: str
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page; returns where.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        target = Path(path)
+        target.write_text(self.html, encoding="utf-8")
+        return target
+
+
 def page(
     title: str, lead: str, sections: Sequence[Section], *, shared: Sequence[str] = (), warnings: Sequence[str] = ()
 ) -> str:
@@ -104,25 +126,13 @@ def page(
     """
     alarms = "".join(f'<p class="stamp alarm" role="alert">{escape(text)}</p>' for text in warnings)
     body = "".join(_section(number, part) for number, part in enumerate(sections, 1))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{escape(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<p class="stamp">{NOT_CLINICAL}</p>
-{alarms}
-<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>{_TIP}{"".join(shared)}</defs></svg>
+    defs = f"<defs>{_TIP}{''.join(shared)}</defs>"
+    whole = f"""{alarms}
+<svg width="0" height="0" style="position:absolute" aria-hidden="true">{defs}</svg>
 <h1>{escape(title)}</h1>
 {lead}
-{body}
-</body>
-</html>
-"""
+{body}"""
+    return html_page(escape(title), whole, style=_STYLE)
 
 
 def _section(number: int, part: Section) -> str:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.explain.focus import choose_focus
-from medmaskrcnn.explain.page import page, paragraph, table
+from medmaskrcnn.explain.page import HtmlPage, page, paragraph, table
 from medmaskrcnn.explain.pictures import Bytes, grey
 from medmaskrcnn.explain.record import Walk, record_walk
 from medmaskrcnn.explain.scene import Scene
@@ -37,7 +37,7 @@ from medmaskrcnn.structures.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class Trace(HtmlPage):
     """One window's walk through a network, ready to be looked at.
 
     Attributes:
@@ -53,16 +53,6 @@ class Trace:
     differences: tuple[Difference, ...]
     title: str
     html: str
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page; returns where.
-
-        Raises:
-            OSError: if the file cannot be written.
-        """
-        target = Path(path)
-        target.write_text(self.html, encoding="utf-8")
-        return target
 
 
 def trace(

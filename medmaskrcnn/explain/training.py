@@ -13,7 +13,7 @@ from pathlib import Path
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.explain.chart import line_chart, moving_mean
-from medmaskrcnn.explain.page import Section, figure, figures, page, paragraph, table
+from medmaskrcnn.explain.page import HtmlPage, Section, figure, figures, page, paragraph, table
 from medmaskrcnn.report.training_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
 
 MEANINGS = {
@@ -51,7 +51,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingTrace:
+class TrainingTrace(HtmlPage):
     """A training, ready to be looked at.
 
     Attributes:
@@ -61,16 +61,6 @@ class TrainingTrace:
 
     epochs: tuple[Epoch, ...]
     html: str
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page; returns where.
-
-        Raises:
-            OSError: if the file cannot be written.
-        """
-        target = Path(path)
-        target.write_text(self.html, encoding="utf-8")
-        return target
 
 
 def is_training(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from typing import IO, Any
 from PIL import Image
 
 from medmaskrcnn.report.colours import Colour, class_colours
+from medmaskrcnn.report.html_page import html_page
 from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.preview import caption, draw_montage_panels
 from medmaskrcnn.report.result_document import result_document
@@ -74,18 +75,7 @@ def report_html(result: CaseResult, volume: Volume) -> str:
     title = f"{n} instance{'' if n == 1 else 's'} found by {escape(record.model_name)}"
     alarm = f'<p class="stamp alarm" role="alert">{escape(OUT_OF_DOMAIN)}.</p>' if record.out_of_domain else ""
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in record.warnings)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<p class="stamp">{NOT_CLINICAL}</p>
-{alarm}
+    body = f"""{alarm}
 <h1>{title}</h1>
 <p class="lead">{escape(_lead(result, volume))}</p>
 {warnings}
@@ -96,10 +86,8 @@ def report_html(result: CaseResult, volume: Volume) -> str:
 {_pictures(result, volume)}
 <h2>How it came about</h2>
 {_origin(result, volume)}
-<p class="lead">{NOT_CLINICAL}</p>
-</body>
-</html>
-"""
+<p class="lead">{NOT_CLINICAL}</p>"""
+    return html_page(title, body, style=STYLE, stamp=NOT_CLINICAL)
 
 
 def _lead(result: CaseResult, volume: Volume) -> str:
