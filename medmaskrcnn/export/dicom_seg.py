@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from highdicom import (
@@ -47,15 +47,13 @@ from medmaskrcnn.export.dicom_object import (
     series_description,
     set_fixed_timestamps,
     uids_of,
-    write_dataset,
 )
-from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
+from medmaskrcnn.export.source_series import SourceSeries
 from medmaskrcnn.export.uids import ResultUIDs
 from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.overlap import pack_layers
-from medmaskrcnn.structures.volume import Volume
 
 Encoding = Literal["binary", "auto"]
 """``"auto"`` lets a result without overlaps become a LABELMAP."""
@@ -64,35 +62,20 @@ _SAME_IN_ALL_PARTS = ("PlaneOrientationSequence", "PixelMeasuresSequence")
 _MAX_SEGMENTS = np.iinfo(np.uint16).max  # Segment Number (0062,0004) is 16 bits
 
 
-def write_seg(
-    result: CaseResult,
-    volume: Volume,
-    stream: IO[bytes],
-    *,
-    encoding: Encoding = "binary",
-    algorithm: AlgorithmType = "AUTOMATIC",
-) -> None:
-    """Write the result's instances as a DICOM SEG; the same result gives the same bytes.
+def make_seg(
+    result: CaseResult, source: SourceSeries, *, encoding: Encoding = "binary", algorithm: AlgorithmType = "AUTOMATIC"
+) -> Segmentation:
+    """The result's instances as a DICOM SEG; the same result gives the same bytes.
 
     Args:
         result: The result; segment numbers are its ids 1..n.
-        volume: The scan it belongs to, read from DICOM.
-        stream: Binary stream to write to.
+        source: Headers of the scan that it belongs to.
         encoding: ``"binary"``, or ``"auto"``: a LABELMAP where no two instances share a voxel.
         algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
 
     Raises:
-        OutputError: if the scan is no DICOM series, or its files are gone.
+        OutputError: if the result has more instances than a SEG may have segments.
     """
-    source = read_source(volume, "a DICOM SEG")
-    with suppress_pydicom_warnings():
-        write_dataset(make_seg(result, source, encoding=encoding, algorithm=algorithm), stream)
-
-
-def make_seg(
-    result: CaseResult, source: SourceSeries, *, encoding: Encoding = "binary", algorithm: AlgorithmType = "AUTOMATIC"
-) -> Segmentation:
-    """The object that :func:`write_seg` writes."""
     found = result.instances
     if len(found) > _MAX_SEGMENTS:
         raise OutputError(f"a DICOM SEG holds at most {_MAX_SEGMENTS} segments, the result has {len(found)}")

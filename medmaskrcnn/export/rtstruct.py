@@ -9,8 +9,6 @@ A result without instances becomes one region without contours for each class th
 
 from __future__ import annotations
 
-from typing import IO
-
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
@@ -35,15 +33,13 @@ from medmaskrcnn.export.dicom_object import (
     set_fixed_timestamps,
     software_version,
     uids_of,
-    write_dataset,
 )
-from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
+from medmaskrcnn.export.source_series import SourceSeries
 from medmaskrcnn.export.uids import ResultUIDs, uid_of
 from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
-from medmaskrcnn.structures.volume import Volume
 
 _DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  # what PS3.3 C.8.8.5 has a study be referred to by
 _CONTOUR_DATA = Tag("ContourData")  # (3006,0050)
@@ -57,26 +53,14 @@ _PATIENT_AND_STUDY = (
 )  # fmt: skip
 
 
-def write_rtstruct(
-    result: CaseResult, volume: Volume, stream: IO[bytes], *, algorithm: AlgorithmType = "AUTOMATIC"
-) -> None:
-    """Write the result's instances as an RTSTRUCT; the same result gives the same bytes.
+def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: AlgorithmType = "AUTOMATIC") -> Dataset:
+    """The result's instances as an RTSTRUCT; the same result gives the same bytes.
 
     Args:
         result: The result; ROI numbers are its ids 1..n.
-        volume: The scan it belongs to, read from DICOM.
-        stream: Binary stream to write to.
+        source: Headers of the scan that it belongs to.
         algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
-
-    Raises:
-        OutputError: if the scan is no DICOM series, or its files are gone.
     """
-    with suppress_pydicom_warnings():
-        write_dataset(make_rtstruct(result, read_source(volume, "a DICOM RTSTRUCT"), algorithm=algorithm), stream)
-
-
-def make_rtstruct(result: CaseResult, source: SourceSeries, *, algorithm: AlgorithmType = "AUTOMATIC") -> Dataset:
-    """The object that :func:`write_rtstruct` writes."""
     uids = uids_of(result, source, algorithm)
     dataset = _frame_of_file(uids)
     regions = segment_descriptors(result, uids)

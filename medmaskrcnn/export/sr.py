@@ -8,7 +8,6 @@ Sizes are left out where the scan's spacing is unknown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import IO
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -44,13 +43,11 @@ from medmaskrcnn.export.dicom_object import (
     series_description,
     set_fixed_timestamps,
     uids_of,
-    write_dataset,
 )
 from medmaskrcnn.export.dicom_seg import Encoding, coded, is_label_map, seg_kind
-from medmaskrcnn.export.source_series import SourceSeries, read_source, suppress_pydicom_warnings
+from medmaskrcnn.export.source_series import SourceSeries
 from medmaskrcnn.export.uids import uid_of
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
-from medmaskrcnn.structures.volume import Volume
 
 LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")  # younger than pydicom 3.0's list
 VOLUME = Term("118565006", "Volume")
@@ -68,35 +65,17 @@ _NONE = Measurement("mm", 0.0, None, None, None, None, None, None)
 _MM, _MM3 = Term("mm", "millimeter", "UCUM"), Term("mm3", "cubic millimeter", "UCUM")
 
 
-def write_sr(
-    result: CaseResult,
-    volume: Volume,
-    stream: IO[bytes],
-    *,
-    encoding: Encoding = "binary",
-    algorithm: AlgorithmType = "AUTOMATIC",
-) -> None:
-    """Write the result's measurements as a Structured Report; the same result gives the same bytes.
-
-    Args:
-        result: The result.
-        volume: The scan it belongs to, read from DICOM.
-        stream: Binary stream to write to.
-        encoding: As the SEG that it refers to was written, see :func:`medmaskrcnn.export.dicom_seg.write_seg`.
-        algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
-
-    Raises:
-        OutputError: if the scan is no DICOM series, or its files are gone.
-    """
-    source = read_source(volume, "a DICOM SR")
-    with suppress_pydicom_warnings():
-        write_dataset(make_sr(result, source, encoding=encoding, algorithm=algorithm), stream)
-
-
 def make_sr(
     result: CaseResult, source: SourceSeries, *, encoding: Encoding = "binary", algorithm: AlgorithmType = "AUTOMATIC"
 ) -> Comprehensive3DSR:
-    """The object that :func:`write_sr` writes."""
+    """The result's measurements as a Structured Report; the same result gives the same bytes.
+
+    Args:
+        result: The result.
+        source: Headers of the scan that it belongs to.
+        encoding: As the SEG that it refers to was made, see :func:`medmaskrcnn.export.dicom_seg.make_seg`.
+        algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
+    """
     uids = uids_of(result, source, algorithm)
     label_map = is_label_map(result.instances, encoding)
     seg = _evidence_of_seg(source, uids.series(seg_kind(label_map)), uids.instance(seg_kind(label_map)), label_map)

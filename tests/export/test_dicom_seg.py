@@ -12,14 +12,13 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from dicom_objects import write_rtstruct, write_seg, write_sr
 from pydicom import dcmread
 
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export import dicom_seg
-from medmaskrcnn.export.dicom_seg import cielab, write_seg
+from medmaskrcnn.export.dicom_seg import cielab
 from medmaskrcnn.export.nifti import label_map
-from medmaskrcnn.export.rtstruct import write_rtstruct
-from medmaskrcnn.export.sr import write_sr
 from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.mask import Mask

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_objects import write_rtstruct, write_seg, write_sr
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
 from medmaskrcnn.errors import OutputError
-from medmaskrcnn.export.dicom_seg import write_seg
-from medmaskrcnn.export.rtstruct import write_rtstruct
-from medmaskrcnn.export.sr import write_sr
 from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult

@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from dicom_objects import write_rtstruct, write_seg, write_sr
 from pydicom import dcmread
 
-from medmaskrcnn.export.dicom_seg import write_seg
-from medmaskrcnn.export.rtstruct import write_rtstruct
-from medmaskrcnn.export.sr import write_sr
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 

@@ -10,10 +10,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_objects import write_rtstruct, write_seg, write_sr
 
-from medmaskrcnn.export.dicom_seg import write_seg
-from medmaskrcnn.export.rtstruct import write_rtstruct
-from medmaskrcnn.export.sr import write_sr
 from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult

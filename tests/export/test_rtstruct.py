@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_objects import write_rtstruct
 from pydicom import dcmread
 
 from medmaskrcnn.errors import OutputError
-from medmaskrcnn.export.rtstruct import decimal, write_rtstruct
 from medmaskrcnn.report.colours import class_colours
+from medmaskrcnn.export.rtstruct import decimal
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid
 from medmaskrcnn.structures.volume import Provenance, Volume

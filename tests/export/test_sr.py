@@ -12,10 +12,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from dicom_objects import write_seg, write_sr
 from pydicom import dcmread
 
-from medmaskrcnn.export.dicom_seg import write_seg
-from medmaskrcnn.export.sr import write_sr
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 

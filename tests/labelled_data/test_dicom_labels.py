@@ -10,12 +10,11 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from dicom_objects import write_rtstruct, write_seg
 
 from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.export.dicom_seg import write_seg
-from medmaskrcnn.export.rtstruct import write_rtstruct
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.case_result import CaseResult, RunRecord
