@@ -14,8 +14,8 @@ from dicom_objects import write_rtstruct
 from pydicom import dcmread
 
 from medmaskrcnn.errors import OutputError
-from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.export.rtstruct import decimal
+from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid
 from medmaskrcnn.structures.volume import Provenance, Volume
