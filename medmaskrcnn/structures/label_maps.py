@@ -133,6 +133,9 @@ def paint_labels(
         shape: Of the grid: D, H, W.
         dtype: Of the map.
         values: Value of each mask; by default 1, 2, ...
+
+    Returns:
+        ``(D, H, W)``, 0 where no mask is.
     """
     painted = np.zeros(shape, dtype)
     for value, mask in zip(values if values is not None else range(1, len(masks) + 1), masks, strict=True):

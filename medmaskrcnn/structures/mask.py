@@ -138,7 +138,7 @@ class Mask:
         return Mask(low, whole)
 
     def dense(self, shape: Sequence[int], start: Corner = (0, 0, 0)) -> NDArray[Any]:
-        """The part of the grid of ``shape`` that begins at voxel ``start``, with what lies of the mask in it."""
+        """``(d, h, w)``: the part of the grid of ``shape`` that begins at voxel ``start``, set where the mask is."""
         offset = [-int(a) for a in start]
         whole = np.zeros(shape, self.array.dtype)
         part = self.shifted(offset).cropped((0, 0, 0), shape)
@@ -147,6 +147,6 @@ class Mask:
 
 
 def corners(masks: Sequence[Mask]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and ends of the crops, ``(N, 3)`` each."""
+    """Starts and ends of the crops, ``(N, 3)`` voxel indices D, H, W each."""
     starts = np.array([mask.start for mask in masks], np.int64).reshape(-1, 3)
     return starts, starts + np.array([mask.array.shape for mask in masks], np.int64).reshape(-1, 3)
