@@ -41,7 +41,7 @@ IN_PYTHON: Mapping[Remedy, str] = {
     Remedy.WRITE_DICOM: "Write results with formats=['seg', 'sr'] to have some",
     Remedy.USE_FP32: "Try precision='fp32', and if that does not help, another model",
     Remedy.USE_TORCH: "Without them pass engine='torch'",
-    Remedy.TRUST_CERTIFICATE: "Name the certificates to trust by Server(ca=...)",
+    Remedy.TRUST_CERTIFICATE: "Name the certificates to trust by Server(authorities=...)",
     Remedy.SET_TITLES: "Set Server(called=..., calling=...)",
 }
 """How :func:`str` of an error says it."""

@@ -126,7 +126,7 @@ def test_a_rerun_does_nothing_twice(finished: Batch, tiny_model: Path, tree: Cal
 
 def test_another_model_or_setting_is_noticed(finished: Batch, tiny_model: Path, other_model: Path):
     archive, out, _ = finished
-    with pytest.raises(OutputError, match=r"another model.*model_sha256.*--redo"):
+    with pytest.raises(OutputError, match=r"another model.*model_sha256.*redo=True"):
         list(medmaskrcnn.batch(archive, out, model=other_model))
     with pytest.raises(OutputError, match=r"score=None.*score=0\.9"):
         list(medmaskrcnn.batch(archive, out, model=tiny_model, score=0.9))

@@ -120,6 +120,6 @@ def test_what_cannot_be_compiled_says_what_to_do(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(torch, "compile", broken)
     file = save_tiny(settings_of(2), tmp_path / "tiny.safetensors")
     loaded = medmaskrcnn.load_model(file, device="cpu", engine="torch-compile")
-    with pytest.raises(MedMaskRCNNError, match=r"no working C\+\+ compiler.*--engine torch") as caught:
+    with pytest.raises(MedMaskRCNNError, match=r"no working C\+\+ compiler.*engine='torch'") as caught:
         loaded.network.detect(torch.zeros(1, 1, 64, 64))
     assert "more" not in str(caught.value)
