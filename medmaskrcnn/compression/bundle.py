@@ -19,7 +19,9 @@ from typing import Any
 
 from medmaskrcnn.compression.quantise import copy_eight_bits
 from medmaskrcnn.errors import OutputError
+from medmaskrcnn.hub.loaded_model import load_as_asked
 from medmaskrcnn.hub.model_file import read_model, save_model
+from medmaskrcnn.inference.track_time import read_scan
 from medmaskrcnn.settings import ModelFileSettings, OutputOptions, SegmentOptions
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS
 from medmaskrcnn.system.files import make_folder, write_bytes
@@ -68,31 +70,30 @@ def write_bundle(model: Path, folder: Path) -> list[Path]:
 def inference_config() -> dict[str, Any]:
     """What ``monai.bundle run`` executes; ``$`` marks Python, ``@`` another entry."""
     return {
-        "imports": [
-            "$import medmaskrcnn",
-            "$from medmaskrcnn.hub.loaded_model import load_as_asked",
-            "$from medmaskrcnn.inference.track_time import read_scan",
-            "$from medmaskrcnn.settings import OutputOptions, SegmentOptions",
-        ],
+        "imports": ["$import medmaskrcnn", "$from pathlib import Path"],
         "bundle_root": ".",
         "model_file": f"$@bundle_root + '/{_MODEL}'",
         "input": "scan.nii.gz",
         "output_dir": "$@bundle_root + '/eval'",
         **AS_THE_MODEL_SAYS.model_dump(mode="json"),
         **OutputOptions().model_dump(mode="json"),
-        "options": _from_entries(SegmentOptions),
-        "output": _from_entries(OutputOptions),
-        "model": "$load_as_asked(@model_file, @options)",
+        "options": _made_of_entries(SegmentOptions),
+        "output": _made_of_entries(OutputOptions),
+        "model": {
+            "_target_": f"{load_as_asked.__module__}.load_as_asked",
+            "model": "@model_file",
+            "options": "@options",
+        },
         "network_def": "$@model.network",
-        "volume": "$read_scan(@input, @options)",
+        "volume": {"_target_": f"{read_scan.__module__}.read_scan", "path": "$Path(@input)", "options": "@options"},
         "result": "$medmaskrcnn.segment(@volume, model=@model, options=@options)",
         "run": ["$medmaskrcnn.write_result(@result, @volume, @output_dir, options=@output, tracks=@track)"],
     }
 
 
-def _from_entries(kind: type[SegmentOptions | OutputOptions]) -> str:
-    """An entry that makes options of the entries with their names, so that each may be overridden by itself."""
-    return f"${kind.__name__}({', '.join(f'{name}=@{name}' for name in kind.model_fields)})"
+def _made_of_entries(kind: type[SegmentOptions | OutputOptions]) -> dict[str, Any]:
+    """Options made of the entries with their names, so that each may be overridden by itself."""
+    return {"_target_": f"{kind.__module__}.{kind.__name__}", **{name: f"@{name}" for name in kind.model_fields}}
 
 
 def metadata(settings: ModelFileSettings) -> dict[str, Any]:

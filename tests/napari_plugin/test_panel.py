@@ -119,13 +119,13 @@ def test_the_chosen_place_and_model_reach_the_engine(open_panel, quiet_engine, m
     with qtbot.waitSignal(panel.worker.finished):
         panel.segment.start()
     (job,) = quiet_engine
-    assert job.volume is volume and job.region == ((2, 0, 0), (3, 24, 30)) and job.classes is None
+    assert job.volume is volume and job.options.region == ((2, 0, 0), (3, 24, 30)) and job.options.classes is None
     panel.segment.where.setCurrentText("region I draw")
     drawing = viewer.layers["region to segment"]
     drawing.add(np.array([[3, 2.5, 4.5], [3, 2.5, 9.5], [3, 6.5, 9.5], [3, 6.5, 4.5]]), shape_type="rectangle")
     with qtbot.waitSignal(panel.worker.finished):
         panel.segment.start()
-    assert quiet_engine[1].region == ((0, 3, 5), (8, 7, 10))
+    assert quiet_engine[1].options.region == ((0, 3, 5), (8, 7, 10))
 
 
 def test_a_model_is_suggested_for_the_scan(open_panel, quiet_engine, make_result):
