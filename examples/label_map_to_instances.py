@@ -35,7 +35,7 @@ def main() -> None:
     instances = read_labels(labels, volume, names={1: "lesion"}, kind="semantic")
     for number, size in enumerate(measure_instances(volume, instances)):
         name = instances.class_names[instances.labels[number]]
-        print(f"{number + 1} {name}: {size.volume:.0f} {size.unit}3")
+        print(f"{number + 1} {name}: {size.volume_unit3:.0f} {size.unit}3")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main() -> None:
         size = result.measurements[candidate]
         name, score = found.class_names[found.labels[number]], found.scores[number]
         diameter = "" if size.longest_axial_diameter is None else f"{size.longest_axial_diameter:.0f} {size.unit}"
-        print(f"{number + 1:3d}  {name:14s}  {score:.2f}  {size.volume:12,.0f} {size.unit}3  {diameter}")
+        print(f"{number + 1:3d}  {name:14s}  {score:.2f}  {size.volume_unit3:12,.0f} {size.unit}3  {diameter}")
     files = medmaskrcnn.write_result(result, volume, "result")
     print("written:", ", ".join(sorted(path.name for path in files.values())))
 

@@ -144,7 +144,7 @@ def paint(
         exact = _paint_slab(body, structures, windows, textures, slab, owner[slab], volumes)
         exact += _noise(exact.shape, noise_hu, rng)
         hu[slab] = np.clip(np.rint(exact), -1024, 3071)
-    return hu, owner, volumes * body.grid.voxel_volume
+    return hu, owner, volumes * body.grid.voxel_volume_unit3
 
 
 def _paint_slab(

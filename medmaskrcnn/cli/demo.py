@@ -100,7 +100,7 @@ def print_comparison(phantom: Phantom, result: CaseResult) -> None:
             rows.append([instance.class_name, "missed", "", true_volume, "", ""])
             continue
         f = hits[t].predicted
-        measured = volume_text(result.measurements[result.kept[f]].volume, "mm")
+        measured = volume_text(result.measurements[result.kept[f]].volume_unit3, "mm")
         rows.append([instance.class_name, "found", str(f + 1), true_volume, measured, f"{hits[t].iou:.2f}"])
     print_table(
         f"against the truth (found: masks agree with an IoU of {FOUND_IOU:g} or more)",

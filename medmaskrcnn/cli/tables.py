@@ -51,7 +51,7 @@ def print_instances(title: str, result: CaseResult) -> None:
 def _sizes(measurement: Measurement) -> tuple[str, str, str]:
     unit = measurement.unit
     return (
-        volume_text(measurement.volume, unit),
+        volume_text(measurement.volume_unit3, unit),
         length_text(measurement.longest_axial_diameter, unit),
         length_text(measurement.perpendicular_diameter, unit),
     )

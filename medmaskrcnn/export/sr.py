@@ -181,7 +181,7 @@ def _measurements(m: Measurement, modality: str) -> Sequence[SRMeasurement]:
     found = []
     if m.unit == "mm":
         sizes = (
-            (VOLUME, m.volume, _MM3),
+            (VOLUME, m.volume_unit3, _MM3),
             (LONG_AXIS, m.longest_axial_diameter, _MM),
             (SHORT_AXIS, m.perpendicular_diameter, _MM),
         )

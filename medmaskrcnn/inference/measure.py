@@ -64,10 +64,10 @@ def _measure(volume: Volume, instances: Instances, i: int, planes: AxialPlanes) 
     mean, low, high = (float(f(values)) for f in (np.mean, np.min, np.max)) if values.size else (None, None, None)
     return Measurement(
         unit=unit,
-        volume=mask.n_voxels * grid.voxel_volume,
+        volume_unit3=mask.n_voxels * grid.voxel_volume_unit3,
         longest_axial_diameter=longest,
         perpendicular_diameter=perpendicular,
-        centroid=_centroid(mask, grid),
+        centroid_ras=_centroid(mask, grid),
         mean_intensity=mean,
         min_intensity=low,
         max_intensity=high,

@@ -126,7 +126,7 @@ def _row(result: CaseResult, number: int, i: int) -> str:
     found, m = result.candidates, result.measurements[i]
     label = int(found.labels[i])
     name = f"{_dot(class_colours(found.class_names)[label])}{escape(found.class_names[label])}"
-    figures = [f"{found.scores[i]:.2f}", volume_text(m.volume, m.unit), *(_figure(v) for v in _values(m))]
+    figures = [f"{found.scores[i]:.2f}", volume_text(m.volume_unit3, m.unit), *(_figure(v) for v in _values(m))]
     return f"<tr><td>{number}</td><td>{name}</td>{_cells('td', figures, figures_from=0)}</tr>"
 
 

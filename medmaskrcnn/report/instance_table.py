@@ -51,16 +51,16 @@ def write_table(result: CaseResult, stream: IO[str]) -> None:
 
 def centroid_xyz(measurement: Measurement, grid: Grid) -> tuple[float, float, float] | None:
     """An instance's centroid in voxel coordinates x, y, z of the label map; ``None`` if it has none."""
-    if measurement.centroid is None:
+    if measurement.centroid_ras is None:
         return None
-    d, h, w = (float(x) for x in grid.ras_to_coordinate(measurement.centroid))
+    d, h, w = (float(x) for x in grid.ras_to_coordinate(measurement.centroid_ras))
     return w, h, d
 
 
 def _figures(m: Measurement, grid: Grid) -> list[float | None]:
-    centroid = m.centroid if grid.spacing_known else centroid_xyz(m, grid)
+    centroid = m.centroid_ras if grid.spacing_known else centroid_xyz(m, grid)
     place: tuple[float | None, ...] = centroid if centroid is not None else (None, None, None)
-    sizes = (m.volume, m.longest_axial_diameter, m.perpendicular_diameter)
+    sizes = (m.volume_unit3, m.longest_axial_diameter, m.perpendicular_diameter)
     return [*sizes, *place, m.mean_intensity, m.min_intensity, m.max_intensity]
 
 

@@ -183,7 +183,7 @@ def _row(draw: ImageDraw.ImageDraw, y: int, number: int, result: CaseResult, i: 
     _swatch(draw, y, class_colours(found.class_names)[label])
     draw.text((24, y), shortened(f"{number}  {found.class_names[label]}", 13, 146), TEXT, font=font(13))
     diameters = diameters_text(m.longest_axial_diameter, m.perpendicular_diameter, m.unit)
-    cells = ((212, f"{found.scores[i]:.2f}"), (300, drawable(volume_text(m.volume, m.unit))), (430, diameters))
+    cells = ((212, f"{found.scores[i]:.2f}"), (300, drawable(volume_text(m.volume_unit3, m.unit))), (430, diameters))
     for x, text in cells:
         draw.text((x, y), text, TEXT, font=font(13), anchor="ra")
 

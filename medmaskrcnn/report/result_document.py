@@ -87,7 +87,7 @@ def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[s
     grid, modality = found.grid, volume.modality or result.record.source.get("modality")
     mask, box = found.masks[i], [float(x) for x in found.boxes[i]]
     sizes = {
-        "volume_{}": m.volume,
+        "volume_{}": m.volume_unit3,
         "longest_axial_diameter_{}": m.longest_axial_diameter,
         "perpendicular_diameter_{}": m.perpendicular_diameter,
     }
@@ -100,7 +100,7 @@ def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[s
         "class": found.class_names[found.labels[i]],
         "score": _shortest(found.scores[i]),
         **(in_mm if grid.spacing_known else {**unknown, **in_px}),
-        "centroid_ras_mm": list(m.centroid) if grid.spacing_known and m.centroid is not None else None,
+        "centroid_ras_mm": list(m.centroid_ras) if grid.spacing_known and m.centroid_ras is not None else None,
         "centroid_vox": list(centre) if centre is not None else None,
         "intensity": {
             "mean": m.mean_intensity,

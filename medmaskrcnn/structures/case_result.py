@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from medmaskrcnn.structures.instances import Instances
 
@@ -14,19 +15,32 @@ from medmaskrcnn.structures.instances import Instances
 class Measurement:
     """Size, place and intensity of one instance.
 
-    Diameters are in mm, the volume in mm³ and the centroid in world coordinates (mm, RAS+) where the scan's spacing is
-    known; otherwise all of them are in pixels (``unit == "px"``), never in an invented millimetre. Intensities are in
-    the scan's own units (HU for CT). A value that cannot be computed (a mask without voxels) is ``None``.
+    Lengths are in :attr:`unit`: mm where the scan's spacing is known, otherwise pixels, never an invented millimetre.
+    Intensities are in the scan's own units (HU for CT). A value that cannot be computed (a mask without voxels) is
+    ``None``. In files the names of version 0.1.0 stand: ``volume`` and ``centroid``.
+
+    Attributes:
+        unit: ``"mm"`` or ``"px"``.
+        volume_unit3: Volume in unit³; :attr:`volume_mm3` is ``None`` where that is not mm³.
+        longest_axial_diameter: In the plane in which it is longest.
+        perpendicular_diameter: The longest extent perpendicular to it, in the same plane.
+        centroid_ras: World coordinates (R, A, S); in pixels for a picture without spacing.
+        mean_intensity, min_intensity, max_intensity: Of the voxels whose value is finite.
     """
 
     unit: str
-    volume: float
+    volume_unit3: Annotated[float, Field(alias="volume")]
     longest_axial_diameter: float | None
     perpendicular_diameter: float | None
-    centroid: tuple[float, float, float] | None
+    centroid_ras: Annotated[tuple[float, float, float] | None, Field(alias="centroid")]
     mean_intensity: float | None
     min_intensity: float | None
     max_intensity: float | None
+
+    @property
+    def volume_mm3(self) -> float | None:
+        """Volume in mm³; ``None`` where the scan does not tell its spacing."""
+        return self.volume_unit3 if self.unit == "mm" else None
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class Grid:
         return self.voxel_size if self.spacing_known else None
 
     @cached_property
-    def voxel_volume(self) -> float:
+    def voxel_volume_unit3(self) -> float:
         """Volume of one voxel, the determinant of the affine: mm³, or pixels where the spacing is unknown."""
         return float(abs(np.linalg.det(self.affine_vox_to_ras[:3, :3])))
 

@@ -76,6 +76,8 @@ class _Header:
 
 
 _HEADER = TypeAdapter(_Header)
+MEASUREMENT = TypeAdapter(Measurement)
+"""Measurements as files and messages name their values."""
 
 
 def save_case(result: CaseResult, path: str | os.PathLike[str]) -> None:
@@ -132,7 +134,7 @@ def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
         "class_names": list(found.class_names),
         "spacing_known": found.grid.spacing_known,
         "score_threshold": float(result.score_threshold),
-        "measurements": [asdict(m) for m in result.measurements],
+        "measurements": [MEASUREMENT.dump_python(m, by_alias=True) for m in result.measurements],
         "record": asdict(result.record),
     }
     if result.review is not None:

@@ -143,12 +143,12 @@ def test_every_lesion_is_followed_and_its_change_is_the_true_one(followed):
             assert (sighting is not None) == (radius > 0)
             if sighting is not None:
                 true = 4 / 3 * np.pi * radius**3
-                assert abs(sighting.measurement.volume / true - 1) < VOLUME_TOLERANCE, (centre, t)
+                assert abs(sighting.measurement.volume_unit3 / true - 1) < VOLUME_TOLERANCE, (centre, t)
 
 
 def is_at(track, points, centre: np.ndarray, name: str) -> bool:
     t = next(i for i, sighting in enumerate(track.sightings) if sighting is not None)
-    place = points[t].alignment.to_fixed(np.array(track.sightings[t].measurement.centroid))
+    place = points[t].alignment.to_fixed(np.array(track.sightings[t].measurement.centroid_ras))
     return bool(track.class_name == name and np.linalg.norm(place - centre) < 2 * PLACE_TOLERANCE_MM)
 
 
@@ -173,7 +173,7 @@ def test_what_a_scan_does_not_reach_has_not_vanished(exams: list[Exam]):
     tracks = follow([TimePoint("a", first.result, same), TimePoint("b", empty, same)])
     states = {track.state(1) for track in tracks}
     assert states == {"vanished", "not covered"} or states == {"not covered"}
-    low = min(tracks, key=lambda k: k.sightings[0].measurement.centroid[2])
+    low = min(tracks, key=lambda k: k.sightings[0].measurement.centroid_ras[2])
     assert low.state(1) == "not covered"
 
 

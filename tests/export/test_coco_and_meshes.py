@@ -158,7 +158,7 @@ def test_meshes_lie_where_the_instance_does_and_face_outwards(put_masks: Callabl
     volume = Volume(np.zeros((1, *mask.shape), np.int16), Grid(mask.shape, affine))
     result = put_masks(volume, {"liver": [mask]})
     points, triangles = instance_surface(result, 0)
-    inner = result.instances.grid.voxel_volume * 6 * 6 * 8
+    inner = result.instances.grid.voxel_volume_unit3 * 6 * 6 * 8
     assert enclosed(points, triangles) == pytest.approx(inner, rel=0.12)  # corners and edges are cut
     assert enclosed(points, triangles) > 0
     centre = volume.grid.index_to_ras(np.argwhere(mask).mean(axis=0)) * [-1, -1, 1]

@@ -110,7 +110,7 @@ def test_gantry_tilt_stays_in_the_affine(slices, write_series):
         one.ImagePositionPatient = [-10.0, -20.0 + 0.5 * i, 30.0 + 2.5 * i]
     volume = read_volume(write_series(slices))
     np.testing.assert_allclose(volume.affine_vox_to_ras[:3, 0], [0, -0.5, 2.5])
-    assert volume.grid.voxel_volume == pytest.approx(2.5 * 0.8 * 0.5)  # not the sheared length 2.55 mm
+    assert volume.grid.voxel_volume_unit3 == pytest.approx(2.5 * 0.8 * 0.5)  # not the sheared length 2.55 mm
     assert any("tilt of 11.31 degrees" in note for note in volume.provenance.notes)
 
 

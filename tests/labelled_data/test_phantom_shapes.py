@@ -117,8 +117,8 @@ class TestPainting:
         grid, hu, owner, volumes = self.paint([self.ball(500)])
         exact = 4 / 3 * np.pi * self.RADIUS_MM**3
         assert volumes[0] == pytest.approx(exact, rel=0.01)
-        assert (owner == 1).sum() * grid.voxel_volume == pytest.approx(exact, rel=0.02)
-        mass = (hu.astype(float) - AIR_HU).sum() * grid.voxel_volume / (500 - AIR_HU)
+        assert (owner == 1).sum() * grid.voxel_volume_unit3 == pytest.approx(exact, rel=0.02)
+        mass = (hu.astype(float) - AIR_HU).sum() * grid.voxel_volume_unit3 / (500 - AIR_HU)
         assert mass == pytest.approx(exact, rel=0.01)
 
     def test_partial_volume_at_the_edge_alone(self):

@@ -107,7 +107,7 @@ def test_a_brush_stroke_changes_the_instance_and_is_undone_by_one_key(drawn):
     grown = review.items[2]
     assert grown.mask.n_voxels > before and grown.changed and review.undo_text == "paint"
     assert np.count_nonzero(stored(canvas, layer) == 2) == grown.mask.n_voxels
-    assert grown.size.volume == grown.mask.n_voxels * 2.0
+    assert grown.size.volume_unit3 == grown.mask.n_voxels * 2.0
     review.undo()
     assert review.items[2].mask.n_voxels == before == np.count_nonzero(stored(canvas, layer) == 2)
 

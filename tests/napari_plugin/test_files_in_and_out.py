@@ -60,7 +60,7 @@ def test_layers_hold_what_the_result_holds(small_volume):
     again, volume = result_of_layers(labels_of(result, small_volume))
     assert volume is small_volume and described(again.instances) == described(result.instances)
     assert again.instances.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
-    assert [m.volume for m in again.measurements] == [m.volume for m in result.measurements]
+    assert [m.volume_unit3 for m in again.measurements] == [m.volume_unit3 for m in result.measurements]
 
 
 @pytest.mark.parametrize("form", ["seg", "instances", "nifti", "csv", "html"])

@@ -103,7 +103,7 @@ def test_merging_unites_masks_under_the_most_certain(review):
     item = review.items[3]
     assert item.mask.start == (5, 12, 12) and item.mask.array.shape == (2, 3, 9) and item.mask.n_voxels == 36
     assert item.score == pytest.approx(0.6) and item.changed and 4 not in review.items
-    assert item.size.volume == 36 * 2.0  # 2 x 1 x 1 mm voxels
+    assert item.size.volume_unit3 == 36 * 2.0  # 2 x 1 x 1 mm voxels
     with pytest.raises(ValueError, match="two or more"):
         review.merge([3])
 

@@ -44,12 +44,12 @@ def test_sizes() -> None:
     affine[1, 0] = 4.0  # gantry tilt: the slice axis is 5 mm long, the slices 3 mm apart
     grid = Grid((4, 5, 6), affine)
     assert grid.spacing_mm == (5.0, 2.0, 1.0)
-    assert grid.voxel_volume == pytest.approx(6.0)
+    assert grid.voxel_volume_unit3 == pytest.approx(6.0)
 
 
 def test_pixel_grid_lies_as_on_a_screen_and_has_no_millimetres() -> None:
     grid = pixel_grid((1, 5, 6))
-    assert grid.spacing_mm is None and grid.voxel_size == (1, 1, 1) and grid.voxel_volume == pytest.approx(1)
+    assert grid.spacing_mm is None and grid.voxel_size == (1, 1, 1) and grid.voxel_volume_unit3 == pytest.approx(1)
     assert grid.index_to_ras([0, 0, 1]).tolist() == [-1, 0, 0]  # the next column lies to the patient's left
     assert grid.index_to_ras([0, 1, 0]).tolist() == [0, -1, 0]  # the next row further back
 
@@ -94,4 +94,4 @@ def test_unusable_geometry_is_refused(shape: tuple[int, int, int], affine: np.nd
 
 
 def test_small_voxels_are_not_singular() -> None:
-    assert Grid((4, 5, 6), np.diag([1e-4, 2e-4, 1e-4, 1.0])).voxel_volume == pytest.approx(2e-12)
+    assert Grid((4, 5, 6), np.diag([1e-4, 2e-4, 1e-4, 1.0])).voxel_volume_unit3 == pytest.approx(2e-12)

@@ -61,7 +61,7 @@ def _at(track: Track, t: int, label: str) -> dict[str, Any]:
     row: dict[str, Any] = {"time_point": label, "state": track.state(t), **dict.fromkeys(_COLUMNS[4:])}
     if here is None:
         return row
-    volume, diameter = here.measurement.volume, here.measurement.longest_axial_diameter
+    volume, diameter = here.measurement.volume_unit3, here.measurement.longest_axial_diameter
     row |= {"id": here.id, "score": round(here.score, 4), "volume_mm3": volume, "longest_axial_diameter_mm": diameter}
     for since, i in (("change", seen[-1] if seen else None), ("since_first", seen[0] if seen else None)):
         before = None if i is None else track.sightings[i]
@@ -71,7 +71,7 @@ def _at(track: Track, t: int, label: str) -> dict[str, Any]:
         row[f"volume_{since}_percent"] = _percent(volume, earlier.volume)
         row[f"diameter_{since}_percent"] = _percent(diameter, earlier.longest_axial_diameter)
         if since == "change":
-            row["volume_change_mm3"] = volume - earlier.volume
+            row["volume_change_mm3"] = volume - earlier.volume_unit3
             if diameter is not None and earlier.longest_axial_diameter is not None:
                 row["diameter_change_mm"] = diameter - earlier.longest_axial_diameter
     return row

@@ -126,10 +126,10 @@ def _objects(point: TimePoint) -> list[_Open]:
     objects = []
     for number, i in enumerate(kept, start=1):
         m = point.result.measurements[i]
-        if m.centroid is None:
+        if m.centroid_ras is None:
             continue
-        place = point.alignment.to_fixed(np.asarray(m.centroid))
-        radius = float((3 * m.volume / (4 * np.pi)) ** (1 / 3))
+        place = point.alignment.to_fixed(np.asarray(m.centroid_ras))
+        radius = float((3 * m.volume_unit3 / (4 * np.pi)) ** (1 / 3))
         sighting = Sighting(number, float(found.scores[i]), m)
         objects.append(_Open(found.class_names[found.labels[i]], place, radius, [sighting]))
     return objects

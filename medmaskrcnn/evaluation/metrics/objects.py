@@ -73,7 +73,7 @@ def compare_objects(
     matched = match_detections([paired], class_names, ranges=BALL_DIAMETERS_MM, thresholds=(match_iou,))
     kept = matched.score.astype(np.float32) >= np.float32(score)
     hits = {int(matched.match[n, 0]): int(n) for n in np.flatnonzero(matched.hit[:, 0, 0] & kept)}
-    true_diameters = equivalent_diameter(paired.true_voxels, paired.grid.voxel_volume)
+    true_diameters = equivalent_diameter(paired.true_voxels, paired.grid.voxel_volume_unit3)
     rows = []
     for m in np.flatnonzero(~paired.ignored).tolist():
         name, j = class_names[paired.true_labels[m]], int(paired.reference[m])
@@ -110,7 +110,7 @@ def compare_objects(
 
 
 def _false_positive(predicted: Instances, i: int, class_name: str) -> ObjectFigures:
-    diameter = equivalent_diameter(np.array([predicted.masks[i].n_voxels]), predicted.grid.voxel_volume)
+    diameter = equivalent_diameter(np.array([predicted.masks[i].n_voxels]), predicted.grid.voxel_volume_unit3)
     return ObjectFigures(class_name, "false positive", i, None, float(predicted.scores[i]), float(diameter[0]))
 
 

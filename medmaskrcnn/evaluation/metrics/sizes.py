@@ -48,7 +48,7 @@ class SizeRanges:
             return n_voxels.astype(np.float64)
         if not grid.spacing_known:
             return np.full(len(n_voxels), np.nan)
-        return equivalent_diameter(n_voxels, grid.voxel_volume)
+        return equivalent_diameter(n_voxels, grid.voxel_volume_unit3)
 
 
 COCO_AREAS = SizeRanges(
@@ -75,6 +75,6 @@ def size_ranges_for(grids: Iterable[Grid]) -> SizeRanges:
     return COCO_AREAS if all(grid.shape[0] == 1 for grid in grids) else BALL_DIAMETERS_MM
 
 
-def equivalent_diameter(n_voxels: FloatArray, voxel_volume: float) -> FloatArray:
-    """Diameter ``(N,)`` in mm of the ball that has the volume of ``n_voxels`` ``(N,)`` of ``voxel_volume`` mm³."""
-    return np.asarray(np.cbrt(6 * np.asarray(n_voxels, np.float64) * voxel_volume / math.pi))
+def equivalent_diameter(n_voxels: FloatArray, voxel_mm3: float) -> FloatArray:
+    """Diameter ``(N,)`` in mm of the ball that has the volume of ``n_voxels`` ``(N,)`` of ``voxel_mm3``."""
+    return np.asarray(np.cbrt(6 * np.asarray(n_voxels, np.float64) * voxel_mm3 / math.pi))

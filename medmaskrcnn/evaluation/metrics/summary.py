@@ -145,7 +145,7 @@ def figures_of_case(
     """
     none = np.zeros(len(reference), np.bool_)
     sizes = voxel_counts(reference).astype(np.float64)
-    small = equivalent_diameter(sizes, reference.grid.voxel_volume) < settings.min_diameter
+    small = equivalent_diameter(sizes, reference.grid.voxel_volume_unit3) < settings.min_diameter
     aside = small | (none if ignored is None else ignored)
     kinds: tuple[Kind, Kind] = ("mask", "box")
     masks, boxes = (

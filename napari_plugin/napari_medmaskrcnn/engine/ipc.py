@@ -13,6 +13,7 @@ from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecor
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask, corners
+from medmaskrcnn.structures.store import MEASUREMENT
 from medmaskrcnn.structures.volume import Provenance, Volume
 from medmaskrcnn.system.child_process import Arrays, Channel
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
@@ -90,7 +91,7 @@ def _pack_case(case: CaseResult, arrays: Arrays) -> dict[str, Any]:
     return {
         "candidates": _pack_instances(case.candidates, arrays),
         "score_threshold": case.score_threshold,
-        "measurements": [asdict(m) for m in case.measurements],
+        "measurements": [MEASUREMENT.dump_python(m, by_alias=True) for m in case.measurements],
         "record": asdict(case.record),
         "run": case.run,
     }

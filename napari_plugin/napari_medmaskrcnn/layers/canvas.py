@@ -266,7 +266,7 @@ class ResultCanvas:
             "index": [item.key for item in items],
             "class": [item.class_name for item in items],
             "score": [round(item.score, 3) for item in items],
-            f"volume_{self.volume_unit}": [item.size.volume for item in items],
+            f"volume_{self.volume_unit}": [item.size.volume_unit3 for item in items],
         }
 
     @property

@@ -74,7 +74,7 @@ def _feature_row(instances: Instances, measurements: list[Measurement], i: int) 
         "index": i + 1,
         "class": instances.class_names[int(instances.labels[i])],
         "score": round(float(instances.scores[i]), 3),
-        f"volume_{unit}3" if unit == "mm" else f"volume_{unit}": size.volume,
+        f"volume_{unit}3" if unit == "mm" else f"volume_{unit}": size.volume_unit3,
         f"longest_axial_diameter_{unit}": size.longest_axial_diameter,
     }
 

@@ -222,7 +222,7 @@ class InstanceTable(QWidget):
 def _values(item: Item) -> tuple[Any, ...]:
     size = item.size
     lengths = (size.longest_axial_diameter, size.perpendicular_diameter)
-    return (item.class_name, item.score, in_volume_unit(size.volume, size.unit), *lengths, size.mean_intensity)
+    return (item.class_name, item.score, in_volume_unit(size.volume_unit3, size.unit), *lengths, size.mean_intensity)
 
 
 def _text(value: float | None, column: int) -> str:
