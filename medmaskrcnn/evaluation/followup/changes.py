@@ -68,7 +68,7 @@ def _at(track: Track, t: int, label: str) -> dict[str, Any]:
         if before is None:
             continue
         earlier = before.measurement
-        row[f"volume_{since}_percent"] = _percent(volume, earlier.volume)
+        row[f"volume_{since}_percent"] = _percent(volume, earlier.volume_unit3)
         row[f"diameter_{since}_percent"] = _percent(diameter, earlier.longest_axial_diameter)
         if since == "change":
             row["volume_change_mm3"] = volume - earlier.volume_unit3
