@@ -43,8 +43,7 @@ class SmoothField:
     def on(self, window: Window) -> Field:
         """Values on a window of the scan, ``(d, h, w)`` float32."""
         d, h, w = (basis[part] for basis, part in zip(self._bases, window, strict=True))
-        slices = np.tensordot(d, self._coefficients, axes=1)
-        return np.ascontiguousarray((h @ slices) @ w.T)
+        return _tensor_product(d, h, w, self._coefficients)
 
     def at(self, index_vox: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values at ``(P, 3)`` positions given as (fractional) voxel indices, clamped to the scan."""
@@ -59,7 +58,16 @@ class SmoothField:
         """An upper bound on the field's absolute values, found on every few voxels and rounded up."""
         coarse = [np.unique(np.linspace(0, len(b) - 1, 4 * b.shape[1]).astype(int)) for b in self._bases]
         d, h, w = (basis[rows] for basis, rows in zip(self._bases, coarse, strict=True))
-        return 1.05 * float(np.abs((h @ np.tensordot(d, self._coefficients, axes=1)) @ w.T).max())
+        return 1.05 * float(np.abs(_tensor_product(d, h, w, self._coefficients)).max())
+
+
+def _tensor_product(d: Field, h: Field, w: Field, coefficients: Field) -> Field:
+    """``d``, ``h`` and ``w`` applied to the three axes of the coefficients, each as one matrix product.
+
+    One for each slice would be as many, and so small that the threads of the BLAS would mostly wait for one another.
+    """
+    rows = np.tensordot(h, np.tensordot(d, coefficients, axes=1), axes=(1, 1))  # (h, d, coefficients along W)
+    return np.ascontiguousarray(np.tensordot(rows, w, axes=(2, 1)).swapaxes(0, 1))
 
 
 def _basis(position: NDArray[np.floating], count: int) -> Field:
