@@ -62,7 +62,7 @@ def _write_decathlon(folder: Path) -> None:
 
 def _write_patient(folder: Path, seed: int) -> None:
     """A coarse phantom CT as DICOM, and its organs as an RTSTRUCT."""
-    phantom = make_phantom(PhantomSettings(seed=seed, shape=(12, 48, 48), spacing_mm=(16.0, 8.0, 8.0)))
+    phantom = make_phantom(PhantomSettings(seed=seed, shape=(12, 48, 48), spacing_mm=(16.0, 8.0, 8.0), tumours=0))
     write_dicom_series(phantom, folder / "ct")
     truth = write_nifti(phantom.labels, phantom.volume.grid, folder.parent.parent / f"truth-{seed}.nii.gz")
     names = ",".join(f"{i.value}={i.class_name}" for i in phantom.instances if i.class_name in ("liver", "spleen"))
