@@ -3,8 +3,9 @@
 - ``device``: each test that asks for it runs on ``cpu``, and on ``cuda`` too where there is one.
 - ``medmaskrcnn_data``: the folder of real scans that the environment variable ``MEDMASKRCNN_DATA`` names.
 - ``locked_folder``: a folder that may not be written into, also where the suite runs as root.
-- ``@pytest.mark.needs("dciodvfy", package="dicom3tools")`` and ``@pytest.mark.needs(display=True)``: what a test needs
-  of the system. Missing, the test is skipped and the end of the run says what to install; in CI it fails.
+- ``@pytest.mark.needs("dciodvfy", package="dicom3tools")``, ``needs(display=True)``, ``needs(extra="openvino")``: what
+  a test needs of the system or of an extra. Missing, it is skipped and the end of the run says what to install; in CI
+  it fails.
 - The order of files: those with tests marked ``slow`` first.
 """
 
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,11 @@ from hypothesis import HealthCheck, settings
 # One thread per test process, before torch starts its pool: two processes (-n 2) on two cores then do not fight, and
 # sums are taken in one order. Subprocesses that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# For pytest-qt; an ini option would be an error without it.
+os.environ.setdefault("PYTEST_QT_API", "pyqt6")
+
+if os.environ.get("MEDMASKRCNN_COVERAGE"):
+    pytest_plugins = ["coverage_by_room"]
 
 # The binding that pytest-qt takes. Its setting in pyproject.toml would be an unknown one where pytest-qt is not
 # installed, and the operators' tests need nothing but torch.
@@ -36,6 +43,15 @@ IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 SKIPS_ALLOWED_IN_CI = re.compile(r"MEDMASKRCNN_DATA|\b(GPU|CUDA|ROCm|MPS|Windows|macOS)\b", re.IGNORECASE)
 
 NOBODY = 65534  # the user who owns nothing, on Linux
+
+# What an extra of the package installs, as it is imported; of those that some tests need.
+MODULES_OF_EXTRA = {
+    "bundle": ("fire",),
+    "docs": ("mkdocs", "mkdocstrings", "grimp"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino", "nncf"),
+    "prune": ("torch_pruning",),
+}
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile(
@@ -100,11 +116,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(missing)
 
 
-def missing_needs(*programs: str, package: str = "", display: bool = False) -> str | None:
+def missing_needs(*programs: str, package: str = "", display: bool = False, extra: str = "") -> str | None:
     """What is missing of what a test needs, as the reason of its skip; None where all is there."""
+    if extra and not all(map(find_spec, MODULES_OF_EXTRA[extra])):
+        return f"needs pip install 'medmaskrcnn[{extra}]'"
     absent = [program for program in programs if shutil.which(program) is None]
     if absent:
-        return f"needs {', '.join(absent)} (system package {package or absent[0]})"
+        return f"needs {', '.join(absent)} (package {package or absent[0]})"
     if display and sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "needs a display (system packages xvfb and xauth; then run under xvfb-run)"
     return None

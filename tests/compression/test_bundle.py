@@ -95,6 +95,8 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
+@pytest.mark.needs(extra="bundle")
 def test_monai_runs_it_and_finds_what_segment_finds(bundle: Path, scan: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/inference.json",

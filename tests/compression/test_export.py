@@ -68,6 +68,7 @@ def test_archive_computes_the_same(models: dict[int, Path], tmp_path: Path, dims
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.needs(extra="onnx")
 def test_onnx_file_is_valid_and_computes_the_same(models: dict[int, Path], tmp_path: Path) -> None:
     import onnx
     import onnxruntime
@@ -129,6 +130,7 @@ def test_images_are_those_that_the_network_is_given(models: dict[int, Path]) -> 
         assert torch.equal(a, b)
 
 
+@pytest.mark.needs(extra="openvino")
 def test_eight_bits_beside_the_model_are_what_segment_runs(
     models: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def command(*arguments: object) -> tuple[int, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.needs(extra="prune")
 def test_one_command_tries_measures_and_writes(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_one_command_tries_measures_and_writes(
     assert code == 1 and "another search" in said
 
 
+@pytest.mark.needs(extra="openvino")
 def test_the_file_that_is_written_says_how_it_is_to_run(model: Path, manifest: Manifest, tmp_path: Path) -> None:
     forms = Forms(model, manifest, tmp_path, steps=0, images=2)
     variant = Variant("openvino", "int8", 40)

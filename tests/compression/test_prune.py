@@ -22,6 +22,8 @@ from medmaskrcnn.settings import (
     RoISettings,
 )
 
+pytestmark = pytest.mark.needs(extra="prune")
+
 STRIDES = {2: ((4, 4), (8, 8), (16, 16), (32, 32)), 3: ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))}
 
 

@@ -17,6 +17,8 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.openvino_engine import imported_openvino
 from medmaskrcnn.settings import ModelSettings
 
+pytestmark = pytest.mark.needs(extra="openvino")
+
 SIZES = {2: (64, 64), 3: (8, 32, 64)}
 ROI = {"box_size": 4, "mask_size": 4}
 ALIKE = 0.9

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.needs(extra="docs")]
 
 
 @pytest.fixture(scope="module")

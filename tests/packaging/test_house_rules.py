@@ -7,8 +7,6 @@ import importlib
 import tomllib
 from pathlib import Path
 
-import pytest
-
 CHECKOUT = Path(__file__).parents[2]
 SOURCES = ["medmaskrcnn", "kernels", "datasets", "napari_plugin"]
 MAX_FILES_WITH_TORCH_LOAD = 2  # foreign weights, training checkpoints
@@ -52,11 +50,6 @@ def test_nothing_is_unpickled():
         assert not [call for call in calls_of(path, "np", "load") if not says(call, "allow_pickle", False)], path
 
 
-@pytest.mark.parametrize("folder", ["kernels", "datasets", "napari_plugin", "tests"])
-def test_folder_is_no_package(folder):
-    assert not (CHECKOUT / folder / "__init__.py").exists()
-
-
 def test_every_room_has_its_place_in_the_layers():
     """import-linter says nothing of a module that no layer names."""
     contracts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
@@ -70,17 +63,6 @@ def test_every_room_has_its_place_in_the_layers():
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert rooms - named <= {"medmaskrcnn.__init__", "medmaskrcnn.__main__", "medmaskrcnn.weights"}
-
-
-def test_tests_shadow_no_library():
-    folders = {path.name for path in (CHECKOUT / "tests").rglob("*") if path.is_dir()}
-    assert not folders & {"kernels", "datasets"}
-    assert not list((CHECKOUT / "tests").rglob("__init__.py"))
-
-
-def test_test_files_have_names_of_their_own():
-    names = [path.name for path in (CHECKOUT / "tests").rglob("test_*.py")]
-    assert len(names) == len(set(names))
 
 
 def test_ignore_patterns_cannot_drop_a_package():

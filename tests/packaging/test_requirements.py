@@ -67,7 +67,7 @@ def modules_of(path: Path) -> set[str]:
         pytest.param(PLUGIN, declared() | declared("napari") | COMES_WITH_NAPARI, id="plugin"),
         pytest.param(
             ["tests"],
-            declared() | of_extras() | declared("napari") | declared("test") | COMES_WITH_NAPARI,
+            declared() | of_extras() | declared("napari") | declared("test") | declared("test-all") | COMES_WITH_NAPARI,
             id="tests",
         ),
     ],

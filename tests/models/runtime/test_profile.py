@@ -57,6 +57,7 @@ def test_all_time_is_booked_to_stages(model_path: Path) -> None:
     assert profile.dense_flops(model.network) == 3 * dense_flops(model.network, (1, 1, 64, 64))
 
 
+@pytest.mark.needs(extra="openvino")
 def test_what_openvino_runs_is_booked_to_its_stages(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
