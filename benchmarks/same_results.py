@@ -8,7 +8,7 @@
 runs with any version: that of ``PYTHONPATH``, or the one installed. ``DIR`` is the folder of real scans that
 ``MEDMASKRCNN_DATA`` names; nothing of it is copied. Other inputs are made: phantoms by ``medmaskrcnn_datasets``, a
 picture here. Everything runs on one thread of the CPU and in float32 (one input in bfloat16), so that sums are taken in
-one order. It takes some four minutes on one core.
+one order. It takes some three minutes on one core.
 
 ``compare`` says for each input and file ``same`` or what differs. It ends with exit code 1 if a scan, an array of
 ``instances.npz``, a voxel or affine of the label map, or a byte of the DICOM objects or the table differs. What may
@@ -17,6 +17,8 @@ change its form (names of keys in JSON, NIfTI's header, the preview's pixels, ..
 
 DICOM objects need no fixed clock: their dates are the scan's and their UIDs hashes of scan, model, settings and
 content. So a renamed key of the settings that are recorded makes other UIDs.
+
+All in one file, though it is long: so it can be taken to any version and run there.
 """
 
 from __future__ import annotations

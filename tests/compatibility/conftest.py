@@ -1,0 +1,85 @@
+"""Files that version 0.1.0 made, and ways to use them as a user does: the command line and public names alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+MADE_BY_0_1_0 = Path(__file__).parent / "made_by_0_1_0"
+
+SCORE_APART, BOX_APART_VOX, VOXELS_APART = 2e-3, 0.05, 0.02  # float32 on another kind of processor
+
+
+@pytest.fixture(scope="session")
+def made() -> Path:
+    """The folder of files that 0.1.0 made. Only to be read."""
+    return MADE_BY_0_1_0
+
+
+@pytest.fixture(scope="session")
+def command_line() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``command_line("segment", path, code=0)``: the program in a process of its own; it must end with that code."""
+    (script,) = entry_points(group="console_scripts", name="medmaskrcnn")
+    module, _, function = script.value.partition(":")
+    program = [sys.executable, "-c", f"from {module} import {function}; {function}()"]
+
+    def run(*words: object, code: int = 0, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+        command = [*program, *map(str, words)]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def leaves() -> Callable[[Any], Counter[str]]:
+    """``leaves(document)``: its values without their names, counted, as far as they say something."""
+    return _leaves
+
+
+@pytest.fixture(scope="session")
+def assert_same_candidates() -> Callable[[Path, Path], None]:
+    """``assert_same_candidates(found, expected)``: two ``instances.npz`` hold the same, up to rounding."""
+    return _assert_same_candidates
+
+
+def _leaves(document: Any) -> Counter[str]:
+    """Names may change, values may not: numbers as they are written, texts, truths; ``None`` and empty say nothing."""
+    if isinstance(document, dict):
+        return sum((_leaves(value) for value in document.values()), Counter())
+    if isinstance(document, list | tuple):
+        return sum((_leaves(value) for value in document), Counter())
+    if document is None:
+        return Counter()
+    is_number = isinstance(document, int | float) and not isinstance(document, bool)
+    return Counter([f"{float(document):.10g}" if is_number else str(document)])
+
+
+def _assert_same_candidates(found: Path, expected: Path) -> None:
+    with np.load(found, allow_pickle=False) as new, np.load(expected, allow_pickle=False) as old:
+        assert len(old["scores"]) > 0, "else the test proves nothing"
+        for name in ("grid_shape", "affine"):
+            np.testing.assert_array_equal(new[name], old[name])
+        assert len(new["scores"]) == len(old["scores"])
+        left = list(range(len(new["scores"])))
+        for label, score, box in zip(old["labels"], old["scores"], old["boxes"], strict=True):
+            apart = [float(np.abs(new["boxes"][i] - box).max()) for i in left]
+            nearest = left.pop(int(np.argmin(apart)))
+            assert min(apart) < BOX_APART_VOX, f"no box near {box}: {new['boxes']}"
+            assert new["labels"][nearest] == label
+            assert abs(new["scores"][nearest] - score) < SCORE_APART
+        voxels = [np.unpackbits(arrays["mask_bits"]).sum(dtype=int) for arrays in (new, old)]
+        assert abs(voxels[0] - voxels[1]) <= VOXELS_APART * voxels[1]
