@@ -1,9 +1,9 @@
 """The errors that users of medmaskrcnn may catch.
 
 Every error about a file, a model or an output folder derives from :class:`MedMaskRCNNError`. Its :attr:`reason` says
-what is wrong and names the file. Where a user may ask for something else instead, its :attr:`remedy` says what, as
-data: Python, the command line, batches and napari have each a table of their own words for it. Wrong arguments raise
-``ValueError`` or ``TypeError``.
+what is wrong and names the file. If another option may help, its :attr:`remedy` names it as an enum member: Python, the
+command line, batches and napari each have a table that words it for their users. Wrong arguments raise ``ValueError``
+or ``TypeError``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-_LONGEST_REASON = 400  # characters of another library's message that we pass on
+_LONGEST_REASON = 400  # characters of another library's message that are kept
 
 
 class Remedy(StrEnum):
-    """What a user may ask for to get on; every interface has its own words for each of these."""
+    """What a user may do about an error; every interface has its own wording for each of these."""
 
     ALLOW_OUT_OF_DOMAIN = "allow_out_of_domain"
     RESAMPLE_IRREGULAR = "resample_irregular"
@@ -44,18 +44,18 @@ IN_PYTHON: Mapping[Remedy, str] = {
     Remedy.TRUST_CERTIFICATE: "Name the certificates to trust by Server(authorities=...)",
     Remedy.SET_TITLES: "Set Server(called=..., calling=...)",
 }
-"""How :func:`str` of an error says it."""
+"""Wording of each remedy in :func:`str` of an error."""
 
 
 class MedMaskRCNNError(Exception):
-    """Base of all errors that are about the user's files, models or folders.
+    """Base of all errors about the user's files, models or folders.
 
     Args:
-        reason: What is wrong, of which file.
-        remedy: What the user may ask for to get on, if there is such a thing.
+        reason: What is wrong with which file.
+        remedy: What the user may do about it, if anything.
 
     Attributes:
-        reason: As given; ``str(error)`` adds the remedy in Python's words.
+        reason: As given; ``str(error)`` adds the remedy, worded for Python.
         remedy: As given.
     """
 
@@ -80,7 +80,7 @@ class UnsuitableScanError(MedMaskRCNNError):
 
 
 class ModelFileError(MedMaskRCNNError):
-    """A model is unknown, damaged or of another format."""
+    """A model is unknown or damaged, or its format is not supported."""
 
 
 class OutputError(MedMaskRCNNError):
@@ -88,15 +88,15 @@ class OutputError(MedMaskRCNNError):
 
 
 class MissingExtraError(MedMaskRCNNError):
-    """An optional dependency is missing; the message carries the ``pip install`` line."""
+    """An optional dependency is missing; the message contains the ``pip install`` line."""
 
 
 class ArchiveError(MedMaskRCNNError):
-    """An archive (PACS) does not answer, refuses, or sends what cannot be used."""
+    """An archive (PACS) does not answer, refuses a request, or sends data that cannot be used."""
 
 
 class InvalidOptionError(ValueError):
-    """An option has a value that is impossible, or that this machine or model cannot serve.
+    """An option has an invalid value, or one that this machine or model does not support.
 
     Attributes:
         option: Name of the option, ``"device"``.
@@ -111,12 +111,12 @@ class InvalidOptionError(ValueError):
 
 
 def with_remedy(reason: str, remedy: Remedy | None, words: Mapping[Remedy, str]) -> str:
-    """A reason and, behind it, what may be done about it in the words of one interface.
+    """A reason followed by what may be done about it, worded for one interface.
 
     Args:
         reason: A sentence without full stop, or several lines.
         remedy: What may be done.
-        words: The interface's table; a remedy that it lacks cannot be had there.
+        words: The interface's table; a remedy missing from it is not available there.
     """
     if remedy is None or remedy not in words:
         return reason
@@ -124,6 +124,6 @@ def with_remedy(reason: str, remedy: Remedy | None, words: Mapping[Remedy, str])
 
 
 def one_line(error: Exception) -> str:
-    """Another library's message on one line, cut where it goes on for pages."""
+    """Another library's message on one line, truncated if long."""
     text = " ".join(str(error).split())
     return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}..."

@@ -1,1 +1,1 @@
-"""Many series on one machine or many: found by rules, run by workers, remembered in a ledger."""
+"""Batches of series on one or many machines: selected by rules, run by workers, recorded in a ledger."""

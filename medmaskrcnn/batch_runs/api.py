@@ -1,4 +1,4 @@
-"""``medmaskrcnn.batch``: the public function."""
+"""The public function ``medmaskrcnn.batch``."""
 
 from __future__ import annotations
 
@@ -44,40 +44,40 @@ def batch(
     max_seconds: float | None = None,
     max_memory_mb: float | None = None,
 ) -> Iterator[BatchCase]:
-    """Segment every series below some folders; yields each as it ends, and does only what an earlier call left.
+    """Segment every series in some folders, yield each when it ends, and skip what an earlier call has done.
 
     Args:
         sources: Files, folders, DICOMDIRs or zip archives.
-        out: Folder for results, ledger and summary; not inside a source.
+        out: Folder for results, ledger and summary; it must not lie inside a source.
         model: Name of a shipped model, or a model file.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; with several GPUs, one worker each.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; workers are distributed over the GPUs.
         precision: As for :func:`medmaskrcnn.load_model`.
-        engine: Likewise.
-        workers: Processes of this machine.
-        scheduler: Address of a Dask scheduler; then its workers do the work.
-        rules: Which series; see :mod:`medmaskrcnn.batch_runs.rules`.
-        formats: As :func:`medmaskrcnn.write_result`.
-        score: Score threshold; the model's own by default.
+        engine: As for :func:`medmaskrcnn.load_model`.
+        workers: Number of worker processes on this machine.
+        scheduler: Address of a Dask scheduler whose workers are used instead.
+        rules: Which series to segment; see :mod:`medmaskrcnn.batch_runs.rules`.
+        formats: As for :func:`medmaskrcnn.write_result`.
+        score: Score threshold; the model's default if ``None``.
         classes: Classes to report.
-        resample_irregular: Interpolate even slices where a series has irregular ones.
-        allow_out_of_domain: Run a model on scans that it was not made for.
+        resample_irregular: Resample series with irregular slice spacing to even spacing.
+        allow_out_of_domain: Also segment scans outside the model's domain.
         suv: Read PET as standardised uptake values by body weight (g/ml).
         track: Link instances along time in cine series.
-        label_map_seg: DICOM SEG as LABELMAP where no two instances overlap.
-        deidentify: No name, ID or date in DICOM files, hashed UIDs.
-        plain_names: Folders named by patient's ID, date and description, not by pseudonyms.
-        key_file: Key of the pseudonyms; a random one, kept in the ledger, by default.
-        redo: Do all over, also what is done or was made with other settings.
-        retry_failed: Try again what failed in an earlier call; what was refused stays so.
-        fail_fast: End with the first series that fails or is refused.
-        max_seconds: Time for one series.
-        max_memory_mb: Resident memory of a worker.
+        label_map_seg: Write the DICOM SEG as LABELMAP if no two instances overlap.
+        deidentify: Write no name, ID or date into DICOM files, and hash the UIDs.
+        plain_names: Name folders by patient ID, study date and description instead of pseudonyms.
+        key_file: File with the key of the pseudonyms; by default a random key, kept in the ledger.
+        redo: Segment everything again, including what is done or was made with other settings.
+        retry_failed: Try series again that failed in an earlier call; refused series stay refused.
+        fail_fast: Stop after the first series that fails or is refused.
+        max_seconds: Time limit for one series.
+        max_memory_mb: Limit on the resident memory of a worker, in MiB.
 
     Raises:
-        ReadError: if nothing among the sources can be segmented, or rules or key cannot be read.
+        ReadError: if the sources hold nothing that can be segmented, or the rules or key cannot be read.
         ModelFileError: if the model cannot be used.
-        OutputError: if ``out`` is unfit, is in use by another run, holds results of other settings, or is full.
-        InvalidOptionError: if an option is impossible; it is a ``ValueError`` and names the option.
+        OutputError: if ``out`` cannot be used, is in use by another run, holds results of other settings, or is full.
+        InvalidOptionError: if an option is invalid; it is a ``ValueError`` and names the option.
 
     Example:
         >>> for case in medmaskrcnn.batch("archive/", "results", model="abdomen-mr"):  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""Names of cases: what the result folder of each input is called."""
+"""Names of cases: the name of the result folder of each input."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _EXTENSIONS = (
 )  # fmt: skip
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-"""Names that Windows keeps for devices."""
+"""Names that Windows reserves for devices."""
 
 
 def name_cases(inputs: Sequence[Path]) -> list[str]:
-    """One folder name per input: safe on every file system, and distinct even where case does not count.
+    """One folder name per input, safe on every file system and distinct even on those that ignore case.
 
-    The name is the input's own without its extension. Inputs of one name take in the folders they lie in:
-    ``patient1/CT`` and ``patient2/CT`` give ``patient1_CT`` and ``patient2_CT``. What is still the same gets a number.
+    The name is that of the input without its extension. Inputs of the same name also get the names of their folders:
+    ``patient1/CT`` and ``patient2/CT`` give ``patient1_CT`` and ``patient2_CT``. Names still equal get a number.
 
     Example:
         >>> name_cases([Path("a/scan.nii.gz"), Path("b/scan.nii.gz"), Path("liver 3.mha")])
@@ -41,7 +41,7 @@ def name_cases(inputs: Sequence[Path]) -> list[str]:
 
 
 def _name(path: Path, depth: int) -> str:
-    """A safe name of the last ``depth`` parts of a path."""
+    """A safe name made of the last ``depth`` parts of a path."""
     parts = [part for part in path.parts if part != path.anchor][-depth:] or ["scan"]
     stem = parts[-1]
     extension = next((e for e in _EXTENSIONS if stem.lower().endswith(e) and len(stem) > len(e)), "")
@@ -50,7 +50,7 @@ def _name(path: Path, depth: int) -> str:
 
 
 def safe_name(text: str) -> str:
-    """``text`` as a name of one folder that every file system takes."""
+    """``text`` as the name of one folder that every file system accepts."""
     safe = re.sub(r"[^\w.-]+", "_", text).strip("._-")[-MAX_LENGTH:] or "scan"
     return f"_{safe}" if safe.partition(".")[0].lower() in _RESERVED else safe
 

@@ -1,8 +1,8 @@
-"""The workers of a Dask cluster: many machines that share the input and output folders.
+"""Workers on a Dask cluster: many machines that share the input and output folders.
 
-Each Dask worker starts a worker of ours beside itself (:mod:`medmaskrcnn.batch_runs.worker_pool`) and keeps it case
-after case, so the model is loaded once, limits hold there as here, and what kills our worker does not kill Dask's. A
-Dask worker that is lost hands its case back: Dask runs it elsewhere. The ledger stays with whoever started the batch.
+Each Dask worker starts one of our workers (:mod:`medmaskrcnn.batch_runs.worker_pool`) and keeps it from case to case,
+so the model is loaded once, limits apply as on one machine, and a crash of our worker does not kill Dask's. The case of
+a Dask worker that is lost is run elsewhere by Dask. The ledger stays with the process that started the batch.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError
 
 _CONNECT_S = 15
 _WAIT_S = 1.0
-_AHEAD = 2  # tasks a Dask worker: one at work, one on its way
+_AHEAD = 2  # tasks per Dask worker: one running, one queued
 
 _here: dict[tuple[Setup, Limits], LocalWorkerPool] = {}
 _turn = Lock()
 
 
 def at_this_worker(setup: Setup, limits: Limits, task: dict[str, Any]) -> dict[str, Any]:
-    """What a Dask worker runs for one case: hand it to the worker of ours beside it, and wait."""
-    with _turn:  # a Dask worker with several threads still has one model
+    """Runs on a Dask worker for one case: submit it to our local worker process, and wait for its end."""
+    with _turn:  # a Dask worker with several threads still loads one model
         pool = _here.get((setup, limits))
         if pool is None:
-            for other in _here.values():  # of another batch
+            for other in _here.values():  # pools of another batch
                 other.close(at_once=False)
             _here.clear()
             pool = _here[setup, limits] = LocalWorkerPool(setup, 1, limits)
@@ -46,9 +46,9 @@ class DaskWorkerPool:
     """A Dask cluster; see the top of this file and :class:`medmaskrcnn.batch_runs.worker_pool.WorkerPool`.
 
     Args:
-        address: The scheduler's, ``tcp://host:8786``.
-        setup: For every worker.
-        limits: What one case may take.
+        address: Address of the scheduler, ``tcp://host:8786``.
+        setup: Setup of every worker.
+        limits: Limits for one case.
 
     Raises:
         MissingExtraError: if Dask's distributed scheduler is not installed.
@@ -75,7 +75,7 @@ class DaskWorkerPool:
         self._handed = 0
 
     def has_capacity(self, *, alone: bool) -> bool:
-        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`; every task has its worker to itself anyway."""
+        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`; every task has a worker to itself anyway."""
         return len(self._futures) < _AHEAD * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
     def submit(self, task: Task, *, alone: bool) -> None:
@@ -113,7 +113,7 @@ class DaskWorkerPool:
         return [End(id_, "failed", f"the Dask worker failed: {type(error).__name__}: {error}")]
 
     def close(self, *, at_once: bool) -> None:
-        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`; the cluster itself goes on."""
+        """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`; the cluster itself keeps running."""
         self._client.cancel(list(self._futures.values()), force=at_once)
         self._client.close(timeout=_CONNECT_S)
 

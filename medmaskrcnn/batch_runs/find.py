@@ -1,4 +1,4 @@
-"""Every series below the sources, with what the rules and the ledger need to know of it; told from headers alone."""
+"""Find every series in the sources, with what the rules and the ledger need; reads headers only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
 from medmaskrcnn.io.sources import is_zip, open_source
 
 CINE = "cine"
-"""What the ledger calls the part of a series that is all of its time points."""
+"""The ``part`` under which the ledger lists all time points of a series as one."""
 
 Verdict = Literal["queued", "refused", "skipped"]
 
@@ -31,20 +31,20 @@ _NO_SCANS = {"DICOMDIR", "README", "LICENSE", "LICENCE", "COPYING", "VERSION", "
 
 @dataclass(frozen=True)
 class FoundSeries:
-    """One series, or one thing that is none.
+    """One series, or a file that is not a scan.
 
     Attributes:
-        identity: Names it in the ledger: the same for the same series, wherever its files lie.
-        verdict: ``"queued"``: to be segmented; ``"refused"``: broken; ``"skipped"``: no scan, or left out by a rule.
-        reason: Why it is not queued; may hold paths.
-        files: Its files; from these alone it is read.
-        part: Which volume of its series, ``"EchoTime 4.6"``; "" where it is alone.
-        archive: The zip archive that it lies in, and its place in the archive's listing.
-        fingerprint: Hash of names, sizes and times of the files: another one, other content.
-        patient: What tells patients apart; study: the same for studies.
+        identity: Key in the ledger: the same for the same DICOM series, wherever its files lie.
+        verdict: ``"queued"``: to be segmented; ``"refused"``: broken; ``"skipped"``: no scan, or excluded by a rule.
+        reason: Why it is not queued; may contain paths.
+        files: The files that it is read from.
+        part: Which volume of its series, ``"EchoTime 4.6"``; "" if it is the only one.
+        archive: The zip archive that it lies in, and its index in the archive's listing.
+        fingerprint: Hash of names, sizes and times of the files; it changes when they do.
+        patient: Identifies the patient; study: identifies the study.
         name: File or folder name.
-        slices: How many; 0 where unknown.
-        remedy: What to ask for where it is refused; a value of :class:`medmaskrcnn.errors.Remedy`.
+        slices: Number of slices; 0 if unknown.
+        remedy: Option that may help if it is refused; a value of :class:`medmaskrcnn.errors.Remedy`.
     """
 
     identity: str
@@ -70,12 +70,12 @@ class FoundSeries:
 
 
 def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, track: bool = False) -> list[FoundSeries]:
-    """Every series, and every file that is none, below some sources; each once, in a fixed order.
+    """List every series, and every file that is not a scan, in some sources; each once, in a fixed order.
 
     Args:
-        sources: Files, folders, DICOMDIRs and zip archives. What cannot be opened is refused, the rest goes on.
-        resample_irregular: Queue series with irregular slices too.
-        track: Take a series of one slice at several times as one.
+        sources: Files, folders, DICOMDIRs and zip archives. A source that cannot be opened is listed as refused.
+        resample_irregular: Also queue series with irregular slice spacing.
+        track: Treat the time points of a cine series as one.
     """
     found: list[FoundSeries] = []
     files: dict[Path, None] = {}
@@ -103,7 +103,7 @@ def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, tr
 
 
 def _films(found: list[FoundSeries], scans: Sequence[FoundScan]) -> list[FoundSeries]:
-    """The time points of a cine series become one."""
+    """Merge the time points of each cine series into one."""
     films = cine_series(scans)
     kept = [one for one in found if one.series_uid not in films]
     for uid, members in films.items():
@@ -172,19 +172,19 @@ def _verdict(scan: FoundScan, resample_irregular: bool, takes_picture: bool) -> 
 
 
 def _claims_to_be_an_image(path: Path) -> bool:
-    """Whether a file that is none says by its name that it is an image: so is named what a copy has broken."""
+    """Whether the name of an unreadable file is that of an image: it may have been damaged by a copy."""
     if not path.suffix:
         return path.name.upper() not in _NO_SCANS
     return path.name.lower().endswith(_IMAGE_ENDINGS) or path.suffix[1:].isdigit()
 
 
 def _identity_of(file: Path) -> dict[str, str]:
-    """Whose it is, read from one file's header; nothing where that cannot be read."""
+    """Patient and study attributes from one file's header; empty if it cannot be read."""
     try:
         with suppress_pydicom_warnings():
             header = dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             return {keyword: _text(header.get(keyword)) for keyword in _TAGS}
-    except Exception:  # whatever pydicom meets in a damaged header: the scan is then nobody's
+    except Exception:  # whatever pydicom raises on a damaged header: the patient is then unknown
         return {}
 
 
@@ -195,7 +195,7 @@ def _text(value: object) -> str:
 
 
 def _fingerprint(files: Sequence[Path]) -> str:
-    """Hash of the files' names, sizes and times; of their siblings too, which may hold the voxels (``.raw``)."""
+    """Hash of the names, sizes and times of the files, and of a single file's siblings, such as its ``.raw``."""
     digest = hashlib.sha256()
     siblings = sorted(files[0].parent.glob(f"{files[0].stem}.*")) if len(files) == 1 and files[0].suffix else []
     for file in (*files, *siblings):
@@ -213,7 +213,7 @@ def _unopened(path: Path, reason: str) -> FoundSeries:
 
 
 def _distinct(found: list[FoundSeries]) -> list[FoundSeries]:
-    """Scans that share a series' UID, such as its two orientations, get a number."""
+    """Number the scans that share an identity, such as two orientations in one series."""
     seen: Counter[str] = Counter()
     distinct = []
     for one in found:

@@ -1,10 +1,10 @@
-"""The ledger: one SQLite file that remembers every series of a batch, so that a rerun does only what is left.
+"""The ledger: one SQLite file that records every series of a batch, so that a rerun does only what is left.
 
-It alone holds names, IDs, dates and paths, so its mode is 0600. Every change is one transaction, on the disk before it
-counts: power may go at any moment. One process writes it; a second run on the same folder is refused.
+Only the ledger holds names, IDs, dates and paths, so its mode is 0600. Every change is one transaction and is synced to
+disk, in case of a power failure. Only one process writes it; a second run on the same folder is refused.
 
-    queued -> running -> done | refused | failed          a killed run's "running" are queued again
-    skipped: no scan, or left out by a rule
+    queued -> running -> done | refused | failed          "running" series of a killed run are queued again
+    skipped: no scan, or excluded by a rule
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CREATE TABLE events (at TEXT NOT NULL, what TEXT NOT NULL) STRICT;
 
 @dataclass(frozen=True)
 class Entry:
-    """A series as the ledger has it."""
+    """A series as recorded in the ledger."""
 
     id: int
     folder: str
@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def remedy(self) -> Remedy | None:
-        """What to ask for to have it done, where it was refused and there is such a thing."""
+        """What the user may do about a series that was refused or failed, if anything."""
         named = self.outcome.get("remedy") or (self.found.remedy if self.status == "refused" else None)
         return None if named is None else Remedy(named)
 
@@ -71,10 +71,10 @@ class Ledger:
     """The ledger of one output folder, open for writing by this process alone.
 
     Args:
-        folder: The output folder; it and the ledger are made if missing.
+        folder: The output folder; it and the ledger are created if missing.
 
     Raises:
-        OutputError: if another run holds it, it is damaged, of a newer version, or cannot be written.
+        OutputError: if the ledger is in use by another run, damaged, of another version, or cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -113,7 +113,7 @@ class Ledger:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """All changes of the block or none."""
+        """Run the block as one transaction: all of its changes or none."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -130,24 +130,24 @@ class Ledger:
             raise
 
     def get_meta(self, name: str) -> str | None:
-        """A fact about the batch, such as the digest of its work."""
+        """A property of the batch, such as the digest of its settings."""
         row = self._db.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def set_meta(self, name: str, value: str) -> None:
-        """Remember a fact about the batch."""
+        """Store a property of the batch."""
         self._do("INSERT OR REPLACE INTO about VALUES (?, ?)", name, value)
 
     def note(self, what: str) -> None:
-        """Write down what happened, with the time."""
+        """Record an event with the time."""
         self._do("INSERT INTO events VALUES (?, ?)", now(), what)
 
     def recover(self) -> int:
-        """Queue again what a killed run had in hand; how many."""
+        """Queue again the series that a killed run had started; returns how many."""
         return self._do("UPDATE series SET status = 'queued', changed = ? WHERE status = 'running'", now())
 
     def queue_again(self, statuses: Iterable[Status]) -> int:
-        """Queue every series of some statuses that has its files still; how many."""
+        """Queue every series that has one of some statuses; returns how many."""
         wanted = list(statuses)
         marks = ", ".join("?" * len(wanted))
         what = f"UPDATE series SET status = 'queued', reason = NULL, changed = ? WHERE status IN ({marks})"
@@ -159,7 +159,7 @@ class Ledger:
         return {identity: (folder, fingerprint, status) for identity, folder, fingerprint, status in rows}
 
     def add(self, series: FoundSeries, folder: str, *, anew: bool = False) -> None:
-        """Enter a series, or bring a known one up to date; ``anew`` forgets its outcome."""
+        """Add a series, or update a known one; ``anew`` discards its outcome."""
         facts = (series.verdict, series.reason, now(), series.fingerprint, json.dumps(asdict(series)))
         self._do(
             "INSERT INTO series (identity, folder, status, reason, changed, fingerprint, found) "
@@ -174,24 +174,24 @@ class Ledger:
             )
 
     def starts(self, id_: int) -> None:
-        """A worker has begun with a series."""
+        """Record that a series was given to a worker."""
         self._do("UPDATE series SET status = 'running', attempts = attempts + 1, changed = ? WHERE id = ?", now(), id_)
 
     def put_back(self, id_: int) -> None:
-        """A series was begun and not finished, through no fault of its own."""
+        """Queue a series again that was started and not finished."""
         self._do("UPDATE series SET status = 'queued', changed = ? WHERE id = ?", now(), id_)
 
     def finishes(
         self, id_: int, status: Status, reason: str | None, seconds: float | None, outcome: dict[str, Any]
     ) -> None:
-        """A series has come to its end."""
+        """Record the end of a series."""
         self._do(
             "UPDATE series SET status = ?, reason = ?, seconds = ?, outcome = ?, changed = ? WHERE id = ?",
             *(status, reason, seconds, json.dumps(outcome), now(), id_),
         )
 
     def entries(self, *statuses: Status) -> list[Entry]:
-        """Series of some statuses, or all, in the order of their folders."""
+        """Series with one of some statuses, or all, in the order of their folders."""
         marks = ", ".join("?" * len(statuses))
         where = f"WHERE status IN ({marks})" if statuses else ""
         rows = self._db.execute(
@@ -201,7 +201,7 @@ class Ledger:
         return [_entry(row) for row in rows]
 
     def entry(self, id_: int) -> Entry:
-        """One series."""
+        """The entry of one series."""
         return _entry(
             self._db.execute(
                 "SELECT id, folder, status, reason, attempts, seconds, found, outcome FROM series WHERE id = ?", (id_,)
@@ -209,11 +209,11 @@ class Ledger:
         )
 
     def counts(self) -> dict[str, int]:
-        """How many series have each status."""
+        """Number of series by status."""
         return dict(self._db.execute("SELECT status, count(*) FROM series GROUP BY status").fetchall())
 
     def close(self) -> None:
-        """Let others have it."""
+        """Close the ledger and release its lock."""
         self._db.close()
         self._lock.close()
 
@@ -223,12 +223,12 @@ class Ledger:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """The current time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _utf8(value: Any) -> Any:
-    """Paths may hold bytes that are no UTF-8."""
+    """The value with characters escaped that UTF-8 cannot encode, as in paths with other bytes."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
@@ -240,7 +240,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 
 
 def _hold(folder: Path) -> sqlite3.Connection:
-    """An exclusive transaction on a file beside the ledger; the system ends it with the process, however that dies."""
+    """Lock the folder by a transaction on a file beside the ledger; it is released when the process ends."""
     lock = sqlite3.connect(folder / LOCK_NAME, isolation_level=None, timeout=0)
     try:
         lock.execute("BEGIN EXCLUSIVE")

@@ -1,7 +1,7 @@
-"""What the folders of results are called: ``patient-.../study-.../series-...``, keyed pseudonyms.
+"""Names of result folders: ``patient-.../study-.../series-...``, keyed pseudonyms.
 
-A pseudonym is the head of an HMAC-SHA256 of what it stands for. Without the key nobody can compute it from a patient's
-ID, not even by trying all IDs; with the same key the same patient has the same folder in every run.
+A pseudonym is a truncated HMAC-SHA256 of the identifier. Without the key nobody can compute it from a patient's ID, not
+even by trying all IDs; with the same key the same patient has the same folder in every run.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from medmaskrcnn.batch_runs.find import FoundSeries
 from medmaskrcnn.errors import ReadError
 
 KEY_BYTES = 32
-_LETTERS = 12  # of base32, 5 bits each: two of a million series meet with a chance of 1 in 2 million
+_LETTERS = 12  # of base32, 5 bits each: among a million series, the chance of any collision is 1 in 2 million
 
 
 def new_key() -> bytes:
-    """A key of this run's own."""
+    """A new random key."""
     return secrets.token_bytes(KEY_BYTES)
 
 
 def read_key(path: Path) -> bytes:
-    """The key in a file: at least 16 bytes, whatever they are.
+    """Read the key from a file: at least 16 bytes of any content.
 
     Raises:
-        ReadError: if it cannot be read or is too short to be a secret.
+        ReadError: if the file cannot be read or the key is too short.
     """
     try:
         key = path.read_bytes().strip()
@@ -42,19 +42,19 @@ def read_key(path: Path) -> bytes:
 
 
 def pseudonym(key: bytes, kind: str, value: str) -> str:
-    """``kind-xxxxxxxxxxxx``: the same for the same value and key, and telling nothing of the value."""
+    """``kind-xxxxxxxxxxxx``: the same for the same value and key, and reveals nothing about the value."""
     digest = hmac.new(key, f"{kind}\0{value}".encode(), hashlib.sha256).digest()
     return f"{kind}-{base64.b32encode(digest).decode()[:_LETTERS].lower()}"
 
 
 def case_folder(series: FoundSeries, key: bytes) -> str:
-    """The folder of a series' result, relative to the output folder."""
+    """The pseudonymous result folder of a series, relative to the output folder."""
     values = {"patient": series.patient, "study": series.study, "series": series.identity}
     return "/".join(pseudonym(key, kind, value) for kind, value in values.items())
 
 
 def plain_folder(series: FoundSeries, taken: Iterable[str]) -> str:
-    """The same in plain words: patient's ID, study's date, series' description; numbered where taken."""
+    """The result folder named by patient ID, study date and series description; numbered if already taken."""
     words = (series.patient_id or "unknown", series.study_date or "undated", series.description or series.name)
     folder = "/".join(safe_name(word) for word in words)
     used = {name.lower() for name in taken}

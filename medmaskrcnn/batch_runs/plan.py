@@ -1,4 +1,4 @@
-"""What a run is to do, how far it is, and what it yields."""
+"""Plan of a batch run, its progress, and the cases that it yields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medmaskrcnn.structures.store import load_case
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """All that a run needs to know beside its sources; see :func:`medmaskrcnn.batch_runs.api.batch`."""
+    """All settings of a run except its sources; see :func:`medmaskrcnn.batch_runs.api.batch`."""
 
     work: Work
     rules: Rules = field(default_factory=Rules)
@@ -33,13 +33,13 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class BatchProgress:
-    """How far a batch is.
+    """Progress of a batch.
 
     Attributes:
-        done, failed, refused, skipped: Series so far, of all runs.
-        left: Still to do.
-        per_hour: Rate of this run.
-        seconds_left: What is left at that rate; ``None`` before the first.
+        done, failed, refused, skipped: Number of series so far, over all runs.
+        left: Number of series still to do.
+        per_hour: Series per hour in this run.
+        seconds_left: Estimated time left at that rate; ``None`` before the first series has ended.
     """
 
     done: int
@@ -53,17 +53,17 @@ class BatchProgress:
 
 @dataclass(frozen=True)
 class BatchCase:
-    """One series that has come to its end.
+    """One series whose processing has ended.
 
     Attributes:
         status: ``"done"``, ``"refused"`` (the scan cannot be read or does not fit the model) or ``"failed"``.
         reason: Why it is not done, without paths.
-        remedy: What to ask for to have it done; :data:`medmaskrcnn.errors.IN_PYTHON` says how.
-        folder: Folder of its result; there for what is done.
-        counts: Instances by class.
-        warnings: Sentences for the user.
-        seconds: What it took.
-        progress: Of the batch, after this one.
+        remedy: What the user may do about it; :data:`medmaskrcnn.errors.IN_PYTHON` says how.
+        folder: Folder of its result; exists only if it is done.
+        counts: Number of instances by class.
+        warnings: Warnings for the user, as sentences.
+        seconds: Time that it took.
+        progress: Progress of the batch after this series.
     """
 
     status: Status
@@ -76,7 +76,7 @@ class BatchCase:
     progress: BatchProgress
 
     def result(self) -> CaseResult:
-        """The result, read from its folder.
+        """Read the result from its folder.
 
         Raises:
             ReadError: if there is none.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from medmaskrcnn.errors import InvalidOptionError, MedMaskRCNNError, ReadError, Remedy, UnsuitableScanError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors that every further case would meet too."""
+"""Errors that every further case would also raise."""
 
 HIDDEN = "<source>"
 
@@ -22,14 +22,14 @@ IN_SUMMARY: Mapping[Remedy, str] = {
     Remedy.USE_FP32: "Try precision fp32 in a new batch, and if that does not help, another model",
     Remedy.USE_TORCH: "Without them use engine torch in a new batch",
 }
-"""How the summary of a batch says what may be done about a series."""
+"""Text of each remedy in the summary of a batch."""
 
 
 def explain(error: BaseException, about: str) -> str:
-    """What is wrong: a sentence that names what it is about (a file, a folder).
+    """The reason of an error, as a sentence that names the file or folder it is about.
 
-    Errors that are ours or the operating system's explain themselves; any other is a defect of the program.
-    :func:`remedy_of` tells what may be done.
+    Our own errors and those of the operating system explain themselves; any other is a defect of the program.
+    :func:`remedy_of` gives what may be done.
     """
     if isinstance(error, MedMaskRCNNError):
         reason = error.reason
@@ -59,12 +59,12 @@ def _explain_os_error(error: OSError) -> str:
 
 
 def is_memory(error: BaseException) -> bool:
-    """Whether memory ran out, the machine's or the GPU's; less running beside it may help."""
+    """Whether memory of the machine or GPU ran out; running the case alone may help."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def is_no_room(error: BaseException | None) -> bool:
-    """Whether the disk was full, which every case after this one would meet too."""
+    """Whether the disk was full, which would also fail every later case."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return True
@@ -73,7 +73,7 @@ def is_no_room(error: BaseException | None) -> bool:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the scan is to blame: it cannot be read or does not fit the model. Anything else is a failure."""
+    """Whether the scan is the cause: it cannot be read or does not fit the model. Anything else is a failure."""
     return isinstance(error, (ReadError, UnsuitableScanError))
 
 

@@ -1,15 +1,15 @@
-"""Which series are segmented: rules that a person can read, in YAML.
+"""Rules, as readable YAML, that select the series to segment.
 
 Example::
 
-take:                              # a series must fit one of these; without any, every series does
+take:                              # a series must match one of these; without any, every series does
   - modality: [CT]
-    description: abdomen|liver     # regular expression anywhere in Series Description, capitals do not matter
+    description: abdomen|liver     # regular expression anywhere in Series Description, ignoring case
     slices: {min: 20}
     kernel: ^(B|Br)[23]            # in Convolution Kernel
-leave:                             # and none of these
+leave:                             # and must match none of these
   - description: thin|bone
-per_study: 1                       # of what remains, the series with the most slices of each study
+per_study: 1                       # of the remaining series of each study, keep the one with the most slices
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Bounds(Settings):
-    """A range, both ends included; an end that is not given is open."""
+    """A range with both ends included; without ``max`` it has no upper end."""
 
     min: Annotated[int, Field(ge=0)] = 0
     max: int | None = None
@@ -48,13 +48,13 @@ class Bounds(Settings):
 
 
 class Condition(Settings):
-    """What a series must be like; every line given must hold.
+    """Conditions on a series, all of which must hold.
 
     Attributes:
         modality: One of these DICOM modalities.
-        description: Regular expression found in Series Description (0008,103E), whatever the capitals.
-        kernel: The same in Convolution Kernel (0018,1210).
-        slices: How many slices.
+        description: Regular expression searched in Series Description (0008,103E), ignoring case.
+        kernel: Regular expression searched in Convolution Kernel (0018,1210), ignoring case.
+        slices: Range of the number of slices.
     """
 
     modality: tuple[str, ...] | None = None
@@ -83,7 +83,7 @@ class Condition(Settings):
         return self
 
     def fits(self, series: FoundSeries) -> bool:
-        """Whether every line holds."""
+        """Whether every condition holds."""
         return (
             (self.modality is None or (series.modality or "") in self.modality)
             and _found_in(self.description, series.description)
@@ -93,14 +93,14 @@ class Condition(Settings):
 
 
 class Rules(Settings):
-    """See the top of this file; the empty rules take every series."""
+    """See the top of this file; empty rules select every series."""
 
     take: tuple[Condition, ...] = ()
     leave: tuple[Condition, ...] = ()
     per_study: Count | None = None
 
     def left_out(self, found: Sequence[FoundSeries]) -> dict[str, str]:
-        """Why each series that is not taken is left out, by its identity; the sentences quote nothing of it."""
+        """Why each excluded series is left out, by its identity; the sentences quote nothing from its header."""
         reasons = {}
         studies: dict[str, list[FoundSeries]] = defaultdict(list)
         for series in found:
@@ -119,10 +119,10 @@ class Rules(Settings):
 
 
 def read_rules(path: Path) -> Rules:
-    """Read rules.
+    """Read rules from a YAML file.
 
     Raises:
-        ReadError: if the file cannot be read, is no YAML, or says what no rule can.
+        ReadError: if the file cannot be read, is not YAML, or is not valid as rules.
     """
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """START READING HERE: a batch, from sources to a tree of results with a summary.
 
-    find the series -> enter them in the ledger -> hand what is left to workers -> remember each end -> summary
+    find the series -> add them to the ledger -> submit what is left to workers -> record each end -> summary
 
-The ledger decides what is left, so the same call again does only that, however the last one ended.
+The ledger decides what is left, so repeating a call does only that, however the last one ended.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ _SUMMARY_EVERY_S = 60.0
 
 
 class BatchRun:
-    """One run on one output folder: holds the ledger, and workers as long as there is work.
+    """One run on one output folder: owns the ledger, and the workers while there is work.
 
     Args:
         out: The output folder.
         plan: What to do.
 
     Raises:
-        OutputError: as :func:`medmaskrcnn.batch_runs.api.batch`.
+        OutputError: as for :func:`medmaskrcnn.batch_runs.api.batch`.
     """
 
     def __init__(self, out: Path, plan: BatchPlan) -> None:
@@ -70,23 +70,23 @@ class BatchRun:
     def scan_sources(
         self, sources: Sequence[Path], *, redo: bool = False, retry_failed: bool = False, quiet: bool = False
     ) -> Entered:
-        """Find the series of some sources and bring the ledger up to date.
+        """Find the series in some sources and update the ledger.
 
         Args:
             sources: Files and folders.
             redo: Queue everything again.
-            retry_failed: Queue again what failed.
-            quiet: Accept sources without a series to segment.
+            retry_failed: Queue failed series again.
+            quiet: Do not raise if there is no series to segment.
 
         Raises:
-            ReadError: if nothing among the sources can be segmented, now or earlier.
+            ReadError: if the sources hold no series that can be segmented.
             OutputError: if the output folder lies inside a source, or holds results of other settings.
         """
         self._refuse_mixing(sources)
         self._take_up(redo, retry_failed)
         entered = scan_sources(self.ledger, sources, self.plan.rules, self._key(), self.plan)
         shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
-        for folder in entered.stale:  # results that speak of what is not there any more
+        for folder in entered.stale:  # results of files that have changed
             shutil.rmtree(self.out / folder, ignore_errors=True)
         if not entered.takes and not quiet:
             self._write_summary()
@@ -102,7 +102,7 @@ class BatchRun:
                 )
 
     def _take_up(self, redo: bool, retry_failed: bool) -> None:
-        """See whether the ledger's results are of this work, and queue what a killed run had in hand."""
+        """Check that the ledger's results have the same settings, and queue what a killed run had started."""
         work, ledger = self.plan.work, self.ledger
         with ledger.at_once():
             earlier = ledger.get_meta("work")
@@ -119,7 +119,7 @@ class BatchRun:
             ledger.note("run begins")
 
     def _key(self) -> bytes | None:
-        """The pseudonyms' key: the ledger's, unless one is given; ``None`` for plain names."""
+        """The key of the pseudonyms: the one given, else the ledger's or a new one; ``None`` for plain names."""
         if self.plan.plain_names:
             return None
         kept = self.ledger.get_meta("key")
@@ -130,14 +130,14 @@ class BatchRun:
         return key
 
     def stop(self) -> None:
-        """Begin nothing more; what is in hand is finished."""
+        """Start no further series; those already submitted are finished."""
         self._stopping = True
 
     def work(self) -> Iterator[BatchCase]:
-        """Do what is queued; yields every series as it ends.
+        """Process the queued series and yield each when it ends.
 
         Raises:
-            MedMaskRCNNError: if workers cannot be had, or the disk is full; the ledger knows what is left.
+            MedMaskRCNNError: if workers cannot be started, or the disk is full; the ledger keeps what is left.
         """
         self._pending = deque(self.ledger.entries("queued"))
         self._began, self._ended = time.monotonic(), 0
@@ -176,7 +176,7 @@ class BatchRun:
         setup = Setup(plan.work.model, plan.work.model_sha256, plan.work.options, threads_of(plan.workers))
         if plan.scheduler is None:
             return LocalWorkerPool(setup, plan.workers, plan.limits)
-        # here, because only a cluster needs it
+        # imported here because only a cluster needs it
         from medmaskrcnn.batch_runs.dask_pool import DaskWorkerPool
 
         return DaskWorkerPool(plan.scheduler, setup, plan.limits)
@@ -196,7 +196,7 @@ class BatchRun:
         )
 
     def _remember(self, end: End) -> BatchCase | None:
-        """Write an end into the ledger; ``None`` if the series is to be tried again."""
+        """Record the end of a series in the ledger; ``None`` if it is to be tried again."""
         entry = self._in_hand.pop(end.id)
         if end.details is not None:
             logger.error("%s: %s", entry.folder, without_paths(end.details, hidden_paths(entry.found)))
@@ -241,7 +241,7 @@ class BatchRun:
         )
 
     def progress(self) -> BatchProgress:
-        """How far the batch is."""
+        """Progress of the batch."""
         counts = self.ledger.counts()
         left = counts.get("queued", 0) + counts.get("running", 0)
         rate = self._ended / max(time.monotonic() - self._began, 1e-9)
@@ -256,8 +256,8 @@ class BatchRun:
         )
 
     def _give_back(self) -> None:
-        """Whatever ended the work: what is still in hand is queued again."""
-        if self._in_hand and self._pool is not None:  # an error or a closed generator: nobody waits for them
+        """Queue again the series that are still running, however the work ended."""
+        if self._in_hand and self._pool is not None:  # after an error or a closed generator nobody waits for them
             self._pool.close(at_once=True)
             self._pool = None
         for id_ in list(self._in_hand):
@@ -268,7 +268,7 @@ class BatchRun:
         write_summary(self.out, self.ledger)
 
     def close(self) -> None:
-        """Let workers and ledger go."""
+        """Stop the workers and close the ledger."""
         if self._pool is not None:
             self._pool.close(at_once=bool(self._in_hand))
             self._pool = None

@@ -1,4 +1,4 @@
-"""From what lies in the sources to entries of the ledger: new, known, or changed."""
+"""Scan the sources and add new, known and changed series to the ledger."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from medmaskrcnn.batch_runs.settings import Work
 
 @dataclass(frozen=True)
 class Entered:
-    """What looking through the sources gave.
+    """Result of scanning the sources.
 
     Attributes:
-        takes: Series among the sources that are to be segmented or were.
-        new: Of these, those that the ledger did not know.
-        changed: Those whose files are others than last time; they are done again.
+        takes: Number of series in the sources that are to be segmented or already were.
+        new: How many of these were not yet in the ledger.
+        changed: Number of series whose files have changed since the last run; they are done again.
         stale: Result folders of changed series.
-        reasons: Why others are not, with how many, the most frequent first.
+        reasons: Why other series are not taken, with their number, most frequent first.
     """
 
     takes: int
@@ -41,14 +41,14 @@ class _Plan(Protocol):
 
 
 def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: bytes | None, plan: _Plan) -> Entered:
-    """Look through the sources and bring the ledger up to date, in one transaction.
+    """Scan the sources and update the ledger in one transaction.
 
     Args:
         ledger: The ledger.
         sources: Files and folders.
         rules: Which series to take.
-        key: For the folders' pseudonyms; ``None`` for plain names.
-        plan: Says how scans will be read.
+        key: Key of the folders' pseudonyms; ``None`` for plain names.
+        plan: Holds the options for reading scans.
     """
     options = plan.work.options
     found = find_series(sources, resample_irregular=options.resample_irregular, track=options.track)
@@ -82,7 +82,7 @@ def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: byt
 
 
 def _is_judged_anew(verdict: Verdict, status: Status) -> bool:
-    """Whether rules or settings say something else of unchanged files than last time; what is done stays done."""
+    """Whether rules or settings now decide differently about unchanged files; what is done stays done."""
     if verdict == "queued":
         return status == "skipped"
     return status != "done" and status != verdict

@@ -1,4 +1,4 @@
-"""What a batch is asked for: what decides its results, and what only decides how it runs."""
+"""Settings of a batch: those that determine its results, and limits on how it runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LATER_OPTIONS = ("precision", "engine", "suv")
 
 @dataclass(frozen=True)
 class Work:
-    """What decides the results: the same work on the same series gives the same bytes.
+    """Settings that determine the results: the same work on the same series gives the same bytes.
 
     Attributes:
-        model: The model's file.
-        model_sha256: Its hash.
+        model: Path of the model file.
+        model_sha256: Hash of that file.
         options: How to read and segment.
         output: What to write.
     """
@@ -30,10 +30,10 @@ class Work:
     output: OutputOptions
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it but where the model and the network lie, JSON-able; kept in the ledger to notice other work.
+        """Settings as JSON values, without the model's path and device; the ledger keeps them to detect changes.
 
-        Its digest stands in ledgers: names and defaults here stay as they are, and an option that is added is said only
-        where it is asked for, so that a half-done batch of an older version goes on.
+        Ledgers store their digest, so names and defaults must not change, and an option added later is included only
+        if it is not the default: a batch begun with an older version can then continue.
         """
         options, output = self.options.model_dump(mode="json"), self.output.model_dump(mode="json")
         later = {name: options[name] for name in _LATER_OPTIONS if options[name] != getattr(AS_THE_MODEL_SAYS, name)}
@@ -48,11 +48,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one case may take; ``None`` is no limit.
+    """Limits for one case; ``None`` means no limit.
 
     Attributes:
-        seconds: Time that reading, segmenting and writing take together.
-        memory_mb: Resident memory of the worker, in MiB.
+        seconds: Time for reading, segmenting and writing together.
+        memory_mb: Resident memory of a worker, in MiB.
     """
 
     seconds: float | None = None

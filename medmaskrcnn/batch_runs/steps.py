@@ -1,4 +1,4 @@
-"""What a worker does with a case: read, segment, write, each step for itself. Imports torch."""
+"""The three steps of a worker for one case: read, segment, write. Imports torch."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Steps:
     """The three steps with a loaded model.
 
     Args:
-        model: The model's file.
-        sha256: What the file's hash must be.
-        options: Where and in what it runs.
+        model: Path of the model file.
+        sha256: Expected hash of the file.
+        options: Device, precision and engine.
 
     Raises:
-        ModelFileError: if the model cannot be read or is another one than the batch was begun with.
+        ModelFileError: if the model cannot be read or is not the one that the batch was started with.
     """
 
     def __init__(self, model: str, sha256: str, options: SegmentOptions) -> None:
@@ -43,7 +43,7 @@ class Steps:
             raise ModelFileError(f"{model} has changed since the batch began; start it again")
 
     def read(self, task: Task, _: None = None) -> Volume:
-        """Read the scan, and refuse early what cannot be written."""
+        """Read the scan, and raise early if its result could not be written."""
         if task.part == CINE:
             volume = read_cine(scans_among(map(Path, task.files)))
         else:
@@ -53,12 +53,12 @@ class Steps:
         return volume
 
     def segment(self, task: Task, volume: Volume) -> tuple[CaseResult, Volume]:
-        """Find, outline and measure."""
+        """Detect, segment and measure the instances."""
         result = segment(volume, self.model, options=task.options)
         return _without_sources(result, task), volume
 
     def write(self, task: Task, made: tuple[CaseResult, Volume]) -> dict[str, Any]:
-        """Write the result into its folder, whole or not at all; what the summary says of it."""
+        """Write the result into its folder, completely or not at all; returns its entries in the summary."""
         result, volume = made
         out = Path(task.out)
         with replacing_folder(out / task.folder, staging_in=out / PARTIAL, synced=True) as staging:
@@ -68,10 +68,10 @@ class Steps:
 
 
 def _scan_of(task: Task) -> FoundScan:
-    """The scan that a task is about.
+    """The scan of a task.
 
     Raises:
-        ReadError: if its files are gone or make up another scan now.
+        ReadError: if its files are missing or no longer form that one scan.
     """
     if task.archive is not None:
         path, number = task.archive
@@ -90,7 +90,7 @@ def _scan_of(task: Task) -> FoundScan:
 
 
 def _without_sources(result: CaseResult, task: Task) -> CaseResult:
-    """The result with notes and warnings that quote no path."""
+    """The result with the paths in its notes and warnings replaced."""
     record = result.record
     notes = [without_paths(note, task.hidden) for note in record.source.get("notes", ())]
     warnings = tuple(without_paths(warning, task.hidden) for warning in record.warnings)

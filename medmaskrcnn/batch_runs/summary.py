@@ -1,7 +1,7 @@
-"""``summary.csv``, ``summary.json`` and ``summary.html``: what became of every series, for everyone to read.
+"""``summary.csv``, ``summary.json`` and ``summary.html``: the outcome of every series, safe to share.
 
-They hold pseudonyms, never a name, ID, date or path, and nothing that varies from run to run: the same work gives the
-same bytes. What is wrong comes first. The fields are described in ``docs/batch.md``.
+They contain pseudonyms, never a name, ID, date or path, and nothing that varies from run to run: the same work gives
+the same bytes. Failures come first. The fields are described in ``docs/batch.md``.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
 _ORDER = ("failed", "refused", "running", "queued", "done", "skipped")
-_SHORT = 3  # a file's name so short is a word of our own sentences rather than a patient's
+_SHORT = 3  # file names up to this length may also be words in our own sentences, so they are not hidden
 _COLUMNS = ("case", "status", "reason", "modality", "slices", "instances", "out_of_domain", "warnings")
 
 
 def write_summary(out: Path, ledger: Ledger) -> None:
-    """Write the three files, each whole or not at all.
+    """Write the three files, each completely or not at all.
 
     Raises:
-        OutputError: if they cannot be written; the ledger is not touched.
+        OutputError: if they cannot be written; the ledger does not change.
     """
     document = summary_document(ledger)
     write_bytes(out / "summary.csv", summary_csv(document).encode())
@@ -83,7 +83,7 @@ def _reason(entry: Entry) -> str:
 
 
 def summary_csv(document: dict[str, Any]) -> str:
-    """One line a series, with a column for each class that was found anywhere."""
+    """One row per series, with a column for each class that was detected anywhere."""
     classes = list(document["totals"])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -96,12 +96,12 @@ def summary_csv(document: dict[str, Any]) -> str:
 
 
 def _harmless(cell: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
+    """A cell that no spreadsheet interprets as a formula."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def hidden_paths(found: FoundSeries) -> Sequence[str]:
-    """Paths that what others may read must not quote: the series' files and every folder that they lie in."""
+    """Paths that shared output must not contain: the series' files, their names and every folder above them."""
     files = [*found.files, *([found.archive[0]] if found.archive else [])]
     folders = {str(parent) for file in files for parent in Path(file).parents}
     names = {name for file in files if len(name := Path(file).name) > _SHORT and not name.isdigit()}

@@ -1,7 +1,7 @@
-"""``summary.html``: every case of a batch on one page that sorts and filters, with nothing from a network.
+"""``summary.html``: all cases of a batch on one page that sorts and filters and loads nothing from a network.
 
-The cases stand in the page as JSON and a short script draws the rows that are wanted, a hundred at a time while one
-scrolls, so that a page of thousands opens at once. Thumbnails are files beside it, fetched when they come into view.
+The page holds the cases as JSON, and a short script draws the matching rows, a hundred at a time while scrolling, so
+that thousands of cases open at once. Thumbnails are separate files, loaded when they scroll into view.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NOT_CLINICAL = "Not for clinical use. Research software, not a medical device; n
 
 
 def summary_html(document: dict[str, Any]) -> str:
-    """The page for what ``summary.json`` says."""
+    """The page for the content of ``summary.json``."""
     template = files("medmaskrcnn.batch_runs").joinpath("summary_template.html").read_text(encoding="utf-8")
     statuses = document["statuses"]
     n_cases = len(document["cases"])
@@ -26,7 +26,7 @@ def summary_html(document: dict[str, Any]) -> str:
         "SETTINGS": document["settings"] or "",
         "STAMP": NOT_CLINICAL,
     }
-    # The text of a script element ends at "</": none may be in the data.
+    # A script element ends at "</", so the data must not contain it.
     data = json.dumps(document, ensure_ascii=True).replace("<", "\\u003c")
     page = template
     for name, text in parts.items():

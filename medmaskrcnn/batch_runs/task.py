@@ -1,4 +1,4 @@
-"""One case as it is handed to a worker, on this machine or another: all that it takes, as JSON."""
+"""One case as it is sent to a worker, on this machine or another, as JSON."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from medmaskrcnn.settings import OutputOptions, SegmentOptions
 
 @dataclass(frozen=True)
 class Task:
-    """A case to do.
+    """A case to process.
 
     Attributes:
-        id: Its number in the ledger.
+        id: Its id in the ledger.
         out: The output folder, absolute.
-        folder: Folder of its result, relative to that.
-        files: Files that the scan is read from; empty for one in an archive.
+        folder: Folder of its result, relative to ``out``.
+        files: Files that the scan is read from; empty if it lies in an archive.
         part: Which volume of the series.
-        archive: Path of a zip archive, and the scan's place in its listing.
+        archive: Path of a zip archive, and the scan's index in its listing.
         options: How to read and segment.
         output: What to write.
-        hidden: Paths that no result may quote.
+        hidden: Paths that no result may contain.
     """
 
     id: int
@@ -36,17 +36,17 @@ class Task:
 
     @property
     def about(self) -> str:
-        """What errors are about."""
+        """The file that error messages name."""
         return self.archive[0] if self.archive else self.files[0]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """The task as values that JSON can hold."""
         options, output = self.options.model_dump(mode="json"), self.output.model_dump(mode="json")
         return {**vars(self), "options": options, "output": output}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Task:
-        """The inverse of :meth:`to_json`, after a way through JSON too."""
+        """The inverse of :meth:`to_json`, also after encoding and decoding as JSON."""
         archive = values["archive"]
         return cls(
             **{

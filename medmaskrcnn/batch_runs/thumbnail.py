@@ -1,4 +1,4 @@
-"""``thumbnail.jpg``: the slice with the most in it, small, for the summary of many cases."""
+"""``thumbnail.jpg``: a small picture of the plane with the most instances, for the summary of a batch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
 
 THUMBNAIL = "thumbnail.jpg"
-_DRAWN, _SHOWN = 330, 220  # longest side in pixels: drawn with outlines of the usual width, then shrunk
+_DRAWN, _SHOWN = 330, 220  # longest side in pixels: drawn with outlines of the usual width, then downsampled
 
 
 def write_thumbnail(result: CaseResult, volume: Volume, folder: Path) -> None:
-    """Draw the one of the preview's planes that cuts most instances; the same result gives the same bytes."""
+    """Draw the preview plane that cuts the most instances; the same result gives the same bytes."""
     instances, greys = result.instances, grey_range(volume)
     planes = sorted(choose_planes(instances), key=lambda plane: -_cut(instances, plane))[:1]
     if volume.grid.spacing_known and not volume.is_planar:
@@ -28,6 +28,6 @@ def write_thumbnail(result: CaseResult, volume: Volume, folder: Path) -> None:
 
 
 def _cut(instances: Instances, plane: PreviewPlane) -> int:
-    """How many instances a plane goes through."""
+    """Number of instances that a plane cuts."""
     axis = plane.view.axis
     return sum(mask.start[axis] <= plane.index < mask.end[axis] for mask in instances.masks)

@@ -1,16 +1,16 @@
-"""A worker: a program of its own that loads the model once and then takes case after case.
+"""A worker: a separate program that loads the model once and then processes case after case.
 
     python -m medmaskrcnn.batch_runs.worker
 
-It is sent messages (:mod:`medmaskrcnn.system.child_process`): first ``{"setup": {...}}``, then ``{"task": {...}}`` as
-often as there are cases, at last ``{"stop": true}``. It answers ``{"ready": ...}``, ``{"stage": [id, name]}`` and
-``{"end": {...}}``. If the messages end without a stop, whoever started it is dead, and it ends at once. Three threads
-take the three steps of a case, so that the next scan is read and the last result written while the network computes:
+It receives messages (:mod:`medmaskrcnn.system.child_process`): first ``{"setup": {...}}``, then one ``{"task": {...}}``
+per case, finally ``{"stop": true}``. It answers ``{"ready": ...}`` or ``{"unusable": ...}``, ``{"stage": [id, name]}``
+and ``{"end": {...}}``. If the messages end without a stop, its parent process has died, and it exits at once. Three
+threads run the three steps, so that the next scan is read and the last result written while the network computes:
 
     read -> (one waits) -> segment -> (one waits) -> write
 
-A result is written into a folder of another name, which is renamed when all of it is on the disk: a folder with a
-result's name holds a whole result, whenever power goes.
+A result is written into a temporary folder, which is renamed once all of it is on the disk: a folder with a result's
+name holds a complete result, even after a power failure.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from medmaskrcnn.system.memory import allow_retaining
 
 
 def main() -> None:
-    """The program; see the top of this file."""
+    """Run the worker; see the top of this file."""
     allow_retaining()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; our starter decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group; the parent handles it
     parent = channel_to_parent()
     requests: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
     Thread(target=_listen, args=(parent, requests), daemon=True).start()
@@ -59,12 +59,12 @@ def _listen(parent: Channel, requests: SimpleQueue[dict[str, Any] | None]) -> No
                 requests.put(None)
                 return
             requests.put(request)
-    os._exit(1)  # our starter is dead: nobody would remember what we did
+    os._exit(1)  # the parent has died: nobody would record the results
 
 
 def _load(setup: dict[str, Any]) -> tuple[Callable[..., Any], ...]:
-    """Load the model; the three steps that use it."""
-    # here, because torch takes seconds, and a starter that is refused should hear of it first
+    """Load the model and return the three steps that use it."""
+    # imported here because importing torch takes seconds
     import torch
 
     from medmaskrcnn.batch_runs.steps import Steps
@@ -72,20 +72,20 @@ def _load(setup: dict[str, Any]) -> tuple[Callable[..., Any], ...]:
     torch.set_num_threads(max(1, setup["threads"]))
     options = SegmentOptions.model_validate(setup["options"])
     if options.device in ("auto", "cuda") and torch.cuda.is_available():
-        torch.cuda.set_device(setup["index"] % torch.cuda.device_count())  # GPUs: one worker each
+        torch.cuda.set_device(setup["index"] % torch.cuda.device_count())  # distribute workers over GPUs
     steps = Steps(setup["model"], setup["sha256"], options)
     return steps.read, steps.segment, steps.write
 
 
 class _Line:
-    """Three threads in a row, each handing on what it made."""
+    """A pipeline of three threads, each passing its result to the next."""
 
     def __init__(self, steps: tuple[Callable[..., Any], ...], parent: Channel) -> None:
         self._parent = parent
         self._names = ("read", "segment", "write")
         self._steps = steps
         self._queues: list[SimpleQueue[Any]] = [SimpleQueue() for _ in steps]
-        self._room = BoundedSemaphore(2)  # scans read and not yet segmented: bounds memory
+        self._room = BoundedSemaphore(2)  # scans read but not yet segmented: bounds memory
         self._began: dict[int, float] = {}
 
     def run(self, requests: SimpleQueue[dict[str, Any] | None]) -> None:
@@ -105,7 +105,7 @@ class _Line:
         self._queues[0].put(None)
 
     def _work(self, number: int) -> None:
-        """Take cases from one queue, do one step, hand on to the next."""
+        """Take cases from one queue, run one step, pass them to the next."""
         while (item := self._queues[number].get()) is not None:
             task, made = item
             self._parent.send({"stage": [task.id, self._names[number]]})

@@ -1,8 +1,8 @@
-"""The workers of this machine: started, fed, watched, and replaced when they die.
+"""Worker processes on this machine: started, given tasks, monitored, and replaced when they die.
 
-A crew hands out tasks and tells what became of them; it decides nothing about trying again, which is the run's
-business. What it does decide is whom to blame: a worker that dies or is killed for its time or memory has up to three
-cases in hand, of which one was being read, one segmented, one written.
+A pool distributes tasks and reports how each ended; whether to try again is decided by the run. The pool does decide
+which case was the cause: a worker that dies or exceeds its time or memory limit has up to three cases in progress, of
+which one was being read, one segmented and one written.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from medmaskrcnn.system.stage_timer import StageTimer
 logger = logging.getLogger(__name__)
 
 _IN_HAND = 3
-_WAITS = "waits"  # the stage of a case that no step works on
+_WAITS = "waits"  # the stage of a case that waits for its next step
 _PATIENCE_S = 0.5
 _END_S = 10.0
 _DEATHS_IN_A_ROW = 3
-"""So many workers may die before their first case: then something other than a case is to blame."""
+"""This many deaths in a row before any worker is ready mean that the cause is not a case."""
 
 
 @dataclass(frozen=True)
 class End:
-    """What became of a task.
+    """How a task ended.
 
     Attributes:
-        id: The task's.
-        kind: ``"done"``, ``"refused"``, ``"failed"``; ``"died"``: its worker died while at work on it, or on another
-            one, which trying each alone will tell; ``"innocent"``: a worker died, and not of this one.
-        again: Whether another try, alone, may go better.
+        id: Id of the task.
+        kind: ``"done"``, ``"refused"``, ``"failed"``; ``"died"``: its worker died while processing this case or
+            another one, which is found by running each alone; ``"innocent"``: a worker died, but not of this case.
+        again: Whether it may succeed if tried again alone.
         no_room: Whether the disk was full.
-        details: The traceback of what is no fault of the scan's.
-        remedy: What the user may ask for to have it done; a value of :class:`medmaskrcnn.errors.Remedy`.
+        details: Traceback of a failure that is not due to the scan.
+        remedy: What the user may do about it; a value of :class:`medmaskrcnn.errors.Remedy`.
     """
 
     id: int
@@ -61,24 +61,24 @@ class End:
 
 
 class WorkerPool(Protocol):
-    """Whoever takes tasks: processes of this machine, or a Dask cluster."""
+    """Processes tasks: with processes on this machine, or on a Dask cluster."""
 
     def has_capacity(self, *, alone: bool) -> bool:
-        """Whether a task can be handed over now; ``alone``: one that must have a worker to itself."""
+        """Whether a task can be submitted now; ``alone``: one that needs a worker to itself."""
 
     def submit(self, task: Task, *, alone: bool) -> None:
-        """Hand a task over."""
+        """Submit a task."""
 
     def ends(self, timeout_s: float) -> list[End]:
-        """What has ended; waits at most so long for the first."""
+        """Tasks that have ended; waits at most ``timeout_s`` for the first."""
 
     def close(self, *, at_once: bool) -> None:
-        """Let workers go, or kill them."""
+        """Stop the workers, or kill them at once."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What every worker needs before the first case."""
+    """Settings that every worker needs before the first case."""
 
     model: str
     sha256: str
@@ -97,13 +97,13 @@ class _InHand:
         self.stage = stage
 
     def active_s(self) -> float:
-        """Seconds that were spent on it so far; waiting does not count."""
+        """Seconds spent on the case so far, without waiting."""
         earlier = sum(seconds for stage, seconds in self.timer.seconds.items() if stage != _WAITS)
         return earlier + (self.timer.running_s if self.stage != _WAITS else 0.0)
 
 
 class _Worker:
-    """One process and what it has in hand."""
+    """One worker process and its cases in progress."""
 
     def __init__(self, setup: Setup, index: int, heard: Callable[[_Worker, dict[str, Any] | None], None]) -> None:
         self.process = ChildProcess("medmaskrcnn.batch_runs.worker", quiet=True)
@@ -116,32 +116,32 @@ class _Worker:
         self.send(setup={**vars(setup), "options": setup.options.model_dump(mode="json"), "index": index})
 
     def send(self, **message: Any) -> None:
-        """Say something; a dead worker is told by its silence, not here."""
+        """Send a message; the death of a worker is detected by :meth:`_listen`, not here."""
         try:
             self.process.send(message)
         except (OSError, ValueError):
             logger.info("worker %d is gone", self.process.pid)
 
     def _listen(self, heard: Callable[[_Worker, dict[str, Any] | None], None]) -> None:
-        with suppress(EOFError, OSError, ValueError):  # it is dead, perhaps in the middle of a message
+        with suppress(EOFError, OSError, ValueError):  # the worker has died, perhaps in the middle of a message
             while True:
                 heard(self, self.process.receive()[0])
         heard(self, None)
 
     def end(self, *, at_once: bool) -> None:
-        """Ask it to go, and if it does not, make it."""
+        """Ask the process to stop, and kill it if it does not."""
         if not at_once:
             self.send(stop=True)
         self.process.close(patience_s=0.0 if at_once else _END_S)
 
 
 class LocalWorkerPool:
-    """Processes of this machine.
+    """Worker processes on this machine.
 
     Args:
-        setup: For every worker.
-        n_workers: How many.
-        limits: What one case may take.
+        setup: Setup of every worker.
+        n_workers: Number of workers.
+        limits: Limits for one case.
     """
 
     def __init__(self, setup: Setup, n_workers: int, limits: Limits) -> None:
@@ -209,7 +209,7 @@ class LocalWorkerPool:
         return []
 
     def _on_exit(self, worker: _Worker) -> list[End]:
-        """A worker is dead: what it had in hand is told, and another one hired."""
+        """Replace a worker that has died, and report the ends of its cases."""
         code = worker.process.wait()
         self._deaths += not worker.ready
         if self._deaths >= _DEATHS_IN_A_ROW:
@@ -236,7 +236,7 @@ class LocalWorkerPool:
                 worker.process.kill()
 
     def _too_much(self, worker: _Worker) -> tuple[int | None, str] | None:
-        """The case that takes too much, and what it takes."""
+        """The case that exceeds a limit, if known, and the reason."""
         limits = self._limits
         active = [case for case in worker.in_hand.values() if case.stage != _WAITS]
         for case in active:
@@ -248,7 +248,7 @@ class LocalWorkerPool:
         if used <= limits.memory_mb:
             return None
         reason = f"took {used:.0f} MB of memory, more than the {limits.memory_mb:g} allowed"
-        return (active[0].task.id if len(worker.in_hand) == 1 else None), reason  # else trying each alone will tell
+        return (active[0].task.id if len(worker.in_hand) == 1 else None), reason  # else found by running each alone
 
     def close(self, *, at_once: bool) -> None:
         """See :class:`WorkerPool`."""
@@ -267,7 +267,7 @@ def _how(code: int) -> str:
 
 
 def threads_of(n_workers: int) -> int:
-    """Threads for each of some workers: the cores shared out, or what ``OMP_NUM_THREADS`` says."""
+    """Threads per worker: an equal share of the cores, or the value of ``OMP_NUM_THREADS``."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdigit() and int(told):
         return int(told)

@@ -1,1 +1,1 @@
-"""Where models come from: shipped files, files on disk, torchvision's weights; loaded and ready to run."""
+"""Loading of models: shipped files, files on disk, torchvision's weights."""

@@ -1,4 +1,4 @@
-"""A model file opened and its network made ready to run on a device."""
+"""Load a model file and prepare its network to run on a device."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ DEFAULT_MODEL = "phantom-ct"
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A network ready to run, with what its file says.
+    """A network ready to run, with the settings from its file.
 
     Attributes:
         network: On :attr:`device`, in evaluation mode.
         settings: Settings and card of the file.
         sha256: Hash of the file.
         device: Where it runs.
-        watch: Is shown what the network makes at each step, as :meth:`MaskRCNN.detect` says, and before and after it
-            ``"input"`` (the padded images) and ``"masks"`` (the detections).
+        watch: Callback that receives the output of each step as described in :meth:`MaskRCNN.detect`, and before and
+            after these ``"input"`` (the padded images) and ``"masks"`` (the detections).
     """
 
     network: MaskRCNN
@@ -47,7 +47,7 @@ class LoadedModel:
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``bf16``, or ``int8`` where its parts are quantised."""
+        """``fp32``, ``bf16``, or ``int8`` if its parts are quantised."""
         backend = self.network.compiled
         return "int8" if backend is not None and backend.quantised else self.network.precision
 
@@ -70,16 +70,16 @@ def load_model(
     Args:
         name_or_path: See ``medmaskrcnn models`` for the names.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: ``auto`` (what the model's settings say, else the rule of
-            :mod:`medmaskrcnn.models.runtime.precision`), ``fp32`` or ``bf16``; ``int8`` with engine ``openvino``, of a
-            model with its 8-bit form beside it.
-        engine: What runs the layers: ``auto`` (what the model's settings say for such a device, else torch), ``torch``,
+        precision: ``auto`` (the model's setting, else the rule of
+            :mod:`medmaskrcnn.models.runtime.precision`), ``fp32`` or ``bf16``; ``int8`` with engine ``openvino``, for a
+            model with its quantised files beside it.
+        engine: What runs the layers: ``auto`` (the model's setting if it applies to the device, else torch), ``torch``,
             ``openvino`` on a CPU, or ``torch-compile``: backbone, FPN and RPN head by ``torch.compile``, which takes a
-            minute or more at the first image.
+            minute or more on the first image.
 
     Raises:
-        ModelFileError: if the model is unknown, its file damaged, or its 8-bit form not there in whole.
-        InvalidOptionError: if the device or engine is not there, or the precision unknown; it is a ``ValueError``.
+        ModelFileError: if the model is unknown, its file damaged, or quantised files are missing.
+        InvalidOptionError: if the device or engine is not available, or the precision unknown; a ``ValueError``.
     """
     path = resolve_model(name_or_path)
     where = choose_device(device)
@@ -97,7 +97,7 @@ def load_model(
 
 
 def load_as_asked(model: str | os.PathLike[str] | LoadedModel, options: SegmentOptions) -> LoadedModel:
-    """The model as the options want it to run; one that is loaded stays as it is. Errors as :func:`load_model`."""
+    """Load a model as the options specify; a loaded one is returned unchanged. Errors as for :func:`load_model`."""
     if isinstance(model, LoadedModel):
         return model
     return load_model(model, device=options.device, precision=options.precision, engine=options.engine)

@@ -1,7 +1,7 @@
-"""A model is one ``.safetensors`` file: fp16 weights and, in its header, every setting and the model's card.
+"""Model files: one ``.safetensors`` file with fp16 weights and, in its header, all settings and the model card.
 
-Nothing is unpickled. Settings can be read without torch, so that ``info`` and ``models`` stay quick. A checksum over
-settings and weights lies in the header too: a bit that flipped on the way would else pass as a weight.
+Nothing is unpickled. Settings can be read without torch, so that ``info`` and ``models`` stay fast. The header also has
+a checksum of settings and weights: otherwise a flipped bit would pass as a valid weight.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 SUFFIX = ".safetensors"
 _METADATA_KEY = "medmaskrcnn"
 _CHECKSUM_KEY = "medmaskrcnn_sha256"
-_ALIGNMENT = 8  # bytes: safetensors wants the weights to begin at a multiple of it
+_ALIGNMENT = 8  # bytes: safetensors requires the weights to begin at a multiple of it
 _LARGEST_HEADER = 16 * 1024 * 1024  # bytes; ours are below 100 kB
 _SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
 
 def shipped_models() -> dict[str, Path]:
-    """Name and file of each model that comes with the package."""
+    """File of each model that is shipped with the package, by name."""
     return {path.stem: path for path in sorted(_SHIPPED_FOLDER.glob(f"*{SUFFIX}"))}
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
-    """The file of a shipped model, by name, or of any other, by path; ``torchvision:...`` for torchvision's weights.
+    """The file of a shipped model by name, or of any other by path; ``torchvision:...`` for torchvision's weights.
 
     Raises:
-        ModelFileError: if there is neither.
+        ModelFileError: if there is no such name or file.
     """
     shipped = shipped_models()
     if str(name_or_path) in shipped:
@@ -60,10 +60,10 @@ def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def read_model_settings(path: str | os.PathLike[str]) -> ModelFileSettings:
-    """Settings and card of a model file, from its header alone (torch is imported for torchvision's files only).
+    """Read settings and card from the header of a model file (torch is imported for torchvision's files only).
 
     Raises:
-        ModelFileError: if the file is no model of ours, damaged, or made by a newer version.
+        ModelFileError: if the file is not a medmaskrcnn model, is damaged, or was made by a newer version.
     """
     path = Path(path)
     if path.suffix in SUFFIXES:
@@ -113,15 +113,15 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 def model_sha256(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of the file in hexadecimal: names a model beyond doubt."""
+    """SHA-256 of the file in hexadecimal, which identifies a model uniquely."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save_model(model: MaskRCNN, settings: ModelFileSettings, path: str | os.PathLike[str]) -> None:
-    """Write weights and settings into one file, by way of a temporary name; the same model gives the same bytes.
+    """Write weights and settings into one file atomically; the same model gives the same bytes.
 
-    Parameters are kept in fp16, constants of frozen normalisation in fp32.
+    Parameters are stored in fp16, buffers (constants of frozen normalisation) in fp32.
 
     Raises:
         ValueError: if ``settings.model`` is not what ``model`` was built from, or a weight is not finite in fp16.
@@ -130,14 +130,14 @@ def save_model(model: MaskRCNN, settings: ModelFileSettings, path: str | os.Path
     if settings.model != model.settings:
         raise ValueError("settings.model differs from the settings the network was built from")
     text = settings.model_dump_json()
-    ModelFileSettings.model_validate_json(text)  # what cannot be read back (a loss that is NaN) must not be written
+    ModelFileSettings.model_validate_json(text)  # never write what cannot be read back (a NaN loss)
     data = _serialise(_stored_weights(model), text)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def _stored_weights(model: MaskRCNN) -> dict[str, Tensor]:
-    """Parameters in fp16; buffers stay fp32, since a tiny running variance is zero in fp16 and would be divided by."""
+    """Parameters in fp16; buffers stay fp32, since a tiny running variance, a divisor, would be zero in fp16."""
     import torch
 
     constants = dict(model.named_buffers())
@@ -153,7 +153,7 @@ def _stored_weights(model: MaskRCNN) -> dict[str, Tensor]:
 
 
 def _serialise(weights: dict[str, Tensor], settings: str) -> bytes:
-    """A safetensors file whose header has its entries in one order (the library's varies from run to run)."""
+    """A safetensors file with sorted header entries (the library's order varies from run to run)."""
     from safetensors.torch import save
 
     data = save(weights)
@@ -177,15 +177,15 @@ def _checksum(header: dict[str, Any], body: bytes) -> str:
 def read_model(
     path: str | os.PathLike[str], *, build: Callable[[ModelSettings], MaskRCNN] | None = None
 ) -> tuple[MaskRCNN, ModelFileSettings]:
-    """The network of a model file (ours, or torchvision's ``.pth``), in float32 on the CPU, in evaluation mode.
+    """Read the network of a model file (ours, or torchvision's ``.pth``), float32 on the CPU, in evaluation mode.
 
     Args:
         path: The file.
-        build: Makes the network; :func:`medmaskrcnn.models.build.build_model` by default.
+        build: Builds the network; :func:`medmaskrcnn.models.build.build_model` by default.
 
     Raises:
-        ModelFileError: if the file is damaged, its weights do not fit its settings, or the library does not build
-            such a network.
+        ModelFileError: if the file is damaged, its weights do not match its settings, or such a network cannot
+            be built.
     """
     import torch
     from safetensors import SafetensorError
@@ -208,7 +208,7 @@ def read_model(
     except (SafetensorError, ValueError, KeyError) as error:
         raise ModelFileError(f"model {path} is damaged, its weights cannot be read: {one_line(error)}") from error
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws random weights; the caller's generator stays put
+        with torch.random.fork_rng(devices=[]):  # building draws random weights; keep the caller's generator
             model = (build or build_model)(settings.model)
         model.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in weights.items()})
     except MedMaskRCNNError as error:

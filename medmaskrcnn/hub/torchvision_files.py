@@ -1,8 +1,8 @@
-"""Where torchvision's weights lie: its names for them, torch hub's cache, the checksum that a file's name carries.
+"""Location of torchvision's weights: their names, torch hub's cache, the checksum in a file's name.
 
 ``torchvision:NAME`` means the file of that name in the cache, ``torchvision:NAME:PATH`` a file elsewhere,
-``torchvision:PATH`` the same for Mask R-CNN, and ``torchvision:NAME:download`` lets torch hub fetch the file first.
-Nothing is fetched unless that word is there. Torch is not imported for the rest.
+``torchvision:PATH`` the same for Mask R-CNN, and ``torchvision:NAME:download`` lets torch hub download the file if it
+is not there. Nothing is downloaded without that word, and torch is imported only for a download.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _COCO = (
 COCO_CLASSES = tuple(
     f"unused {number}" if name == "-" else name for number, name in enumerate(_COCO.split(", "), start=1)
 )
-"""COCO's categories by their numbers 1..90; ten numbers were never given out, and the network has outputs for them."""
+"""COCO's categories by category ID 1..90; ten IDs are unused, but the network has outputs for them."""
 
 
 def torchvision_file(reference: str) -> Path:
-    """The file that ``torchvision:...`` stands for.
+    """The file that ``torchvision:...`` refers to.
 
     Raises:
-        ModelFileError: if it is not there; the message says where to put it. If torchvision has no such weights, or
-            they cannot be fetched.
+        ModelFileError: if the file is missing (the message says where to put it), if torchvision has no such weights,
+            or if they cannot be downloaded.
     """
     wanted = reference.removeprefix(PREFIX)
     name, _, place = wanted.partition(":")
@@ -71,7 +71,7 @@ def torchvision_file(reference: str) -> Path:
 
 
 def check_hash(path: Path) -> None:
-    """Compare a file with the checksum in its name, if there is one.
+    """Check a file against the checksum in its name, if there is one.
 
     Raises:
         ModelFileError: if they differ, or the file cannot be read.
@@ -101,7 +101,7 @@ def _existing(path: Path, wanted: str) -> Path:
 
 
 def _cache_folder() -> Path:
-    """Torch hub's folder of weights, found as torch finds it."""
+    """Torch hub's folder of weights, located as torch does."""
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
     return Path(os.environ.get("TORCH_HOME", str(Path(base) / "torch"))).expanduser() / "hub" / "checkpoints"
 

@@ -1,8 +1,8 @@
-"""Foreign weights: torchvision's ``maskrcnn_resnet50_fpn`` as one of our 2D models.
+"""Conversion of torchvision's ``maskrcnn_resnet50_fpn`` weights to one of our 2D models.
 
-Some conventions differ by a permutation, done once here, exactly: torchvision writes boxes as x, y (ours are in
-array-axis order), predicts a mask of the background and names its layers otherwise. Others are settings of the model
-that stay with it: where anchors sit, and RoIAlign without the half-pixel shift.
+Some conventions are converted exactly here: torchvision orders boxes x, y (ours are in array-axis order), predicts a
+mask for the background and names its layers differently. Others remain as settings of the model: the positions of
+anchors, and RoIAlign without the half-pixel shift.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ _RENAMES = (
 def torchvision_settings(
     class_names: tuple[str, ...], *, norm_eps: float, score_thresh: float = 0.05
 ) -> ModelFileSettings:
-    """Settings under which our network computes what torchvision's ``maskrcnn_resnet50_fpn`` computes.
+    """Settings with which our network computes the same as torchvision's ``maskrcnn_resnet50_fpn``.
 
     Args:
-        class_names: Names of its classes without background.
-        norm_eps: Epsilon of its FrozenBatchNorm, which its file does not hold: 0.0 for the COCO_V1 weights,
+        class_names: Names of its classes without the background.
+        norm_eps: Epsilon of its FrozenBatchNorm, which is not in its file: 0.0 for the COCO_V1 weights,
             1e-5 for a network built with ``weights=None``.
         score_thresh: torchvision's ``box_score_thresh``.
     """
@@ -88,14 +88,14 @@ def torchvision_settings(
 
 
 def convert_torchvision(state: dict[str, Tensor], settings: ModelFileSettings) -> MaskRCNN:
-    """Put a state dict of torchvision's ``maskrcnn_resnet50_fpn`` into our network.
+    """Load a state dict of torchvision's ``maskrcnn_resnet50_fpn`` into our network.
 
     Args:
         state: The state dict; a convolution's weight is ``(out, in, rows, columns)``.
         settings: From :func:`torchvision_settings`, with as many classes as the state dict has.
 
     Raises:
-        ModelFileError: if a weight is missing, left over or of another shape.
+        ModelFileError: if a weight is missing, unexpected or of another shape.
     """
     if any(re.match(_OF_V2, name) for name in state):
         raise ModelFileError(f"{_NOT_OURS}: this is v2, whose normalised convolutions in the heads our network has not")
@@ -108,7 +108,7 @@ def convert_torchvision(state: dict[str, Tensor], settings: ModelFileSettings) -
 
 
 def read_torchvision_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, ModelFileSettings]:
-    """The network of a file of torchvision's ``maskrcnn_resnet50_fpn``, in evaluation mode, and its settings.
+    """Read torchvision's ``maskrcnn_resnet50_fpn`` from a file: the network in evaluation mode, and its settings.
 
     Raises:
         ModelFileError: if the file's checksum is wrong or it holds another network.
@@ -119,7 +119,7 @@ def read_torchvision_model(path: str | os.PathLike[str]) -> tuple[MaskRCNN, Mode
 
 
 def read_torchvision_settings(path: str | os.PathLike[str]) -> ModelFileSettings:
-    """The settings alone: COCO's class names, or numbers where the file has another count of classes.
+    """Read only the settings, with COCO's class names, or numbers if the number of classes differs.
 
     Raises:
         ModelFileError: as for :func:`read_torchvision_model`.
@@ -136,7 +136,7 @@ def _settings_of(state: dict[str, Tensor], path: Path) -> ModelFileSettings:
 
 
 def torchvision_classes(outputs: int) -> tuple[str, ...]:
-    """Names of the classes of a network with so many outputs, background among them: COCO's, or numbers."""
+    """Class names of a network with this many outputs, including the background: COCO's, or numbers."""
     return COCO_CLASSES if outputs == len(COCO_CLASSES) + 1 else tuple(f"class {i}" for i in range(1, outputs))
 
 
@@ -149,7 +149,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     check_hash(Path(path))
     try:
         state = torch.load(Path(path), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here; all mean the same to the user
+    except Exception as error:  # torch raises many types here; all mean the same to the user
         raise ModelFileError(f"cannot read {path} as a state dict of tensors: {one_line(error)}") from error
     if isinstance(state, dict):
         state = state.get("state_dict", state)
@@ -159,9 +159,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of torchvision's detectors with a ResNet-FPN under our names and in our order of axes.
+    """Convert a state dict of torchvision's ResNet-FPN detectors to our names and axis order.
 
-    Weights keep their shapes; outputs of box regression, ``(4 K, in)``, go from x, y to rows, columns.
+    Weights keep their shapes; outputs of box regression, ``(4 K, in)``, are reordered from x, y to rows, columns.
     """
     ours = {_our_name(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     for kind in ("weight", "bias"):
@@ -187,5 +187,5 @@ def _our_name(name: str) -> str:
 
 
 def _swap_xy(value: Tensor) -> Tensor:
-    """Output rows ``(dx, dy, dw, dh)`` of each box to ``(dy, dx, dh, dw)``, axis order of arrays."""
+    """Reorder the output rows ``(dx, dy, dw, dh)`` of each box to ``(dy, dx, dh, dw)``, the order of array axes."""
     return value.reshape(-1, 4, *value.shape[1:])[:, [1, 0, 3, 2]].reshape(value.shape)

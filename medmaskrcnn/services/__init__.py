@@ -1,1 +1,1 @@
-"""Services around the library: archives (PACS)."""
+"""Services on top of the library: archives (PACS)."""

@@ -1,4 +1,4 @@
-"""Every setting of a model, saved inside its file, and every option of a segmentation; frozen, checked on creation."""
+"""Settings of a model, saved in its file, and options of a segmentation; frozen and validated on creation."""
 
 from medmaskrcnn.settings.base import Count, Fraction, NotNegative, Positive, Settings
 from medmaskrcnn.settings.inference import InferenceSettings

@@ -1,4 +1,4 @@
-"""What all settings share: immutable, checked on creation, unknown keys refused; and the types of their numbers."""
+"""Base class of all settings (immutable, validated on creation, no unknown keys), and their numeric types."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, and refuses keys it does not know."""
+    """Base of all settings: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def what_is_wrong(found: ErrorDetails) -> str:
-    """One of the errors that pydantic lists: the sentence of a validator of ours, else its own."""
+    """Message of one of the errors listed by pydantic: that of our validator, else pydantic's own."""
     ours = found.get("ctx", {}).get("error")
     return found["msg"] if ours is None else str(ours)

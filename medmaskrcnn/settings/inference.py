@@ -1,4 +1,4 @@
-"""Settings of inference: how a whole scan is walked through, and which of its candidates are kept."""
+"""Settings of inference: how a whole scan is tiled, and which of its candidates are kept."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from medmaskrcnn.settings.base import Count, Fraction, Settings
 
 
 class InferenceSettings(Settings):
-    """How a scan larger than one forward pass is walked through.
+    """Inference on a scan larger than one forward pass.
 
     Attributes:
         tile: Largest tile in voxels of the network's grid, per axis D, H, W (3D models).
-        tile_overlap: Share of a tile that it shares with its neighbour.
-        merge_iou: Two detections of neighbouring tiles are one object if their masks agree so well where both saw.
-        tiles_per_batch: Tiles a forward pass (3D models): more keep a GPU busy, and take its memory.
-        slices_per_batch: Slices a forward pass (2D and 2.5D models).
-        post_nms_top_n_test: Proposals per tile or slice, at most: fewer is faster; ``None`` leaves it at
+        tile_overlap: Fraction of a tile that overlaps with its neighbour.
+        merge_iou: Detections of neighbouring tiles are merged from this mask IoU on, within the overlap.
+        tiles_per_batch: Tiles per forward pass (3D models): more use a GPU better, but need more memory.
+        slices_per_batch: Slices per forward pass (2D and 2.5D models).
+        post_nms_top_n_test: Most proposals per tile or slice: fewer are faster; ``None`` stands for
             ``rpn.post_nms_top_n``.
-        link_iou: Masks on neighbouring slices are one object from this overlap on (2D and 2.5D models).
-        link_gap: Slices in between that may lack the object.
-        max_containment: An object is dropped if better ones of its class hold more than this share of its voxels
+        link_iou: Masks on neighbouring slices are linked from this IoU on (2D and 2.5D models).
+        link_gap: Number of slices in between on which the object may be missing.
+        max_containment: An object is dropped if higher-scoring ones of its class contain over this share of its voxels
             (2D and 2.5D models: slice by slice, before they are linked); ``None`` drops none.
         score: Default score threshold of the result.
-        one_per_scan_classes: Names of classes of which a body has one: only the best candidate is kept.
+        one_per_scan_classes: Names of classes that occur once in a body: only the best candidate is kept.
         precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.models.runtime.precision`, or a
-            precision that was found to be worth it (``medmaskrcnn optimize``); ``int8`` goes with engine ``openvino``.
-        engine: What runs the layers where the user names nothing; ``openvino`` holds on a CPU, ``torch-compile`` on a
+            precision chosen by ``medmaskrcnn optimize``; ``int8`` requires engine ``openvino``.
+        engine: What runs the layers unless the user chooses; ``openvino`` applies on a CPU, ``torch-compile`` on a
             GPU.
     """
 

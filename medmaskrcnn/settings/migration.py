@@ -1,9 +1,9 @@
-"""Settings under the names of earlier versions, and how they become today's.
+"""Conversion of settings between the names of format 1 and the current ones.
 
-Format 1 (version 0.1.0) had names of its own for what torchvision, detectron2 and Lightning name otherwise. Model
-files, plans, search spaces and checkpoints in that format stay readable. In the other direction, UIDs of DICOM objects
-are hashes over the settings as format 1 names them, so that a renamed setting does not make the same result another
-object.
+Format 1 (version 0.1.0) had its own names for settings that torchvision, detectron2 and Lightning name differently.
+Model files, plans, search spaces and checkpoints in that format stay readable. In the other direction, UIDs of DICOM
+objects are hashes of the settings with their names in format 1, so that renaming a setting does not change the UID of
+the same result.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ RENAMED: dict[str, str] = {
 def to_current_names(settings: Any) -> Any:
     """Settings of a model file or a plan, as JSON or YAML give them, with the names of format 2.
 
-    What is no mapping, or holds none where format 1 has one, is left for validation to refuse. A setting that stands
-    there under both names stays so too: it would not be clear which one is meant.
+    Anything that is not a mapping where format 1 has one is left for validation to refuse. So is a setting given
+    under both names, since it would not be clear which one is meant.
     """
     for path, new in RENAMED.items():
         settings = _renamed(settings, path.split("."), new)
@@ -42,13 +42,13 @@ def to_current_names(settings: Any) -> Any:
 
 
 def to_current_path(path: str) -> str:
-    """A setting's dotted path with the name of format 2: ``"train.ema"`` becomes ``"train.ema_decay"``."""
+    """The dotted path of a setting in format 2: ``"train.ema"`` becomes ``"train.ema_decay"``."""
     new = RENAMED.get(path)
     return path if new is None else f"{path.rpartition('.')[0]}.{new}"
 
 
 def to_first_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a run record holds, with the names of format 1 in their part ``inference``."""
+    """Settings from a run record, with the names of format 1 in their ``inference`` section."""
     old_names = {new: path.rpartition(".")[2] for path, new in RENAMED.items() if path.startswith("inference.")}
     inference = settings.get("inference")
     if not isinstance(inference, Mapping):
@@ -57,7 +57,7 @@ def to_first_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renamed(settings: Any, path: list[str], new: str) -> Any:
-    """``settings`` with the last name of ``path`` replaced, in its place; unchanged where there is no such name."""
+    """``settings`` with the key at ``path`` renamed in place; unchanged if there is no such key."""
     name, *rest = path
     if not isinstance(settings, Mapping) or name not in settings:
         return settings

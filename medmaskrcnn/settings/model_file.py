@@ -1,4 +1,4 @@
-"""What a model's file holds beside its weights: card, network, preprocessing, inference."""
+"""Settings in a model file, beside the weights: card, network, preprocessing, inference."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from medmaskrcnn.settings.preprocess import PreprocessSettings
 
 
 class LabelCode(Settings):
-    """What a class is in coded terms, each ``(scheme, value, meaning)``, e.g. ``("SCT", "10200004", "Liver")``.
+    """Coded terms of a class, each ``(scheme, value, meaning)``, e.g. ``("SCT", "10200004", "Liver")``.
 
     Attributes:
-        type: What it is.
-        category: What kind of thing that is; anatomy where not given.
-        modifier: Its side.
-        region: Where a change of tissue (a tumour) lies.
+        type: Segmented Property Type.
+        category: Segmented Property Category; anatomy if not given.
+        modifier: Laterality.
+        region: Anatomic region of a lesion (a tumour).
     """
 
     type: tuple[str, str, str]
@@ -29,21 +29,21 @@ class LabelCode(Settings):
 
 
 class ModelCard(Settings):
-    """What a user must know before trusting a model; printed by ``medmaskrcnn models``.
+    """What a user should know before trusting a model; printed by ``medmaskrcnn models``.
 
     Attributes:
         name: Short name, as in ``--model NAME``.
         summary: One sentence.
         modality: DICOM modality the model was made for, or ``None`` for any.
-        domain: Generator (:attr:`Provenance.generator`) that its scans must come from; ``None`` for real scans.
+        domain: Generator (:attr:`Provenance.generator`) that scans must come from; ``None`` for real scans.
         data: What it was trained on.
         licence: Licence of the weights.
-        attribution: Credit that the data's licence asks for.
-        scores: Measured figures, name to sentence.
-        limits: What it cannot do.
-        made_by: The command that made it.
-        codes: Coded terms of classes that :mod:`medmaskrcnn.export.codes` does not know, or knows otherwise, by class
-            name; the DICOM exports use them.
+        attribution: Credit required by the licence of the data.
+        scores: Measured results, name to sentence.
+        limits: Known limitations.
+        made_by: The command that produced it.
+        codes: Coded terms by class name that add to or replace those of :mod:`medmaskrcnn.export.codes` in the DICOM
+            exports.
     """
 
     name: str
@@ -60,7 +60,7 @@ class ModelCard(Settings):
 
 
 class ModelFileSettings(Settings):
-    """All that a model's file holds beside its weights."""
+    """All settings in a model file."""
 
     format_version: Literal[2] = 2
     card: ModelCard

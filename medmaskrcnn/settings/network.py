@@ -20,18 +20,18 @@ class BackboneSettings(Settings):
     """The bottom-up network and its pyramid.
 
     Attributes:
-        name: A MONAI ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block a
-            stage and few channels), or what :func:`medmaskrcnn.models.backbone.register_backbone` was given.
+        name: A MONAI ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block per
+            stage and few channels), or a name registered by :func:`medmaskrcnn.models.backbone.register_backbone`.
         light_channels: Channels of the four stages of ``"light"``.
-        channels: Of the four stages, in place of those that ``name`` stands for; a bottleneck's stage gives out four
-            times as many. What pruning leaves.
+        channels: Channels of the four stages, in place of those of ``name``, as pruning leaves them; a stage of
+            bottlenecks outputs four times as many.
         norm: ``"group"`` or ``"frozen_batch"`` (affine constants from pretrained weights). Neither uses the batch.
-        norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights want 0.0.
+        norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights need 0.0.
         strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32.
         fpn_channels: Channels of every pyramid level.
-        pyramid: What anchors and regions look at. ``"fpn"``: P2..P6. ``"c4"``: the map before the last stage as it
-            is; the last stage runs on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN,
-            figure 4, left). ``"c5"`` (one map of the coarsest stride) is built by the ablations alone.
+        pyramid: Feature maps of the RPN and the heads. ``"fpn"``: P2..P6. ``"c4"``: the map before the last stage; the
+            last stage runs on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN,
+            figure 4, left). ``"c5"`` (one map of the coarsest stride) is built by the ablations only.
     """
 
     name: str = "resnet50"
@@ -57,16 +57,16 @@ class BackboneSettings(Settings):
 
 
 class AnchorSettings(Settings):
-    """Reference boxes of the RPN: one scale a level and a few shapes (FPN, section 4.1).
+    """Reference boxes of the RPN: one scale per level and a few aspect ratios (FPN, section 4.1).
 
     Attributes:
-        sizes: For each level P2..P6 the edge length per spatial axis; without a pyramid as many as one likes, all of
-            which lie on the one map (Faster R-CNN, section 3.1.1).
+        sizes: For each level P2..P6 the edge length per spatial axis; without a pyramid any number of them, all on
+            the one map (Faster R-CNN, section 3.1.1).
         ratios: Height over width at constant area; applied to the last two axes.
-        offset: Where in its cell an anchor's centre lies, in strides: 0.5 is the cell's centre, 0.0 torchvision's.
+        offset: Position of an anchor's centre in its cell, in strides: 0.5 is the cell's centre; torchvision has 0.0.
         rounded: Round half edges to whole voxels, as torchvision does.
-        stride_from_size: Space anchors by the image's size divided by the map's, as torchvision does, in place of
-            the level's stride; they differ on P6 where P5 has an odd size.
+        stride_from_size: Space anchors by image size over map size, as torchvision does, instead of the level's
+            stride; the two differ on P6 if P5 has an odd size.
     """
 
     sizes: tuple[tuple[Positive, ...], ...] = ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))
@@ -88,13 +88,13 @@ class RPNSettings(Settings):
     Attributes:
         pre_nms_top_n: Anchors kept per level by objectness before non-maximum suppression.
         post_nms_top_n: Proposals kept per image after it.
-        nms_iou: Overlap above which the weaker proposal is dropped.
+        nms_iou: IoU above which the lower-scoring proposal is dropped.
         min_size: Proposals with an edge below this are dropped.
-        matcher: How anchors meet objects in training: fixed IoU thresholds, or ATSS (Zhang et al. 2020).
+        matcher: How anchors are matched to objects in training: by IoU thresholds, or ATSS (Zhang et al. 2020).
         foreground_iou, background_iou: Thresholds of the IoU matcher.
         batch_per_image: Anchors sampled per image for the loss.
         positive_fraction: Largest share of positives among them.
-        negatives: Drawn at random, or at random among those that look most like objects (hard negative mining).
+        negatives: Sampled at random, or at random among those with the highest objectness (hard negative mining).
     """
 
     pre_nms_top_n: Count = 1000
@@ -110,21 +110,21 @@ class RPNSettings(Settings):
 
 
 class RoISettings(Settings):
-    """RoIAlign (Mask R-CNN, section 3) and the two heads behind it.
+    """RoIAlign (Mask R-CNN, section 3) and the two heads that follow it.
 
     Attributes:
-        pooler: How a region is read from a map: RoIAlign, or RoIPool with its rounding (Fast R-CNN), to compare.
-        box_size, mask_size: Bins per axis that the box head and the mask head are given; the mask head
-            doubles it (14 to 28). On ``"c4"`` the last stage has halved it before.
+        pooler: RoIAlign, or RoIPool with its rounding (Fast R-CNN) for comparison.
+        box_size, mask_size: Bins per axis of the input of the box head and the mask head; the mask head
+            doubles them (14 to 28). With ``"c4"`` the last stage halves them first.
         sampling_ratio: Samples per bin and axis; 0 adapts to the box.
-        aligned: Continuous coordinates (half-voxel shift); False is torchvision's detection models' choice.
+        aligned: Continuous coordinates (half-voxel shift); torchvision's detection models use False.
         canonical_size, canonical_level: A box of this size goes to level P``canonical_level`` (FPN, eq. 1).
         box_hidden: Width of the box head's two fully connected layers.
-        mask_channels, mask_convs: Channels and number of the mask head's convolutions; on ``"c4"`` there are none
-            before the one that doubles.
+        mask_channels, mask_convs: Channels and number of the mask head's convolutions; with ``"c4"`` there are none
+            before the transposed one.
         mask_activation: ``"sigmoid"``: classes do not compete for voxels. ``"softmax"`` (they do; Mask R-CNN,
-            table 2b) is built by the ablations alone.
-        foreground_iou: A proposal that overlaps an object at least so much is a positive.
+            table 2b) is built by the ablations only.
+        foreground_iou: A proposal with at least this IoU with an object is a positive.
         batch_per_image, positive_fraction: RoIs sampled per image for the loss, and the largest share of positives.
         max_mask_rois: Positives per image that the mask head is trained on; bounds memory in 3D.
     """
@@ -147,13 +147,13 @@ class RoISettings(Settings):
 
 
 class DetectionSettings(Settings):
-    """What becomes of the box head's scores.
+    """Postprocessing of the detections.
 
     Attributes:
-        score_thresh: Candidates below it are dropped; lower than any threshold a user will ask for.
-        nms_iou: Overlap above which the weaker of two candidates of one class is dropped.
+        score_thresh: Candidates below it are dropped; lower than any threshold that a user will choose.
+        nms_iou: IoU above which the lower-scoring of two candidates of one class is dropped.
         detections_per_img: Candidates kept per image or tile.
-        mask_threshold: A voxel belongs to an instance where its mask probability reaches this.
+        mask_threshold: A voxel belongs to an instance if its mask probability reaches this.
     """
 
     score_thresh: Fraction = 0.05
@@ -163,11 +163,11 @@ class DetectionSettings(Settings):
 
 
 class LossSettings(Settings):
-    """Weight of each term of the multi-task loss (Mask R-CNN, section 3), and its form.
+    """Weight and form of each term of the multi-task loss (Mask R-CNN, section 3).
 
     Attributes:
         objectness, rpn_box, classification, box, mask: Weights.
-        mask_dice: Weight of a Dice term on the masks beside the cross-entropy (Milletari et al. 2016); 0 leaves it out.
+        mask_dice: Weight of a Dice term (Milletari et al. 2016) added to the masks' cross-entropy; 0 omits it.
         focal: Exponent of the focal loss (Lin et al. 2017, eq. 4) in both classifications; 0 is cross-entropy.
     """
 
@@ -181,14 +181,14 @@ class LossSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """A Mask R-CNN, from which :func:`medmaskrcnn.models.build.build_model` makes the network.
+    """Settings from which :func:`medmaskrcnn.models.build.build_model` builds a Mask R-CNN.
 
     Attributes:
         spatial_dims: 2 or 3.
         image_channels: Channels of the preprocessed image (one per intensity window, or 3 for colour).
-        context_slices: 2.5D: so many neighbouring slices on each side are further channels. Needs 2 dims.
-        class_names: Names of the classes without background.
-        with_masks: False gives Faster R-CNN.
+        context_slices: 2.5D: number of neighbouring slices on each side, added as channels. Needs 2 dims.
+        class_names: Names of the classes without the background.
+        with_masks: False gives a Faster R-CNN.
     """
 
     spatial_dims: Literal[2, 3] = 2
@@ -220,12 +220,12 @@ class ModelSettings(Settings):
 
     @property
     def input_channels(self) -> int:
-        """Channels of the network's first layer: image channels times slices seen at once."""
+        """Input channels of the network's first layer: image channels times slices per input."""
         return self.image_channels * (2 * self.context_slices + 1)
 
     @property
     def anchors_per_cell(self) -> int:
-        """Anchors at each place of a map: every ratio, and without a pyramid every size."""
+        """Anchors per location of a map: one per ratio, and without a pyramid also per size."""
         return len(self.anchors.ratios) * (1 if self.backbone.pyramid == "fpn" else len(self.anchors.sizes))
 
     @property

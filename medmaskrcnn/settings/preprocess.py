@@ -14,21 +14,21 @@ from medmaskrcnn.settings.base import Count, Positive, Settings
 
 
 class PreprocessSettings(Settings):
-    """From a scan's voxels to the network's tensor.
+    """Conversion of a scan's voxels to the network's input tensor.
 
     Attributes:
         orientation: ``"SPL"`` (axes run up, to the back, to the left), ``"acquisition"`` (the thickest axis comes
             first, the other two keep the order of SPL) or ``"as_stored"`` (photographs).
         spacing_mm: Target spacing along the network's D, H, W; ``None`` keeps the scan's own along that axis.
-        resize_min_max: torchvision's rule for pictures: scale so that the shorter side has the first size,
-            unless the longer would pass the second. Excludes ``spacing_mm``.
-        antialias: Low-pass filter when shrinking.
+        resize_min_max: torchvision's rule for photographs: scale so that the shorter side has the first size,
+            unless the longer would exceed the second. Excludes ``spacing_mm``.
+        antialias: Low-pass filter when downsampling.
         windows: Raw value ranges; each becomes one channel in which the range is mapped to [0, 1] and clipped.
-        percentiles: Without ``windows``: this range of each channel's own percentiles is mapped to [0, 1].
+        percentiles: Without ``windows``: the range between these percentiles of each channel is mapped to [0, 1].
         ceiling: After ``percentiles``: values are clipped to [0, ceiling]. With a low upper percentile and a high
-            ceiling the brightness of organs does not depend on how much bright fluid lies in the scan.
+            ceiling the brightness of organs does not depend on the amount of bright fluid in the scan.
         value_range: Without either: this raw range is mapped to [0, 1] without clipping.
-        mean, std: Per channel after that mapping: ``(x - mean) / std``. One value serves all channels.
+        mean, std: Per channel after that mapping: ``(x - mean) / std``. A single value applies to all channels.
         pad_multiple: The tensor is padded with zeros at the far end to multiples of these, per spatial axis.
     """
 

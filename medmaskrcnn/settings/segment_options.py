@@ -1,7 +1,7 @@
-"""What a user may ask of a segmentation: one object, which every interface fills and hands on.
+"""Options of a segmentation, shared by all interfaces.
 
 ``medmaskrcnn.segment``, the command line, batches, the PACS watch, the trace, napari and MONAI bundles all take these
-options; what is written of a result is asked for by :class:`OutputOptions`.
+options; :class:`OutputOptions` are those of writing a result.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Region = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Half-open voxel indices of a part of the scan: low D, H, W, then high D, H, W."""
 
 FORMATS = ("nifti", "csv", "json", "png")
-"""What is written if nothing else is asked for; ``instances.npz`` and ``run.json`` always are."""
+"""Formats written by default; ``instances.npz`` and ``run.json`` are always written."""
 
 ALL_FORMATS = (*FORMATS, "seg", "rtstruct", "sr", "coco", "stl", "html")
-"""What can be asked for. ``"sr"`` brings ``"seg"`` along, whose segments it refers to."""
+"""All formats. ``"sr"`` also writes ``"seg"``, whose segments it refers to."""
 
 
 def _whole_numbers(region: Any) -> Any:
-    """A region of numpy's integers as one of Python's."""
+    """A region with numpy integers converted to Python's."""
     return region if region is None else tuple(tuple(map(int, corner)) for corner in region)
 
 
@@ -41,18 +41,18 @@ class SegmentOptions(Settings):
     """How a scan is read and segmented.
 
     Attributes:
-        device: Where the network runs; ``auto`` takes a GPU if there is one.
-        precision: In what it computes; ``auto`` is what the model says, else the rule of
-            :mod:`medmaskrcnn.models.runtime.precision`; ``int8`` goes with engine ``openvino``.
-        engine: What runs the network's layers; ``auto`` is what the model says, else torch.
-        score: Score threshold 0..1; the model's own by default.
+        device: Where the network runs; ``auto`` uses a GPU if there is one.
+        precision: Numeric precision; ``auto`` is the model's setting, else the rule of
+            :mod:`medmaskrcnn.models.runtime.precision`; ``int8`` requires engine ``openvino``.
+        engine: What runs the network's layers; ``auto`` is the model's setting, else torch.
+        score: Score threshold 0..1; the model's default if ``None``.
         classes: Names of the classes to report; all by default.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
-        allow_out_of_domain: Run a model on a scan that it was not made for; the result says so.
-        region: The part of the scan to look at; all of it by default.
-        resample_irregular: Interpolate even slices where a DICOM series has irregular ones; the result says so.
+        allow_out_of_domain: Segment a scan outside the model's domain; the result is marked so.
+        region: Part of the scan to segment, in voxel indices; all of it by default.
+        resample_irregular: Resample a DICOM series with irregular slice spacing; the result is marked so.
         suv: Read PET as standardised uptake values by body weight (g/ml).
-        track: Read a cine series as one film and link its instances along time.
+        track: Read a cine series as one volume over time and link its instances along time.
     """
 
     device: Device = "auto"
@@ -75,7 +75,7 @@ class SegmentOptions(Settings):
         return score
 
     def labels_among(self, class_names: Sequence[str]) -> set[int]:
-        """Indices of the classes asked for among those of a model.
+        """Indices of the chosen classes among those of a model.
 
         Raises:
             InvalidOptionError: if the model does not know one of them.
@@ -88,18 +88,18 @@ class SegmentOptions(Settings):
 
 
 AS_THE_MODEL_SAYS = SegmentOptions()
-"""Nothing is asked for."""
+"""Default options: the model's own settings."""
 
 
 class OutputOptions(Settings):
-    """What is written of a result, and what it may name.
+    """Which files of a result are written, and what may identify the patient in them.
 
     Attributes:
-        formats: Any of :data:`ALL_FORMATS`, beside ``instances.npz`` and ``run.json``.
-        label_map_seg: Let the DICOM SEG be a LABELMAP, run-length encoded, where no two instances overlap.
-        deidentify: Write no patient's name, ID or date into DICOM, hashes instead of UIDs into every file, and neither
-            host nor path into ``run.json``.
-        paths_in_run: False leaves the scan's paths and the host out of ``run.json``.
+        formats: Any of :data:`ALL_FORMATS`, in addition to ``instances.npz`` and ``run.json``.
+        label_map_seg: Write the DICOM SEG as a run-length encoded LABELMAP if no two instances overlap.
+        deidentify: Write no patient name, ID or date into DICOM files, hash the UIDs in every file, and omit host
+            and paths from ``run.json``.
+        paths_in_run: False omits the scan's paths and the host from ``run.json``.
     """
 
     formats: tuple[str, ...] = Field(default=FORMATS)
@@ -120,16 +120,16 @@ Options = TypeVar("Options", SegmentOptions, OutputOptions)
 
 
 def options_from(options: Options | None, kind: type[Options], **keywords: Any) -> Options:
-    """The options of a public function that takes an object, or keywords in place of it.
+    """The options of a public function that takes either an options object or keywords.
 
     Args:
         options: The object, if one was given.
         kind: Its class.
-        keywords: The function's keywords, given or not.
+        keywords: The function's keywords with their values or defaults.
 
     Raises:
-        InvalidOptionError: if a keyword has an impossible value; it names the option.
-        ValueError: if an object was given and keywords too.
+        InvalidOptionError: if a keyword has an invalid value; it names the option.
+        ValueError: if both an object and keywords were given.
     """
     with naming_the_option():
         made = kind(**keywords)
@@ -143,7 +143,7 @@ def options_from(options: Options | None, kind: type[Options], **keywords: Any) 
 
 @contextmanager
 def naming_the_option() -> Iterator[None]:
-    """Turns what pydantic says of a wrong value into one sentence that names the option."""
+    """Turn pydantic's error about a value into one sentence that names the option."""
     try:
         yield
     except ValidationError as error:

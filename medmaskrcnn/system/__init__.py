@@ -1,1 +1,1 @@
-"""What the library needs of the operating system: files written whole, child processes, memory, timing."""
+"""Access to the operating system: atomic file writes, child processes, memory, timing."""

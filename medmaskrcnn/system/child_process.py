@@ -1,7 +1,7 @@
-"""A module of ours as a program of its own, and the messages that go to it and back.
+"""Run one of our modules as a child process and exchange messages with it.
 
-The program is started as ``python -m module``, not by ``multiprocessing``: nothing of the caller's state is copied into
-it, a user's script needs no ``if __name__ == "__main__"``, and what ends the program does not end the caller. Messages
+The program is started as ``python -m module``, not by ``multiprocessing``: none of the caller's state is copied into
+it, a user's script needs no ``if __name__ == "__main__"``, and a crash of the program does not end the caller. Messages
 go through its standard input and output. Each is the length of a JSON header (8 bytes, little-endian), the header, then
 the bytes of each array that the header lists. Nothing is unpickled.
 """
@@ -31,7 +31,7 @@ _KILLED_S = 10.0
 
 
 class Channel:
-    """Messages over a stream that is read and one that is written.
+    """A message channel over one stream to read from and one to write to.
 
     Any thread may send. One thread at a time may receive.
     """
@@ -43,8 +43,8 @@ class Channel:
         """Write a message; returns when all of it is in the pipe.
 
         Args:
-            fields: What JSON can hold.
-            arrays: Go along as their bytes.
+            fields: Values that JSON can hold.
+            arrays: Arrays of any shape, sent as their bytes.
 
         Raises:
             OSError: if the other side is gone.
@@ -64,7 +64,7 @@ class Channel:
 
         Raises:
             EOFError: if the other side is gone, even in the middle of a message.
-            ValueError: if what came is no message.
+            ValueError: if the data received is not a message.
         """
         length_bytes = np.empty(_LENGTH.size, np.uint8)
         self._fill(length_bytes)
@@ -80,7 +80,7 @@ class Channel:
         return header["fields"], arrays
 
     def _fill(self, array: NDArray[Any]) -> None:
-        """Read straight into an array; a pipe gives as much as it holds at the moment."""
+        """Read directly into an array, in several reads if the pipe holds only part of it."""
         view = _bytes_of(array) if array.size else memoryview(b"")
         done = 0
         while done < len(view):
@@ -94,15 +94,15 @@ class ChildProcess(Channel):
     """A program ``python -m module`` with this process's import path, and the channel to it.
 
     Args:
-        module: Its name; the program talks through :func:`channel_to_parent`.
-        quiet: Discard what it writes to its standard error, which is this process's otherwise.
+        module: Name of the module; the program communicates through :func:`channel_to_parent`.
+        quiet: Discard its standard error, which otherwise goes to that of this process.
 
     Raises:
         OSError: if it cannot be started.
     """
 
     def __init__(self, module: str, *, quiet: bool = False) -> None:
-        # -P: the current folder holds the user's files, none of which is to be imported.
+        # -P: the current folder holds the user's files, which must not be imported.
         command = [sys.executable, "-P", "-m", module]
         paths = os.pathsep.join(str(Path(p).resolve()) for p in sys.path if p)
         self._process = subprocess.Popen(
@@ -117,7 +117,7 @@ class ChildProcess(Channel):
 
     @property
     def pid(self) -> int:
-        """Process number."""
+        """Process ID."""
         return self._process.pid
 
     def poll(self) -> int | None:
@@ -125,7 +125,7 @@ class ChildProcess(Channel):
         return self._process.poll()
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Wait for the program's end; its exit code.
+        """Wait for the program to end and return its exit code.
 
         Raises:
             subprocess.TimeoutExpired: if it has not ended by then.
@@ -133,17 +133,17 @@ class ChildProcess(Channel):
         return self._process.wait(timeout_s)
 
     def kill(self) -> None:
-        """End the program at once, whatever it does; a thread that receives from it gets :class:`EOFError`."""
+        """Kill the program at once; a thread that is receiving from it gets :class:`EOFError`."""
         self._process.kill()
 
     def close(self, *, patience_s: float = 0.0) -> None:
         """Make sure that the program has ended and its memory is free, and close the pipes.
 
         Args:
-            patience_s: How long it may take to end by itself before it is killed.
+            patience_s: Seconds to wait for it to end by itself before it is killed.
 
         Raises:
-            subprocess.TimeoutExpired: if the system does not end it, which only a device that hangs can cause.
+            subprocess.TimeoutExpired: if the killed process does not end, which only a hanging device can cause.
         """
         try:
             self.wait(patience_s)
@@ -151,19 +151,19 @@ class ChildProcess(Channel):
             self.kill()
             self.wait(_KILLED_S)
         for pipe in (self._writer, self._reader):
-            with suppress(OSError):  # what was still to be written has nowhere to go
+            with suppress(OSError):  # unsent data cannot be delivered any more
                 pipe.close()
 
 
 def channel_to_parent() -> Channel:
-    """The channel to the process that started this program; what libraries print goes to standard error from now on."""
+    """The channel to the process that started this program; from now on, prints go to standard error."""
     writer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return Channel(sys.stdin.buffer, writer)
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
-    """The memory of a contiguous array, which is not copied; ValueError if it holds Python objects."""
+    """The memory of a contiguous array, without a copy; raises ValueError if it holds Python objects."""
     if array.dtype.hasobject:
         raise ValueError(f"an array of {array.dtype} is no message of ours")
     return array.reshape(-1).view(np.uint8).data

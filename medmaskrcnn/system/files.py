@@ -1,7 +1,7 @@
-"""Files and folders that are there in whole or not at all.
+"""Atomic writing of files and folders.
 
 Each is written under a temporary name and renamed at the end. Names that begin with a dot and end in
-:data:`PARTIAL` are what a process that was killed leaves behind.
+:data:`PARTIAL` are left behind by processes that were killed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ AnyPath = str | os.PathLike[str]
 
 @contextmanager
 def replacing(path: AnyPath, *, synced: bool = False) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it takes the path's place at the end, or is gone if that fails.
+    """A temporary file name beside ``path`` to write to; it replaces ``path`` at the end, or is deleted on failure.
 
     Args:
         path: The file.
-        synced: Wait until the content has reached the disk before the file gets its name.
+        synced: Wait until the content is on the disk before the file is renamed.
 
     Raises:
         OutputError: if the file cannot be written.
@@ -47,12 +47,12 @@ def replacing(path: AnyPath, *, synced: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: AnyPath, *, staging_in: AnyPath | None = None, synced: bool = False) -> Iterator[Path]:
-    """A temporary folder that takes the place of the folder ``path`` at the end, or is gone if that fails.
+    """A temporary folder that replaces the folder ``path`` at the end, or is deleted on failure.
 
     Args:
-        path: The folder; one that is there stays until the new one is complete.
+        path: The folder; an existing one stays until the new one is complete.
         staging_in: Where the temporary folder lies, on the same disk; beside ``path`` by default.
-        synced: Wait until every file has reached the disk before the folder gets its name.
+        synced: Wait until every file is on the disk before the folder is renamed.
 
     Raises:
         OutputError: if the folder cannot be written.
@@ -82,10 +82,10 @@ def replacing_folder(path: AnyPath, *, staging_in: AnyPath | None = None, synced
 
 @contextmanager
 def staging_folder(parent: AnyPath) -> Iterator[Path]:
-    """A new folder inside ``parent`` for what is not complete yet; what it still holds at the end is deleted.
+    """A new temporary folder inside ``parent``, deleted at the end with what it still holds.
 
     Raises:
-        OSError: if it cannot be made.
+        OSError: if it cannot be created.
     """
     staging = Path(parent) / _temporary_name("")
     try:
@@ -96,10 +96,10 @@ def staging_folder(parent: AnyPath) -> Iterator[Path]:
 
 
 def write_bytes(path: AnyPath, content: bytes) -> Path:
-    """Write a file, and the folder it lies in if that is missing.
+    """Write a file atomically; its folder is created if missing.
 
     Raises:
-        OutputError: if it cannot be written; nothing is left behind then.
+        OutputError: if it cannot be written; no partial file is left behind.
     """
     target = Path(path)
     make_folder(target.parent)
@@ -109,10 +109,10 @@ def write_bytes(path: AnyPath, content: bytes) -> Path:
 
 
 def make_folder(path: AnyPath) -> Path:
-    """The folder, made if it is missing.
+    """Create a folder if it is missing, and return it.
 
     Raises:
-        OutputError: if it cannot be made.
+        OutputError: if it cannot be created.
     """
     folder = Path(path)
     try:
@@ -139,7 +139,7 @@ def _sync_file(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folders
+    if os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

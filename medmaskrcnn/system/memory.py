@@ -1,11 +1,11 @@
-"""The memory of processes: how much one has, and large blocks that stay with it from one pass of a network to the next.
+"""The memory of processes: how much one uses, and retaining large freed blocks between forward passes.
 
-glibc hands every large block back to the system as soon as it is freed, and asks for it again for the next layer; the
-kernel then clears it page by page. In a network of large maps that takes a fifth of the time. Telling glibc to keep
-such blocks cannot be undone, since that also ends its own adapting of the limits: so it is done only in processes that
-are ours alone, the command line and the workers, which :func:`allow_retaining` at their start. In anybody else's Python
-:func:`retain_freed_memory` does nothing; nor does it on systems with another C library, nor for blocks of threads
-other than the main one, which have heaps of their own.
+glibc returns every large block to the system as soon as it is freed, and requests it again for the next layer; the
+kernel then clears it page by page. In a network with large feature maps that takes a fifth of the time. Making glibc
+keep such blocks cannot be undone fully, since it also disables glibc's dynamic thresholds: so it is done only in our
+own processes, the command line and the workers, which call :func:`allow_retaining` when they start. In any other Python
+process :func:`retain_freed_memory` does nothing; nor does it on systems with another C library, nor for blocks of
+threads other than the main one, which have their own heaps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-# malloc.h of glibc: which parameter mallopt(3) sets.
+# Parameter numbers of mallopt(3), from malloc.h of glibc.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _RETAIN = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 64 << 20}
 _GLIBC_DEFAULTS = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 128 << 10, _TOP_PAD: 128 << 10}
@@ -32,14 +32,14 @@ _users = 0
 
 
 def allow_retaining() -> None:
-    """Let :func:`retain_freed_memory` work in this process; for a program of ours to call when it starts."""
+    """Enable :func:`retain_freed_memory` in this process; our own programs call it when they start."""
     global _allowed
     _allowed = True
 
 
 @contextmanager
 def retain_freed_memory() -> Iterator[None]:
-    """While this lasts freed memory is kept for the next use; the last one to leave gives it back to the system.
+    """Keep freed memory for reuse within the context; when the last one exits, it is returned to the system.
 
     Does nothing unless :func:`allow_retaining` was called.
     """
@@ -63,7 +63,7 @@ def retain_freed_memory() -> Iterator[None]:
 
 
 def resident_mb(pid: int) -> float | None:
-    """Resident memory of a process in MiB; ``None`` where the system does not tell, 0 for a process that is gone."""
+    """Resident memory of a process in MiB; ``None`` if the system does not report it, 0 for an ended process."""
     try:
         if Path("/proc/self/statm").exists():
             pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
@@ -73,7 +73,7 @@ def resident_mb(pid: int) -> float | None:
         return float(import_module("psutil").Process(pid).memory_info().rss) / 2**20
     except (OSError, IndexError):
         return 0.0
-    except Exception as error:  # psutil's own, whose classes are not there without it
+    except Exception as error:  # psutil's exceptions, whose classes exist only if it is installed
         if type(error).__name__ in ("NoSuchProcess", "AccessDenied"):
             return 0.0
         raise
@@ -89,6 +89,6 @@ def _glibc() -> Any:
     """The C library if it is glibc, else ``None``."""
     try:
         version = os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, ValueError, OSError):  # Windows has no confstr, others do not know the name
+    except (AttributeError, ValueError, OSError):  # Windows has no confstr, other systems do not know the name
         return None
     return ctypes.CDLL(None) if version else None

@@ -1,4 +1,4 @@
-"""How long each stage of some work takes."""
+"""Timing of consecutive stages."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 
 class StageTimer:
-    """Wall time of stages that follow one another; it runs from the moment it is made.
+    """Wall time of consecutive stages; it starts when created.
 
     Attributes:
-        seconds: By the stage's name; a stage that comes several times has their sum.
+        seconds: Time by stage name; the sum for a stage that runs several times.
     """
 
     def __init__(self) -> None:
@@ -17,11 +17,11 @@ class StageTimer:
         self.start()
 
     def start(self) -> None:
-        """Begin a stage now: the time since the last one belongs to none."""
+        """Start a stage now; the time since the last one is not counted."""
         self._began = time.perf_counter()
 
     def end(self, stage: str) -> float:
-        """End a stage and begin the next; the seconds that this one took."""
+        """End a stage and start the next; returns the seconds that it took."""
         now = time.perf_counter()
         took, self._began = now - self._began, now
         self.seconds[stage] = self.seconds.get(stage, 0.0) + took
@@ -29,5 +29,5 @@ class StageTimer:
 
     @property
     def running_s(self) -> float:
-        """Seconds since the stage that now runs began."""
+        """Seconds since the current stage began."""
         return time.perf_counter() - self._began

@@ -1,1 +1,1 @@
-"""Scans out of an archive and results into it: DICOMweb and DIMSE."""
+"""Retrieve scans from an archive and store results in it, by DICOMweb or DIMSE."""

@@ -1,4 +1,4 @@
-"""What pulling, pushing and watching need of an archive, however it is spoken to."""
+"""Interface of an archive for pull, push and watch, independent of the protocol."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 20.0
 
 
 class TransientError(ArchiveError):
-    """The archive did not answer, or is busy: it may later."""
+    """The archive did not answer or is busy; a later try may succeed."""
 
 
 class Archive(Protocol):
-    """An archive. Every method raises TransientError where another try may help, ArchiveError where not."""
+    """An archive. Every method raises TransientError if another try may help, else ArchiveError."""
 
     server: Server
 
     def find(self, query: Query) -> list[RemoteSeries]:
-        """Series that fit a query, in a fixed order."""
+        """Series that match a query, in a fixed order."""
 
     def instances(self, series: RemoteSeries) -> list[str]:
         """SOP Instance UIDs of a series."""
 
     def fetch(self, series: RemoteSeries, instances: Iterable[str] | None) -> Iterator[Dataset]:
-        """Objects of a series as stored: those named, or all."""
+        """Objects of a series as stored: those with the given SOP Instance UIDs, or all."""
 
     def store(self, dataset: Dataset) -> None:
         """Store one object; storing it again changes nothing."""
 
     def holds(self, study: str, series: str, instance: str) -> bool:
-        """Whether an object is there."""
+        """Whether the archive has an object."""
 
     def close(self) -> None:
-        """Let connections go."""
+        """Close the connections."""
 
 
 def patiently(what: Callable[[], T], server: Server) -> T:
-    """Try again, ever more slowly, while the archive does not answer.
+    """Retry with growing delays while the archive does not answer.
 
     Raises:
-        ArchiveError: if it does not within the server's patience, or refuses.
+        ArchiveError: if it does not answer within ``server.patience_s``, or refuses.
     """
     deadline = time.monotonic() + server.patience_s
     wait = _FIRST_WAIT_S
@@ -63,5 +63,5 @@ def patiently(what: Callable[[], T], server: Server) -> T:
             if left <= 0:
                 raise ArchiveError(f"{error}. Run the same command again later: it goes on where it ended") from error
             logger.info("%s; trying again", error)
-            time.sleep(min(left, wait * random.uniform(0.5, 1.0)))  # not all clients at once
+            time.sleep(min(left, wait * random.uniform(0.5, 1.0)))  # random, so that clients do not retry all at once
             wait = min(2 * wait, _LONGEST_WAIT_S)

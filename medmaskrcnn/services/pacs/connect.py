@@ -1,4 +1,4 @@
-"""From an address to the archive there, by the protocol that the address names."""
+"""Open an archive by the protocol in its address."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from medmaskrcnn.services.pacs.server import Server
 
 
 def open_archive(server: Server) -> Archive:
-    """The archive at an address.
+    """Open the archive at an address.
 
     Raises:
         MissingExtraError: if the library for its protocol is not installed.
-        ArchiveError: if certificates cannot be used.
+        ArchiveError: if a certificate cannot be used.
     """
     return DimseArchive(server) if server.is_dimse else DicomWebArchive(server)

@@ -27,7 +27,7 @@ class DicomWebArchive:
     """See :class:`medmaskrcnn.services.pacs.archive.Archive`.
 
     Args:
-        server: Where it is.
+        server: Address and settings of the archive.
 
     Raises:
         MissingExtraError: if dicomweb-client is not installed.
@@ -43,7 +43,7 @@ class DicomWebArchive:
         self._session = self._open_session()
         wait = (min(10.0, server.timeout_s), server.timeout_s)
         self._client = api.DICOMwebClient(server.address.rstrip("/"), session=self._session, timeout=wait)
-        self._client.set_http_retry_params(retry=False)  # patience is ours, and one for all protocols
+        self._client.set_http_retry_params(retry=False)  # retries are handled by patiently(), for all protocols
 
     def _open_session(self) -> Any:
         who, session = self.server.credentials, self._requests.Session()
@@ -60,7 +60,7 @@ class DicomWebArchive:
         return session
 
     def find(self, query: Query) -> list[RemoteSeries]:
-        """Studies first, then their series: every archive answers that."""
+        """Query studies first, then their series, which every archive supports."""
         wanted = {"PatientID": query.patient, "StudyInstanceUID": query.study, "StudyDate": query.date,
                   "ModalitiesInStudy": query.modality}  # fmt: skip
         within = {"SeriesInstanceUID": query.series, "Modality": query.modality}
@@ -71,7 +71,7 @@ class DicomWebArchive:
                 search = partial(self._client.search_for_series, study, search_filters=_given(within))
                 members = _all(search, "SeriesInstanceUID")
                 found += [RemoteSeries(study, uid, _value(one, "Modality")) for uid, one in members.items()]
-        # Archives that know no such filter leave it out.
+        # Archives that do not support a filter ignore it.
         return sorted(
             s for s in set(found)
             if query.series in (None, s.series) and (query.modality is None or s.modality in ("", query.modality))
@@ -115,7 +115,7 @@ class DicomWebArchive:
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turns the library's errors, which quote addresses with patients' IDs, into ours, which do not."""
+        """Convert the library's errors, which contain addresses with patient IDs, into ours, which do not."""
         errors, name = self._requests.exceptions, self.server.name
         try:
             yield
@@ -140,7 +140,7 @@ class DicomWebArchive:
 
 
 def _trust_alone(session: Any, authorities: str) -> None:
-    """Trust these certificates: what the environment says (REQUESTS_CA_BUNDLE) goes before ``session.verify``."""
+    """Trust only these certificates: requests prefers REQUESTS_CA_BUNDLE to ``session.verify``."""
     usual = session.merge_environment_settings
 
     def merged(*arguments: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _trust_alone(session: Any, authorities: str) -> None:
 
 
 class _Bearer:
-    """Sends a token; an object of its own, so that requests does not put a password of ~/.netrc in its place."""
+    """Sends a token as ``session.auth``, so that requests does not replace it by a password from ~/.netrc."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -162,7 +162,7 @@ class _Bearer:
 
 
 def _all(search: Callable[..., list[dict[str, Any]]], keyword: str) -> dict[str, dict[str, Any]]:
-    """Answers of every page, by their UID: until a page brings nothing new, as archives that ignore the offset do."""
+    """Answers of all pages by UID, until a page has nothing new, also for archives that ignore the offset."""
     found: dict[str, dict[str, Any]] = {}
     while True:
         page = {_value(one, keyword): one for one in search(limit=_PAGE, offset=len(found))}

@@ -1,7 +1,7 @@
 """An archive over DIMSE (PS3.7): C-FIND to find, C-GET to fetch, C-STORE to store.
 
-C-GET brings objects over the connection that asked, so no port of ours need be open and known to the archive, as
-C-MOVE wants it.
+C-GET sends objects over the association that requested them, so unlike C-MOVE it needs no open port of ours that the
+archive knows.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _BUSY = (0xA700, 0xA701, 0xA702, 0xC000)
 
 
 def pynetdicom() -> Any:
-    """The library.
+    """Import pynetdicom.
 
     Raises:
         MissingExtraError: if it is not installed.
@@ -61,14 +61,14 @@ def pynetdicom() -> Any:
 
 
 class DimseArchive:
-    """See :class:`medmaskrcnn.services.pacs.archive.Archive`. Every call has a connection of its own but for stores.
+    """See :class:`medmaskrcnn.services.pacs.archive.Archive`. Every call except a store opens its own association.
 
     Args:
-        server: Where it is.
+        server: Address and settings of the archive.
 
     Raises:
         MissingExtraError: if pynetdicom is not installed.
-        ArchiveError: if certificates cannot be used.
+        ArchiveError: if a certificate cannot be used.
     """
 
     def __init__(self, server: Server) -> None:
@@ -78,7 +78,7 @@ class DimseArchive:
         self._storing: tuple[tuple[str, str], Any] | None = None
 
     def find(self, query: Query) -> list[RemoteSeries]:
-        """Studies first, then their series: the hierarchy that every archive keeps."""
+        """Query studies first, then their series: the hierarchy that every archive supports."""
         asked = {"PatientID": query.patient, "StudyInstanceUID": query.study, "StudyDate": query.date,
                  "ModalitiesInStudy": query.modality}  # fmt: skip
         found = []
@@ -121,7 +121,7 @@ class DimseArchive:
         return found
 
     def fetch(self, series: RemoteSeries, instances: Iterable[str] | None) -> Iterator[Dataset]:
-        """See :class:`~medmaskrcnn.services.pacs.archive.Archive`; objects come while others are still being sent."""
+        """See :class:`~medmaskrcnn.services.pacs.archive.Archive`; yields objects as they arrive."""
         arrived: SimpleQueue[Dataset | BaseException | None] = SimpleQueue()
         wanted = [None] if instances is None else list(instances)
 
@@ -164,13 +164,13 @@ class DimseArchive:
             self._check(status, "fetching")
 
     def _contexts(self) -> list[Any]:
-        """What we take: scans in every usual encoding (one context each, or the archive may choose another)."""
+        """Contexts for scans in all usual encodings (one each, or the archive may choose another)."""
         build = self._net.presentation.build_context
         packed = [build(uid, syntax) for uid in _SCANS for syntax in _PACKED]
         return [build(GET), *(build(uid, _PLAIN) for uid in (*_SCANS, *OTHERS)), *packed]
 
     def store(self, dataset: Dataset) -> None:
-        """See :class:`~medmaskrcnn.services.pacs.archive.Archive`; objects of one kind in a row share a connection."""
+        """See :class:`~medmaskrcnn.services.pacs.archive.Archive`; objects of a kind in a row share an association."""
         kind = (str(dataset.SOPClassUID), str(dataset.file_meta.TransferSyntaxUID))
         if self._storing is None or self._storing[0] != kind or not self._storing[1].is_established:
             self.close()
@@ -225,7 +225,7 @@ class DimseArchive:
         raise TransientError(f"{server.name} cannot be reached, or is no DICOM archive that we can trust")
 
     def _identity(self) -> Any:
-        """Who asks, for archives that want to know (PS3.7, D.3.3.7)."""
+        """User identity, for archives that require it (PS3.7, D.3.3.7)."""
         who = self.server.credentials
         if who.user is None or who.password is None:
             return None
@@ -235,7 +235,7 @@ class DimseArchive:
         return identity
 
     def _check(self, status: Dataset, what: str) -> None:
-        """Errors of an answer."""
+        """Raise the error, if any, of a response status."""
         code = status.get("Status")
         if code is None:
             raise TransientError(f"{self.server.name} hung up, or does not answer within {self.server.timeout_s:g} s")

@@ -1,6 +1,6 @@
-"""Series out of an archive into a folder: ``study/series/instance.dcm``, each file whole or not there.
+"""Retrieve series from an archive into a folder: ``study/series/instance.dcm``, each file written atomically.
 
-What a folder holds is what was pulled, so the same call again fetches only what is missing.
+The files in the folder show what was retrieved, so repeating a call fetches only what is missing.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from medmaskrcnn.system.files import PARTIAL, replacing
 
 @dataclass(frozen=True)
 class Pulled:
-    """What became of one series.
+    """Outcome of retrieving one series.
 
     Attributes:
         series: The series.
-        folder: Where it is.
-        fetched: Files that came now.
-        were_there: Files that an earlier call had fetched.
+        folder: Folder of its files.
+        fetched: Number of files fetched now.
+        were_there: Number of files that an earlier call had fetched.
         error: Why it is not complete.
-        remedy: What to ask for then.
+        remedy: What the user may do then.
     """
 
     series: RemoteSeries
@@ -41,12 +41,12 @@ class Pulled:
 def pull(
     archive: Archive, wanted: Sequence[RemoteSeries], out: Path, on_event: Callable[[Pulled], None] | None = None
 ) -> list[Pulled]:
-    """Fetch series; one that the archive cannot give does not stop the others.
+    """Fetch series; one that the archive cannot send does not stop the others.
 
     Args:
         archive: The archive.
-        wanted: From :meth:`~medmaskrcnn.services.pacs.archive.Archive.find`.
-        out: Folder, made for its owner alone if missing.
+        wanted: Series from :meth:`~medmaskrcnn.services.pacs.archive.Archive.find`.
+        out: Folder, created with access for its owner only if missing.
         on_event: Called after each series.
 
     Raises:
@@ -68,7 +68,7 @@ def pull(
 
 
 def pull_series(archive: Archive, series: RemoteSeries, out: Path) -> Pulled:
-    """Fetch what is missing of one series; an archive that goes away meanwhile is waited for."""
+    """Fetch the missing objects of one series; retries if the archive stops answering."""
     folder = out / series.study / series.series
     before = held(folder)
     fetched = 0
@@ -97,10 +97,10 @@ def held(folder: Path) -> set[str]:
 
 
 def write_object(dataset: Dataset, folder: Path) -> int:
-    """Write one object under its UID; 0 if it was there already, else 1.
+    """Write one object under its UID; 0 if it was already there, else 1.
 
     Raises:
-        ArchiveError: if its UID is none, which would name a file elsewhere.
+        ArchiveError: if its UID is invalid, which could make the path point elsewhere.
         OutputError: if it cannot be written.
     """
     uid = str(dataset.get("SOPInstanceUID", ""))

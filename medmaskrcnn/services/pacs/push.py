@@ -1,7 +1,7 @@
-"""Results into an archive: SEG and SR go into the study that they are about.
+"""Store results in an archive: SEG, SR and RTSTRUCT go into the study that they belong to.
 
-An object's UID is a hash of what it holds, and the archive is asked for it first: however often a push is interrupted
-and begun again, each object is there once.
+An object's UID is a hash of its content, and the archive is queried for it first: however often a push is interrupted
+and started again, each object is stored once.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _KINDS = ("SEG", "SR", "RTSTRUCT")
 
 @dataclass(frozen=True)
 class Pushed:
-    """What became of one file.
+    """Outcome of storing one file.
 
     Attributes:
         file: The file.
-        modality: What it is.
-        was_there: Whether the archive had it already.
+        modality: DICOM modality.
+        was_there: Whether the archive already had it.
         error: Why it is not stored.
-        remedy: What to ask for then.
+        remedy: What the user may do then.
     """
 
     file: Path
@@ -42,10 +42,10 @@ class Pushed:
 
 
 def results_below(places: Iterable[Path]) -> list[Path]:
-    """The DICOM results below some folders: ``segmentation.dcm``, ``measurements.dcm``, ``contours.dcm``.
+    """The DICOM results in some folders: ``segmentation.dcm``, ``measurements.dcm``, ``contours.dcm``.
 
     Raises:
-        ReadError: if a place is not there, or there are none.
+        ReadError: if a place does not exist, or there are no results.
     """
     found: list[Path] = []
     given = list(places)
@@ -65,7 +65,7 @@ def push(archive: Archive, files: Sequence[Path], on_event: Callable[[Pushed], N
     Args:
         archive: The archive.
         files: SEG, SR and RTSTRUCT files.
-        on_event: Called after each.
+        on_event: Called after each file.
     """
     pushed = []
     for file in files:

@@ -1,4 +1,4 @@
-"""A storage service of our own: whoever is allowed sends us scans with C-STORE."""
+"""A Storage SCP: allowed callers send scans with C-STORE."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _ECHO = "1.2.840.10008.1.1"
 
 
 class Inbox:
-    """Receives objects into ``folder/study/series/instance.dcm`` and knows which series have gone quiet.
+    """Receives objects into ``folder/study/series/instance.dcm`` and reports series that have stopped arriving.
 
     Args:
-        folder: Where files go; made for its owner alone if missing.
-        port: To listen on; 0 lets the system choose, see :attr:`port`.
-        title: Our application entity title; callers must know it.
-        host: Address to listen on; this machine alone by default.
-        callers: Titles of those who may send; everybody by default.
-        timeout_s: For a caller that hangs.
+        folder: Where files are stored; created with access for its owner only if missing.
+        port: Port to listen on; 0 lets the system choose, see :attr:`port`.
+        title: Our application entity title, which callers must use.
+        host: Address to listen on; only this machine by default.
+        callers: Application entity titles that may send; all by default.
+        timeout_s: Timeout for a caller that does not respond.
 
     Raises:
         MissingExtraError: if pynetdicom is not installed.
@@ -80,7 +80,7 @@ class Inbox:
                     write_object(dataset, folder)
                     self._last[folder] = time.monotonic()
         except (OSError, OutputError) as error:
-            cause = error.__cause__ or error  # whose text names no path, which has UIDs in it
+            cause = error.__cause__ or error  # its text has no path, which would contain UIDs
             logger.error("cannot keep an object: %s", getattr(cause, "strerror", cause))
             return _NO_ROOM if getattr(cause, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) else _CANNOT_UNDERSTAND
         except Exception:
@@ -89,7 +89,7 @@ class Inbox:
         return _SUCCESS
 
     def quiet(self, seconds: float) -> list[Path]:
-        """Folders of series of which nothing has come for a while; each is named once, until more comes."""
+        """Folders of series that received nothing for this many seconds; each is listed once, until more arrives."""
         now = time.monotonic()
         with self._lock:
             ripe = sorted(folder for folder, last in self._last.items() if now - last >= seconds and held(folder))

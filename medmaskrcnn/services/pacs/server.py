@@ -1,7 +1,7 @@
-"""Where an archive is, what is asked of it, and who asks.
+"""Address of an archive, queries to it, and credentials.
 
 Secrets come from the environment, never from a command line, which shells keep in their history and every user of the
-machine sees in its list of processes. Nothing here is logged, and no representation shows a secret.
+machine can see in the process list. Nothing here is logged, and no ``repr`` shows a secret.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UID = re.compile(r"^[0-9.]{1,64}$")
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who asks: a user with a password, or a token; and a client's certificate."""
+    """Credentials of the client: user and password, or a token; and a client certificate."""
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
@@ -35,10 +35,10 @@ class Credentials:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Credentials:
-        """What the environment says.
+        """Read the credentials from environment variables.
 
         Raises:
-            ArchiveError: if it says half of it, or two things at once.
+            ArchiveError: if only one of user and password is set, or both a user and a token.
         """
         user, password, token = (environment.get(name) or None for name in (USER, PASSWORD, TOKEN))
         if (user is None) != (password is None):
@@ -51,16 +51,16 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Server:
-    """An archive.
+    """Address and connection settings of an archive.
 
     Attributes:
         address: ``https://host/dicom-web`` for DICOMweb, ``dicom://host:port`` or ``dicoms://`` (TLS) for DIMSE.
         called: Its application entity title (DIMSE).
-        calling: Ours.
-        credentials: Who asks.
-        authorities: File of certificates to trust; the system's by default.
-        timeout_s: For each answer.
-        patience_s: How long a server that does not answer is tried again.
+        calling: Our application entity title.
+        credentials: Credentials of the client.
+        authorities: File of CA certificates to trust; the system's by default.
+        timeout_s: Timeout for each answer.
+        patience_s: How long to retry while the server does not answer.
     """
 
     address: str
@@ -89,7 +89,7 @@ class Server:
 
     @property
     def is_dimse(self) -> bool:
-        """Whether it speaks DIMSE rather than DICOMweb."""
+        """Whether the protocol is DIMSE rather than DICOMweb."""
         return urlsplit(self.address).scheme.startswith("dicom")
 
     @property
@@ -100,21 +100,21 @@ class Server:
 
     @property
     def host(self) -> str:
-        """Host."""
+        """Host name."""
         return urlsplit(self.address).hostname or ""
 
     @property
     def port(self) -> int:
-        """Port; 0 for the scheme's own."""
+        """Port; 0 for the scheme's default."""
         return urlsplit(self.address).port or 0
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the server in messages."""
         return f"{self.host}:{self.port}" if self.port else self.host
 
     def tls(self) -> ssl.SSLContext:
-        """How DIMSE is encrypted.
+        """TLS context for DIMSE.
 
         Raises:
             ArchiveError: if a certificate cannot be read.
@@ -135,14 +135,14 @@ def _without_secret(address: str) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """Which series of an archive; what is not given does not matter.
+    """Query for series in an archive; attributes that are not given match anything.
 
     Attributes:
         patient: Patient ID.
         study: Study Instance UID.
         series: Series Instance UID.
         modality: Modality of the series.
-        date: Study date, ``20240131``, or a range, ``20240101-20240131``, either end open.
+        date: Study date, ``20240131``, or a range, ``20240101-20240131``; one end may be open.
     """
 
     patient: str | None = None
@@ -160,7 +160,7 @@ class Query:
 
     @property
     def is_open(self) -> bool:
-        """Whether it asks for everything there is."""
+        """Whether it matches every series."""
         return not any((self.patient, self.study, self.series, self.modality, self.date))
 
 

@@ -1,8 +1,8 @@
-"""Whatever arrives is segmented, and the results go back if that is wanted.
+"""Segment incoming scans and optionally send the results to an archive.
 
-Scans come by themselves (:mod:`medmaskrcnn.services.pacs.receive`) or are asked for again and again. The batch's
-ledger is the memory: a series that it knows is not done twice, however often the watch is stopped, killed and begun
-again.
+Scans are sent to us (:mod:`medmaskrcnn.services.pacs.receive`) or an archive is polled for them. The batch's ledger
+records what is done: a series that it knows is not segmented twice, however often the watch is stopped, killed and
+started again.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ logger = logging.getLogger(__name__)
 
 
 class Arrivals(Protocol):
-    """Where scans come from."""
+    """Source of incoming scans."""
 
     def next(self, known: set[str]) -> list[Path]:
-        """Folders of complete series whose UIDs are not known; an empty list if there is none now."""
+        """Folders of complete series whose UIDs are not in ``known``; empty if there are none now."""
 
     def close(self) -> None:
-        """Stop."""
+        """Stop receiving or polling."""
 
 
 class Received:
     """Series that were sent to us.
 
     Args:
-        inbox: What receives them.
-        quiet_s: A series is complete when nothing of it has come for so long.
+        inbox: Storage SCP that receives them.
+        quiet_s: A series is complete when nothing of it has arrived for this many seconds.
     """
 
     def __init__(self, inbox: Inbox, quiet_s: float) -> None:
         self._inbox, self._quiet_s = inbox, quiet_s
 
     def next(self, known: set[str]) -> list[Path]:
-        """See :class:`Arrivals`; a known series that is sent again is looked at, since more of it may have come."""
+        """See :class:`Arrivals`; a known series sent again is included, since it may have grown."""
         return self._inbox.quiet(self._quiet_s)
 
     def close(self) -> None:
@@ -60,13 +60,13 @@ class Received:
 
 
 class Asked:
-    """Series that an archive is asked for, at most every so many seconds.
+    """Series found by polling an archive.
 
     Args:
         archive: The archive.
-        query: What for.
-        folder: Where they are pulled to.
-        every_s: How often.
+        query: Which series.
+        folder: Folder that they are pulled to.
+        every_s: Seconds between two polls, at least.
     """
 
     def __init__(self, archive: Archive, query: Query, folder: Path, every_s: float) -> None:
@@ -75,7 +75,7 @@ class Asked:
         self._seen: dict[str, int] = {}
 
     def next(self, known: set[str]) -> list[Path]:
-        """See :class:`Arrivals`; a series counts as complete when it has not grown between two questions."""
+        """See :class:`Arrivals`; a series counts as complete when it has not grown between two polls."""
         if time.monotonic() < self._next:
             return []
         self._next = time.monotonic() + self._every_s
@@ -103,7 +103,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Watched:
-    """One series that was segmented, or whose results went back, which may be later."""
+    """One series that was segmented, or the results of one that were sent to the archive."""
 
     case: BatchCase | None = None
     pushed: tuple[Pushed, ...] = ()
@@ -118,22 +118,22 @@ def watch(
     is_over: Callable[[], bool] = lambda: False,
     pause_s: float = 0.5,
 ) -> Iterator[Watched]:
-    """Segment what arrives, until it is over.
+    """Segment incoming scans until ``is_over``.
 
     Args:
-        arrivals: Where scans come from.
-        run: The batch that does them; its workers stay.
-        back_to: Where SEG and SR go, if anywhere.
-        discard: Remove a scan once its result is written.
-        is_over: Asked between two series.
-        pause_s: Rest when nothing has come.
+        arrivals: Source of the scans.
+        run: The batch run that segments them; its workers are kept.
+        back_to: Archive for the DICOM results, if any.
+        discard: Delete scans after they were processed.
+        is_over: Called before each check for arrivals; True ends the watch.
+        pause_s: Seconds to wait when nothing has arrived.
     """
-    yield from _done(run, back_to)  # what an earlier watch was killed with
+    yield from _done(run, back_to)  # what a killed watch left queued
     yield from _sent_back(run, back_to)
     while not is_over():
         try:
             folders = arrivals.next({entry.found.series_uid for entry in run.ledger.entries()})
-        except ArchiveError as error:  # a night is long: the archive may be back in the morning
+        except ArchiveError as error:  # the archive may be down for hours
             logger.error("%s", error)
             folders = []
         if not folders:
@@ -152,7 +152,7 @@ def _done(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
 
 
 def _sent_back(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
-    """Push what has not gone back yet; the ledger remembers what has."""
+    """Push results that were not sent yet, as recorded in the ledger."""
     for entry in run.ledger.entries("done") if back_to is not None else ():
         mark = f"sent back {entry.folder}"
         files = results_below([run.out / entry.folder]) if run.ledger.get_meta(mark) is None else []
