@@ -160,7 +160,7 @@ def test_processes_find_the_same(folder: Folder) -> None:
         folder.add(f"case {number}", **({"image": "nowhere.nii"} if number == 3 else {}))
     seen: list[tuple[int, int]] = []
     together, alone = folder.check(workers=2, progress=lambda *at: seen.append(at)), folder.check(workers=1)
-    assert together == alone and len(together.facts) == 4
+    assert together == alone and len(together.case_fingerprints) == 4
     assert seen == [(n, 5) for n in range(1, 6)]
 
 

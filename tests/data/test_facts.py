@@ -73,14 +73,14 @@ def test_a_case_without_objects(labelled: Labelled) -> None:
 
 def test_fingerprints_tell_whether_images_are_equal(labelled: Labelled, tmp_path: Path) -> None:
     path = labelled()
-    first = facts_of(path).fingerprint
+    first = facts_of(path).content_hash
     file = nib.load(tmp_path / "scan.nii.gz")
     nib.save(nib.Nifti1Image(file.get_fdata(dtype=np.float32), file.affine), tmp_path / "copy.nii")
     manifest = json.loads(path.read_text())
     manifest["cases"][0]["image"] = "copy.nii"
     path.write_text(json.dumps(manifest))
-    assert facts_of(path).fingerprint == first
+    assert facts_of(path).content_hash == first
     changed = file.get_fdata(dtype=np.float32)
     changed[3, 4, 5] += 1
     nib.save(nib.Nifti1Image(changed, file.affine), tmp_path / "copy.nii")
-    assert facts_of(path).fingerprint != first
+    assert facts_of(path).content_hash != first

@@ -103,7 +103,7 @@ def test_example_trace_is_a_trace(site):
 def test_figures_are_drawn(site):
     for name in ("anchors", "levels", "roi-align", "coordinates"):
         assert (site / f"images/concepts/{name}.svg").stat().st_size > 5000
-    assert "pipeline" in (site / "images/imports.svg").read_text(encoding="utf-8")
+    assert "inference" in (site / "images/imports.svg").read_text(encoding="utf-8")
 
 
 def test_every_public_name_is_in_the_reference(site):

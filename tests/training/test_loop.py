@@ -155,11 +155,11 @@ def test_the_same_run_twice_gives_the_same_weights_and_another_seed_others(data:
 _KILLED = """
 import sys, torch
 from pathlib import Path
-from medmaskrcnn.training import run, session
+from medmaskrcnn.training import run, training_run
 from medmaskrcnn.training.plan import read_plan
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    session._SAVE_SECONDS = 0.0
+    training_run._SAVE_SECONDS = 0.0
     data, plan, folder, resume = sys.argv[1:]
     run.train(data, read_plan(plan), folder, check=False, workers=2, resume=resume == "resume")
 """
