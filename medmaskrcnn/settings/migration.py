@@ -47,6 +47,11 @@ def to_current_path(path: str) -> str:
     return path if new is None else f"{path.rpartition('.')[0]}.{new}"
 
 
+def to_first_path(path: str) -> str:
+    """A setting's dotted path with the name of format 1; the inverse of :func:`to_current_path`."""
+    return next((first for first in RENAMED if to_current_path(first) == path), path)
+
+
 def to_first_names(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings from a run record, with the names of format 1 in their ``inference`` section."""
     old_names = {new: path.rpartition(".")[2] for path, new in RENAMED.items() if path.startswith("inference.")}

@@ -11,15 +11,16 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError, OutputError
+from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError, OutputError, ReadError
+from medmaskrcnn.settings.migration import to_current_path, to_first_path
 from medmaskrcnn.system.files import make_folder, write_bytes
-from medmaskrcnn.training.plan import Plan, plan_text
+from medmaskrcnn.training.plan import Plan, parse_plan, plan_text
 from medmaskrcnn.training.tune.space import Choices, SearchSpace, changed_plan
 from medmaskrcnn.training.tune.table import Trial, draw_trials, write_trials
 
@@ -94,7 +95,13 @@ def search(
         MissingExtraError: if Optuna is not installed.
     """
     optuna = _optuna()
-    known = {"plan": plan_text(plan), "space": space.model_dump_json(), "method": method, **(conditions or {})}
+    dimensions = {to_first_path(path): one.model_dump(mode="json") for path, one in space.root.items()}
+    known = {
+        "plan": plan_text(plan),
+        "space": json.dumps(dimensions, separators=(",", ":"), ensure_ascii=False),
+        "method": method,
+        **(conditions or {}),
+    }
     study = _open(optuna, make_folder(folder), known, method, seed)
     _take_up(optuna, study, method, space)
     drawn_at = time.monotonic()
@@ -114,7 +121,10 @@ def search(
 
 def ended_trials(study: Any) -> tuple[Trial, ...]:
     """The trials of a study that have ended; those that were broken off and begun anew are not counted."""
-    return tuple(Trial(**one.user_attrs[_ENDED]) for one in study.trials if _ENDED in one.user_attrs)
+    ended = [Trial(**one.user_attrs[_ENDED]) for one in study.trials if _ENDED in one.user_attrs]
+    return tuple(
+        replace(one, values={to_current_path(path): value for path, value in one.values.items()}) for one in ended
+    )
 
 
 def _optuna() -> Any:
@@ -131,13 +141,23 @@ def _open(optuna: Any, folder: Path, known: Mapping[str, str], method: Method, s
     study = optuna.create_study(storage=storage, study_name=_NAME, direction="maximize", load_if_exists=True)
     before = study.user_attrs
     for key, value in known.items():
-        if before.get(key, value) != value:
+        if not _same(key, before.get(key, value), value):
             raise OutputError(f"{folder} holds a search with another {key}: give the same one, or another folder")
         study.set_user_attr(key, value)
     seed += len(study.trials)  # a search taken up again must not draw the same values once more
     samplers = optuna.samplers
     study.sampler = samplers.TPESampler(seed=seed) if method == "tpe" else samplers.RandomSampler(seed=seed)
     return study
+
+
+def _same(key: str, before: str, now: str) -> bool:
+    """Whether a search was begun with the same; plans are compared by what they ask for, not by their text."""
+    if before == now or key != "plan":
+        return before == now
+    try:
+        return parse_plan(before) == parse_plan(now)
+    except ReadError:  # a plan of a version whose settings are no longer known
+        return False
 
 
 def _take_up(optuna: Any, study: Any, method: Method, space: SearchSpace) -> None:
@@ -198,15 +218,19 @@ def _one_trial(
 
 
 def _suggested(trial: Any, space: SearchSpace) -> dict[str, Any]:
-    """Draw a value for every path; Optuna keeps choices as JSON, since it knows no lists."""
+    """Draw a value for every path; Optuna keeps choices as JSON, since it knows no lists.
+
+    It keeps them under the names of format 1, so that a search begun before a setting was renamed goes on.
+    """
     values: dict[str, Any] = {}
     for path, one in space.root.items():
+        name = to_first_path(path)
         if isinstance(one, Choices):
-            values[path] = json.loads(trial.suggest_categorical(path, [json.dumps(value) for value in one.choices]))
+            values[path] = json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in one.choices]))
         elif one.whole:
-            values[path] = trial.suggest_int(path, one.low, one.high, log=one.log, step=one.step or 1)
+            values[path] = trial.suggest_int(name, one.low, one.high, log=one.log, step=one.step or 1)
         else:
-            drawn = trial.suggest_float(path, one.low, one.high, log=one.log, step=one.step)
+            drawn = trial.suggest_float(name, one.low, one.high, log=one.log, step=one.step)
             values[path] = float(f"{drawn:.10g}")
     return values
 
@@ -214,7 +238,8 @@ def _suggested(trial: Any, space: SearchSpace) -> dict[str, Any]:
 def _encoded(space: SearchSpace, values: dict[str, Any]) -> dict[str, Any]:
     """Values as Optuna keeps them."""
     return {
-        path: json.dumps(value) if isinstance(space.root[path], Choices) else value for path, value in values.items()
+        to_first_path(path): json.dumps(value) if isinstance(space.root[path], Choices) else value
+        for path, value in values.items()
     }
 
 
