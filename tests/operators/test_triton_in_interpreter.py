@@ -1,6 +1,8 @@
 """The Triton kernels pass the operators' own tests in Triton's interpreter, and compile for GPUs that are not here.
 
 The interpreter is chosen when a kernel is decorated, so it needs a process of its own; compiling needs one without it.
+The interpreters of triton 3.4 to 3.6 (torch 2.8 to 2.11) need numpy 2.3 or older: they convert arrays in a way that
+numpy 2.4 refuses.
 """
 
 from __future__ import annotations

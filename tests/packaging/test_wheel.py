@@ -103,7 +103,7 @@ def test_entry_points(wheel):
 
 def test_no_requirement_pins_or_caps_torch_or_numpy(metadata):
     requirements = metadata.get_all("Requires-Dist")
-    assert "torch" in requirements
+    assert "torch>=2.8" in requirements
     assert "numpy" in requirements
     assert not [line for line in requirements if "<" in line.split(";")[0] or "==" in line.split(";")[0]]
 
