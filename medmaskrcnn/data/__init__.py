@@ -1,1 +1,1 @@
-"""Labelled data: the manifest, its cases, and the check that says what would spoil a training."""
+"""Labelled data: the manifest, its cases, and the check before training."""

@@ -1,4 +1,4 @@
-"""What is true of one labelled scan: all that the check before training reports on and the planner decides from."""
+"""The fingerprint of one labelled scan, from which the check before training and the planner work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medmaskrcnn.structures.volume import ChannelKind, Volume
 
 PERCENTILES = (0.5, 1.0, 5.0, 25.0, 50.0, 75.0, 95.0, 99.0, 99.5)
 
-_MOST_VALUES = 1_000_000  # of one channel that percentiles are taken from, evenly spaced
+_MOST_VALUES = 1_000_000  # maximum number of a channel's values, evenly spaced, that percentiles are computed from
 
 Extent = tuple[int, int, int]
 Millimetres = tuple[float, float, float]
@@ -25,10 +25,10 @@ Millimetres = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Intensities:
-    """Values of one channel, of all voxels or of those in objects; infinite ones and NaN are left out.
+    """Intensity statistics of one channel, over all voxels or those in objects, without NaN and infinite values.
 
     Attributes:
-        percentiles: Those of :data:`PERCENTILES`.
+        percentiles: Values at :data:`PERCENTILES`.
         mean, std: Mean and standard deviation.
     """
 
@@ -44,8 +44,8 @@ class ObjectFacts:
     Attributes:
         class_name: Its class.
         extent: Voxels of its box along the scan's D, H, W.
-        extent_mm: The same in mm; ``None`` where the scan does not tell its spacing.
-        voxels: How many it has.
+        extent_mm: The same in mm; ``None`` if the scan's spacing is unknown.
+        voxels: Number of voxels.
     """
 
     class_name: str
@@ -56,21 +56,21 @@ class ObjectFacts:
 
 @dataclass(frozen=True)
 class CaseFingerprint:
-    """One labelled scan.
+    """Properties of one labelled scan.
 
     Attributes:
-        id, patient, split, fold: As the manifest says.
+        id, patient, split, fold: As in the manifest.
         grid: Shape and affine of the scan, as stored.
-        channels: Of the image.
+        channels: Number of image channels.
         channel_kind: As in :class:`~medmaskrcnn.structures.volume.Volume`.
         modality: The file's, else the manifest's, else ``None``.
-        intensities: Of all voxels, by channel; empty where no voxel is finite.
-        foreground: Of the objects' voxels, by channel; empty where there are none.
+        intensities: Statistics of all voxels, by channel; empty if no voxel is finite.
+        foreground: Statistics of the objects' voxels, by channel; empty if there are none.
         not_finite: Number of voxels that are NaN or infinite.
-        objects: Every object with a voxel.
+        objects: Every object with at least one voxel.
         absent: ``(map, value)`` of instances without a voxel.
-        unnamed: ``(map, value)`` of voxels that no instance names.
-        content_hash: Equal for two cases whose images hold the same voxels.
+        unnamed: ``(map, value)`` of label values that no instance names.
+        content_hash: Equal for two cases whose images have the same voxel values.
     """
 
     id: str
@@ -96,7 +96,7 @@ class CaseFingerprint:
 
     @property
     def spacing_mm(self) -> Millimetres | None:
-        """Distance between voxel centres along D, H, W in mm; ``None`` where the file does not tell."""
+        """Distance between voxel centres along D, H, W in mm; ``None`` if the file does not give it."""
         return self.grid.spacing_mm
 
     @property
@@ -106,7 +106,7 @@ class CaseFingerprint:
 
 
 def read_case_fingerprint(manifest: Manifest, case: ManifestCase) -> CaseFingerprint:
-    """Read one case and gather its facts.
+    """Read one case and compute its fingerprint.
 
     Raises:
         ReadError: as :func:`~medmaskrcnn.data.case_labels.read_case`.
@@ -147,7 +147,7 @@ def _object(one: LabelledObject, volume: Volume) -> ObjectFacts:
 
 
 def _inside(channel: NDArray[Any], objects: tuple[LabelledObject, ...]) -> NDArray[Any]:
-    """Values ``(n,)`` of the objects' voxels; those of overlapping objects come several times."""
+    """Values ``(n,)`` of the objects' voxels; voxels shared by several objects are repeated."""
     values = [channel[one.mask.window][one.mask.array] for one in objects]
     return np.concatenate(values) if values else channel[:0].ravel()
 

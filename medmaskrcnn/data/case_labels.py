@@ -1,7 +1,7 @@
-"""A case of a manifest as it lies on disk: the scan with its channels stacked, and every object on the scan's own grid.
+"""Read a case of a manifest from disk: the scan with its channels stacked, and every object on the scan's own grid.
 
-A label map gives each voxel to one object alone. Objects that share voxels are told apart by ``part_of`` (a liver also
-holds its tumours' voxels) or lie in several maps.
+A label map assigns each voxel to a single object. Objects that share voxels are described by ``part_of`` (a liver also
+includes its tumours' voxels) or are stored in several maps.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
 
 LARGEST_VALUE = 1_000_000
-"""Of a label map; larger ones are hashes or colours, not numbers of objects."""
+"""Largest value of a label map; larger ones are hashes or colours, not object numbers."""
 
-_OFF_VOXELS = 0.1  # by which corners of two grids may differ: headers of different programs round differently
-_OFF_WHOLE = 1e-4  # label maps kept as scaled floats come back this close to whole numbers
+_OFF_VOXELS = 0.1  # by which corners of two grids may differ: programs round headers differently
+_OFF_WHOLE = 1e-4  # tolerance for label maps that were stored as scaled floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,10 @@ class LabelledScan:
     """A scan with its objects.
 
     Attributes:
-        volume: The scan, ``(C, D, H, W)`` as stored; its modality is the manifest's where the file does not tell.
+        volume: The scan, ``(C, D, H, W)`` as stored; its modality is the manifest's if the file has none.
         objects: In the manifest's order; instances without a voxel are left out.
         absent: ``(map, value)`` of instances without a voxel.
-        unnamed: ``(map, value)`` of voxels that no instance names; they count as background.
+        unnamed: ``(map, value)`` of label values that no instance names; they count as background.
     """
 
     volume: Volume
@@ -52,8 +52,8 @@ def read_case(manifest: Manifest, case: ManifestCase) -> LabelledScan:
     """Read a case's image and label maps.
 
     Raises:
-        ReadError: if a file cannot be read, the files do not lie on one grid, or a label map holds anything but whole
-            numbers from 0 to 1,000,000; the message names the case and the file.
+        ReadError: if a file cannot be read, the files are not on one grid, or a label map holds anything but integers
+            from 0 to 1,000,000; the message names the case and the file.
     """
     volume = read_image(manifest, case)
     objects: list[LabelledObject] = []
@@ -104,7 +104,7 @@ def to_instances(scan: LabelledScan, class_names: Sequence[str]) -> Instances:
 
 
 def same_grid(one: Grid, other: Grid) -> bool:
-    """True if the voxels of two grids meet by their index; grids without millimetres are compared by shape alone."""
+    """True if voxels of equal index coincide in both grids; without known spacing only the shapes are compared."""
     if one.shape != other.shape:
         return False
     if not (one.spacing_known and other.spacing_known):
@@ -115,7 +115,7 @@ def same_grid(one: Grid, other: Grid) -> bool:
 
 
 def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:
-    """A label map ``(D, H, W)`` in integers of 32 bits at most; ``None`` unless all are whole, 0 to 1,000,000."""
+    """A label map ``(D, H, W)`` as integers of at most 32 bits; ``None`` unless all are whole, 0 to 1,000,000."""
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         return None
     if array.size == 0 or not (array.min() >= -_OFF_WHOLE and array.max() <= LARGEST_VALUE):
@@ -127,7 +127,7 @@ def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:
 
 
 def values_in(label_map: NDArray[np.integer]) -> list[int]:
-    """Values of a label map ``(D, H, W)`` other than 0, rising."""
+    """Values of a label map ``(D, H, W)`` other than 0, in ascending order."""
     return list(label_windows(label_map))  # ten times as fast as counting voxels, and without a copy
 
 
@@ -168,7 +168,7 @@ def _objects(
 
 
 def _differ(one: Grid, other: Grid) -> str:
-    """In which way two grids differ, in words."""
+    """A description of how two grids differ."""
     if one.shape != other.shape:
         return f"{one.shape} voxels (D, H, W) and {other.shape}"
     if not np.allclose(one.voxel_size, other.voxel_size, rtol=1e-3):

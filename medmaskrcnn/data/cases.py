@@ -1,8 +1,8 @@
-"""A labelled case as the network will see it: the prepared image, and each object's soft mask cropped to its box.
+"""A labelled case prepared for the network: the preprocessed image, and each object's soft mask cropped to its box.
 
-Labels are brought to the network's grid object by object with the image's own interpolation, so a voxel that an
-object half fills holds one half: boundaries are learnt where they lie, not where a nearest voxel puts them.
-Objects may overlap (a tumour in a liver), which a resampled label map could not hold.
+Labels are resampled to the network's grid object by object with the same interpolation as the image, so a voxel that
+is half filled by an object has the value one half: boundaries keep their subvoxel position, unlike with
+nearest-neighbour resampling. Objects may overlap (a tumour in a liver), which one label map could not represent.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from medmaskrcnn.settings import ModelFileSettings, PreprocessSettings
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.system.files import make_folder, write_bytes
 
-_STRAY_SHARE = 0.05  # of the largest island's voxels
-_FORMAT = 1  # of the prepared files
-_CASES_PER_PROCESS = 8  # at least; starting one costs seconds
-_FULL = 255  # occupancy is kept as 0..255 in one byte
+_STRAY_SHARE = 0.05  # of the largest component's voxels
+_FORMAT = 1  # version of the prepared files
+_CASES_PER_PROCESS = 8  # at least; starting a process takes seconds
+_FULL = 255  # occupancy is stored as 0..255 in one byte
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class TrainingObject:
 
     Attributes:
         label: Class index.
-        mask: Soft: uint8, 255 where the object fills the voxel.
+        mask: Soft mask, uint8, 255 where the object fills the voxel.
     """
 
     label: int
@@ -72,10 +72,10 @@ def load_case_for_training(
         manifest: The manifest.
         case: The case.
         settings: The model's preprocessing.
-        class_names: The model's classes, in its order (default: the manifest's); objects of others are left out.
+        class_names: The model's classes, in its order (default: the manifest's); objects of other classes are left out.
 
     Raises:
-        ReadError: if image and label map cannot be read, do not lie on one grid, or the labels are no whole numbers.
+        ReadError: if image or label map cannot be read, are not on one grid, or the labels are not integers.
     """
     scan = read_case(manifest, case)
     prepared = prepare(scan.volume, settings)
@@ -92,7 +92,7 @@ def load_case_for_training(
 
 
 def _soft_mask(mask: Mask, matrices: list[Tensor]) -> Mask:
-    """How much of each voxel of the network's grid an object fills, 0..255."""
+    """Occupancy of each voxel of the network's grid by an object, 0..255."""
     crop, start = torch.from_numpy(mask.array.astype(np.float32)), []
     for axis, (matrix, columns_filled) in enumerate(zip(matrices, mask.window, strict=True)):
         columns = matrix[:, columns_filled]
@@ -104,7 +104,7 @@ def _soft_mask(mask: Mask, matrices: list[Tensor]) -> Mask:
 
 
 def _without_strays(mask: Mask) -> Mask:
-    """The mask without islands far smaller than its largest: slips of the pen, which would blow up the box."""
+    """The mask without components far smaller than its largest: annotation slips that would enlarge the box."""
     islands, count = ndimage.label(mask.array)
     if count < 2:
         return mask
@@ -122,18 +122,18 @@ def prepare_cases(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Prepare cases once and keep them as files, from which training reads windows without loading the rest.
+    """Prepare cases once and save them as files, from which training reads windows without loading the rest.
 
     Args:
         manifest: The manifest.
         cases: The cases to prepare.
         settings: Preprocessing and classes.
-        folder: Where the files go; those that are there and still true are used again.
-        workers: Processes.
-        progress: Called with the number of cases done and of those that were to be prepared.
+        folder: Folder for the files; existing files that are up to date are reused.
+        workers: Number of processes.
+        progress: Called with the number of cases done and the number of cases to prepare.
 
     Returns:
-        One file per case, in their order.
+        One file per case, in the order of ``cases``.
 
     Raises:
         ReadError: as :func:`load_case_for_training`.
@@ -156,7 +156,7 @@ def prepare_cases(
 
 
 def open_prepared(path: Path) -> LabelledCase:
-    """A prepared case; its voxels stay on disk until they are looked at."""
+    """Open a prepared case; its tensors are memory-mapped."""
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["case"])
         objects = tuple(
@@ -174,7 +174,7 @@ def _prepare(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase
 
 
 def _fingerprint(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase) -> str:
-    """Changes with whatever a prepared case depends on: the files by size and time, the settings."""
+    """Hash of everything a prepared case depends on: size and modification time of the files, the settings."""
     files = [manifest.path(name) for name in (*case.images, *case.label_maps)]
     seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else str(f) for f in files]
     made_by = settings.preprocess.model_dump_json(), settings.model.class_names, case.model_dump_json()

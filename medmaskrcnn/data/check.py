@@ -1,7 +1,7 @@
-"""The check before training: every case is read once, and everything that is wrong is told at once.
+"""The check before training: every case is read once, and all problems are reported together.
 
-An *error* makes training impossible or its result worthless, a *warning* is something to look at, a *note* is told
-for completeness.
+An *error* makes training impossible or its result worthless, a *warning* should be looked at, a *note* is given for
+completeness.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest, ManifestCase
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 
 FEW_VOXELS = 5
-"""Objects with fewer voxels than this are told."""
+"""Objects with fewer voxels than this are reported."""
 
 _LISTED = 5  # examples in one sentence
-_PROCESSES_FROM = 16  # cases; fewer are read sooner than processes start
+_PROCESSES_FROM = 16  # cases; fewer are read faster without worker processes
 
 Level = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was noticed.
+    """One error, warning or note of the check.
 
     Attributes:
-        level: How bad it is; see the module.
-        case: The case it is about, ``None`` if it is about several or all.
+        level: Severity; see the module docstring.
+        case: The case it is about; ``None`` if it is about several or all.
         text: One or two sentences.
     """
 
@@ -47,14 +47,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClassRow:
-    """What there is of one class.
+    """Statistics of one class.
 
     Attributes:
         class_name: The class.
-        objects: Its objects in all cases.
-        cases: Cases with at least one.
+        objects: Number of its objects in all cases.
+        cases: Number of cases with at least one.
         sizes: Smallest, median and largest of the objects' longest box sides; ``None`` without objects.
-        unit: Of ``sizes``: ``"mm"``, or ``"voxels"`` where a case does not tell its spacing.
+        unit: Unit of ``sizes``: ``"mm"``, or ``"voxels"`` if the spacing of any object's scan is unknown.
     """
 
     class_name: str
@@ -66,7 +66,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class SplitRow:
-    """What there is of one split: its cases, their patients and objects, and how many cases hold no object."""
+    """Statistics of one split: numbers of cases, patients and objects, and of cases without objects."""
 
     split: str
     cases: int
@@ -77,11 +77,11 @@ class SplitRow:
 
 @dataclass(frozen=True)
 class ManifestReport:
-    """What the check found.
+    """Result of the check.
 
     Attributes:
-        manifest: What was checked.
-        facts: Of every case that could be read, in the manifest's order.
+        manifest: The manifest that was checked.
+        case_fingerprints: Fingerprints of every case that could be read, in the manifest's order.
         findings: Errors first, then warnings, then notes; within a level in the manifest's order.
     """
 
@@ -91,11 +91,11 @@ class ManifestReport:
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """The findings that forbid training."""
+        """The findings that prevent training."""
         return tuple(f for f in self.findings if f.level == "error")
 
     def raise_if_bad(self) -> None:
-        """Raise one error that lists every bad case.
+        """Raise one error that lists all errors among the findings.
 
         Raises:
             ReadError: if there is an error among the findings.
@@ -110,7 +110,7 @@ class ManifestReport:
             )
 
     def class_rows(self) -> tuple[ClassRow, ...]:
-        """One row a class, in the manifest's order."""
+        """One row per class, in the manifest's order."""
         return tuple(self._class_row(name) for name in self.manifest.class_names)
 
     def _class_row(self, name: str) -> ClassRow:
@@ -122,7 +122,7 @@ class ManifestReport:
         return ClassRow(name, len(objects), len(holding), sizes, "mm" if known else "voxels")
 
     def split_rows(self) -> tuple[SplitRow, ...]:
-        """One row a split that has cases: train, val, test, and ``"open"`` for cases without one."""
+        """One row per split that has cases: train, val, test, and ``"open"`` for cases without one."""
         rows = []
         for split in ("train", "val", "test", None):
             case_fingerprints = [fact for fact in self.case_fingerprints if fact.split == split]
@@ -144,17 +144,17 @@ class ManifestReport:
 def check_manifest(
     manifest: Manifest, *, workers: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> ManifestReport:
-    """Read every case and look for what would spoil a training.
+    """Read every case and look for problems that would affect training.
 
     Args:
-        manifest: What to check.
-        workers: Processes that read; default: one for each core, at most 8, and none for a few cases. With several, a
-            script that calls this needs the usual ``if __name__ == "__main__":``.
+        manifest: The manifest to check.
+        workers: Processes that read; default: one per core, at most 8, and none for few cases. With several, a script
+            that calls this needs the usual ``if __name__ == "__main__":``.
         progress: Called with the number of cases done and their total.
 
     Raises:
-        ReadError: if a process was ended by the system, probably for want of memory. Whatever is wrong with a case is a
-            finding; see :meth:`ManifestReport.raise_if_bad`.
+        ReadError: if the system killed a process, probably for lack of memory. Problems of a case are findings; see
+            :meth:`ManifestReport.raise_if_bad`.
     """
     case_fingerprints: dict[str, CaseFingerprint] = {}
     findings: list[Finding] = []
@@ -175,7 +175,7 @@ def check_manifest(
 
 
 def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[ManifestCase, CaseFingerprint | Finding]]:
-    """Cases as they are finished, in any order."""
+    """Cases with their fingerprint or error as they are finished, in any order."""
     if workers is None:
         workers = min(8, os.cpu_count() or 1) if len(manifest.cases) >= _PROCESSES_FROM else 1
     if workers <= 1:
@@ -183,7 +183,7 @@ def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[Manifest
             yield case, _facts_or_finding(manifest, case)
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
-    bare = manifest.model_copy(update={"cases": ()})  # each process needs its own case alone
+    bare = manifest.model_copy(update={"cases": ()})  # each process needs only its own case
     with ProcessPoolExecutor(min(workers, max(1, len(manifest.cases))), mp_context=context) as pool:
         waiting: dict[Future[CaseFingerprint | Finding], ManifestCase] = {
             pool.submit(_facts_or_finding, bare, case): case for case in manifest.cases
@@ -210,7 +210,7 @@ def _facts_or_finding(manifest: Manifest, case: ManifestCase) -> CaseFingerprint
 
 
 def _about_case(fact: CaseFingerprint, manifest: Manifest) -> Iterator[Finding]:
-    """What one case's facts tell by themselves."""
+    """Findings from the fingerprint of a single case."""
 
     def finding(level: Level, text: str) -> Finding:
         return Finding(level, fact.id, f"case {fact.id}: {text}")
@@ -243,7 +243,7 @@ def _about_case(fact: CaseFingerprint, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _about_patients(manifest: Manifest) -> list[Finding]:
-    """Patients in two splits or two folds: what is tested on was learnt from."""
+    """Patients in more than one split or fold, which leaks training data into the test."""
     findings = []
     for what in ("split", "fold"):
         seen: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -258,7 +258,7 @@ def _about_patients(manifest: Manifest) -> list[Finding]:
 
 
 def _about_cases(case_fingerprints: Sequence[CaseFingerprint]) -> list[Finding]:
-    """What cases do not have in common, and have in common when they should not."""
+    """Findings from comparing cases: differing channels, spacing or dimensions, duplicate images, empty cases."""
     findings: list[Finding] = []
     channels = _grouped(case_fingerprints, lambda fact: _count(fact.channels, "channel"))
     if len(channels) > 1:

@@ -1,6 +1,6 @@
-"""The one thing that training reads: a list of labelled cases on disk (a MONAI-style datalist in JSON).
+"""The manifest, the input of training: a list of labelled cases on disk (a MONAI-style datalist in JSON).
 
-Adapters from the formats that labelled data comes in write it (package ``medmaskrcnn_datasets``).
+The adapters of the package ``medmaskrcnn_datasets`` write it from common formats of labelled data.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VERSION: Literal[1] = 1
 
 Split = Literal["train", "val", "test"]
 FOR_TRAINING: tuple[Split | None, ...] = ("train", None)
-"""Splits whose cases may decide something about a model before it is trained."""
+"""Splits whose cases may influence decisions about a model before it is trained."""
 
 Paths = str | Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -30,8 +30,8 @@ class ManifestInstance(Settings):
     Attributes:
         value: Its voxel value in the label map; 0 is the background.
         class_name: Its class (key ``class`` in the file).
-        part_of: Value of the object it lies in (a tumour's liver), whose mask then includes it.
-        map: Which of the case's label maps holds it, from 0.
+        part_of: Value of the object it lies in (the liver of a tumour), whose mask then includes it.
+        map: Index of the case's label map that holds it, from 0.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True, validate_by_name=True)
@@ -46,16 +46,16 @@ class ManifestCase(Settings):
     """One scan with its instances.
 
     Attributes:
-        id: Unique in the manifest.
-        patient: Whose it is; scans of one patient belong in one split.
+        id: Id, unique in the manifest.
+        patient: Patient id; scans of one patient belong in one split.
         image: Path, relative to the manifest's folder or absolute; several are sequences on one grid, whose channels
             are stacked in this order.
         label: Path of the instance label map on the image's grid; several where objects overlap; ``None`` for a scan
             without any object.
-        split: Which set it belongs to, or ``None`` if that is open.
-        fold: Its part in a cross-validation, from 0, or ``None``.
-        case_labels: What is known of the case as a whole, ``{"pathology": "benign"}``.
-        instances: What the values of the label maps mean; values that none names are background.
+        split: The split it belongs to, or ``None`` if undecided.
+        fold: Its fold in cross-validation, from 0, or ``None``.
+        case_labels: Labels of the case as a whole, ``{"pathology": "benign"}``.
+        instances: Meaning of the values of the label maps; values that no instance names are background.
     """
 
     id: str
@@ -100,13 +100,13 @@ class Manifest(Settings):
     """A labelled data set.
 
     Attributes:
-        version: Of the format.
-        name: Of the data set.
+        version: Version of the format.
+        name: Name of the data set.
         modality: DICOM modality, or ``None`` for any.
-        licence: Of the data.
+        licence: Licence of the data.
         class_names: Names of the classes.
         cases: The scans.
-        folder: Where the manifest lies; filled in on reading, not written.
+        folder: Folder of the manifest; filled in on reading, not written.
     """
 
     version: Literal[1] = VERSION
@@ -118,7 +118,7 @@ class Manifest(Settings):
     folder: str = Field(default=".", exclude=True)
 
     def path(self, relative: str) -> Path:
-        """The file that a case names."""
+        """Full path of a file that a case names."""
         return Path(self.folder) / relative
 
     @model_validator(mode="after")
@@ -139,7 +139,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        ReadError: if it is missing, no JSON, its fields are not those of a manifest, or they contradict each other.
+        ReadError: if it is missing, not JSON, its fields are not those of a manifest, or they contradict each other.
     """
     path = Path(path)
     try:

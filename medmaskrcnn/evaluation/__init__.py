@@ -1,1 +1,1 @@
-"""How well a model does on labelled cases, and how lesions of one patient change over time."""
+"""Evaluation of a model on labelled cases, and follow-up of the lesions of one patient over time."""

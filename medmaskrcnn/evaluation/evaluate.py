@@ -1,6 +1,6 @@
-"""What a model is worth on labelled cases: segment each, compare with the reference, put all figures in one table.
+"""Evaluate a model on labelled cases: segment each, compare it with the reference and compute all metrics.
 
-One case that cannot be evaluated is told and listed; the others count.
+A case that cannot be evaluated is logged and listed; the others still count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import retain_freed_memory
 
 CountProgress = Callable[[int, int], None]
-"""Called with the number of cases done and of all."""
+"""Called with the number of cases done and their total."""
 
 ALL_SPLITS = "all"
 
@@ -37,17 +37,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class CasePair:
-    """One case to judge, segmented already.
+    """The prediction and the reference of one case.
 
     Attributes:
-        id: Names the case.
-        patient: Whose it is; confidence intervals are over patients.
+        id: Case id.
+        patient: Patient id; confidence intervals are over patients.
         predicted: All candidates, whatever their score.
-        reference: The truth on the same grid.
+        reference: Reference (ground truth) on the same grid.
         crowd: ``(M,)`` references that stand for many objects (COCO's ``iscrowd``); none by default.
         ignored: ``(M,)`` references that need not be found; none by default.
-        volume: The scan, where the case may have to be drawn.
-        seconds: That segmenting took.
+        volume: The scan, needed only for pictures.
+        seconds: Duration of the segmentation.
     """
 
     id: str
@@ -62,7 +62,7 @@ class CasePair:
 
 @dataclass(frozen=True)
 class FailedCase:
-    """A case that could not be evaluated, why, and what to ask for then."""
+    """A case that could not be evaluated, the reason, and a remedy."""
 
     id: str
     error: str
@@ -71,21 +71,21 @@ class FailedCase:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All figures of a set of cases.
+    """All metrics of a set of cases.
 
     Attributes:
-        class_names: Classes that were judged.
-        not_judged: Classes that only the model or only the manifest knows.
-        score: Predictions with this score or more are the result; curves (AP, FROC) use all candidates.
-        settings: What decided the figures.
+        class_names: Classes that were evaluated.
+        not_judged: Classes that only the model or only the manifest has; not evaluated.
+        score: Score threshold of the result (inclusive); curves (AP, FROC) use all candidates.
+        settings: Settings of the metrics.
         classes: Table of each class.
         overall: Table over all classes.
-        cases: In the order of the manifest.
+        cases: Per-case figures, in the order of evaluation.
         failed: Cases that could not be evaluated.
-        pictures: The worst cases drawn, by their id.
-        model: Name of the model and the SHA-256 of its file; ``None`` where results were given.
-        runtime: Precision and engine that the model ran in; ``None`` where results were given.
-        dataset: Name of the manifest and the split; ``None`` where results were given.
+        pictures: Pictures of the worst cases, by case id.
+        model: Name of the model and SHA-256 of its file; ``None`` for :func:`evaluate_results`.
+        runtime: Precision and engine of the model; ``None`` for :func:`evaluate_results`.
+        dataset: Name of the manifest and the split; ``None`` for :func:`evaluate_results`.
     """
 
     class_names: tuple[str, ...]
@@ -103,7 +103,7 @@ class Evaluation:
 
     @property
     def worst_first(self) -> list[CaseFigures]:
-        """The cases, the one with the largest error first."""
+        """The cases in order of falling error."""
         return sorted(self.cases, key=lambda case: -case.error)
 
 
@@ -124,7 +124,7 @@ def evaluate(
     options: SegmentOptions | None = None,
     progress: CountProgress | None = None,
 ) -> Evaluation:
-    """Run a model on the labelled cases of a manifest and compare.
+    """Run a model on the labelled cases of a manifest and compute the metrics.
 
     Args:
         model: Name of a shipped model, a model file, or a loaded model.
@@ -134,19 +134,19 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays where it is.
         precision: As for :func:`medmaskrcnn.load_model`; a loaded model stays as it was loaded.
         engine: Likewise.
-        score: Score from which on candidates are the result; the model's own by default.
-        settings: What decides the figures; see :class:`~medmaskrcnn.evaluation.metrics.summary.MetricSettings`.
-        pictures: How many of the worst cases to draw.
+        score: Score threshold of the result (inclusive); the model's own by default.
+        settings: Settings of the metrics; see :class:`~medmaskrcnn.evaluation.metrics.summary.MetricSettings`.
+        pictures: Number of worst cases to draw.
         allow_out_of_domain: Run the model on scans that it was not made for.
-        options: Device, precision, engine, score and the rest in one object, in place of them.
-        progress: Called with the number of cases done and of all.
+        options: Device, precision, engine, score and other options in one object, instead of single arguments.
+        progress: Called with the number of cases done and their total.
 
     Returns:
-        The figures; classes that only one of model and manifest knows are not judged.
+        The metrics; classes that only the model or only the manifest has are not evaluated.
 
     Raises:
         ReadError: if the manifest cannot be read.
-        ModelFileError: if the model cannot.
+        ModelFileError: if the model cannot be read.
         MedMaskRCNNError: if not a single case could be evaluated.
         ValueError: if there is no such case, split, precision or engine, or model and manifest share no class.
 
@@ -174,7 +174,7 @@ def evaluate(
             on_progress(number, len(chosen))
             try:
                 yield _segmented(loaded, manifest, case, class_names, asked)
-            except Exception as error:  # whatever it is, the other cases go on
+            except Exception as error:  # any error; the other cases are still evaluated
                 log.exception("case %s could not be evaluated", case.id)
                 failed.append(FailedCase(case.id, _reason(error), getattr(error, "remedy", None)))
         on_progress(len(chosen), len(chosen))
@@ -207,17 +207,17 @@ def evaluate_results(
     settings: MetricSettings | None = None,
     pictures: int = 0,
 ) -> Evaluation:
-    """Compare results that are there already; takes one pair after the other and keeps no masks.
+    """Compute the metrics of existing results; consumes one pair at a time and keeps no masks.
 
     Args:
         pairs: The cases.
-        class_names: Classes to judge.
-        score: Candidates with this score or more are the result.
-        settings: What decides the figures.
-        pictures: How many of the worst cases to draw, of those with a volume.
+        class_names: Classes to evaluate.
+        score: Score threshold of the result (inclusive).
+        settings: Settings of the metrics.
+        pictures: Number of worst cases to draw, among those with a volume.
 
     Raises:
-        ValueError: if there is no case, or one's prediction and reference lie on different grids.
+        ValueError: if there is no case, or a prediction and its reference are on different grids.
     """
     settings = settings or MetricSettings()
     figures: list[CaseFigures] = []
@@ -252,10 +252,10 @@ def evaluate_results(
 
 
 def choose_cases(manifest: Manifest, split: str, ids: Sequence[str] | None) -> list[ManifestCase]:
-    """The cases of a split, or those named.
+    """The cases of a split, or those with the given ids.
 
     Raises:
-        ValueError: if a name is unknown or the split is empty.
+        ValueError: if an id is unknown or the split is empty.
     """
     if ids is not None:
         by_id = {case.id: case for case in manifest.cases}
@@ -282,14 +282,14 @@ def _segmented(
 
 
 def _reason(error: Exception) -> str:
-    """An error as one sentence: ours explain themselves, of others the kind is told too."""
+    """An error as one sentence; the type is added for errors that are not ours."""
     return error.reason if isinstance(error, MedMaskRCNNError) else f"{type(error).__name__}: {error}"
 
 
 def _draw_if_among_the_worst(
     pair: CasePair, case: CaseFigures, drawn: dict[str, tuple[float, Image.Image]], most: int
 ) -> None:
-    """Add the case's picture to those of the ``most`` worst, and drop the best of these where there are more."""
+    """Add the case's picture if it is among the ``most`` worst, and drop the best of these if there are more."""
     if pair.volume is None or most < 1:
         return
     if len(drawn) >= most and case.error <= min(error for error, _ in drawn.values()):

@@ -1,7 +1,7 @@
-"""An evaluation on disk: ``evaluation.json``, ``cases.csv``, ``froc.png`` and ``evaluation.html``.
+"""Write an evaluation to disk: ``evaluation.json``, ``cases.csv``, ``froc.png`` and ``evaluation.html``.
 
-The fields are described in ``docs/evaluation.md``. The same work done twice gives the same figures; only the seconds
-that cases took differ.
+The fields are described in ``docs/evaluation.md``. Repeating an evaluation gives the same figures, except for the
+seconds that cases took.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _counts(case: CaseFigures) -> dict[str, Any]:
 
 
 def cases_table(evaluation: Evaluation) -> str:
-    """``cases.csv``: a row for each case, the worst first; cells are empty where a figure is undefined."""
+    """``cases.csv``: one row per case, the worst first; cells of undefined figures are empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     rows = [_counts(case) for case in evaluation.worst_first]
@@ -137,7 +137,7 @@ def cases_table(evaluation: Evaluation) -> str:
 
 
 def froc_plot(evaluation: Evaluation) -> bytes:
-    """``froc.png``: the FROC curve over all classes with its interval, and those of the classes while they are few."""
+    """``froc.png``: the FROC curve over all classes with its interval, and one per class if there are few."""
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     axes = figure.add_subplot()
     curves = [(name, t.froc_curve) for name, t in evaluation.classes.items() if t.froc_curve is not None]

@@ -1,4 +1,4 @@
-"""``evaluation.html``: an evaluation to read, in one file that needs nothing else; the worst cases first, drawn."""
+"""``evaluation.html``: the evaluation report, one self-contained file with pictures of the worst cases."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = (
     ("HD95", "outline", "hd95"),
     ("NSD", "outline", "nsd"),
 )
-"""Heading, part and name of the figures of the result; ``evaluation.json`` has them all."""
+"""Heading, part and name of the metrics at the operating score; ``evaluation.json`` has all metrics."""
 
 CURVES = (
     ("AP", "mask", "ap"),
@@ -40,7 +40,7 @@ CURVES = (
     ("DSB AP50", "mask", "dsb50"),
     ("PQ", "mask", "pq"),
 )
-"""Those that other work is compared by."""
+"""Heading, part and name of the metrics used for comparison with published work."""
 
 MEANINGS = """found: share of the objects that the result has. false/case: objects of the result that are none.
 precision: share of the result's objects that are right. Dice: overlap of an outline with the reference, 0 to 1, of the
@@ -48,11 +48,11 @@ objects found; "missed 0" counts the others as 0. HD95: how far outlines lie apa
 the outline that lies within the tolerance of the reference."""
 
 _DASH = "\N{EN DASH}"
-_MOST_OBJECTS = 12  # of a case that are listed
+_MOST_OBJECTS = 12  # maximum number of objects listed per case
 
 
 def figure_of(table: ClassFigures, part: str, name: str) -> Estimate:
-    """One figure of a table."""
+    """One metric of a table."""
     parts = {"mask": table.mask, "box": table.box, "outline": table.outline}
     return parts[part][name]
 
@@ -61,7 +61,7 @@ def evaluation_html(evaluation: Evaluation, froc_png: bytes) -> str:
     """The page as HTML text.
 
     Args:
-        evaluation: What to show; cases with pictures are shown with them.
+        evaluation: The evaluation to show, with its pictures.
         froc_png: The FROC plot.
     """
     name = evaluation.model[0] if evaluation.model else "results"
@@ -122,7 +122,7 @@ def _summary(evaluation: Evaluation, columns: Sequence[tuple[str, str, str]]) ->
 
 
 def _distance(evaluation: Evaluation) -> str:
-    """Heading of the distances between outlines, with its unit where all scans share one."""
+    """Heading of the HD95 column, with its unit if all scans share one."""
     unit = length_unit(evaluation.cases)
     return f"HD95, {unit}" if unit else "HD95"
 
@@ -168,7 +168,7 @@ def _cases(evaluation: Evaluation) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], first_figure: int = 1) -> str:
-    """A table of cells that are HTML already; those from ``first_figure`` on stand to the right."""
+    """A table of cells that are already HTML; columns from ``first_figure`` on are right-aligned."""
 
     def line(tag: str, cells: Sequence[str]) -> str:
         kinds = ["" if k < first_figure else " class=figure" for k in range(len(cells))]

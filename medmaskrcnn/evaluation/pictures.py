@@ -1,4 +1,4 @@
-"""One picture of a case: the slice in which prediction and reference differ most, both outlined."""
+"""Picture of a case: the slice in which prediction and reference differ most, with both outlined."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from medmaskrcnn.structures.planes import axial_axis, plane_view
 from medmaskrcnn.structures.volume import Volume
 
 ROLES = ("reference", "prediction")
-"""What is outlined, each in a colour of its own as if it were a class."""
+"""The two sets of outlines, each in its own colour as if it were a class."""
 
-_LONGEST = 720  # pixels of the slice
-_STRIP = 26  # height of the caption
-_FEW = 12  # objects up to which those that were found are named too
+_LONGEST = 720  # longest side of the slice, pixels
+_STRIP = 26  # height of the caption, pixels
+_FEW = 12  # number of objects up to which found objects are labelled too
 
 
 def draw_errors(
     volume: Volume, predicted: Instances, reference: Instances, objects: Sequence[ObjectFigures]
 ) -> Image.Image:
-    """Draw a case.
+    """Draw the errors of a case.
 
     Args:
         volume: The scan.
         predicted: All candidates of the case.
-        reference: Its truth.
-        objects: What became of each, see :func:`medmaskrcnn.evaluation.metrics.objects.compare_objects`.
+        reference: The reference.
+        objects: Outcome of each object, see :func:`medmaskrcnn.evaluation.metrics.objects.compare_objects`.
 
     Returns:
-        An RGB picture of the axial slice with most voxels in error (with most of the reference, if there is no error),
-        and a caption that says which it is and what the colours mean.
+        An RGB picture of the axial slice with most voxels in error (or with most object voxels, if there is no error),
+        with a caption that names the slice and explains the colours.
     """
     grid = volume.grid
     view = plane_view(grid, axial_axis(grid))
@@ -59,9 +59,9 @@ def draw_errors(
 def errors_per_slice(
     predicted: Instances, reference: Instances, objects: Sequence[ObjectFigures], axis: int
 ) -> FloatArray:
-    """``(slices,)`` voxels in error along an array axis: of found objects those in one mask alone, of others all.
+    """``(slices,)`` voxels in error along an array axis: of found objects those in only one mask, of others all.
 
-    Where there is no error at all: voxels of the objects; where there is no object either: 1 in the middle slice.
+    Without any error: voxels of the objects; without any object: 1 in the middle slice.
     """
     errors, present = np.zeros(predicted.grid.shape[axis]), np.zeros(predicted.grid.shape[axis])
     others = tuple(a for a in range(3) if a != axis)
@@ -80,7 +80,7 @@ def errors_per_slice(
 def _outlines(
     predicted: Instances, reference: Instances, objects: Sequence[ObjectFigures]
 ) -> tuple[Instances, list[str]]:
-    """References and predictions as instances of two classes, and what is written beside each."""
+    """References and predictions as instances of two classes, and the text beside each."""
     true = [(one.reference, one) for one in objects if one.reference is not None]
     found = [(one.predicted, one) for one in objects if one.predicted is not None]
     sides = [reference.select([i for i, _ in true]), predicted.select([i for i, _ in found])]
@@ -99,7 +99,7 @@ def _outlines(
 
 
 def _words(one: ObjectFigures, few: bool, named: bool) -> str:
-    """What is written beside an object: nothing beside one of many that were found; its class where that tells more."""
+    """Text beside an object: empty for a found object among many; the class only where it is informative."""
     name = f" {one.class_name}" if named else ""
     if one.outcome == "missed":
         return f"missed{name}"

@@ -1,7 +1,7 @@
-"""Random changes of a window: image and objects' occupancy move together, MONAI's transforms do it.
+"""Random augmentation of a window with MONAI's transforms; image and object occupancies are transformed together.
 
-Rotation, zoom, shift and bending are composed into one grid, so that every voxel is interpolated once. Occupancies are
-interpolated as the image is; boxes and masks are derived afterwards.
+Rotation, zoom, shift and elastic deformation are composed into one grid, so that every voxel is interpolated once.
+Occupancies are interpolated like the image; boxes and masks are derived afterwards.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from torch import Tensor
 from medmaskrcnn.training.plan import AugmentSettings
 
 Transform = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-"""A transform of the user's own: takes and gives ``image`` ``(C, *spatial)`` and ``masks`` ``(N, *spatial)``, float32
-0..1; what is random in it should draw from numpy's or torch's global generator, which are seeded per sample."""
+"""A user-defined transform: takes and returns ``image`` ``(C, *spatial)`` and ``masks`` ``(N, *spatial)``, float32
+0..1. Random numbers should come from numpy's or torch's global generator, which are seeded per sample."""
 
-_KNOTS = 5  # per axis, of the smooth random bending
+_KNOTS = 5  # control points per axis of the elastic deformation
 _AXES = "DHW"
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 _BLURRED = 0.3  # share of samples that are blurred
@@ -41,10 +41,10 @@ _GREY = (0.299, 0.587, 0.114)  # weights of red, green, blue (ITU-R BT.601)
 
 
 class Augmenter:
-    """The random changes that a plan asks for.
+    """The random augmentation that a plan asks for.
 
     Args:
-        settings: Their sizes.
+        settings: Strength of each transform.
         spatial_dims: 2 or 3, of the windows.
         transform: Applied last.
     """
@@ -59,7 +59,7 @@ class Augmenter:
         self.intensity = _intensity(settings)
 
     def margin(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Voxels on each side of a window ``D, H, W`` that rotation, zoom, shift and bending may bring into it."""
+        """Voxels on each side of a window ``D, H, W`` that the spatial transforms may bring into it."""
         settings = self.settings
         if not self.moves:
             return (0,) * len(shape)
@@ -73,16 +73,16 @@ class Augmenter:
     def __call__(
         self, image: Tensor, masks: Tensor, random: np.random.Generator, shape: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Change a window.
+        """Augment a window.
 
         Args:
             image: ``(C, *spatial)`` float32, normalised; the window with its margin.
             masks: ``(N, *spatial)`` uint8, 255 where the object fills the voxel.
             random: Every random number comes from here.
-            shape: Of the window, without its margin.
+            shape: Shape of the window without its margin.
 
         Returns:
-            Both, changed, ``(C, *shape)`` and ``(N, *shape)`` of the same types.
+            The augmented image ``(C, *shape)`` and masks ``(N, *shape)``, of the same dtypes.
         """
         for axis in self.flips:
             if random.random() < 0.5:
@@ -104,12 +104,12 @@ class Augmenter:
     def _move(
         self, image: Tensor, masks: Tensor, random: np.random.Generator, shape: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """Rotate, zoom, shift and bend, image and masks alike."""
+        """Rotate, zoom, shift and deform image and masks together."""
         settings = self.settings
         grid = create_grid(shape, backend="torch", dtype=np.float32)
         if settings.elastic:
             knots = [min(_KNOTS, n) for n in shape]
-            reach = settings.elastic * math.sqrt(3)  # of a uniform draw whose deviation is ``elastic``
+            reach = settings.elastic * math.sqrt(3)  # half-width of a uniform draw with standard deviation ``elastic``
             field = SmoothField(
                 knots,
                 low=-reach,
@@ -135,7 +135,7 @@ def _affine_ranges(settings: AugmentSettings, dims: int) -> dict[str, Sequence[f
 
 
 def _intensity(settings: AugmentSettings) -> list[Randomizable]:
-    """The changes of brightness that have a size, in the order in which a scanner makes them."""
+    """The intensity transforms that are switched on, in the order in which these effects arise in a scanner."""
     changes: list[Randomizable] = []
     if settings.blur:
         sigma = (0.0, settings.blur)
@@ -154,7 +154,7 @@ def _intensity(settings: AugmentSettings) -> list[Randomizable]:
 
 
 def _colour(image: Tensor, size: float, random: np.random.Generator) -> Tensor:
-    """Change the saturation and each channel's brightness of ``(3, *spatial)``."""
+    """Change the saturation and the brightness of each channel of ``(3, *spatial)``."""
     shape = (3, *(1,) * (image.ndim - 1))
     grey = (image * torch.tensor(_GREY).view(shape)).sum(0, keepdim=True)
     saturated = grey + (image - grey) * (1 + random.uniform(-size, size))

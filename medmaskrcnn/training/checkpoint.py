@@ -1,4 +1,4 @@
-"""The state of a training on disk: written whole or not at all, read without unpickling anything but tensors."""
+"""Training checkpoints: written atomically, and read without unpickling anything but tensors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from medmaskrcnn.training.plan import parse_plan
 
 @dataclass
 class TrainingProgress:
-    """How far a training has come.
+    """Progress of a training.
 
     Attributes:
         step: Updates done.
-        seconds: Time spent, of all runs together.
-        best_score: Of the validations so far; ``None`` before the first.
-        best_step: When it was reached.
-        epochs_since_best: Validations without a better one since.
+        seconds: Time spent, summed over all resumed runs.
+        best_score: Best validation score so far; ``None`` before the first validation.
+        best_step: Step at which it was reached.
+        epochs_since_best: Validations since then without an improvement.
     """
 
     step: int = 0
@@ -37,8 +37,8 @@ def save_checkpoint(path: Path, progress: TrainingProgress, plan: str, **states:
 
     Args:
         path: The file.
-        progress: How far the training has come.
-        plan: The plan as YAML; a training goes on under the plan that it was begun with.
+        progress: Progress of the training.
+        plan: The plan as YAML; a training can be resumed only with the plan it was started with.
         states: State dicts by name.
 
     Raises:
@@ -53,10 +53,10 @@ def load_checkpoint(path: Path, plan: str) -> tuple[TrainingProgress, dict[str, 
 
     Args:
         path: The file.
-        plan: The plan that training is to go on under, as YAML.
+        plan: The plan to resume with, as YAML.
 
     Returns:
-        How far it had come, and the state dicts by name.
+        The progress, and the state dicts by name.
 
     Raises:
         ReadError: if it cannot be read or belongs to another plan.
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path, plan: str) -> tuple[TrainingProgress, dict[str, 
         state = torch.load(path, map_location="cpu", weights_only=True)
         progress = TrainingProgress(**state.pop("progress"))
         begun_with = state.pop("plan")
-    except Exception as error:  # torch raises many kinds here; all mean the same to the user
+    except Exception as error:  # torch raises many types here; all mean the same to the user
         raise ReadError(f"cannot read checkpoint {path}: {' '.join(str(error).split())[:200]}") from error
     if not _same(begun_with, plan):
         raise ReadError(
@@ -76,7 +76,7 @@ def load_checkpoint(path: Path, plan: str) -> tuple[TrainingProgress, dict[str, 
 
 
 def _same(begun_with: str, plan: str) -> bool:
-    """Whether two plans ask for the same, though a newer version may write settings that an older one did not have."""
+    """Whether two plans have equal settings; a newer version may write settings that an older one did not have."""
     try:
         return begun_with == plan or parse_plan(begun_with) == parse_plan(plan)
     except ReadError:  # a plan of a version whose settings are no longer known

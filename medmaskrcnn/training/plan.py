@@ -1,7 +1,7 @@
-"""A plan: every decision about a training, in one readable YAML file that can be changed and passed back.
+"""The training plan: every setting of a training, in one readable YAML file that can be edited and passed back.
 
-The planner (``planner.py``) writes one from the labelled data, with the reason behind each value as a comment; the
-models that ship have theirs in ``training/plans``.
+The planner (``training/planner``) writes one from the labelled data, with the reason for each value as a comment; the
+plans of the shipped models are in ``training/plans``.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from medmaskrcnn.structures.laterality import has_side
 Patch = tuple[Count, Count, Count]
 
 _SHIPPED_PLANS = Path(__file__).parent / "plans"
-_LINE = 110  # characters; longer lists are broken
+_LINE = 110  # characters; longer lists are wrapped
 
 
 class AugmentSettings(Settings):
-    """How a training sample is drawn from a case and changed.
+    """How a training sample is drawn from a case and augmented.
 
     Attributes:
-        patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours come on top).
-        foreground_prob: Share of windows that are centred near an object, classes being equally likely.
-        oversampled_class: Class that is the one in half of those windows: small objects among large ones.
+        patch: Window D, H, W in voxels of the network's grid; D is 1 for 2D and 2.5D models (neighbours are added).
+        foreground_prob: Share of windows that are centred near an object, with all classes equally likely.
+        oversampled_class: Class around which half of those windows are centred: small objects among large ones.
         oversampled_patch: Size of the windows drawn for the oversampled class, ``patch`` if not given: a small
-            object needs little around it, and a smaller window costs less. The loop's batch is then 1.
+            object needs little context, and a smaller window costs less. ``train.batch`` must then be 1.
         flip: Axes of D, H, W that are mirrored in half of the samples. Never the left-right axis (W in the
-            orientation ``SPL``) where names of classes have sides.
+            orientation ``SPL``) if class names have a side.
         rotate_degrees: Largest rotation in the H-W plane.
-        zoom: Largest relative change of size, per axis.
+        zoom: Largest relative change in size, per axis.
         shift: Largest shift, as a share of the window, per axis.
-        elastic: Deviation of a smooth random bending, as a share of the window.
-        blur: Largest deviation of a Gaussian blur, in voxels.
+        elastic: Standard deviation of a smooth random deformation, as a share of the window.
+        blur: Largest standard deviation of a Gaussian blur, in voxels.
         shift_intensity, scale_intensity: Largest change per channel, in units of the normalised image.
         gamma: Largest change of the logarithm of the exponent applied between the window's extremes.
-        bias_field: Largest coefficient of a smooth random shading, as coils of an MR scanner make it.
+        bias_field: Largest coefficient of a smooth random bias field, as produced by MR receive coils.
         noise: Largest standard deviation of added Gaussian noise.
         colour: Largest change of saturation and of each channel's brightness (colour images).
     """
@@ -80,24 +80,24 @@ class AugmentSettings(Settings):
 
 
 class LoopSettings(Settings):
-    """How long and how fast to learn.
+    """Settings of the training loop: length, batches, optimizer and validation.
 
     Attributes:
         steps: Updates of the weights.
-        hours: Instead: learn for so long; the learning rate falls with the time that has passed.
-        batch: Samples an update, of all processes together and of one pass each.
-        accumulate_grad_batches: Passes an update; their gradients are averaged.
+        hours: Train for this time instead; the learning rate falls with the time that has passed.
+        batch: Samples per pass, over all processes together.
+        accumulate_grad_batches: Passes per update; their gradients are averaged.
         learning_rate: Peak of AdamW's rate, after the warm-up.
         warmup_steps: Steps until the peak.
-        weight_decay: AdamW's.
+        weight_decay: Weight decay of AdamW.
         grad_clip_norm: Largest norm of the gradient.
-        ema_decay: Decay of the moving average of the weights, which is what is validated and saved; less in the first
-            steps, so that little of the first weights is left in it.
-        precision: Of the dense layers; logits, deltas and losses are fp32 always.
-        validate_every: Steps of an epoch: after each the validation cases are segmented and scored.
+        ema_decay: Decay of the moving average of the weights, which is what is validated and saved; lower in the first
+            steps, so that little of the initial weights is left in it.
+        precision: Precision of the dense layers; logits, deltas and losses are always fp32.
+        validate_every: Steps per epoch; after each epoch the validation cases are segmented and scored.
         patience: Epochs without a better score after which training stops; ``None`` never stops early.
-        freeze: Parts whose weights stay as they came: ``stem``, ``stage1`` ... ``stage4``, ``fpn``, ``rpn``.
-        seed: Of everything random.
+        freeze: Parts whose weights are not trained: ``stem``, ``stage1`` ... ``stage4``, ``fpn``, ``rpn``.
+        seed: Seed of all random numbers.
     """
 
     steps: Count = 5000
@@ -117,13 +117,13 @@ class LoopSettings(Settings):
 
 
 class Plan(Settings):
-    """Everything that makes a model of a manifest.
+    """All settings that turn a manifest into a model.
 
     Attributes:
         card: What the model is for; printed by ``medmaskrcnn models``.
-        model, preprocess, inference: As they stand in the model's file.
-        augment: How samples are drawn.
-        train: How long and how fast to learn.
+        model, preprocess, inference: As saved in the model file.
+        augment: How samples are drawn and augmented.
+        train: Settings of the training loop.
     """
 
     card: ModelCard
@@ -135,7 +135,7 @@ class Plan(Settings):
 
     @property
     def settings(self) -> ModelFileSettings:
-        """What the model's file will hold."""
+        """The settings that are saved in the model file."""
         return ModelFileSettings(card=self.card, model=self.model, preprocess=self.preprocess, inference=self.inference)
 
     @model_validator(mode="after")
@@ -153,20 +153,20 @@ class Plan(Settings):
             sided = sorted(filter(has_side, self.model.class_names))
             if sided:
                 raise ValueError(f"augment.flip swaps left and right (W), but these classes have sides: {sided}")
-        _ = self.settings  # checks what model, preprocess and inference ask of one another
+        _ = self.settings  # checks that model, preprocess and inference fit each other
         return self
 
 
 def shipped_plans() -> dict[str, Path]:
-    """Plans of the models that ship, by the model's name."""
+    """Plans of the shipped models, by model name."""
     return {path.stem: path for path in sorted(_SHIPPED_PLANS.glob("*.yaml"))}
 
 
 def read_plan(name_or_path: str | os.PathLike[str]) -> Plan:
-    """Read a plan: one that ships, by name, or a YAML file.
+    """Read a plan: a shipped one by name, or a YAML file.
 
     Raises:
-        ReadError: if it is missing, no YAML, or a value is not one that a plan may have; the message names the key.
+        ReadError: if it is missing, not YAML, or has an invalid value; the message names the key.
     """
     path = shipped_plans().get(str(name_or_path), Path(name_or_path))
     try:
@@ -180,10 +180,10 @@ def read_plan(name_or_path: str | os.PathLike[str]) -> Plan:
 
 
 def parse_plan(text: str, source: str = "the text") -> Plan:
-    """A plan from YAML; ``source`` names it in errors.
+    """A plan from YAML; ``source`` names it in error messages.
 
     Raises:
-        ReadError: if it is no YAML, or a value is not one that a plan may have; the message names the key.
+        ReadError: if it is not YAML or has an invalid value; the message names the key.
     """
     try:
         return Plan.model_validate(to_current_names(yaml.safe_load(text)))
@@ -200,8 +200,8 @@ def plan_text(plan: Plan, reasons: Mapping[str, str] | None = None, *, head: str
     """A plan as YAML.
 
     Args:
-        plan: The plan; every value is written, also those that are the default.
-        reasons: Why a value is what it is, by its dotted path (``"preprocess.spacing_mm"``); written as comments.
+        plan: The plan; every value is written, including defaults.
+        reasons: The reason for each value by its dotted path (``"preprocess.spacing_mm"``); written as comments.
         head: First lines, as comments.
     """
     lines = [f"# {line}".rstrip() for line in head.splitlines()]

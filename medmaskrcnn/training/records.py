@@ -1,4 +1,4 @@
-"""What a training leaves for people: tables of losses and scores (CSV), the same for TensorBoard, and a plot."""
+"""Training logs: losses and scores as CSV tables, as TensorBoard events, and as a plot."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PLOT = "losses.png"
 
 
 class Records:
-    """Tables in a folder, continued from a step on.
+    """Logs in a folder, continued from a given step.
 
     Args:
-        folder: Where they lie; later rows of an interrupted run are dropped.
+        folder: Folder of the run; rows of an interrupted run after ``step`` are dropped.
         step: Updates done so far.
     """
 
@@ -39,7 +39,7 @@ class Records:
             self.board.add_scalar(f"loss/{name}" if name != "learning_rate" else name, value, report.step)
 
     def validated(self, validation: Validation) -> None:
-        """Add a row of scores, and draw the plot anew."""
+        """Add a row of scores and redraw the plot."""
         per_class = {f"ap50 {name}": value for name, value in validation.per_class.items()}
         _add_row(self.folder / VALIDATION, {"step": validation.step, **validation.scores, **per_class})
         for name, value in {**validation.scores, **per_class}.items():
@@ -48,7 +48,7 @@ class Records:
         self.plot()
 
     def plot(self) -> None:
-        """Draw losses and scores by step into ``losses.png``."""
+        """Plot losses and scores against steps in ``losses.png``."""
         losses, scores = read_table(self.folder / LOSSES), read_table(self.folder / VALIDATION)
         if not losses:
             return
@@ -72,7 +72,7 @@ class Records:
             figure.savefig(path, dpi=110, format="png")
 
     def close(self) -> None:
-        """Write out what TensorBoard has not seen yet."""
+        """Flush and close the TensorBoard writer."""
         self.board.close()
 
 
@@ -103,7 +103,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
     with path.open(newline="", encoding="utf-8") as file:
         head, *rows = list(csv.reader(file))
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        kept = [row for row in rows if len(row) == len(head) and int(row[0]) <= step]  # a row may be half written
+        kept = [row for row in rows if len(row) == len(head) and int(row[0]) <= step]  # a row may be incomplete
         csv.writer(file).writerows([head, *kept])
 
 

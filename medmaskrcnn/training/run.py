@@ -1,9 +1,9 @@
-"""Train a model: from a manifest and a plan to a model file. Whoever wants to know what training does starts here.
+"""Train a model: from a manifest and a plan to a model file. START READING HERE to learn how training works.
 
-    cases of the manifest -> prepared once -> samples -> the loop -> validation -> the best model
+    cases of the manifest -> prepared once -> samples -> training loop -> validation -> the best model
 
-A run lives in a folder: plan, checkpoint, tables of losses and scores, plot, pictures, models. A run that was broken
-off, however hard, goes on from its last checkpoint and ends with the weights of the unbroken run.
+A run has a folder with its plan, checkpoint, tables of losses and scores, plot, pictures and models. An interrupted
+run, even one that was killed, resumes from its last checkpoint and ends with the weights of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from medmaskrcnn.training.training_run import CHECKPOINT, Event, Preparing, Trai
 from medmaskrcnn.training.transfer.apply import freeze, transfer
 
 _PLAN = "plan.yaml"
-_ENDLESS = 10**9  # passes, where time decides
+_ENDLESS = 10**9  # passes, if training ends by time
 
 
 def train(
@@ -65,32 +65,32 @@ def train(
 
     Args:
         manifest: Labelled cases.
-        plan: Every decision (:func:`medmaskrcnn.read_plan`); ``None`` for one that is made from the cases.
-        folder: The run's folder; it must be new or empty unless ``resume``.
-        check: Look through all cases first.
-        splits: Splits of the manifest to learn from; cases without a split count as ``train``. Cases of ``val`` that
-            are not among them are segmented after each epoch and decide which model is the best.
-        fold: Cross-validation in place of ``splits``: this fold validates, the other cases that have one are learnt.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Under ``torchrun`` every process takes one.
+        plan: The training plan (:func:`medmaskrcnn.read_plan`); ``None`` to have one made from the cases.
+        folder: The run's folder; it must not hold a run unless ``resume`` is set.
+        check: Check all cases first.
+        splits: Splits of the manifest to train on; cases without a split count as ``train``. Cases of ``val``, if it
+            is not among them, are segmented after each epoch and decide which model is best.
+        fold: Cross-validation instead of ``splits``: validate on this fold, train on the other cases that have a fold.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Under ``torchrun`` every process uses one.
         workers: Processes that draw samples.
-        resume: Go on from the checkpoint in ``folder``.
-        start_from: Weights to begin with; see :func:`medmaskrcnn.training.transfer.apply.transfer`.
-        transform: Of the user's own, applied to every sample after the plan's augmentation.
-        build: Makes the network; of the user's own, where it is to differ from ours.
+        resume: Resume from the checkpoint in ``folder``.
+        start_from: Initial weights; see :func:`medmaskrcnn.training.transfer.apply.transfer`.
+        transform: A user-defined transform, applied to every sample after the plan's augmentation.
+        build: Builds the network; replace it to train a network of your own.
         cache: Folder of prepared cases, kept for other runs; by default one inside ``folder``, removed at the end.
-        plan_yaml: The plan's own text with its comments, to be kept in ``folder``.
-        on_event: Called as the run goes on.
+        plan_yaml: The plan's original text with its comments, saved in ``folder``.
+        on_event: Called with each event of the run.
 
     Returns:
-        How it ended.
+        The model file, the run's folder, the number of steps and the best validation.
 
     Raises:
         MedMaskRCNNError: if the plan asks for a network that the library does not build.
-        ReadError: if cases are bad (all are listed), there are none, or the checkpoint does not fit.
+        ReadError: if cases are invalid (all are listed), there are none, or the checkpoint does not fit.
         OutputError: if ``folder`` holds another run, or cannot be written to.
         ModelFileError: if ``start_from`` cannot be used.
         FloatingPointError: if the loss is not finite; the message names the cases.
-        InvalidOptionError: if plan, device and number of processes do not fit each other.
+        InvalidOptionError: if plan, device and number of processes do not fit together.
     """
     if plan is not None and build is build_model:
         check_buildable(plan.model)
@@ -131,10 +131,10 @@ def train(
 def choose_cases(
     manifest: Manifest, class_names: Sequence[str], splits: Sequence[str], fold: int | None
 ) -> tuple[list[ManifestCase], list[ManifestCase]]:
-    """Cases to learn and cases to validate on.
+    """Cases to train on and cases to validate on.
 
     Raises:
-        ReadError: if the manifest lacks a class, or there is nothing to learn from.
+        ReadError: if the manifest lacks a class or has no training case, or the fold has none.
     """
     missing = sorted(set(class_names) - set(manifest.class_names))
     if missing:
@@ -155,7 +155,7 @@ def choose_cases(
 
 
 def _claim(run: Path, plan: str, *, resume: bool) -> None:
-    """Make the run's folder, or see that it holds what is to be resumed."""
+    """Create the run's folder, or check that it holds a checkpoint to resume from."""
     if resume:
         if not (run / CHECKPOINT).exists():
             raise ReadError(f"{run} holds no checkpoint to resume from ({CHECKPOINT})", Remedy.START_ANEW)

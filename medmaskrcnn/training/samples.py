@@ -1,4 +1,4 @@
-"""Training samples: sample number ``i`` is a function of the seed and ``i`` alone, whichever process draws it."""
+"""Training samples: sample ``i`` depends only on the seed and on ``i``, whichever process draws it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medmaskrcnn.training.augment import Augmenter, Transform
 from medmaskrcnn.training.plan import Plan
 from medmaskrcnn.training.windows import INSIDE, choose_window, cut, dense_occupancy
 
-_LEAST_VOXELS = 4  # an object of which fewer lie in the window is left out
+_LEAST_VOXELS = 4  # objects with fewer voxels in the window are left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +25,10 @@ class Sample:
     """One training sample.
 
     Attributes:
-        case_id: Where it comes from.
-        image: ``(C, *spatial)`` float32, with its neighbouring slices as channels in 2.5D.
-        targets: Its objects; boxes tight around the voxels that are at least half theirs.
-        seed: Of the anchors and regions that the loss draws.
+        case_id: The case it was drawn from.
+        image: ``(C, *spatial)`` float32, with neighbouring slices as channels in 2.5D.
+        targets: Its objects; boxes are tight around the voxels that are at least half filled.
+        seed: Seed for the anchors and regions that the loss samples.
     """
 
     case_id: str
@@ -38,12 +38,12 @@ class Sample:
 
 
 class Samples(Dataset[Sample]):
-    """Every sample of a training; a case is drawn once in every ``len(files)`` samples.
+    """All samples of a training; each case is drawn once in every ``len(files)`` samples.
 
     Args:
         files: Prepared cases (:func:`medmaskrcnn.data.cases.prepare_cases`).
-        plan: How samples are drawn.
-        transform: Of the user's own, applied last.
+        plan: The training plan.
+        transform: A user-defined transform, applied last.
     """
 
     def __init__(self, files: Sequence[Path], plan: Plan, *, transform: Transform | None = None) -> None:
@@ -63,13 +63,13 @@ class Samples(Dataset[Sample]):
 
 
 def draw_sample(case: LabelledCase, plan: Plan, augmenter: Augmenter, seed: Sequence[int]) -> Sample:
-    """Draw one window of a case and change it.
+    """Draw one window of a case and augment it.
 
     Args:
         case: The case.
-        plan: How windows are drawn.
-        augmenter: How they are changed.
-        seed: Decides everything.
+        plan: The training plan.
+        augmenter: The augmentation.
+        seed: Seed of all random numbers.
     """
     random, model = np.random.default_rng(list(seed)), plan.model
     context = model.context_slices
@@ -88,13 +88,13 @@ def draw_sample(case: LabelledCase, plan: Plan, augmenter: Augmenter, seed: Sequ
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
-    """Numbers of the samples of each pass of one process, from a given pass on.
+    """Sample indices of each pass of one process, starting at a given pass.
 
     Args:
         passes: Passes of the whole training.
-        batch: Samples a pass, of all processes together.
+        batch: Samples per pass, over all processes together.
         first: The first pass.
-        rank, world: This process and how many there are; each takes an equal share of a pass.
+        rank, world: Rank of this process and number of processes; each takes an equal share of a pass.
     """
 
     def __init__(self, passes: int, batch: int, *, first: int, rank: int = 0, world: int = 1) -> None:

@@ -1,9 +1,9 @@
-"""The loop: samples in, updated weights out. Lightning Fabric gives it precision, devices and processes.
+"""The training step: updates the weights from samples. Lightning Fabric handles precision, devices and processes.
 
 AdamW with warm-up and cosine decay, gradient clipping and an exponential moving average of the weights, which is what
-is validated and saved. Started by ``torchrun``, every process draws its share of each pass and gradients are averaged;
-the terms of the loss are divided by counts that are summed over processes, so two processes learn what one does with
-the whole pass. Every random number is a function of the seed and the sample's number.
+is validated and saved. Under ``torchrun`` every process draws its share of each pass and gradients are averaged; loss
+terms are divided by counts averaged over processes, so two processes learn what one does with the whole pass.
+All random numbers depend only on the seed and the sample's index.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from medmaskrcnn.training.planner.patch import rounded_patch, sound_depth
 from medmaskrcnn.training.samples import Sample
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-_LOWEST_RATE = 0.01  # of the peak, at the end
+_LOWEST_RATE = 0.01  # final learning rate, as a share of the peak
 
 
 def make_fabric(settings: LoopSettings, device: torch.device) -> Fabric:
-    """The engine: one process, or as many as ``torchrun`` started.
+    """Set up Lightning Fabric for one process, or for as many as ``torchrun`` started.
 
     Raises:
-        InvalidOptionError: if the device cannot compute in the plan's precision, or a pass cannot be shared out
-            equally.
+        InvalidOptionError: if the device does not support the plan's precision, or a pass cannot be divided equally.
     """
     if settings.precision == "fp16" and device.type == "cpu":
         what = "train.precision fp16 needs a GPU; use bf16 or fp32 on the CPU"
@@ -58,7 +57,7 @@ def make_fabric(settings: LoopSettings, device: torch.device) -> Fabric:
 
 
 def check_depths(plan: Plan, device: torch.device) -> None:
-    """Refuse a patch that makes a map two slices deep: torch's bf16 gradient on the CPU is garbage there.
+    """Reject a patch that gives a feature map of two slices: there torch's bf16 gradients on the CPU are wrong.
 
     Raises:
         InvalidOptionError: if the plan has such a patch; see ``docs/decisions/010``.
@@ -83,10 +82,10 @@ class StepReport:
     """One update.
 
     Attributes:
-        step: How many have been done, this one included.
-        terms: The loss, term by term, weighted; the mean over processes and passes.
-        learning_rate: It was made with.
-        seconds: It took, waiting for samples included.
+        step: Number of updates done, including this one.
+        terms: The weighted loss terms by name; means over processes and passes.
+        learning_rate: Learning rate of this update.
+        seconds: Duration, including waiting for samples.
     """
 
     step: int
@@ -96,17 +95,17 @@ class StepReport:
 
     @property
     def total(self) -> float:
-        """What is minimised."""
+        """The total loss, which is minimised."""
         return sum(self.terms.values())
 
 
 class Trainer:
-    """A network under training.
+    """A network in training, with its optimizer and the moving average of its weights.
 
     Args:
-        network: On the device of ``fabric``; parts that are frozen need no gradient.
-        plan: How to learn.
-        fabric: The engine.
+        network: The network; ``fabric`` moves it to its device. Frozen parts have ``requires_grad=False``.
+        plan: The training plan.
+        fabric: Lightning Fabric (:func:`make_fabric`).
     """
 
     def __init__(self, network: MaskRCNN, plan: Plan, fabric: Fabric) -> None:
@@ -122,7 +121,7 @@ class Trainer:
         self.progress = TrainingProgress()
 
     def states(self) -> dict[str, dict[str, object]]:
-        """All that a checkpoint holds beside the progress."""
+        """The state dicts that a checkpoint holds in addition to the progress."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -130,7 +129,7 @@ class Trainer:
         }
 
     def load(self, progress: TrainingProgress, states: dict[str, dict[str, object]]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.progress = progress
         self.network.load_state_dict(states["network"])
         self.average.load_state_dict(states["average"])
@@ -158,7 +157,7 @@ class Trainer:
                 self.fabric.backward(total / self.settings.accumulate_grad_batches)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / self.settings.accumulate_grad_batches
-        strict = self.settings.precision != "fp16"  # whose scaler leaves out a step that is not finite
+        strict = self.settings.precision != "fp16"  # its gradient scaler skips steps that are not finite
         self.fabric.clip_gradients(
             self.wrapped, self.optimizer, max_norm=self.settings.grad_clip_norm, error_if_nonfinite=strict
         )
@@ -190,7 +189,7 @@ class Trainer:
 
     @torch.no_grad()
     def _explained(self, samples: Sequence[Sample], terms: dict[str, Tensor]) -> str:
-        """Which cases made the loss what it is; each is looked at alone."""
+        """Error message that names the cases whose loss is not finite; each is tested on its own."""
         guilty = []
         for sample in samples:
             image = sample.image[None].to(self.fabric.device)
@@ -206,10 +205,10 @@ class Trainer:
 
 
 def layout_of(network: MaskRCNN) -> torch.memory_format:
-    """How images and weights lie in memory while learning: in 2D with their channels last, which is faster.
+    """Memory format of images and weights during training: channels last in 2D, which is faster.
 
-    Not where a strided convolution one wide has fewer than 16 input channels: there the gradient of its weights, in
-    fp32 with channels last, writes beyond its memory on the CPU (oneDNN of torch 2.15).
+    Not if a strided 1x1 convolution has fewer than 16 input channels: its weight gradient in fp32 with channels last
+    then writes out of bounds on the CPU (oneDNN of torch 2.15).
     """
     narrow = (
         isinstance(part, torch.nn.Conv2d)
@@ -233,16 +232,16 @@ def schedule(progress: TrainingProgress, settings: LoopSettings) -> float:
 
 
 def newest_share(step: int, settings: LoopSettings) -> float:
-    """Share of the newest weights in their moving average after update ``step``, from 0.
+    """Share of the newest weights in their moving average after update ``step``, counted from 0.
 
-    The first updates count more than ``ema_decay`` lets them: with 0.995 two fifths of what the network began with
-    would still be in the average after 180 updates.
+    The first updates count more than ``ema_decay`` allows: with 0.995, two fifths of the initial weights would
+    otherwise still be in the average after 180 updates.
     """
     return 1 - min(settings.ema_decay, (1 + step) / (10 + step))
 
 
 def is_over(progress: TrainingProgress, settings: LoopSettings) -> bool:
-    """True when the steps are done or the time is up, or no validation has been better for long enough."""
+    """True when all steps are done, the time is up, or validation has not improved for ``patience`` epochs."""
     if settings.patience is not None and progress.epochs_since_best >= settings.patience:
         return True
     if settings.hours is not None:

@@ -1,4 +1,4 @@
-"""A run at work: the loop with everything around it: checkpoints, validation, records, the models that are kept."""
+"""The training run: the training loop with its checkpoints, validation, logs and saved models."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _SAVE_SECONDS = 60.0  # between checkpoints
 
 @dataclass(frozen=True)
 class Preparing:
-    """So many cases of all have been brought to the network's grid."""
+    """Progress of preparation: ``done`` of ``total`` cases have been resampled to the network's grid."""
 
     done: int
     total: int
 
 
 Event = Preparing | TransferReport | StepReport | Validation
-"""What a run tells while it works."""
+"""What a run reports while it is in progress."""
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a run ended.
+    """Result of a training run.
 
     Attributes:
-        model: The model file: the best by validation, the last where nothing was validated.
+        model: The model file: the best by validation, or the last if nothing was validated.
         folder: The run's folder.
         steps: Updates made.
         best: The best validation's score and step; ``None`` without validation.
@@ -54,7 +54,7 @@ class TrainingRecord:
 
 
 class TrainingRun:
-    """The loop with everything around it: checkpoints, validation, records."""
+    """The training loop with its checkpoints, validation and logs."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class TrainingRun:
         self.saved_at = time.monotonic()
 
     def work(self, batches: Iterator[list[Sample]]) -> None:
-        """Learn until it is over; an interrupt (Ctrl-C) leaves a checkpoint and the model."""
+        """Train to the end; an interrupt (Ctrl-C) saves a checkpoint and the model."""
         settings, progress = self.plan.train, self.trainer.progress
         try:
             while not is_over(progress, settings):
@@ -91,13 +91,13 @@ class TrainingRun:
             raise
 
     def close(self) -> None:
-        """Finish tables and plot, however the work ended."""
+        """Finish the logs and the plot, however training ended."""
         if self.records:
             self.records.plot()
             self.records.close()
 
     def ended(self) -> TrainingRecord:
-        """What came of it."""
+        """The result of the run."""
         progress = self.trainer.progress
         best = self.folder / BEST
         score = progress.best_score

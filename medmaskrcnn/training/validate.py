@@ -1,4 +1,4 @@
-"""Validation during training: the network as it is, evaluated on the validation cases."""
+"""Validation during training: the current network, evaluated on the validation cases."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.settings import SegmentOptions
 
 _QUICK = MetricSettings(surfaces=False, replicates=0)
-_PICTURES = 4  # of the worst cases
+_PICTURES = 4  # number of worst cases that are drawn
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What the network was worth after so many steps.
+    """Scores of the network after ``step`` updates.
 
     Attributes:
         step: Updates done.
         scores: ``mask_ap10``, ``mask_ap50``, ``mask_ap75``, ``box_ap50`` (COCO's average precision at one IoU) and
-            ``dice`` of what was found, mean over classes; what is undefined is left out.
+            ``dice`` of the objects found, mean over classes; undefined scores are left out.
         per_class: Mask AP at IoU 0.5 by class name.
-        pictures: Files with the worst cases drawn, prediction and reference.
+        pictures: Image files of the worst cases, with prediction and reference.
     """
 
     step: int
@@ -36,7 +36,7 @@ class Validation:
 
     @property
     def score(self) -> float | None:
-        """By which the best model is chosen: mask AP, mean of IoU 0.5 and 0.75."""
+        """The score by which the best model is chosen: mask AP, mean of IoU 0.5 and 0.75."""
         found = [self.scores[name] for name in ("mask_ap50", "mask_ap75") if name in self.scores]
         return sum(found) / len(found) if found else None
 
@@ -51,7 +51,7 @@ def validate(
         manifest: The manifest.
         cases: The validation cases.
         step: Updates done.
-        pictures: Folder, which must exist, for pictures of the worst cases.
+        pictures: Existing folder for pictures of the worst cases.
 
     Raises:
         MedMaskRCNNError: if none of the cases could be evaluated.

@@ -1,4 +1,4 @@
-"""Which window of a case becomes a sample, and what lies in it."""
+"""Choose the window of a case that becomes a sample, and cut its image and objects."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from medmaskrcnn.data.cases import LabelledCase, TrainingObject
 from medmaskrcnn.training.plan import AugmentSettings
 
 INSIDE = 128
-"""Occupancy, of 255, from which a voxel belongs to an object."""
+"""Occupancy (0 to 255) from which a voxel belongs to an object."""
 
-_OVERSAMPLED_SHARE = 0.5  # share of windows with an object that the oversampled class has
-_OFF_CENTRE = 0.25  # of the window: the object that it is drawn around need not lie in the middle
+_OVERSAMPLED_SHARE = 0.5  # share of the windows around objects that the oversampled class gets
+_OFF_CENTRE = 0.25  # of the window's size: how far the chosen voxel may lie from the window's centre
 
 
 def choose_window(
@@ -33,10 +33,10 @@ def choose_window(
         settings: How windows are drawn.
         class_names: The model's classes.
         random: Every random number comes from here.
-        context_slices: 2.5D neighbours on each side, which come on top of the window.
+        context_slices: 2.5D neighbours on each side, added to the window.
 
     Returns:
-        First voxel D, H, W, which may lie outside the image, and shape.
+        First voxel D, H, W of the window, which may lie outside the image, and its shape.
     """
     label = _centre_class(case, settings, class_names, random)
     is_oversampled = label is not None and class_names[label] == settings.oversampled_class
@@ -46,7 +46,7 @@ def choose_window(
 
 
 def cut(image: Tensor, start: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Window of ``(C, D, H, W)`` as float32; what lies outside the image is zero."""
+    """Window of ``(C, D, H, W)`` as float32; zero outside the image."""
     out = torch.zeros((image.shape[0], *shape))
     low = [max(0, s) for s in start]
     high = [min(s + n, m) for s, n, m in zip(start, shape, image.shape[1:], strict=True)]
@@ -61,7 +61,7 @@ def dense_occupancy(case: LabelledCase, start: Sequence[int], shape: Sequence[in
     Args:
         case: The case.
         start: First voxel D, H, W of the window; may lie outside the image.
-        shape: Its extent.
+        shape: Shape of the window.
 
     Returns:
         Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` uint8, 255 where the object fills the voxel.
@@ -79,7 +79,7 @@ def dense_occupancy(case: LabelledCase, start: Sequence[int], shape: Sequence[in
 def _centre_class(
     case: LabelledCase, settings: AugmentSettings, class_names: Sequence[str], random: np.random.Generator
 ) -> int | None:
-    """Class of the object that the window shall lie around; ``None`` for a window anywhere."""
+    """Class of the object to place the window around; ``None`` for a window anywhere."""
     if not case.objects or random.random() >= settings.foreground_prob:
         return None
     classes = sorted({item.label for item in case.objects})
@@ -92,7 +92,7 @@ def _centre_class(
 def _start(
     case: LabelledCase, shape: tuple[int, ...], label: int | None, random: np.random.Generator, *, beyond: int
 ) -> tuple[int, ...]:
-    """First voxel of a window; it may begin ``beyond`` slices outside, so that the outermost slices are learnt too."""
+    """First voxel of a window; it may start ``beyond`` slices outside, so that the outermost slices are sampled too."""
     size = (case.image.shape[1] + 2 * beyond, *case.image.shape[2:])
     centre = [random.uniform(min(n, s) / 2, max(s - n / 2, min(n, s) / 2)) for n, s in zip(shape, size, strict=True)]
     if label is not None:
@@ -109,7 +109,7 @@ def _start(
 
 
 def _voxel(item: TrainingObject, random: np.random.Generator) -> list[int]:
-    """One of the object's voxels; its crop's middle where none is at least half filled."""
+    """A random voxel of the object; the middle of its crop if none is at least half filled."""
     soft = item.mask.array
     inside = np.argwhere(soft >= INSIDE)
     within = inside[random.integers(len(inside))].tolist() if len(inside) else [n // 2 for n in soft.shape]

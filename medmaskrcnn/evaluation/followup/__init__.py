@@ -1,1 +1,1 @@
-"""One patient over time: which lesion is which, and how each has changed."""
+"""Follow-up of one patient: lesions matched over time, and how each has changed."""

@@ -1,8 +1,8 @@
-"""Where a point of one scan lies in another of the same patient.
+"""Alignment of two scans of the same patient, which maps points of one to the other.
 
-Scans that share a Frame of Reference UID (0020,0052) share their coordinates. Others are laid over one another by a
-rigid registration: Mattes' mutual information of the whole scans (Mattes et al. 2003, doi:10.1109/TMI.2003.809072),
-coarse to fine, with SimpleITK. A body that bends or breathes is not rigid; how well the two agree is told.
+Scans that share a Frame of Reference UID (0020,0052) share their coordinates. Others are aligned by rigid
+registration: Mattes' mutual information of the whole scans (Mattes et al. 2003, doi:10.1109/TMI.2003.809072),
+coarse to fine, with SimpleITK. A body that bends or breathes is not rigid; the agreement of the scans is reported.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from medmaskrcnn.structures.volume import Volume
 
 _SHRINK = (4, 2, 1)
 _SMOOTH_MM = (4.0, 2.0, 1.0)
-_SPACING_MM = 3.0  # finer than this adds time and no accuracy that matching needs
+_SPACING_MM = 3.0  # finer spacing takes longer and gives no accuracy that matching needs
 _BINS = 48
 _SAMPLES = 0.25
 _SEED = 1
 _OUTSIDE = -1.0
 POOR_CORRELATION = 0.5
-"""Correlation of the two scans' values, once aligned, from which down the alignment is doubted."""
+"""Correlation of the aligned scans' values below which the alignment is doubtful."""
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How to come from one scan's world to another's.
+    """Transform from one scan's world coordinates to another's.
 
     Attributes:
         matrix_ras: ``(4, 4)``: R, A, S in mm of the moving scan to those of the fixed one.
         method: ``"frame of reference"`` or ``"rigid registration"``.
-        correlation: Of the two scans' values where both have some, -1..1; ``None`` where nothing was registered.
+        correlation: Of the two scans' values where they overlap, -1..1; ``None`` without registration.
     """
 
     matrix_ras: FloatArray
@@ -42,7 +42,7 @@ class Alignment:
 
     @property
     def is_poor(self) -> bool:
-        """Whether the scans do not look alike once aligned: matches are then to be doubted."""
+        """Whether the aligned scans do not look alike: matches are then doubtful."""
         return self.correlation is not None and self.correlation < POOR_CORRELATION
 
     def to_fixed(self, points_ras_mm: FloatArray) -> FloatArray:
@@ -66,14 +66,14 @@ def align_rigidly(moving: Volume, fixed: Volume) -> Alignment:
         fixed: The scan whose world they are mapped to.
 
     Raises:
-        ValueError: if a scan does not tell its spacing or is a single slice.
+        ValueError: if a scan's spacing is unknown or it is a single slice.
     """
     for volume in (moving, fixed):
         if volume.spacing_mm is None or min(volume.grid.shape) < 2:
             raise ValueError("only volumes of known spacing can be registered; give scans with a frame of reference")
     still, moves = _image(fixed), _image(moving)
     transform = _registered(still, moves)
-    # ITK's transform takes points of the fixed image to the moving one, in LPS.
+    # ITK's transform maps points of the fixed image to the moving one, in LPS.
     matrix_lps = np.eye(4)
     matrix_lps[:3, :3] = np.array(transform.GetMatrix()).reshape(3, 3)
     centre, shift = np.array(transform.GetCenter()), np.array(transform.GetTranslation())
@@ -84,15 +84,15 @@ def align_rigidly(moving: Volume, fixed: Volume) -> Alignment:
 
 
 def _image(volume: Volume) -> sitk.Image:
-    """First channel as ITK's image, with slices no finer than the registration needs."""
+    """First channel as an ITK image, with voxels no finer than the registration needs."""
     steps = [max(1, int(_SPACING_MM / size)) for size in volume.grid.voxel_size]
     array = volume.array[0][:: steps[0], :: steps[1], :: steps[2]].astype(np.float32)
     affine = LPS_FROM_RAS @ volume.grid.affine_vox_to_ras @ np.diag([*steps, 1.0])
     array = np.nan_to_num(array)
     image = sitk.GetImageFromArray(array - array.min())  # its centre of mass needs values from 0 up
-    columns = affine[:3, [2, 1, 0]]  # ITK counts W, H, D
+    columns = affine[:3, [2, 1, 0]]  # ITK's order is W, H, D
     spacing = np.linalg.norm(columns, axis=0)
-    # A gantry's tilt makes a shear, which ITK's images cannot hold: the nearest rotation serves for registration.
+    # Gantry tilt gives a shear, which ITK images cannot represent: the nearest rotation is enough for registration.
     u, _, v = np.linalg.svd(columns / spacing)
     image.SetSpacing([float(s) for s in spacing])
     image.SetDirection((u @ v).ravel().tolist())
@@ -131,6 +131,6 @@ def _correlation(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transfor
 
 
 def covers(grid: Grid, point_ras_mm: FloatArray) -> bool:
-    """Whether a scan holds a point ``(3,)`` of its world (R, A, S in mm)."""
+    """Whether a scan contains a point ``(3,)`` of its world (R, A, S in mm)."""
     place = grid.ras_to_coordinate(point_ras_mm)
     return bool((place >= 0).all() and (place <= np.asarray(grid.shape)).all())

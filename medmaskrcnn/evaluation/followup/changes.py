@@ -1,6 +1,6 @@
-"""``changes.csv`` and ``changes.json``: each lesion's size at each time, and how it has changed.
+"""``changes.csv`` and ``changes.json``: each lesion's size at each time point, and how it has changed.
 
-No category of response is given: which lesions are targets, and what their change means, is a reader's judgement.
+No response category is given: which lesions are targets, and what their change means, is for the reader to judge.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def changes_document(time_points: Sequence[TimePoint], tracks: Sequence[Track]) 
 
     Args:
         time_points: In order of time.
-        tracks: What :func:`medmaskrcnn.evaluation.followup.tracks.follow` made of them.
+        tracks: Result of :func:`medmaskrcnn.evaluation.followup.tracks.follow` for them.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -93,7 +93,7 @@ def changes_csv(document: dict[str, Any]) -> str:
 
 
 def write_changes(document: dict[str, Any], out: Path) -> list[Path]:
-    """Write both files, each whole or not at all.
+    """Write both files, each atomically.
 
     Raises:
         OutputError: if they cannot be written.

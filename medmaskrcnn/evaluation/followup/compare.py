@@ -1,4 +1,4 @@
-"""START READING HERE: results of one patient at several times become a table of change.
+"""START READING HERE: compare results of one patient at several time points.
 
 load results -> align each scan with the first -> match instances -> changes
 """
@@ -18,12 +18,12 @@ from medmaskrcnn.structures.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """One time point before it is aligned.
+    """One time point before alignment.
 
     Attributes:
-        label: What it is called.
+        label: Label of the time point.
         result: Its instances.
-        scan: Reads its scan; called only where scans must be registered.
+        scan: Reads its scan; called only if scans must be registered.
     """
 
     label: str
@@ -38,17 +38,17 @@ def compare(
     tolerance_mm: float = TOLERANCE_MM,
     always_register: bool = False,
 ) -> tuple[list[TimePoint], list[Track]]:
-    """Follow one patient.
+    """Align the time points of one patient and match the lesions.
 
     Args:
         examinations: Two or more, in order of time.
         classes: Classes to follow; all by default.
         tolerance_mm: See :func:`medmaskrcnn.evaluation.followup.tracks.follow`.
-        always_register: Register scans that share a frame of reference too (the patient moved in between).
+        always_register: Also register scans that share a frame of reference (if the patient moved in between).
 
     Raises:
         ValueError: if there are fewer than two, a class is unknown, or sizes are in pixels.
-        ReadError: if a scan must be read and cannot.
+        ReadError: if a scan that is needed cannot be read.
     """
     if len(examinations) < 2:
         raise ValueError(f"following needs two time points or more, got {len(examinations)}")
@@ -89,10 +89,10 @@ def _aligned(moving: Volume, fixed: Volume, label: str) -> Alignment:
 
 
 def labels_of(places: Sequence[Path], given: Sequence[str]) -> list[str]:
-    """What time points are called: as the user says, else ``t1``, ``t2``, ...
+    """Labels of the time points: those the user gave, else ``t1``, ``t2``, ...
 
     Raises:
-        ValueError: if there are other numbers of labels than of places, or one twice.
+        ValueError: if the numbers of labels and places differ, or a label occurs twice.
     """
     labels = list(given) or [f"t{n}" for n in range(1, len(places) + 1)]
     if len(labels) != len(places) or len(set(labels)) != len(labels):

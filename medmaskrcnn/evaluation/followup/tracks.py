@@ -1,8 +1,8 @@
-"""Which lesion at one time is which at another.
+"""Match lesions between time points.
 
-All time points are looked at in the world of the first. Instances of one class are paired so that the distances between
-their centres, in units of what is plausible for their size, are least in sum (Hungarian method); a pair further apart
-than plausible is none. A lesion that is not there at one time may come again at the next.
+All time points are compared in the world coordinates of the first. Instances of one class are paired so that the sum of
+distances between their centres, relative to what is plausible for their size, is minimal (Hungarian method); a pair
+further apart than plausible is rejected. A lesion that is absent at one time point may reappear at a later one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medmaskrcnn.structures.case_result import CaseResult, Measurement
 from medmaskrcnn.structures.grid import FloatArray
 
 TOLERANCE_MM = 10.0
-"""What breathing and a rigid registration may leave between two centres of one small lesion."""
+"""Distance that breathing and rigid registration may leave between two centres of the same small lesion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class TimePoint:
     """One examination.
 
     Attributes:
-        label: What it is called, ``"t1"`` or a date that the user gave.
+        label: Its label, ``"t1"`` or a date that the user gave.
         result: Its instances.
         alignment: From its world to that of the first time point.
     """
@@ -38,12 +38,12 @@ class TimePoint:
 
 @dataclass(frozen=True)
 class Sighting:
-    """A lesion at one time.
+    """A lesion at one time point.
 
     Attributes:
         id: The instance's id in that result, from 1.
         score: 0..1.
-        measurement: Size and place, in that scan.
+        measurement: Size and position in that scan.
     """
 
     id: int
@@ -59,7 +59,7 @@ class Track:
         number: From 1, in the order in which lesions were first seen.
         class_name: Its class.
         sightings: One per time point; ``None`` where it was not found.
-        covered: Whether each scan reaches its place: what lies outside cannot be called vanished.
+        covered: Whether each scan covers its position: a lesion outside a scan cannot be called vanished.
     """
 
     number: int

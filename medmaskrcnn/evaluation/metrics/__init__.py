@@ -1,1 +1,1 @@
-"""How well predictions agree with references: AP, FROC, Dice, surface distances, panoptic quality."""
+"""Metrics of agreement between predictions and references: AP, FROC, Dice, surface distances, panoptic quality."""

@@ -1,11 +1,11 @@
 """COCO's matching of predictions with references, for many cases, thresholds and size ranges at once.
 
-Predictions of one case and class take their turn by falling score; each takes the free reference with the highest IoU
-if that reaches the threshold. References that are not asked about (crowds, objects outside a size range) are taken
-only where no other can be, and a crowd stays free. Of equal IoUs the later reference is taken: pycocotools' order.
+Predictions of one case and class are matched in order of falling score; each takes the free reference with the highest
+IoU if that reaches the threshold. Ignored references (crowds, objects outside a size range) are taken only if no other
+can be, and a crowd stays free. Of equal IoUs the later reference is taken, as in pycocotools.
 
-A prediction's turn depends only on earlier turns of its own case and class. So the k-th turns of all cases and classes
-are played together, for all thresholds and ranges, which makes the loop as short as the most crowded case.
+A prediction's match depends only on earlier predictions of its own case and class. So the k-th predictions of all cases
+and classes are matched together, for all thresholds and ranges: the loop is as long as the largest case.
 
 Letters: P pairs that may be matched, N predictions, M references, A size ranges, T thresholds.
 """
@@ -21,7 +21,7 @@ from medmaskrcnn.structures.mask import BoolArray
 IntArray = NDArray[np.int64]
 
 BELOW_ONE = 1 - 1e-10
-"""pycocotools' highest threshold: an IoU of 1 reaches it whatever was rounded."""
+"""pycocotools' highest threshold: an IoU of 1 reaches it despite rounding."""
 
 
 def assign(
@@ -34,16 +34,16 @@ def assign(
     set_aside: BoolArray,
     crowd: BoolArray,
 ) -> IntArray:
-    """Match; see the top of this file.
+    """Match predictions with references; see the module docstring.
 
     Args:
         predicted: ``(P,)`` prediction of each pair, 0..N-1; within a group they are numbered by falling score.
         reference: ``(P,)`` reference of each pair, 0..M-1, of the same group.
-        iou: ``(P,)``.
+        iou: ``(P,)`` IoU of each pair.
         groups: ``(N,)`` case and class of each prediction, as any number.
         thresholds: ``(T,)``, each in (0, 1].
-        set_aside: ``(M, A)`` references that are taken only where no other can be.
-        crowd: ``(M,)`` references that may be taken again and again.
+        set_aside: ``(M, A)`` references that are taken only if no other can be.
+        crowd: ``(M,)`` references that may be taken repeatedly.
 
     Returns:
         ``(N, A, T)``: the pair (0..P-1) by which each prediction was matched, -1 where it was not.
@@ -54,7 +54,7 @@ def assign(
     order = order[np.lexsort((reference[order], iou[order], predicted[order]))]
     if not len(order):
         return matched
-    first = np.flatnonzero(np.diff(predicted[order], prepend=-1))  # of each prediction's pairs
+    first = np.flatnonzero(np.diff(predicted[order], prepend=-1))  # first pair of each prediction
     count = np.diff(first, append=len(order))
     turns = ranks(groups[predicted[order[first]]])
     taken = np.zeros((len(set_aside), *matched.shape[1:]), np.bool_)
@@ -75,7 +75,7 @@ def assign(
 
 
 def ranks(groups: IntArray) -> IntArray:
-    """0, 1, 2, .. within each group, in the order given; ``groups`` is ``(N,)`` of any numbers."""
+    """Rank 0, 1, 2, .. within each group, in the given order; ``groups`` is ``(N,)`` of any numbers."""
     if not len(groups):
         return np.zeros(0, np.int64)
     order = np.argsort(groups, kind="stable")
@@ -86,6 +86,6 @@ def ranks(groups: IntArray) -> IntArray:
 
 
 def _split(turns: IntArray) -> list[IntArray]:
-    """Which have turn 0, which have turn 1, and so on."""
+    """Indices with turn 0, with turn 1, and so on."""
     order = np.argsort(turns, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(turns[order])) + 1)

@@ -1,11 +1,11 @@
 """COCO's average precision and average recall, of boxes or masks, in 2D and 3D.
 
-With the predictions of a class in all cases by falling score, after each of them: recall = hits / references,
-precision = hits / (hits + errors), made never to rise with recall. AP is its mean at the recalls 0, 0.01, .. 1; AR the
-recall at the end. Equal to pycocotools (Lin et al. 2014, https://cocodataset.org/#detection-eval) within rounding.
+The predictions of a class in all cases are sorted by falling score. After each: recall = hits / references, precision =
+hits / (hits + errors), made monotonically non-increasing. AP is the mean precision at recalls 0, 0.01, .. 1; AR is the
+final recall. Equal to pycocotools (Lin et al. 2014, https://cocodataset.org/#detection-eval) within rounding.
 
-Every figure is computed for many weightings of the cases at once, which is what a bootstrap asks for: a case drawn
-twice counts twice. Letters: K classes, T thresholds, C cases, R weightings (the first is all ones, by convention).
+Every figure is computed for many weightings of the cases at once, as needed for a bootstrap: a case drawn twice counts
+twice. Letters: K classes, T thresholds, C cases, R weightings (the first is all ones, by convention).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ MAX_DETECTIONS = (1, 10, 100)
 """COCO's limits on detections per case and class."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
-_AT_ONCE = 100_000  # numbers of one array: few enough for the cache of a processor
+_AT_ONCE = 100_000  # elements of one array: few enough for the processor's cache
 
 
 def coco_table(
     matched: MatchResult, weights: FloatArray, *, max_detections: Sequence[int | None] = MAX_DETECTIONS
 ) -> dict[str, FloatArray]:
-    """COCO's figures over all sizes by name, each ``(K, R)`` with NaN where it is undefined.
+    """COCO's figures over all sizes by name, each ``(K, R)``, NaN where undefined.
 
     ``ap`` (mean over IoU 0.5, 0.55, .. 0.95), ``ap50``, ``ap75``, and, if matched at IoU 0.1 too, ``ap10``, at the last
-    of ``max_detections``; ``ar_1``, ``ar_10``, ``ar_100`` (``ar_all`` where there is no limit).
+    of ``max_detections``; ``ar_1``, ``ar_10``, ``ar_100`` (``ar_all`` if there is no limit).
     """
     most, indices = max_detections[-1], matched.coco_indices
     low = [matched.threshold_index(LOW_THRESHOLD)] if LOW_THRESHOLD in matched.thresholds else []
@@ -45,7 +45,7 @@ def coco_table(
 
 
 def size_table(matched: MatchResult, weights: FloatArray, *, max_detections: int | None = 100) -> dict[str, FloatArray]:
-    """COCO's figures by size, ``ap_small``, ``ar_small`` and so on, each ``(K, R)`` with NaN where it is undefined."""
+    """COCO's figures by size, ``ap_small``, ``ar_small`` and so on, each ``(K, R)``, NaN where undefined."""
     table = {}
     for a, name in enumerate(matched.ranges.names[1:], start=1):
         values = average_precision(
@@ -69,9 +69,9 @@ def average_precision(
     Args:
         matched: See :func:`medmaskrcnn.evaluation.metrics.match_detections.match_detections`.
         weights: ``(R, C)`` how often each case counts.
-        threshold_indices: Which T of the matched thresholds.
+        threshold_indices: Indices of T of the matched thresholds.
         size_range: Index of the size range.
-        max_detections: Most predictions of a class in a case, those with the highest scores; ``None`` for all.
+        max_detections: Limit on predictions per class and case, highest scores first; ``None`` for all.
     """
     result = np.full((len(matched.class_names), len(threshold_indices), len(weights)), np.nan)
     n_references = weights @ matched.n_references[:, :, size_range]
@@ -94,7 +94,7 @@ def average_precision(
 def average_recall(
     matched: MatchResult, weights: FloatArray, *, size_range: int = 0, max_detections: int | None = None
 ) -> FloatArray:
-    """``(K, R)`` recall, mean over COCO's thresholds, with so many predictions a case; NaN without a reference."""
+    """``(K, R)`` recall with ``max_detections`` per case, mean over COCO's thresholds; NaN without a reference."""
     result = np.full((len(matched.class_names), len(weights)), np.nan)
     n_references = weights @ matched.n_references[:, :, size_range]
     for k in range(len(matched.class_names)):
@@ -111,13 +111,13 @@ def _chosen(matched: MatchResult, k: int, max_detections: int | None) -> BoolArr
 
 
 def _area(hit: BoolArray, error: BoolArray, weights: FloatArray, n_references: FloatArray) -> FloatArray:
-    """``(R,)`` area below the precision of N predictions: ``(N,)`` hits and errors, ``(R, N)`` weights."""
+    """``(R,)`` area under the precision-recall curve of N predictions: ``(N,)`` hits and errors, ``(R, N)`` weights."""
     counted = hit | error
     if not counted.any():
         return np.zeros(len(weights))
     weights, hit, error = weights[:, counted], hit[counted], error[counted]
     hits, errors = np.cumsum(weights * hit, axis=1), np.cumsum(weights * error, axis=1)
-    precision = np.zeros((len(hits), hits.shape[1] + 1))  # the last: 0 at recalls that are never reached
+    precision = np.zeros((len(hits), hits.shape[1] + 1))  # last column: 0 at recalls that are never reached
     np.divide(hits, hits + errors + np.spacing(1), out=precision[:, :-1])
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     recall = hits / n_references[:, None]

@@ -1,7 +1,7 @@
-"""How sure a figure is: percentile bootstrap over patients.
+"""Confidence intervals by percentile bootstrap over patients.
 
-Scans of one patient are alike, so patients are drawn with replacement, not scans (a patient's scans come and go
-together). A figure's interval runs between percentiles of what the draws give.
+Scans of one patient are correlated, so patients are drawn with replacement, not scans (a patient's scans are drawn
+together). A figure's interval lies between percentiles of its values over the draws.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FEWEST_PATIENTS = 2
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its confidence interval; ``None`` where undefined, never a sentinel number."""
+    """A figure and its confidence interval; ``None`` if undefined, never a sentinel number."""
 
     value: float | None
     low: float | None = None
@@ -31,7 +31,7 @@ def patient_weights(patients: Sequence[str], *, replicates: int = REPLICATES, se
     """``(1 + replicates, C)`` how often each case counts: the first row is all ones, the others are draws of patients.
 
     Args:
-        patients: Whose each of the C cases is.
+        patients: Patient of each of the C cases.
         replicates: Number of draws; none are made for fewer than two patients.
         seed: The same seed gives the same draws.
     """
@@ -43,9 +43,9 @@ def patient_weights(patients: Sequence[str], *, replicates: int = REPLICATES, se
 
 
 def estimate(values: FloatArray, *, level: float = LEVEL) -> Estimate:
-    """The figure at the first weighting of ``(R,)``, with the interval that the others give.
+    """The figure at the first weighting of ``(R,)``, with the interval from the others.
 
-    Draws in which the figure is undefined (no object of the class was drawn) are left out; where that is half of them
+    Draws in which the figure is undefined (no object of the class was drawn) are left out; if these are half of them
     or more, or there are no draws, the interval is ``None``.
     """
     value, draws = values[0], values[1:]
@@ -59,7 +59,7 @@ def estimate(values: FloatArray, *, level: float = LEVEL) -> Estimate:
 
 
 def mean_of_defined(values: FloatArray) -> FloatArray:
-    """``(R,)`` mean over the K classes of ``(K, R)`` in which a figure is defined; NaN where it is in none."""
+    """``(R,)`` mean of ``(K, R)`` over the classes in which a figure is defined; NaN if it is defined in none."""
     defined = ~np.isnan(values)
     total, n = np.where(defined, values, 0).sum(axis=0), defined.sum(axis=0)
     return np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)

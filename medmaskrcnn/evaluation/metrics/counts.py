@@ -1,8 +1,8 @@
-"""What a result at one score threshold is worth: hits, false positives and missed objects, and what is made of them.
+"""Metrics at one score threshold: hits, false positives and missed objects, and the ratios derived from them.
 
 With TP, FP and FN at an IoU threshold: recall = TP / (TP + FN), precision = TP / (TP + FP), and the AP of the Data
 Science Bowl 2018 (https://www.kaggle.com/c/data-science-bowl-2018/overview/evaluation) = TP / (TP + FP + FN), there
-taken of each image, over IoU 0.5, 0.55, .. 0.95, and averaged.
+computed per image over IoU 0.5, 0.55, .. 0.95 and averaged.
 
 Panoptic quality (Kirillov et al. 2019, eq. 1), with TP at IoU > 0.5:
 PQ = SQ x RQ, SQ = mean IoU of the TP, RQ = TP / (TP + FP / 2 + FN / 2).
@@ -36,12 +36,12 @@ class Counts:
 
 
 def count(matched: MatchResult, *, score: float, threshold_index: int, above: float = 0.0) -> Counts:
-    """Count what predictions from ``score`` on are worth.
+    """Count hits, false positives and missed objects at a score threshold.
 
     Args:
         matched: See :func:`medmaskrcnn.evaluation.metrics.match_detections.match_detections`.
-        score: Predictions with this score or more are the result (compared in float32, as results do).
-        threshold_index: Which of the matched IoUs makes a hit.
+        score: Score threshold of the result (inclusive; compared in float32, as in results).
+        threshold_index: Index of the matched IoU threshold that makes a hit.
         above: A hit's IoU must also exceed this.
     """
     kept = matched.score.astype(np.float32) >= np.float32(score)
@@ -59,7 +59,7 @@ def count(matched: MatchResult, *, score: float, threshold_index: int, above: fl
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray, weights: FloatArray) -> FloatArray:
-    """``(K, R)`` ratio of the weighted sums of two ``(C, K)`` tables, NaN where there is nothing to divide by."""
+    """``(K, R)`` ratio of the weighted sums of two ``(C, K)`` tables, NaN where the denominator is 0."""
     above, below = (weights @ numerator).T, (weights @ denominator).T
     return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
 
@@ -75,7 +75,7 @@ def detection_table(counts: Counts, weights: FloatArray) -> dict[str, FloatArray
 
 
 def panoptic_table(matched: MatchResult, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:
-    """``pq``, ``sq`` and ``rq``, each ``(K, R)``; PQ is 0 where nothing was hit and SQ is then undefined."""
+    """``pq``, ``sq`` and ``rq``, each ``(K, R)``; PQ is 0 if nothing was hit, and SQ is then undefined."""
     counts = count(matched, score=score, threshold_index=matched.threshold_index(0.5), above=0.5)
     whole = counts.hits + 0.5 * (counts.false_positives + counts.missed)
     return {
@@ -89,7 +89,7 @@ def data_science_bowl_table(matched: MatchResult, weights: FloatArray, *, score:
     """TP / (TP + FP + FN), each ``(K, R)``; a case with neither objects nor predictions of a class has none.
 
     ``dsb50``, ``dsb75``, ``dsb90``: mean over cases at one IoU; ``dsb``: mean over cases and COCO's ten IoUs.
-    ``dsb50_pooled`` and so on: of all cases' objects taken together, as StarDist reports it.
+    ``dsb50_pooled`` and so on: over the objects of all cases together, as StarDist reports it.
     """
     per_case, pooled = [], []
     for t in matched.coco_indices:

@@ -1,8 +1,8 @@
-"""FROC: the share of the objects found against the false positives per scan, over all score thresholds.
+"""FROC: sensitivity (share of objects found) against false positives per scan, over all score thresholds.
 
-CPM, the competition performance metric, is the mean of that share at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives a
-scan; between two scores the curve is a straight line from (0, 0) on, as in LUNA16 (Setio et al. 2017). Unlike there, a
-hit is an IoU with an object, and a second prediction of an object already found is a false positive.
+CPM, the competition performance metric, is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per
+scan; the curve is interpolated linearly between scores, starting at (0, 0), as in LUNA16 (Setio et al. 2017). Unlike
+there, a hit is defined by IoU, and a second prediction of an object already found is a false positive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def froc(
     Args:
         matched: See :func:`medmaskrcnn.evaluation.metrics.match_detections.match_detections`.
         weights: ``(R, C)`` how often each case counts.
-        threshold_index: Which of the matched IoUs makes a hit.
+        threshold_index: Index of the matched IoU threshold that makes a hit.
         points: False positives per scan.
     """
     n_references = weights @ matched.n_references[:, :, 0]
@@ -36,7 +36,7 @@ def froc(
         chosen = np.flatnonzero(matched.label == k)
         hit = matched.hit[chosen, 0, threshold_index]
         error = ~hit & ~matched.ignored[chosen, 0, threshold_index]
-        last = np.flatnonzero(np.diff(matched.score[chosen], append=-1))  # of each score: thresholds cannot split it
+        last = np.flatnonzero(np.diff(matched.score[chosen], append=-1))  # last of each score: ties stay together
         for r in np.flatnonzero(n_references[:, k] > 0):
             weight = weights[r, matched.case[chosen]]
             found = np.cumsum(weight * hit)[last] / n_references[r, k]

@@ -1,7 +1,7 @@
-"""Predictions of all cases as hits and errors, for every IoU threshold and size range: what all metrics count from.
+"""Match the predictions of all cases as hits and errors, for every IoU threshold and size range: the basis of metrics.
 
-A prediction's verdict does not depend on predictions with lower scores, so one judgement of all candidates serves
-every score threshold and every limit on the number of detections.
+A prediction's match does not depend on predictions with lower scores, so matching all candidates once serves every
+score threshold and every limit on the number of detections.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from medmaskrcnn.structures.mask import BoolArray
 
 COCO_THRESHOLDS = tuple(float(t) for t in np.linspace(0.5, 0.95, 10))
 LOW_THRESHOLD = 0.1
-"""IoU at which an object counts as detected, if not outlined: nnDetection's (Baumgartner et al. 2021)."""
+"""IoU at which an object counts as detected, even if not well outlined: nnDetection's (Baumgartner et al. 2021)."""
 
 THRESHOLDS = (LOW_THRESHOLD, *COCO_THRESHOLDS)
 
 
 @dataclass(frozen=True, eq=False)
 class MatchResult:
-    """N predictions of C cases by falling score (ties: earlier case first), judged by K classes, A ranges, T IoUs.
+    """N predictions of C cases by falling score (ties: earlier case first), with K classes, A ranges, T IoUs.
 
     Attributes:
         class_names: K names.
-        patients: Whose each of the C cases is.
+        patients: Patient of each of the C cases.
         thresholds: T IoUs.
         ranges: A size ranges; the first holds every object.
         case, label: ``(N,)`` index of case and class.
         score: ``(N,)``.
-        rank: ``(N,)`` place by score among the predictions of its case and class, from 0.
+        rank: ``(N,)`` rank by score among the predictions of its case and class, from 0.
         predicted: ``(N,)`` index among the case's candidates.
         match: ``(N, T)`` index among the case's paired references, -1 for none; of the first range.
         iou: ``(N, T)`` with the match, 0 for none.
-        hit: ``(N, A, T)`` it found an object that was asked about.
+        hit: ``(N, A, T)`` whether it found an object that counts.
         ignored: ``(N, A, T)`` neither hit nor error.
-        n_references: ``(C, K, A)`` objects that were asked about.
+        n_references: ``(C, K, A)`` number of objects that count.
     """
 
     class_names: tuple[str, ...]
@@ -60,10 +60,10 @@ class MatchResult:
     n_references: IntArray
 
     def threshold_index(self, iou: float) -> int:
-        """Where an IoU stands in :attr:`thresholds`.
+        """Index of an IoU in :attr:`thresholds`.
 
         Raises:
-            ValueError: if it was not matched at.
+            ValueError: if it is not one of them.
         """
         near = [k for k, threshold in enumerate(self.thresholds) if abs(threshold - iou) < 1e-9]
         if not near:
@@ -72,7 +72,7 @@ class MatchResult:
 
     @property
     def coco_indices(self) -> list[int]:
-        """Where COCO's ten thresholds stand."""
+        """Indices of COCO's ten thresholds."""
         return [self.threshold_index(t) for t in COCO_THRESHOLDS]
 
 
@@ -88,7 +88,7 @@ def match_detections(
     Args:
         cases: Paired by the same ``class_names``.
         class_names: K names.
-        ranges: Sizes to tell apart.
+        ranges: Size ranges.
         thresholds: IoUs in (0, 1].
 
     Raises:
@@ -119,7 +119,7 @@ def match_detections(
         set_aside=set_aside,
         crowd=crowd,
     )
-    # a last entry for what no pair has: pair -1 finds it
+    # an extra last entry for unmatched predictions: pair -1 indexes it
     partner, iou = np.append(partner, len(set_aside)), np.append(iou, 0.0)
     aside = np.append(set_aside, np.zeros((1, set_aside.shape[1]), np.bool_), axis=0)
     hit_aside = aside[partner[pair], np.arange(aside.shape[1])[:, None]]
@@ -147,7 +147,7 @@ def match_detections(
 def _pairs(
     cases: Sequence[PairedCase], first_prediction: IntArray, first_reference: IntArray, lowest: float
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Prediction, reference and IoU of pairs of one class that reach the lowest threshold; numbers run over cases."""
+    """Prediction, reference and IoU of pairs of one class that reach the lowest threshold; numbered across cases."""
     found = [np.nonzero((c.iou >= min(lowest, BELOW_ONE)) & (c.labels[:, None] == c.true_labels)) for c in cases]
     predicted = np.concatenate([i + n for (i, _), n in zip(found, first_prediction[:-1], strict=True)])
     reference = np.concatenate([j + n for (_, j), n in zip(found, first_reference[:-1], strict=True)])

@@ -1,7 +1,7 @@
-"""Which prediction is which reference, and what one scan's prediction is worth.
+"""Match the predictions of one scan with its references.
 
-Matching is COCO's (:mod:`medmaskrcnn.evaluation.metrics.assignment`). What is left over is a false positive among the
-predictions and a missed object among the references.
+Matching is COCO's (:mod:`medmaskrcnn.evaluation.metrics.assignment`). Unmatched predictions are false positives,
+unmatched references are missed objects.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Match:
         predicted, reference: Indices into the two :class:`Instances`.
         class_name: Their class.
         iou, dice: Agreement of the masks.
-        volume_error: (predicted - reference) / reference volume; -0.1 means ten per cent too small.
+        volume_error: (predicted - reference) / reference volume; -0.1 means 10 % too small.
     """
 
     predicted: int
@@ -43,7 +43,7 @@ class CaseSummary:
         iou_threshold: IoU from which an object counts as found.
         matches: Objects found, in the order of the references.
         missed: Indices of references that no prediction found.
-        false_positives: Indices of predictions that found none.
+        false_positives: Indices of predictions that match no reference.
     """
 
     iou_threshold: float
@@ -53,7 +53,7 @@ class CaseSummary:
 
     @property
     def n_reference(self) -> int:
-        """Objects there were to find."""
+        """Number of reference objects."""
         return len(self.matches) + len(self.missed)
 
     @property
@@ -67,11 +67,11 @@ def match_case(predicted: Instances, reference: Instances, *, iou_threshold: flo
 
     Args:
         predicted: The result's instances (those at or above the score threshold).
-        reference: The truth, e.g. from :func:`medmaskrcnn.structures.label_maps.instances_of_label_map`.
+        reference: The reference, e.g. from :func:`medmaskrcnn.structures.label_maps.instances_of_label_map`.
         iou_threshold: In (0, 1].
 
     Raises:
-        ValueError: if the two lie on different grids or the threshold is out of range.
+        ValueError: if the two are on different grids or the threshold is out of range.
     """
     names = tuple(dict.fromkeys((*predicted.class_names, *reference.class_names)))
     paired = pair_case(predicted, reference, class_names=names)

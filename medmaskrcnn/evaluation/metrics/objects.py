@@ -1,4 +1,4 @@
-"""Each object of a case: found or missed, and how well its outline agrees; predictions that found none beside them."""
+"""Per-object figures of a case: found or missed, and how well outlines agree; with the false positives."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ObjectOutcome = Literal["found", "missed", "false positive"]
 
 @dataclass(frozen=True)
 class ObjectFigures:
-    """One object of a case, or one prediction that found none.
+    """One reference object of a case, or one false positive.
 
     Attributes:
         class_name: Its class.
-        outcome: What became of it.
-        predicted, reference: Index among the case's candidates and references; ``None`` where there is none.
-        score: Of the prediction.
-        diameter: Of the ball of the object's volume (of the prediction's where it found none); mm or pixels.
-        iou, dice: Agreement of the masks; 0 for what was missed or is not there.
-        volume_error: (predicted - reference) / reference volume of what was found.
-        hd95, nsd: See :mod:`medmaskrcnn.evaluation.metrics.surface`, of what was found.
+        outcome: Found, missed or false positive.
+        predicted, reference: Index among the case's candidates and references; ``None`` if there is none.
+        score: Score of the prediction.
+        diameter: Diameter of the ball of equal volume (of the prediction for a false positive); mm or pixels.
+        iou, dice: Agreement of the masks; 0 for missed objects and false positives.
+        volume_error: (predicted - reference) / reference volume, of found objects.
+        hd95, nsd: See :mod:`medmaskrcnn.evaluation.metrics.surface`, of found objects.
     """
 
     class_name: str
@@ -62,12 +62,12 @@ def compare_objects(
 
     Args:
         predicted: All candidates of the case.
-        reference: Its truth.
-        paired: The two compared by masks; ignored references are left out, and so are predictions that found them.
+        reference: The reference.
+        paired: The two compared by masks; ignored references and predictions matched with them are left out.
         class_names: The classes that they were paired by.
-        score: Candidates with this score or more are the result.
+        score: Score threshold of the result (inclusive).
         match_iou: IoU of the masks from which an object counts as found, in (0, 1].
-        tolerance: Of the normalised surface distance, mm (pixels where the spacing is unknown).
+        tolerance: Tolerance of the normalised surface distance, mm (pixels if the spacing is unknown).
         surfaces: Compute the surface distances, which takes most of the time.
     """
     matched = match_detections([paired], class_names, ranges=BALL_DIAMETERS_MM, thresholds=(match_iou,))
@@ -119,8 +119,8 @@ def class_dice(predicted: Instances, reference: Instances, class_name: str) -> f
 
     Args:
         predicted: The result's instances.
-        reference: The truth on the same grid.
-        class_name: Class that one of them knows.
+        reference: The reference on the same grid.
+        class_name: A class that at least one of them has.
     """
     found, true = (
         Mask.empty().union(*(m for m, k in zip(one.masks, one.labels, strict=True) if one.class_names[k] == class_name))

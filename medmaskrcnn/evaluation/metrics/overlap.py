@@ -1,4 +1,4 @@
-"""How well two masks or boxes agree: Dice and intersection over union, on arrays and on the crops of instances.
+"""Overlap of masks or boxes: Dice and intersection over union, on arrays and on the crops of instances.
 
 With the voxel sets A and B: Dice = 2 |A and B| / (|A| + |B|), IoU = |A and B| / |A or B|. Counts are exact
 integers and the division is done in float64, as pycocotools does.
@@ -37,7 +37,7 @@ def box_intersections(first: NDArray[np.floating], second: NDArray[np.floating])
     """``(N, M)`` float64: area or volume that boxes ``(N, 2S)`` and ``(M, 2S)`` share, in voxels.
 
     Raises:
-        ValueError: if a side is no array of boxes, or the two differ in their number of axes.
+        ValueError: if an argument is not an array of boxes, or the two differ in their number of axes.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1] or first.shape[1] % 2:
         raise ValueError(f"boxes must have shapes (N, 2S) and (M, 2S), got {first.shape} and {second.shape}")
@@ -48,7 +48,7 @@ def box_intersections(first: NDArray[np.floating], second: NDArray[np.floating])
 
 
 def box_volumes(boxes: NDArray[np.floating]) -> FloatArray:
-    """``(N,)`` float64: area or volume of boxes ``(N, 2S)`` in voxels; 0 where one is turned inside out."""
+    """``(N,)`` float64: area or volume of boxes ``(N, 2S)`` in voxels; 0 for boxes with maxima below minima."""
     dims = boxes.shape[1] // 2
     extents = boxes[:, dims:].astype(np.float64) - boxes[:, :dims].astype(np.float64)
     return np.asarray(np.maximum(extents, 0).prod(axis=1))
@@ -57,14 +57,14 @@ def box_volumes(boxes: NDArray[np.floating]) -> FloatArray:
 def over_union(
     shared: NDArray[Any], sizes: NDArray[Any], true_sizes: NDArray[Any], *, crowd: BoolArray | None = None
 ) -> FloatArray:
-    """``(N, M)`` float64: what each of N predictions shares with each of M references, as a share of their union.
+    """``(N, M)`` float64: IoU of each of N predictions with each of M references.
 
     Args:
         shared: ``(N, M)`` voxels in common.
-        sizes: ``(N,)`` of the predictions.
-        true_sizes: ``(M,)`` of the references.
-        crowd: ``(M,)`` references that stand for many objects: there the share is of the prediction alone, as COCO
-            has it, since no union with a crowd could tell one of its members.
+        sizes: ``(N,)`` voxels of the predictions.
+        true_sizes: ``(M,)`` voxels of the references.
+        crowd: ``(M,)`` references that stand for many objects: there the intersection is divided by the prediction
+            alone, as in COCO, since a union with a crowd says nothing about one of its members.
     """
     union = sizes[:, None] + true_sizes[None, :] - shared
     if crowd is not None and crowd.any():

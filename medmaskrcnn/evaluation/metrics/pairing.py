@@ -1,7 +1,7 @@
-"""One case as every metric takes it: what was predicted beside what there was, by their sizes, scores and agreement.
+"""One case as input of all metrics: predictions and references with their sizes, scores and IoUs.
 
-Made from the instances once, after which their masks are no longer needed: an evaluation of many large scans keeps a
-few numbers of each.
+Computed from the instances once, after which their masks are no longer needed: an evaluation of many large scans keeps
+only a few numbers of each.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class PairedCase:
     """N predictions by falling score and M references of one case.
 
     Attributes:
-        patient: Whose it is.
-        grid: The scan's.
-        labels, scores: ``(N,)`` class index, 0..1.
+        patient: Patient id.
+        grid: Grid of the scan.
+        labels, scores: ``(N,)`` class index; score 0..1.
         n_voxels: ``(N,)`` size of each mask or box.
         predicted, reference: ``(N,)`` and ``(M,)`` index of each among the case's candidates and references.
         true_labels: ``(M,)`` class index.
-        true_voxels: ``(M,)`` size of each mask; masks in the judgement of boxes too, as COCO has it.
+        true_voxels: ``(M,)`` size of each mask, also when boxes are compared, as in COCO.
         crowd: ``(M,)`` references that stand for many objects at once.
-        ignored: ``(M,)`` references that need not be found, and whose finding is no error; crowds among them.
+        ignored: ``(M,)`` references that need not be found, and finding them is no error; includes crowds.
         iou: ``(N, M)`` float64, of pairs of one class.
     """
 
@@ -68,12 +68,12 @@ def pair_case(
     Args:
         predicted: All candidates, whatever their score. Those without a voxel are left out (they are no part of a
             result either).
-        reference: The truth on the same grid.
-        class_names: Classes to judge, by name; predictions and references of others are left out.
-        kind: Compare masks, or boxes (of the references: the boxes around their masks as ``reference.boxes`` has them).
-        patient: Whose case it is.
+        reference: The reference on the same grid.
+        class_names: Classes to evaluate, by name; predictions and references of other classes are left out.
+        kind: Compare masks, or boxes (for references: the boxes around their masks, ``reference.boxes``).
+        patient: Patient id.
         crowd: ``(M,)`` references that stand for many objects at once (COCO's ``iscrowd``); none by default.
-        ignored: ``(M,)`` references that are not asked about; none by default.
+        ignored: ``(M,)`` references that need not be found; none by default.
 
     Raises:
         ValueError: if the grids differ in shape, or ``crowd`` or ``ignored`` in length from the references.

@@ -1,8 +1,8 @@
-"""How large an object is, and which objects count as small, medium and large.
+"""Size of objects, and the limits of small, medium and large ones.
 
-In pictures COCO's areas hold: 32 x 32 and 96 x 96 pixels. In scans it is the diameter of the ball of equal volume in
-mm: below 10 mm a lesion is not measurable on CT (RECIST 1.1), from 30 mm on a nodule is called a mass (Fleischner
-Society glossary).
+In pictures COCO's areas apply: 32 x 32 and 96 x 96 pixels. In scans the measure is the diameter in mm of the ball of
+equal volume: below 10 mm a lesion is not measurable on CT (RECIST 1.1), above 30 mm a nodule is called a mass
+(Fleischner Society glossary).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class SizeRanges:
-    """Names and limits of sizes; a size on a limit belongs to both its neighbours, as in COCO.
+    """Names and limits of size ranges; a size on a limit belongs to both ranges, as in COCO.
 
     Attributes:
-        measure: What is compared with the limits, with its unit.
-        names: Of the ranges; the first holds every object.
-        low, high: Limits of each, both included.
+        measure: The measure that is compared with the limits, with its unit.
+        names: Names of the ranges; the first holds every object.
+        low, high: Limits of each range, both included.
         diameter: Compare the diameter of the ball of equal volume rather than the size itself.
     """
 
@@ -37,13 +37,13 @@ class SizeRanges:
     diameter: bool
 
     def outside(self, sizes: FloatArray) -> BoolArray:
-        """``(N, ranges)`` boolean: which sizes lie outside which range. NaN, unknown, lies in the first alone."""
+        """``(N, ranges)`` boolean: which sizes lie outside which range. NaN (unknown) lies only in the first."""
         outside = ~((sizes[:, None] >= np.array(self.low)) & (sizes[:, None] <= np.array(self.high)))
         outside[:, 0] = False
         return np.asarray(outside)
 
     def measured(self, n_voxels: FloatArray, grid: Grid) -> FloatArray:
-        """``(N,)`` float64: objects of ``(N,)`` voxels in the unit of the limits; NaN where the scan has no mm."""
+        """``(N,)`` float64: objects of ``(N,)`` voxels in the unit of the limits; NaN if that is mm and unknown."""
         if not self.diameter:
             return n_voxels.astype(np.float64)
         if not grid.spacing_known:
@@ -58,7 +58,7 @@ COCO_AREAS = SizeRanges(
     high=(1e10, 32.0**2, 96.0**2, 1e10),
     diameter=False,
 )
-"""Of pictures. COCO ends at 1e5 squared, where no picture comes."""
+"""Size ranges of pictures. COCO's upper limit is 1e5 squared, larger than any picture."""
 
 BALL_DIAMETERS_MM = SizeRanges(
     measure="diameter of the ball of equal volume in mm",
@@ -67,7 +67,7 @@ BALL_DIAMETERS_MM = SizeRanges(
     high=(math.inf, 10.0, 30.0, math.inf),
     diameter=True,
 )
-"""Of scans. An object whose size in mm is unknown is in none of these ranges but counts among all."""
+"""Size ranges of scans. An object of unknown size in mm is only in the first range (all)."""
 
 
 def size_ranges_for(grids: Iterable[Grid]) -> SizeRanges:

@@ -1,6 +1,6 @@
 """All metrics of a set of cases in one table: per class and overall, masks and boxes, with confidence intervals.
 
-A class's figure is undefined (``None``) where nothing is there to compute it from. Overall figures are the mean of the
+A class's figure is undefined (``None``) if there is nothing to compute it from. Overall figures are means over the
 classes in which they are defined; numbers of objects and false positives are summed.
 """
 
@@ -38,20 +38,20 @@ FROC_CURVE_POINTS = tuple(float(x) for x in np.geomspace(1 / 16, 16, 65))
 
 @dataclass(frozen=True)
 class MetricSettings:
-    """What decides the figures.
+    """Settings of the metrics.
 
     Attributes:
         match_iou: IoU from which an object counts as found, for recall, precision, false positives and outlines.
-        froc_iou: IoU that makes a hit of the FROC curve.
-        tolerance: Of the normalised surface distance, mm; pixels where the spacing is unknown.
-        min_diameter: Objects whose ball of equal volume is smaller (mm; pixels where the spacing is unknown) need not
-            be found; finding them is no error.
-        max_detections: COCO's limits on detections per case and class; the last is raised to no limit where a case has
-            more objects of a class than that.
+        froc_iou: IoU from which an object counts as found in the FROC curve.
+        tolerance: Tolerance of the normalised surface distance, mm; pixels if the spacing is unknown.
+        min_diameter: Objects whose ball of equal volume has a smaller diameter (mm; pixels if the spacing is unknown)
+            need not be found; finding them is no error.
+        max_detections: COCO's limits on detections per case and class; the last is lifted if a case has more objects
+            of a class than that.
         surfaces: Compute HD95 and the normalised surface distance.
         replicates: Draws of the bootstrap over patients.
-        level: Of the confidence intervals.
-        seed: Of the draws.
+        level: Level of the confidence intervals.
+        seed: Seed of the draws.
     """
 
     match_iou: float = 0.5
@@ -67,14 +67,14 @@ class MetricSettings:
 
 @dataclass(frozen=True, eq=False)
 class CaseFigures:
-    """What is kept of a case: enough for every table, without its masks.
+    """Figures of a case: enough for every table, without its masks.
 
     Attributes:
-        id, patient: Of the case.
-        masks, boxes: Its predictions beside its references.
+        id, patient: Ids of case and patient.
+        masks, boxes: Its predictions and references, compared by masks and by boxes.
         objects: See :class:`ObjectFigures`.
         class_dice: Dice of all voxels of each class, in the order of the classes.
-        seconds: That segmenting took.
+        seconds: Duration of the segmentation.
     """
 
     id: str
@@ -87,7 +87,7 @@ class CaseFigures:
 
     @property
     def error(self) -> float:
-        """0 for a perfect case, 1 for one in which nothing fits: 1 - sum of Dice / (TP + FP / 2 + FN / 2)."""
+        """0 for a perfect case, 1 if nothing was found correctly: 1 - sum of Dice / (TP + FP / 2 + FN / 2)."""
         found = sum(o.outcome == "found" for o in self.objects)
         whole = found + 0.5 * (len(self.objects) - found)
         return 1 - sum(o.dice for o in self.objects) / whole if whole else 0.0
@@ -98,11 +98,11 @@ class ClassFigures:
     """One class's table, or the one over all classes.
 
     Attributes:
-        references: Objects to find.
-        predictions: Instances of the result.
+        references: Number of objects to find.
+        predictions: Number of instances in the result.
         mask, box: AP, AR, FROC and the counts at the operating score, by name, from masks and from boxes.
         outline: Dice, surface distances and volume errors, by name.
-        froc_curve: Share found at :data:`FROC_CURVE_POINTS`, of masks; ``None`` where there is no object.
+        froc_curve: Share found at :data:`FROC_CURVE_POINTS`, from masks; ``None`` if there is no object.
     """
 
     references: int
@@ -129,19 +129,19 @@ def figures_of_case(
     """Compare one case's candidates with its references.
 
     Args:
-        case_id: Names the case.
-        patient: Whose it is.
+        case_id: Case id.
+        patient: Patient id.
         predicted: All candidates, whatever their score.
-        reference: The truth on the same grid.
-        class_names: Classes to judge.
+        reference: The reference on the same grid.
+        class_names: Classes to evaluate.
         settings: See :class:`MetricSettings`.
-        score: Candidates with this score or more are the result.
+        score: Score threshold of the result (inclusive).
         crowd: ``(M,)`` references that stand for many objects; none by default.
         ignored: ``(M,)`` references that need not be found; none by default.
-        seconds: That segmenting took.
+        seconds: Duration of the segmentation.
 
     Raises:
-        ValueError: if the two lie on different grids.
+        ValueError: if the two are on different grids.
     """
     none = np.zeros(len(reference), np.bool_)
     sizes = voxel_counts(reference).astype(np.float64)
@@ -174,9 +174,9 @@ def summarise(
 
     Args:
         cases: At least one.
-        class_names: The classes that they were compared by.
-        settings: As they were compared by.
-        score: Candidates with this score or more are the result.
+        class_names: The classes used to compute the figures of the cases.
+        settings: The settings used to compute them.
+        score: Score threshold of the result (inclusive).
     """
     weights = patient_weights([c.patient for c in cases], replicates=settings.replicates, seed=settings.seed)
     ranges = size_ranges_for([c.masks.grid for c in cases])
@@ -236,7 +236,7 @@ def _detection_figures(
 def _outline_figures(
     cases: Sequence[CaseFigures], class_names: Sequence[str], weights: FloatArray
 ) -> dict[str, FloatArray]:
-    """Figures of the outlines, each ``(K, R)``; medians at the first weighting alone."""
+    """Figures of the outlines, each ``(K, R)``; medians only at the first weighting."""
     places = {name: k for k, name in enumerate(class_names)}
     shape = (len(cases), len(class_names))
 
@@ -269,7 +269,7 @@ def _outline_figures(
 
 
 def length_unit(cases: Sequence[CaseFigures]) -> str | None:
-    """``"mm"`` or ``"px"``: what lengths of these cases are in; ``None`` where some have millimetres and some not."""
+    """Unit of lengths in these cases, ``"mm"`` or ``"px"``; ``None`` if only some of them have millimetres."""
     known = {case.masks.grid.spacing_known for case in cases}
     return None if len(known) > 1 else "mm" if known == {True} else "px"
 

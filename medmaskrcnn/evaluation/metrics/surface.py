@@ -1,8 +1,8 @@
-"""How far two objects' surfaces lie apart: 95th percentile of the Hausdorff distance, normalised surface distance.
+"""Surface distances of two objects: 95th percentile of the Hausdorff distance, normalised surface distance.
 
-A surface is the voxels of a mask that touch a voxel outside it by a face (the edge of the scan counts as outside), each
-standing at its centre: the definition of MONAI and of most challenges; areas of surface elements are not weighed. Each
-surface voxel's distance is that to the nearest one of the other surface, in mm, so oblique and sheared grids are right.
+A surface is the set of voxels of a mask that share a face with a voxel outside it (the edge of the scan counts as
+outside), located at their centres: the definition of MONAI and most challenges; surface elements are not weighted by
+area. Distances to the nearest voxel of the other surface are in mm, so oblique and sheared grids are handled correctly.
 
 HD95 is the larger of the two directions' 95th percentiles (Huttenlocher et al. 1993, as in Metrics Reloaded, Maier-Hein
 et al. 2024). The normalised surface distance is the share of both surfaces that lies within a tolerance of the other
@@ -26,12 +26,12 @@ TOLERANCE = 2.0
 
 @dataclass(frozen=True)
 class SurfaceAgreement:
-    """How two surfaces agree.
+    """Agreement of two surfaces.
 
     Attributes:
         hd95: 95th percentile of the Hausdorff distance.
         nsd: Share of both surfaces within the tolerance of the other, 0..1.
-        unit: Of ``hd95`` and the tolerance: ``"mm"``, or ``"px"`` where the scan's spacing is unknown.
+        unit: Unit of ``hd95`` and the tolerance: ``"mm"``, or ``"px"`` if the scan's spacing is unknown.
     """
 
     hd95: float
@@ -49,7 +49,7 @@ def surface_agreement(
         i: Index into them.
         reference: Instances on the same grid.
         j: Index into those.
-        tolerance: Distance within which surfaces agree; mm, or pixels where the scan's spacing is unknown.
+        tolerance: Distance within which surfaces agree; mm, or pixels if the scan's spacing is unknown.
 
     Returns:
         The agreement; ``None`` if one of the two has no voxel.
@@ -75,7 +75,7 @@ def surface_agreement(
 def surface_points(instances: Instances, i: int) -> FloatArray:
     """``(P, 3)`` world positions (mm, or pixels) of the centres of an object's surface voxels.
 
-    In a single picture the surface is the outline: what lies before and behind the picture does not count.
+    In a single picture the surface is the outline: faces towards the front and back of the picture do not count.
     """
     mask = instances.masks[i]
     faces = ndimage.generate_binary_structure(3, 1)

@@ -1,1 +1,1 @@
-"""From a fingerprint of labelled data to a plan of training, with a reason for every decision."""
+"""From the fingerprint of a labelled dataset to a training plan, with a reason for every decision."""

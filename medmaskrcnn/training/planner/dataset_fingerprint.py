@@ -1,4 +1,4 @@
-"""What the planner looks at: the facts of the training cases, turned into the axes that the network will see."""
+"""The dataset fingerprint: what the planner needs to know of the training cases, in the axes of the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Triple = tuple[float, float, float]
 Array = NDArray[np.float64]
 
 _THICKER = 1.2
-"""An axis whose spacing is larger by this factor is a thick one."""
+"""An axis whose spacing is larger by this factor counts as thick."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class SeenCase:
     Attributes:
         shape: Voxels along D, H, W.
         spacing: Their distance in mm; 1 where it is unknown.
-        objects: What is labelled in it.
-        left_right: Which of D, H, W runs closest to left-right; ``None`` where the file does not tell.
+        objects: Its labelled objects.
+        left_right: Index of the axis among D, H, W that runs closest to left-right; ``None`` if spacing is unknown.
     """
 
     shape: tuple[int, int, int]
@@ -55,13 +55,13 @@ class DatasetFingerprint:
 
     Attributes:
         class_names: The manifest's.
-        cases: The training cases; those of other splits must not decide anything.
-        facts: Their facts, in the same order.
-        orientation: The axes that ``cases`` are in.
-        spacing_known: Whether lengths are mm.
-        planar: Whether the cases are single images.
-        channels, channel_kind: Of the images.
-        modality: That of most cases, or ``None``.
+        cases: The training cases; cases of other splits must not influence the plan.
+        case_fingerprints: Their fingerprints, in the same order.
+        orientation: Orientation of the axes of ``cases``.
+        spacing_known: Whether lengths are in mm.
+        planar: Whether any case is a single image.
+        channels, channel_kind: Number and kind of the image channels.
+        modality: The most frequent modality, or ``None``.
     """
 
     class_names: tuple[str, ...]
@@ -81,7 +81,7 @@ class DatasetFingerprint:
 
     @property
     def spacing(self) -> Array:
-        """``(3,)`` median distance of voxels along D, H, W."""
+        """``(3,)`` median voxel spacing along D, H, W."""
         return np.median([case.spacing for case in self.cases], axis=0)
 
     @property
@@ -103,7 +103,7 @@ class DatasetFingerprint:
 
     @property
     def smallest(self) -> tuple[str, Array]:
-        """The class whose median object is smallest in the plane, and that object's size."""
+        """The class whose median object is smallest in plane, and that object's size."""
         return min(self.class_sizes().items(), key=lambda pair: in_plane(pair[1]))
 
     @property
@@ -119,20 +119,20 @@ class DatasetFingerprint:
 
     @property
     def objects_p90(self) -> int:
-        """Objects in a scan that holds many: the 90th percentile, at least 1."""
+        """90th percentile of the number of objects per scan, at least 1."""
         return max(1, round(float(np.percentile(self.counts(), 90))))
 
 
 def in_plane(size: Array) -> float:
-    """One length for an extent D, H, W: the geometric mean of H and W."""
+    """In-plane size of an extent D, H, W: the geometric mean of H and W."""
     return float(np.sqrt(size[1] * size[2]))
 
 
 def dataset_fingerprint(manifest: Manifest, case_fingerprints: Sequence[CaseFingerprint]) -> DatasetFingerprint:
-    """Turn the facts of the training cases.
+    """Summarise the training cases in the axes of the network.
 
     Raises:
-        ReadError: if no case is for training, they hold no object, or they differ in channels.
+        ReadError: if there are no training cases, they hold no object, or they differ in channels.
     """
     learnt = tuple(fact for fact in case_fingerprints if fact.split in FOR_TRAINING)
     if not learnt:
@@ -160,7 +160,7 @@ def dataset_fingerprint(manifest: Manifest, case_fingerprints: Sequence[CaseFing
 
 
 def _orientation(case_fingerprints: Sequence[CaseFingerprint], *, planar: bool, spacing_known: bool) -> Orientation:
-    """``"acquisition"`` where most scans were not cut across the body, so that their thick axis is not S."""
+    """``"acquisition"`` if most scans were not acquired axially, so that their thick axis is not S."""
     if planar or not spacing_known:
         return "as_stored"
     otherwise = 0

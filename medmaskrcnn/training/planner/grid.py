@@ -1,4 +1,4 @@
-"""The network's grid: 2D, 2.5D or 3D, the spacing that scans are brought to, and the pyramid's strides."""
+"""The network's grid: 2D, 2.5D or 3D, the spacing that scans are resampled to, and the strides of the FPN."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint, SeenCase, in_plane
 
 FIRST_STRIDE = 4
-"""Voxels of the plane in a cell of P2."""
+"""In-plane stride of P2, in voxels."""
 
 MASK_BINS = 28
-"""Bins per axis of a predicted mask: 14 of the mask head, doubled."""
+"""Bins per axis of a predicted mask: the mask head's 14, upsampled by 2."""
 
-_COARSEST_BINS = 1.0  # voxels a mask bin below which outlines are lost: scans are not shrunk further
-_FINEST_BINS = 2.0  # voxels a mask bin beyond which nothing is gained: scans are not enlarged further
+_COARSEST_BINS = 1.0  # voxels per mask bin; with fewer, outlines lose detail: scans are not shrunk further
+_FINEST_BINS = 2.0  # voxels per mask bin; more gain nothing: scans are not enlarged further
 _MOST_ENLARGED = 2.0  # interpolation adds no detail
-_WHOLE_SCAN = {2: 800_000, 3: 800_000}  # voxels in which a whole slice or scan is liked to fit
+_WHOLE_SCAN = {2: 800_000, 3: 800_000}  # voxels in which a whole slice or scan should fit
 _ISOTROPIC = 1.2  # spacings within this factor count as equal
-_SAME = (0.8, 1.07)  # of the scans' own spacing: a target within is replaced by it, and nothing is interpolated
-_ANISOTROPIC = 3.0  # thickness over width of voxels from which slices may be taken one by one
-_FEW_SLICES = 12.0  # of a scan
-_SLICES_OF_AN_OBJECT = 5.0  # fewer give three dimensions nothing to learn
-_NO_NEIGHBOUR = 1.5  # slices of an object below which the slices beside hold nothing of it
-_CELLS = 8.0  # of P2 that the smallest class should span from slice to slice
+_SAME = (0.8, 1.07)  # target spacing over the scans' own: within these limits their own is kept, without interpolation
+_ANISOTROPIC = 3.0  # slice thickness over pixel width from which a 2D or 2.5D network may be chosen
+_FEW_SLICES = 12.0  # slices per scan
+_SLICES_OF_AN_OBJECT = 5.0  # slices per object; with fewer, 3D gains nothing
+_NO_NEIGHBOUR = 1.5  # slices per object; with fewer, neighbouring slices do not show it
+_CELLS = 8.0  # P2 cells that the class with the fewest slices should span along D
 
 
 @dataclass(frozen=True)
 class GridPlan:
-    """How a scan is brought to the network's grid.
+    """How a scan is resampled to the network's grid.
 
     Attributes:
         dims: 2 or 3, the model's spatial dimensions.
         context_slices: Neighbours on each side (2.5D).
-        spacing: ``(3,)`` distance of the network's voxels, in the survey's unit.
-        spacing_mm: The setting.
-        resize_min_max: The setting, for pictures without a spacing.
-        strides: Of P2..P5, per spatial axis.
+        spacing: ``(3,)`` spacing of the network's voxels, in the fingerprint's unit.
+        spacing_mm: Value of ``preprocess.spacing_mm``.
+        resize_min_max: Value of ``preprocess.resize_min_max``, for images without a spacing.
+        strides: Strides of P2..P5, per spatial axis.
     """
 
     dims: int
@@ -49,7 +49,7 @@ class GridPlan:
     strides: tuple[tuple[int, ...], ...]
 
     def scans(self, fingerprint: DatasetFingerprint) -> Array:
-        """``(cases, 3)`` scans in voxels of the network."""
+        """``(cases, 3)`` shapes of the scans in voxels of the network."""
         return np.array([np.multiply(case.shape, case.spacing) * self._scale(case) for case in fingerprint.cases])
 
     def objects(self, fingerprint: DatasetFingerprint) -> tuple[tuple[str, ...], Array]:
@@ -59,7 +59,7 @@ class GridPlan:
         return names, np.array(sizes)
 
     def _scale(self, case: SeenCase) -> Array:
-        """``(3,)`` network voxels in a unit of the survey."""
+        """``(3,)`` network voxels per unit of the fingerprint."""
         if self.resize_min_max is None:
             return 1 / self.spacing
         short, long = sorted(case.shape[1:])
@@ -68,11 +68,11 @@ class GridPlan:
 
 
 def plan_grid(fingerprint: DatasetFingerprint, dims: float | None, reasons: dict[str, str]) -> GridPlan:
-    """Decide on dimensions, spacing and strides; the reasons are added to ``reasons``.
+    """Choose dimensions, spacing and strides; the reasons are added to ``reasons``.
 
     Raises:
         ValueError: if ``dims`` is not 2, 2.5 or 3.
-        ReadError: if 2.5 or 3 is asked of single images.
+        ReadError: if ``dims`` is 2.5 or 3 for single images.
     """
     chosen = _dims(fingerprint, dims, reasons)
     spatial = 3 if chosen == 3 else 2
@@ -137,7 +137,7 @@ def _spacing(
 
 
 def _plane_spacing(fingerprint: DatasetFingerprint, dims: int, own: float) -> float:
-    """The finest spacing of the plane, between what masks need and what they can use, at which a scan still fits."""
+    """The finest in-plane spacing, between what masks need and what they can use, at which a scan still fits."""
     span = in_plane(fingerprint.smallest[1])
     coarsest = max(own, span / (_COARSEST_BINS * MASK_BINS))
     finest = min(own, max(own / _MOST_ENLARGED, span / (_FINEST_BINS * MASK_BINS)))
@@ -154,7 +154,7 @@ def _scan_voxels(fingerprint: DatasetFingerprint, dims: int, own: float, target:
 
 
 def _depth_spacing(fingerprint: DatasetFingerprint, dims: int, own: float, target: float) -> tuple[float, str]:
-    """Distance of the network's slices."""
+    """Slice spacing of the network, and the reason."""
     slices = float(f"{fingerprint.spacing[0]:.4g}")
     if dims == 2:
         return slices, "Slices as they are."
@@ -168,7 +168,7 @@ def _depth_spacing(fingerprint: DatasetFingerprint, dims: int, own: float, targe
 def _without_spacing(
     fingerprint: DatasetFingerprint, dims: int, own: float, target: float, seen: str, reasons: dict[str, str]
 ) -> tuple[Array, tuple[None, None, None], tuple[int, int] | None]:
-    """Pictures: nothing but their size in pixels can tell how to scale them."""
+    """Images without a spacing: only their size in pixels can decide how to scale them."""
     reasons["preprocess.spacing_mm"] = "The files do not tell the size of a pixel."
     sides = np.array([sorted(case.shape[1:]) for case in fingerprint.cases], np.float64)
     short, aspect = np.median(sides[:, 0]) / target, (sides[:, 1] / sides[:, 0]).max()

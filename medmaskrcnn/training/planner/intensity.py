@@ -1,4 +1,4 @@
-"""How raw values become the network's input: CT by windows, colours by their range, all else by percentiles."""
+"""How intensities are normalised: CT by windows, colour images by their value range, all others by percentiles."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from medmaskrcnn.data.case_fingerprint import PERCENTILES, CaseFingerprint, Inte
 from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of red, green and blue in 0..1 over ImageNet, which pretrained backbones expect."""
+"""Mean and standard deviation of red, green and blue (0..1) in ImageNet, which pretrained backbones expect."""
 
-_HU = (-1024.0, 3071.0)  # what 12 bits hold
-_SOFT_TISSUE = (-160.0, 240.0)  # level 40, width 400: the abdominal window of every workstation
-_WIDE = 2.0  # a range so many times the soft tissue's gets that as a second channel
-_SOFT_SHARE = 0.1  # of the objects' voxels that must lie in it
+_HU = (-1024.0, 3071.0)  # the range of 12 bits
+_SOFT_TISSUE = (-160.0, 240.0)  # level 40, width 400: the usual abdominal window
+_WIDE = 2.0  # a range wider than this many soft-tissue windows gets that window as a second channel
+_SOFT_SHARE = 0.1  # share of the objects' voxels that must lie in it
 _ROUND_HU = 50.0
-_LOOKS_LIKE_CT = -900.0  # the lowest half percent of a scan of unknown modality: air in Hounsfield units
+_LOOKS_LIKE_CT = -900.0  # 0.5th percentile of a scan of unknown modality: air in Hounsfield units
 _LOW = 0.5  # percentile that becomes 0
-_HIGH = (99.5, 99.0, 95.0, 75.0)  # those that may become 1
-_STEADIER = 0.9  # a lower percentile must bring the spread down to this share of the best before
+_HIGH = (99.5, 99.0, 95.0, 75.0)  # percentiles that may become 1
+_STEADIER = 0.9  # a lower percentile must reduce the spread to this share of the best so far
 _HIGHEST_CEILING = 10.0
 _MEDIAN = PERCENTILES.index(50.0)
-_RANKS = np.linspace(PERCENTILES[0], PERCENTILES[-1], 200)  # at which a channel's values are read off its percentiles
+_RANKS = np.linspace(PERCENTILES[0], PERCENTILES[-1], 200)  # percentile ranks at which values are interpolated
 
 
 @dataclass(frozen=True)
 class IntensityPlan:
-    """Fields of ``preprocess``, and the network's image channels."""
+    """Settings of ``preprocess``, and the number of image channels of the network."""
 
     image_channels: int
     windows: tuple[tuple[float, float], ...] = ()
@@ -41,7 +41,7 @@ class IntensityPlan:
 
 
 def plan_intensity(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> IntensityPlan:
-    """Decide how values are normalised; the reasons are added to ``reasons``."""
+    """Choose how intensities are normalised; the reasons are added to ``reasons``."""
     for unused in ("windows", "percentiles", "ceiling", "value_range"):
         reasons[f"preprocess.{unused}"] = "Not used."
     if fingerprint.channel_kind == "colour" and fingerprint.channels == len(IMAGENET_MEAN):
@@ -52,7 +52,7 @@ def plan_intensity(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> 
 
 
 def values(one: Intensities) -> Array:
-    """``(200,)`` values spread over a channel as its percentiles say."""
+    """``(200,)`` values distributed like a channel's, interpolated from its percentiles."""
     return np.interp(_RANKS, PERCENTILES, one.percentiles)
 
 
@@ -137,7 +137,7 @@ def _times(spread: float) -> str:
 
 
 def _spread(fingerprint: DatasetFingerprint, high: float) -> float:
-    """Deviation over the scans of the logarithm of the objects' median, in units of a percentile range."""
+    """Standard deviation over scans of the log of the objects' median, scaled by the scan's percentile range."""
     spreads = []
     for channel in range(fingerprint.channels):
         logs = []
@@ -164,7 +164,7 @@ def _foreground(case_fingerprints: Iterable[CaseFingerprint]) -> list[Intensitie
 def _moments(
     fingerprint: DatasetFingerprint, maps: list[Callable[[Intensities, Array], Array]], reasons: dict[str, str]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel after mapping, objects and the whole scan counting alike."""
+    """Mean and standard deviation of each channel after mapping; objects and the whole scan have equal weight."""
     means, stds = [], []
     for mapping in maps:
         for channel in range(fingerprint.channels):

@@ -1,4 +1,4 @@
-"""How samples are drawn and changed, and how long is learnt."""
+"""How samples are drawn and augmented, and how long to train."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _ON_ONE_SIDE = re.compile(
     r"liver|spleen|stomach|pancreas|gall.?bladder|heart|aorta|duodenum|colon|atrium|ventricle|vena cava|adrenal|lobe"
 )
 _FEW_CASES = 40
-_CROWD = 10  # objects of a scan from which windows anywhere hold some
-_SMALL = 0.25  # longest edge of the oversampled class, of the largest class's
-_AROUND_SMALL = 4.0  # oversampled windows, of the class's objects
-_LEAST_SMALL = 64.0  # voxels of a oversampled window's side
+_CROWD = 10  # objects per scan from which windows placed anywhere contain some
+_SMALL = 0.25  # longest edge of the oversampled class, relative to the largest class
+_AROUND_SMALL = 4.0  # side of oversampled windows, relative to the class's objects
+_LEAST_SMALL = 64.0  # minimum side of an oversampled window, voxels
 _EPOCHS = 12
-_COVERED = 0.5  # of an object's voxels; labels that touch lose less to each other
+_COVERED = 0.5  # share of an object's voxels; labels that touch overlap less than this
 
 
 def is_lesion(class_name: str) -> bool:
-    """Whether a class is a finding, of which a body may have any number, not a part of the body."""
+    """Whether a class is a finding, of which a patient may have any number, rather than an organ."""
     return bool(_LESION.search(class_name.lower()))
 
 
 def plan_one_per_scan(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> tuple[str, ...]:
-    """Classes of which a body has one; the reason is added to ``reasons``."""
+    """Classes with at most one object per scan; the reason is added to ``reasons``."""
     single = []
     if not fingerprint.planar:
         for name in fingerprint.class_names:
@@ -55,7 +55,7 @@ def plan_one_per_scan(fingerprint: DatasetFingerprint, reasons: dict[str, str]) 
 
 
 def plan_max_containment(manifest: Manifest, reasons: dict[str, str]) -> float | None:
-    """How much of an object better ones of its class may hold; the reason is added to ``reasons``."""
+    """Share of an object that higher-scoring ones of its class may cover; the reason is added to ``reasons``."""
     for case in manifest.cases:
         held = {(item.class_name, item.map) for item in case.instances}
         if case.split in FOR_TRAINING and len(held) > len({name for name, _ in held}):
@@ -72,7 +72,7 @@ def plan_max_containment(manifest: Manifest, reasons: dict[str, str]) -> float |
 def plan_augment(
     fingerprint: DatasetFingerprint, grid: GridPlan, window: PatchPlan, reasons: dict[str, str]
 ) -> AugmentSettings:
-    """Decide how samples are drawn and changed; the reasons are added to ``reasons``."""
+    """Choose how samples are drawn and augmented; the reasons are added to ``reasons``."""
     oversampled_class, small = _oversampled(fingerprint, grid, window, reasons)
     crowd = float(np.median(fingerprint.counts())) >= _CROWD
     reasons["augment.foreground_prob"] = (
@@ -184,7 +184,7 @@ def _changes(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> dict[s
 
 
 def plan_loop(fingerprint: DatasetFingerprint, window: PatchPlan, reasons: dict[str, str]) -> LoopSettings:
-    """Decide how long and how fast to learn; the reasons are added to ``reasons``."""
+    """Choose the length and the batch size of the training; the reasons are added to ``reasons``."""
     cases = len(fingerprint.cases)
     steps = 4000 + 500 * np.log2(cases)
     steps = round(steps * (0.75 if window.batch > 1 else 1.0) / 500) * 500

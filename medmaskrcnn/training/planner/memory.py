@@ -1,12 +1,12 @@
-"""How much memory a training step takes: what the network keeps for the backward pass, in bytes.
+"""Estimate of the memory of a training step in bytes, mostly activations kept for the backward pass.
 
     step = program + 20 P + B (3 F + 4 R + 4 V C + N V) + 80 N A
 
-``P`` parameters (weight, gradient, two moments of AdamW and the moving average, 4 bytes each), ``B`` windows a pass,
+``P`` parameters (weight, gradient, two moments of AdamW and the moving average, 4 bytes each), ``B`` windows per pass,
 ``F`` values of feature maps (bfloat16, some fp32), ``R`` values of the sampled regions, ``V`` voxels of a window,
-``C`` its channels, ``N`` objects in it (one byte a voxel for each mask), ``A`` anchors (ATSS looks at every pair of
-object and anchor, one window after the other). The peak of a step on the CPU, less the program's own, was measured for
-twelve combinations of the models that ship: the formula gave 1.0 to 1.4 times as much.
+``C`` its channels, ``N`` objects in it (one byte per voxel for each mask), ``A`` anchors (ATSS compares every object
+with every anchor, one window at a time). The peak of a step on the CPU, without the program's own memory, was measured
+for twelve combinations of the shipped models: the formula gave 1.0 to 1.4 times as much.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from medmaskrcnn.settings import ModelSettings
 GIB = 2.0**30
 
 PROGRAM = 1.0 * GIB
-"""Of the process before any scan is in memory: Python, torch, MONAI."""
+"""Memory of the process before any scan is loaded: Python, torch, MONAI."""
 
 _PER_PARAMETER = 20.0
-_PER_PAIR = 80.0  # bytes ATSS keeps for an object and an anchor
+_PER_PAIR = 80.0  # bytes ATSS keeps per pair of object and anchor
 _STEM_MAPS = 4  # convolution, normalisation, activation, pooling
-_BLOCK_MAPS = 8  # of a residual block with its shortcut
-_FPN_MAPS = 6  # lateral, sum, output; the RPN's hidden map, its activation, both in fp32
-_BYTES_DENSE, _BYTES_REGIONS = 3.0, 4.0  # between bf16 and fp32 of the norms; fp32
+_BLOCK_MAPS = 8  # maps of a residual block with its shortcut
+_FPN_MAPS = 6  # lateral, sum, output; the RPN's hidden map and its activation, both in fp32
+_BYTES_DENSE, _BYTES_REGIONS = 3.0, 4.0  # per value: a mix of bf16 and the norms' fp32; fp32
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_SHARE_OF_MACHINE = 0.5  # the rest is for prepared scans, workers and whatever else runs
+_SHARE_OF_MACHINE = 0.5  # the rest is for prepared scans, workers and other programs
 _SHARE_OF_DEVICE = 0.8
-_WHERE_UNKNOWN = 8 * GIB  # Windows does not tell
+_WHERE_UNKNOWN = 8 * GIB  # Windows has no sysconf
 
 
 def memory_of_machine() -> float:
-    """Bytes a training may use by default: of the GPU where there is one, else half of the machine's."""
+    """Bytes a training may use by default: 80 % of the GPU's memory if there is one, else half of the machine's."""
     if torch.cuda.is_available():
         return _SHARE_OF_DEVICE * torch.cuda.get_device_properties(0).total_memory
     if not hasattr(os, "sysconf"):
@@ -51,7 +51,7 @@ def memory_of_machine() -> float:
 
 
 def _container_limit() -> float:
-    """Bytes that the container or job may take, which may be less than the machine has."""
+    """Memory limit of the container or job in bytes; infinite if there is none."""
     try:
         return float(_CGROUP_LIMIT.read_text())
     except (OSError, ValueError):  # no such file, or "max"
@@ -60,20 +60,20 @@ def _container_limit() -> float:
 
 @lru_cache(maxsize=64)
 def count_parameters(model: ModelSettings) -> int:
-    """Parameters of a network, without making it."""
+    """Number of parameters of a network, without allocating it."""
     with torch.device("meta"):
         return sum(p.numel() for p in build_model(model).parameters())
 
 
 def step_memory(model: ModelSettings, patch: Sequence[int], *, batch: int, objects: int, parameters: int) -> float:
-    """Bytes of a training step; see the module.
+    """Bytes of a training step; see the module docstring.
 
     Args:
-        model: The network.
+        model: Settings of the network.
         patch: Window D, H, W in voxels.
-        batch: Windows a pass.
+        batch: Windows per pass.
         objects: Objects in a window.
-        parameters: Of the network (:func:`count_parameters`).
+        parameters: Number of parameters of the network (:func:`count_parameters`).
     """
     window = np.array(patch[-model.spatial_dims :], np.float64)
     voxels = float(np.prod(window))
@@ -93,7 +93,7 @@ def _cells(window: np.ndarray, stride: Sequence[int]) -> float:
 
 
 def _features(model: ModelSettings, window: np.ndarray) -> float:
-    """Values of the dense part that are kept."""
+    """Number of values that backbone, FPN and RPN keep for the backward pass."""
     backbone = model.backbone
     stem = _cells(window, [min(2, s) for s in backbone.strides[0]]) * stage_planes(backbone)[0] * _STEM_MAPS
     return stem + sum(
@@ -103,7 +103,7 @@ def _features(model: ModelSettings, window: np.ndarray) -> float:
 
 
 def _regions(model: ModelSettings) -> float:
-    """Values of the two heads that are kept."""
+    """Number of values that the box and mask heads keep for the backward pass."""
     roi, dims = model.roi, model.spatial_dims
     box = roi.batch_per_image * (2 * model.backbone.fpn_channels * roi.box_size**dims + 4 * roi.box_hidden)
     outlined = min(roi.max_mask_rois, roi.batch_per_image)

@@ -1,4 +1,4 @@
-"""The network's parts: widths that keep the file small, anchors fitted to the objects, numbers of candidates."""
+"""The network: widths that keep the model file small, anchors fitted to the objects, numbers of proposals."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from medmaskrcnn.training.planner.grid import GridPlan
 from medmaskrcnn.training.planner.memory import count_parameters
 
 LARGEST_FILE = 12e6
-"""Bytes of a model's file."""
+"""Maximum size of a model file in bytes."""
 
 _BYTES_A_WEIGHT = 2  # fp16
 _HEADER = 0.2e6  # bytes left for the settings and the names of the weights
 _LEVELS = 5  # P2..P6
-_ITERATIONS = 50  # of k-means, which settles long before
-_SPREAD = {2: (0.8, 1.0, 1.25), 3: (0.8, 1.0, 1.25)}  # sizes that zoom and cut windows make of an object
-_SLICED = (0.5, 0.75, 1.0)  # of an object's width that a slice shows
+_ITERATIONS = 50  # of k-means, which converges long before
+_SPREAD = {2: (0.8, 1.0, 1.25), 3: (0.8, 1.0, 1.25)}  # relative sizes of an object after zoom and cropping
+_SLICED = (0.5, 0.75, 1.0)  # shares of an object's width that a slice shows
 _SMALLEST_EDGE = 2.0  # voxels
-_VARIED = 0.25  # deviation of log(height / width) within a level from which one shape is too few
-_WIDTHS = {  # channels of the stages, the pyramid, the box head, the mask head; its convolutions
+_VARIED = 0.25  # standard deviation of log(height / width) within a level above which one shape is not enough
+_WIDTHS = {  # channels of the stages, the FPN, the box head, the mask head; number of mask convolutions
     2: (
         ((32, 64, 128, 192), 96, 256, 96, 4),
         ((24, 48, 96, 128), 64, 256, 64, 4),
@@ -40,7 +40,7 @@ _WIDTHS = {  # channels of the stages, the pyramid, the box head, the mask head;
 def plan_network(
     fingerprint: DatasetFingerprint, grid: GridPlan, image_channels: int, reasons: dict[str, str]
 ) -> list[ModelSettings]:
-    """Settings of the network, widest first; the reasons are added to ``reasons``."""
+    """Settings of the candidate networks, widest first; the reasons are added to ``reasons``."""
     per_case = fingerprint.objects_p90
     _counting_reasons(fingerprint, reasons)
     common = {
@@ -74,12 +74,12 @@ def plan_network(
 
 
 def file_bytes(model: ModelSettings) -> float:
-    """Size of a model's file."""
+    """Estimated size of a model file in bytes."""
     return _BYTES_A_WEIGHT * count_parameters(model) + _HEADER
 
 
 def width_reasons(model: ModelSettings, reasons: dict[str, str]) -> None:
-    """Why the network is as wide as it is; added to ``reasons``."""
+    """Add the reasons for the network's width to ``reasons``."""
     size = file_bytes(model) / 1e6
     text = (
         f"{count_parameters(model) / 1e6:.1f} million weights, a file of {size:.1f} MB; at most {LARGEST_FILE / 1e6:g}."
@@ -118,7 +118,7 @@ def _counting_reasons(fingerprint: DatasetFingerprint, reasons: dict[str, str]) 
 
 
 def _anchors(fingerprint: DatasetFingerprint, grid: GridPlan, reasons: dict[str, str]) -> AnchorSettings:
-    """One size a level by k-means on the logarithms of the objects' edges, classes counting alike."""
+    """One size per level by k-means on the logarithms of the objects' edges, with equal weight for all classes."""
     names, sizes = grid.objects(fingerprint)
     edges = np.maximum(sizes[:, 3 - grid.dims :], _SMALLEST_EDGE)
     share = {name: 1.0 / names.count(name) for name in set(names)}
@@ -146,12 +146,12 @@ def _anchors(fingerprint: DatasetFingerprint, grid: GridPlan, reasons: dict[str,
 
 
 def weighted_k_means(points: Array, weights: Array, count: int) -> tuple[Array, Array]:
-    """Lloyd's k-means that needs no chance: it starts from equal shares of the points ordered by their sum.
+    """Deterministic Lloyd's k-means: it starts from equal shares of the points ordered by their sum.
 
     Args:
         points: ``(N, S)``.
         weights: ``(N,)``, positive.
-        count: Means wanted.
+        count: Number of means.
 
     Returns:
         ``(count, S)`` means, smallest sum first, and the index ``(N,)`` of each point's mean.

@@ -1,4 +1,4 @@
-"""The window that training draws, how many of them, and the tiles of inference."""
+"""The training window, the number of windows per update, and the tile size of inference."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from medmaskrcnn.training.planner.memory import GIB, count_parameters, step_memo
 
 Patch = tuple[int, int, int]
 
-_WHOLE = 1_000_000  # voxels of a scan that is taken whole
-_MOST = 2_000_000  # voxels of a window: larger ones mean fewer updates an hour
-_AROUND = 1.25  # of the largest class's median object
-_PLANE = (256, 512)  # least and most pixels of a window's side in 2D
-_OBJECTS_ACROSS = 6  # of the largest class, in 2D
-_UPDATE = {2: 262_144, 3: 400_000}  # voxels an update: smaller windows come several at a time
+_WHOLE = 1_000_000  # voxels up to which a whole scan is the window
+_MOST = 2_000_000  # maximum voxels of a window: larger ones mean fewer updates per hour
+_AROUND = 1.25  # window side relative to the largest class's median object
+_PLANE = (256, 512)  # minimum and maximum side of a window in 2D, pixels
+_OBJECTS_ACROSS = 6  # objects of the largest class along a window's side, in 2D
+_UPDATE = {2: 262_144, 3: 400_000}  # voxels per update: smaller windows are batched
 _MOST_WINDOWS = 16
 _STEP_D, _STEP_HW = 8, 16  # windows are multiples of these
-_LEAST = 32  # voxels of a window's side, H and W
+_LEAST = 32  # minimum side of a window along H and W, voxels
 _SHRINK = 0.85
-_GARBLED_DEPTH = 2  # slices of a map: bf16 gradients on the CPU are garbage there (docs/decisions/010)
+_GARBLED_DEPTH = 2  # slices of a feature map for which bf16 gradients on the CPU are wrong (docs/decisions/010)
 
 
 @dataclass(frozen=True)
 class PatchPlan:
-    """What training draws and inference walks with; D, H, W in voxels of the network.
+    """Window size of training and tile size of inference; D, H, W in voxels of the network.
 
     Attributes:
-        model: The network that was chosen.
-        patch: Window of training.
-        batch: Windows an update.
+        model: Settings of the chosen network.
+        patch: Training window.
+        batch: Windows per update.
         tile: Largest tile of inference.
-        whole: Whether the window holds a median scan.
+        whole: Whether the window holds a scan of median size.
     """
 
     model: ModelSettings
@@ -55,7 +55,7 @@ def plan_patch(
     memory: float,
     reasons: dict[str, str],
 ) -> PatchPlan:
-    """Choose the widest network, then the largest useful window, that a training step of ``memory`` bytes can hold.
+    """Choose the widest network, then the largest useful window, whose training step fits into ``memory`` bytes.
 
     Raises:
         MedMaskRCNNError: if not even the smallest window of the narrowest network fits.
@@ -83,7 +83,7 @@ def plan_patch(
 
 
 def _wanted(fingerprint: DatasetFingerprint, grid: GridPlan, scans: Array) -> tuple[Patch, str]:
-    """The window that would be drawn if there were memory enough."""
+    """The window to use if memory allows, and the reason."""
     median = np.median(scans, axis=0)
     name, _ = fingerprint.largest
     around = _AROUND * grid_size(grid, fingerprint, name)
@@ -113,7 +113,7 @@ def grid_size(grid: GridPlan, fingerprint: DatasetFingerprint, class_name: str) 
 def _fitting(
     fingerprint: DatasetFingerprint, networks: Sequence[ModelSettings], wanted: Patch, memory: float
 ) -> tuple[ModelSettings, Patch]:
-    """A narrower network is taken only when even a window of an eighth is too much for the wider one."""
+    """Network and window that fit; a narrower network only if the wider one cannot take an eighth of the window."""
     for model in networks:
         parameters, patch = count_parameters(model), wanted
         smallest = math.prod(wanted) / 8 if model != networks[-1] else 0
@@ -141,7 +141,7 @@ def _smaller(model: ModelSettings, patch: Patch) -> Patch:
 
 
 def rounded_patch(size: Sequence[float], strides: Sequence[Sequence[int]]) -> Patch:
-    """The smallest window of a 3D network that holds ``size`` (D, H, W) and makes no map of two slices."""
+    """The smallest window of a 3D network that holds ``size`` (D, H, W) and gives no feature map of two slices."""
     depth = _up(size[0], _STEP_D)
     while not sound_depth(depth, [stride[0] for stride in strides]):
         depth += _STEP_D
@@ -149,7 +149,7 @@ def rounded_patch(size: Sequence[float], strides: Sequence[Sequence[int]]) -> Pa
 
 
 def sound_depth(depth: int, strides: Sequence[int]) -> bool:
-    """Whether a window so deep makes no map of two slices on P2..P5."""
+    """Whether a window of this depth gives no feature map of two slices on P2..P5."""
     return all(-(-depth // stride) != _GARBLED_DEPTH for stride in strides)
 
 
@@ -162,7 +162,7 @@ def _depths(model: ModelSettings) -> list[int]:
 
 
 def _tile(grid: GridPlan, scans: Array, patch: Patch, reasons: dict[str, str]) -> Patch:
-    """Whole scans where they are no more than twice a window, else up to twice a window."""
+    """Tile that holds the largest scan, limited to twice the training window along each axis."""
     if grid.dims == 2:
         reasons["inference.tile"] = "Not used: slices are seen whole."
         return 160, 160, 160

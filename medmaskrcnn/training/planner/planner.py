@@ -1,9 +1,9 @@
-"""From the facts of labelled data to a plan of training: every decision, each with its reason.
+"""From the fingerprints of labelled cases to a training plan, with a reason for every decision.
 
-    facts -> survey (turned to the network's axes) -> grid -> intensities -> network -> window -> augmentation, loop
+    case fingerprints -> dataset fingerprint (network's axes) -> grid -> intensity -> network -> patch -> learning
 
-Only training cases are looked at. The rules and their constants stand in the files named ``planner_*``; they were
-set so that the plans of the models that ship, which were found by trial, come out much alike.
+Only training cases are used. The rules and their constants are in the modules of this package; they were chosen so
+that they closely reproduce the plans of the shipped models, which were found by experiment.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def make_plan(
 
     Args:
         manifest: The labelled data.
-        case_fingerprints: Of its cases (:func:`medmaskrcnn.data.check.check_manifest`).
-        memory_gb: GiB that a training step may take; by default 80 % of the GPU's, without one half of the machine's.
-        dims: 2, 2.5 or 3, where the user knows better.
+        case_fingerprints: Fingerprints of its cases (:func:`medmaskrcnn.data.check.check_manifest`).
+        memory_gb: GiB that a training step may take; default: 80 % of the GPU's or, without one, half of the machine's.
+        dims: 2, 2.5 or 3, to override the planner's choice.
 
     Returns:
-        The plan, and why each value is what it is, by its dotted path. :func:`medmaskrcnn.training.plan.plan_text`
+        The plan, and the reason for each value by its dotted path. :func:`medmaskrcnn.training.plan.plan_text`
         writes both as YAML.
 
     Raises:
-        ReadError: if no training case holds an object, or the cases do not go together, or with ``dims``.
-        MedMaskRCNNError: if the memory is too little for any network.
+        ReadError: if no training case holds an object, or the cases do not fit together or ``dims``.
+        MedMaskRCNNError: if the memory is not enough for any network.
         ValueError: if ``dims`` is none of these, or ``memory_gb`` is not positive.
     """
     if memory_gb is not None and memory_gb <= 0:

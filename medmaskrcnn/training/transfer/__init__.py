@@ -1,1 +1,1 @@
-"""Starting from weights that were learnt elsewhere: torchvision, MedicalNet, models of our own."""
+"""Transfer learning: start from weights of torchvision, MedicalNet or our own models."""

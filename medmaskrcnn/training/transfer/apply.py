@@ -1,7 +1,7 @@
-"""Begin with weights that were learnt elsewhere: what fits is taken, the rest stays as it is, and both are told.
+"""Initialise a network with pretrained weights: what fits is copied, the rest is unchanged, and both are reported.
 
-``transfer`` copies, ``freeze`` keeps parts from being changed afterwards. What a source may be is said in
-``transfer_source.py``, how a weight is made to fit in ``transfer_fit.py``.
+``transfer`` copies weights, ``freeze`` excludes parts from training. ``source.py`` describes the possible sources,
+``fit.py`` how a weight is made to fit.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FREEZABLE = ("stem", "stage1", "stage2", "stage3", "stage4", "fpn", "rpn")
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What became of each weight.
+    """Which weights were transferred.
 
     Attributes:
-        source: Where from.
-        taken: Name of each weight that was taken, and how it was made to fit.
-        new: Name of each weight that was not, and why.
-        unused: Names in the source for which there is no place.
+        source: Name of the source.
+        taken: Name of each weight that was copied, and how it was made to fit.
+        new: Name of each weight that was not copied, and why.
+        unused: Names of the source's weights that have no counterpart here.
     """
 
     source: str
@@ -39,7 +39,7 @@ class TransferReport:
     unused: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """For people: a line for each part of the network."""
+        """A readable summary: one line for each part of the network."""
         lines = []
         for part in dict.fromkeys(part_of(name) for name in (*self.taken, *self.new)):
             taken = {how: None for name, how in self.taken.items() if part_of(name) == part and how != "as it is"}
@@ -57,16 +57,16 @@ def transfer(
     """Copy into ``model`` every weight of ``source`` that fits or can be made to.
 
     Args:
-        model: Is changed.
+        model: The model; changed in place.
         source: Another model, the name of a shipped one, a model file, ``torchvision:...``, or a state dict (``.pth``)
             of torchvision's or MedicalNet's ResNets or of torchvision's detectors.
         inflation: How 2D kernels become 3D ones.
 
     Returns:
-        What was taken and what is new. Rows of the output layers are taken class by class, by name.
+        What was copied and what was not. Rows of the output layers are matched by class name.
 
     Raises:
-        ModelFileError: if the source cannot be read or nothing of it fits.
+        ModelFileError: if the source cannot be read or none of it fits.
     """
     origin = read_source(source)
     state = model.state_dict()
@@ -84,10 +84,10 @@ def transfer(
 
 
 def freeze(model: MaskRCNN, parts: Iterable[str]) -> None:
-    """Keep parts of a model as they are: their weights get no gradient.
+    """Freeze parts of a model: their weights get no gradient.
 
     Args:
-        model: Is changed.
+        model: The model; changed in place.
         parts: Among :data:`FREEZABLE`; the stages are those of the backbone.
 
     Raises:
@@ -105,12 +105,12 @@ def freeze(model: MaskRCNN, parts: Iterable[str]) -> None:
 
 
 def _whole_stages(fits: dict[str, Fit], source: Source, model: MaskRCNN) -> dict[str, Fit]:
-    """A stage of residual blocks is taken whole or not at all: single kernels of other blocks mean nothing.
+    """A stage of residual blocks is copied whole or not at all: single kernels of other blocks are meaningless.
 
-    Blocks behind the source's last one begin as the identity, with zeros in their last normalisation (Goyal et al.
-    2017, section 5.1), so a deeper network begins where a shallower one ended (Net2Net, Chen et al. 2016). Not where
-    normalisations are frozen: zeros would stay there. Shortcuts may be missing: MedicalNet's resnet18 and 34 have none
-    that are learnt.
+    Blocks after the source's last one start as the identity, with zeros in their last normalisation (Goyal et al.
+    2017, section 5.1), so a deeper network starts where a shallower one ended (Net2Net, Chen et al. 2016). Not if
+    normalisations are frozen: the zeros would remain. Shortcuts may be missing: MedicalNet's resnet18 and 34 have no
+    learnt ones.
     """
     ends = {part_of(name): _block(name) for name in sorted(source.weights, key=_block) if _block(name) >= 0}
     grows = model.settings.backbone.norm == "group"

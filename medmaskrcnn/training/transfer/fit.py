@@ -1,11 +1,11 @@
-"""How one weight of a source is made to fit a network: other channels in, other classes, 2D kernels in 3D.
+"""Make one weight of a source fit a network: other input channels, other classes, 2D kernels in 3D.
 
 Letters: ``S`` spatial dims of the network, ``K`` its classes, ``A`` anchors per cell.
 
 A kernel is inflated along D in one of two ways, both used by Girdhar et al. 2018 ("Detect-and-Track", section 3.1) to
-make a 3D Mask R-CNN of a 2D one. ``"mean"`` repeats it and divides by the repeats (I3D, Carreira and Zisserman 2017,
-section 2.4). ``"centre"`` puts it on the middle slice and zeros elsewhere. On a volume whose slices are all alike
-``"centre"`` gives the 2D network's maps everywhere; ``"mean"`` where padding beyond the ends of D is out of reach.
+turn a 2D Mask R-CNN into a 3D one. ``"mean"`` repeats it and divides by the number of repeats (I3D, Carreira and
+Zisserman 2017, section 2.4). ``"centre"`` puts it on the middle slice, with zeros elsewhere. On a volume of identical
+slices ``"centre"`` gives the 2D network's maps everywhere, ``"mean"`` only beyond the reach of the padding along D.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Inflation = Literal["centre", "mean"]
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A weight made to fit (of the network's shape), and how; or no weight, and why not."""
+    """A weight in the network's shape and how it was made to fit; or ``None`` and the reason."""
 
     value: Tensor | None
     how: str
@@ -37,10 +37,10 @@ def fit(name: str, target: Tensor, source: Source, settings: ModelSettings, infl
 
     Args:
         name: Our name of the weight.
-        target: What the network holds now, ``(out, in, ...)``; rows that the source lacks keep these values.
-        source: Where to take it from.
-        settings: Of the network.
-        inflation: Along D, where the source is 2D and the network 3D.
+        target: The network's current weight, ``(out, in, ...)``; rows that the source lacks keep these values.
+        source: The source of the weights.
+        settings: Settings of the network.
+        inflation: How to inflate along D if the source is 2D and the network 3D.
     """
     if name not in source.weights:
         return Fit(None, "the source has none")
@@ -65,18 +65,18 @@ def fit(name: str, target: Tensor, source: Source, settings: ModelSettings, infl
 
 
 def spread_channels(kernel: Tensor, channels: int) -> Tensor:
-    """A first layer's kernel ``(out, in, ...)`` for another count of input channels.
+    """A first layer's kernel ``(out, in, ...)`` for another number of input channels.
 
-    Each gets the sum over the old ones divided by the new count: an image repeated in all channels gives what it gave
-    before. One channel gets the sum; neighbouring slices (2.5D) share it.
+    Each channel gets the sum over the old ones divided by the new number: an image repeated in all channels gives the
+    same output as before. A single channel gets the sum; neighbouring slices (2.5D) share it.
     """
     return (kernel.sum(dim=1, keepdim=True) / channels).repeat(1, channels, *(1,) * (kernel.ndim - 2))
 
 
 def widen(kernel: Tensor, size: Sequence[int]) -> Tensor:
-    """A kernel ``(out, in, *k)`` in the middle of zeros, ``(out, in, *size)``: it gives what it gave.
+    """A kernel ``(out, in, *k)`` zero-padded to ``(out, in, *size)``, with the same output.
 
-    As it is, where it is larger or has no middle there.
+    Returned unchanged if it is larger or cannot be centred.
     """
     beyond = [n - k for n, k in zip(size, kernel.shape[2:], strict=True)]
     if any(n < 0 or n % 2 for n in beyond):
@@ -85,7 +85,7 @@ def widen(kernel: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def inflate(kernel: Tensor, depth: int, how: Inflation) -> Tensor:
-    """``(out, in, h, w)`` to ``(out, in, depth, h, w)``."""
+    """Inflate a kernel from ``(out, in, h, w)`` to ``(out, in, depth, h, w)``."""
     if how == "mean":
         return kernel[:, :, None].expand(-1, -1, depth, -1, -1) / depth
     inflated = kernel.new_zeros((*kernel.shape[:2], depth, *kernel.shape[2:]))
@@ -96,7 +96,7 @@ def inflate(kernel: Tensor, depth: int, how: Inflation) -> Tensor:
 def _to_3d(
     name: str, value: Tensor, target: Tensor, settings: ModelSettings, how: Inflation
 ) -> tuple[Tensor, str | None]:
-    """A 2D network's weight in 3D, if it has an axis D there."""
+    """A 2D network's weight in 3D, if it has an axis D there, and how it was made."""
     if name == "box_head.fc1.weight":  # fully connected: a kernel as large as the region
         bins = settings.roi.box_size
         channels = target.shape[1] // bins**3
@@ -112,13 +112,13 @@ def _to_3d(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of an output layer, in groups of ``width``: a class, or an anchor.
+    """Rows of an output layer in groups of ``width``, one group per class or anchor.
 
     Attributes:
         pairs: ``(group here, group in the source)``.
-        groups: Count of groups here and in the source.
-        width: Rows of a group here and in the source; box deltas have ``2 S``.
-        names: What was paired, for the report.
+        groups: Number of groups here and in the source.
+        width: Rows per group here and in the source; box deltas have ``2 S``.
+        names: Description of the pairs, for the report.
     """
 
     pairs: Sequence[tuple[int, int]]
@@ -141,12 +141,12 @@ class _Rows:
 
 
 def _same_deltas(ours: int, theirs: int) -> tuple[Sequence[int], Sequence[int]]:
-    """Rows of a group that mean the same: all, or of 3D deltas (z, y, x, d, h, w) those that 2D has too."""
+    """Rows of a group with the same meaning: all, or of 3D deltas (z, y, x, d, h, w) those that 2D has too."""
     return ((1, 2, 4, 5), range(4)) if (ours, theirs) == (6, 4) else (range(ours), range(theirs))
 
 
 def _rows(name: str, source: Source, settings: ModelSettings) -> _Rows | None:
-    """How the rows of an output layer are paired by what they stand for; ``None`` for any other weight."""
+    """How the rows of an output layer are paired by their meaning; ``None`` for any other weight."""
     layer = name.rpartition(".")[0]
     deltas = (2 * settings.spatial_dims, 2 * source.spatial_dims)
     if layer == "rpn_head.deltas":

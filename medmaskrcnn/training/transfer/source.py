@@ -1,6 +1,6 @@
-"""What weights are taken from: torchvision's files, MedicalNet's, models of ours. All end up under our names.
+"""Sources of pretrained weights: files of torchvision and MedicalNet, and our own models, all mapped to our names.
 
-Files are told apart by the names inside: torchvision's detectors have ``backbone.body.*``, its classifiers and
+Files are recognised by the names inside: torchvision's detectors have ``backbone.body.*``, its classifiers and
 MedicalNet (Chen et al. 2019, "Med3D") a bare ResNet, the latter with ``module.`` before each name.
 """
 
@@ -30,10 +30,10 @@ class Source:
     """Weights to take from.
 
     Attributes:
-        name: What the user called it.
-        weights: By our names; a convolution's is ``(out, in, *kernel)``.
+        name: The name the user gave.
+        weights: Weights by our names; a convolution's is ``(out, in, *kernel)``.
         spatial_dims: 2 or 3.
-        class_names: Without background; empty where there are none.
+        class_names: Without background; empty if the source has none.
     """
 
     name: str
@@ -51,7 +51,7 @@ def read_source(source: str | os.PathLike[str] | MaskRCNN) -> Source:
     """Read the weights of a model, a shipped model's name, a file or ``torchvision:...``.
 
     Raises:
-        ModelFileError: if there is no such thing, it cannot be read, or it holds no ResNet.
+        ModelFileError: if it does not exist, cannot be read, or holds no ResNet.
     """
     if isinstance(source, MaskRCNN):
         settings = source.settings

@@ -1,1 +1,1 @@
-"""Search over the values of a plan by many short trainings."""
+"""Hyperparameter search: many short trainings with changed values of a plan."""

@@ -1,8 +1,8 @@
-"""Search for better values of a plan: many short trainings, each scored on the validation cases.
+"""Hyperparameter search with Optuna: many short trainings, each scored on the validation cases.
 
-A search lives in a folder: ``study.db`` (Optuna's, SQLite) knows every trial, so a search that was broken off goes on
-where it stopped, the trial that was under way included. Beside it lie ``trials.csv``, ``trials.png``, ``best.yaml`` and
-one folder for each trial's training.
+A search has a folder: ``study.db`` (Optuna, SQLite) records every trial, so an interrupted search resumes where it
+stopped, including the trial that was running. Beside it are ``trials.csv``, ``trials.png``, ``best.yaml`` and one
+folder for each trial's training.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ log = logging.getLogger(__name__)
 Method = Literal["grid", "random", "tpe"]
 
 Objective = Callable[[Plan, Path], float]
-"""Trains a plan in a folder, which may hold a training that was broken off, and tells its score; more is better."""
+"""Trains a plan in a folder, which may hold an interrupted training, and returns its score; higher is better."""
 
 STUDY, TABLE, PLOT, BEST, TRIALS = "study.db", "trials.csv", "trials.png", "best.yaml", "trials"
 
-_NAME = "plan"  # of the one study in the file
-_ENDED, _FOLDER, _BROKEN = "ended", "folder", "broken"  # what is kept with a trial
-_QUEUED = "queued"  # kept with the study: its grid is
+_NAME = "plan"  # of the only study in the file
+_ENDED, _FOLDER, _BROKEN = "ended", "folder", "broken"  # attributes of a trial
+_QUEUED = "queued"  # attribute of the study: its grid has been queued
 _DRAW_SECONDS = 60.0  # between plots
 _MOST_INTERRUPTIONS = 3  # of one trial: a fourth start would likely end the same way (memory)
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """How a search stands.
+    """Result of a search so far.
 
     Attributes:
-        trials: Every trial that has ended, in the order they began.
+        trials: Every trial that has ended, in the order in which they started.
         best: The one with the highest score; ``None`` if all failed.
         plan: The best trial's plan.
         folder: The search's folder.
@@ -70,27 +70,27 @@ def search(
     on_event: Callable[[Trial], None] = lambda trial: None,
     starting: Callable[[int, Plan], None] = lambda number, plan: None,
 ) -> SearchResult:
-    """Try plans until ``trials`` of them have ended, those of earlier calls on the same folder included.
+    """Run trials until ``trials`` of them have ended, including those of earlier calls on the same folder.
 
     Args:
-        plan: Where the search starts from: what ``space`` does not name stays as it is.
-        space: What may change.
-        objective: Trains and scores a plan. If it raises, the trial has failed and the search goes on.
+        plan: The base plan; values that ``space`` does not name are unchanged.
+        space: The values to search over.
+        objective: Trains and scores a plan. If it raises, the trial has failed and the search continues.
         folder: The search's folder, new or that of an earlier call with the same plan and space.
-        trials: How many trials in all; a grid may have fewer points.
-        method: ``"grid"`` tries every combination, ``"random"`` draws, ``"tpe"`` draws where earlier trials were good
-            (tree-structured Parzen estimator, Bergstra et al. 2011).
-        seed: Of what is drawn.
-        conditions: Whatever else scores depend on (data, steps): a search goes on only under the same.
+        trials: Total number of trials; a grid may have fewer points.
+        method: ``"grid"`` tries every combination, ``"random"`` samples at random, ``"tpe"`` samples where earlier
+            trials were good (tree-structured Parzen estimator, Bergstra et al. 2011).
+        seed: Seed of the sampling.
+        conditions: What else the scores depend on (data, steps); a search can be resumed only with the same.
         on_event: Called with each trial when it has ended.
-        starting: Called with each trial's number and plan when it begins.
+        starting: Called with each trial's number and plan when it starts.
 
     Returns:
         All trials and the best.
 
     Raises:
-        OutputError: if the folder holds a search of another plan, space or method or under other conditions, or cannot
-            be written to.
+        OutputError: if the folder holds a search with another plan, space, method or other conditions, or cannot be
+            written to.
         ReadError: if the grid is too large.
         MissingExtraError: if Optuna is not installed.
     """
@@ -120,7 +120,7 @@ def search(
 
 
 def ended_trials(study: Any) -> tuple[Trial, ...]:
-    """The trials of a study that have ended; those that were broken off and begun anew are not counted."""
+    """The trials of a study that have ended; those that were interrupted and restarted are not counted."""
     ended = [Trial(**one.user_attrs[_ENDED]) for one in study.trials if _ENDED in one.user_attrs]
     return tuple(
         replace(one, values={to_current_path(path): value for path, value in one.values.items()}) for one in ended
@@ -144,7 +144,7 @@ def _open(optuna: Any, folder: Path, known: Mapping[str, str], method: Method, s
         if not _same(key, before.get(key, value), value):
             raise OutputError(f"{folder} holds a search with another {key}: give the same one, or another folder")
         study.set_user_attr(key, value)
-    seed += len(study.trials)  # a search taken up again must not draw the same values once more
+    seed += len(study.trials)  # a resumed search must not draw the same values again
     samplers = optuna.samplers
     study.sampler = samplers.TPESampler(seed=seed) if method == "tpe" else samplers.RandomSampler(seed=seed)
     return study
@@ -161,7 +161,7 @@ def _same(key: str, before: str, now: str) -> bool:
 
 
 def _take_up(optuna: Any, study: Any, method: Method, space: SearchSpace) -> None:
-    """Queue again what was under way when the search was broken off, and at first all points of a grid."""
+    """Queue again the trials that were running when the search was interrupted; once, queue all points of a grid."""
     states = optuna.trial.TrialState
     if method == "grid" and not study.user_attrs.get(_QUEUED, False):
         begun = bool(study.trials)
@@ -205,9 +205,9 @@ def _one_trial(
         if not isfinite(score):
             raise MedMaskRCNNError(f"the score is {score}")
     except KeyboardInterrupt:
-        trial.set_user_attr(_BROKEN, broken - 1)  # the user may stop and go on as often as they like
+        trial.set_user_attr(_BROKEN, broken - 1)  # stopping by the user does not count as an interruption
         raise
-    except Exception as failure:  # whatever it is: it is told, and the other trials are not lost
+    except Exception as failure:  # any error is recorded, and the other trials are not lost
         log.warning("trial %d failed", trial.number, exc_info=failure)
         score, error = None, " ".join(f"{type(failure).__name__}: {failure}".split())
     ended = Trial(trial.number, values, score, time.monotonic() - started, error, name)
@@ -218,9 +218,9 @@ def _one_trial(
 
 
 def _suggested(trial: Any, space: SearchSpace) -> dict[str, Any]:
-    """Draw a value for every path; Optuna keeps choices as JSON, since it knows no lists.
+    """Draw a value for every path; choices are stored as JSON, since Optuna does not support lists.
 
-    It keeps them under the names of format 1, so that a search begun before a setting was renamed goes on.
+    Names are those of format 1, so that a search that began before a setting was renamed can continue.
     """
     values: dict[str, Any] = {}
     for path, one in space.root.items():
@@ -236,7 +236,7 @@ def _suggested(trial: Any, space: SearchSpace) -> dict[str, Any]:
 
 
 def _encoded(space: SearchSpace, values: dict[str, Any]) -> dict[str, Any]:
-    """Values as Optuna keeps them."""
+    """Values as Optuna stores them."""
     return {
         to_first_path(path): json.dumps(value) if isinstance(space.root[path], Choices) else value
         for path, value in values.items()

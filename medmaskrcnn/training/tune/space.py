@@ -1,4 +1,4 @@
-"""What a search may change: values of a plan by dotted path, each with its choices or its range.
+"""The search space: values of a plan by dotted path, each with its choices or its range.
 
 In YAML::
 
@@ -30,7 +30,7 @@ _LARGEST_GRID = 1_000
 
 
 class Choices(Settings):
-    """Some values, in no order; any that YAML can write, lists too."""
+    """A set of values in no order; anything that YAML can write, including lists."""
 
     choices: Annotated[tuple[Any, ...], Field(min_length=1)]
 
@@ -49,10 +49,10 @@ class Range(Settings):
     """Numbers from ``low`` to ``high``, both included.
 
     Attributes:
-        low, high: Whole numbers give whole numbers.
-        log: Drawn evenly on a logarithmic scale.
+        low, high: The limits; integers give integers.
+        log: Sample uniformly on a logarithmic scale.
         step: Only ``low``, ``low + step`` and so on; not with ``log``.
-        points: How many values a grid visits, where there is no step.
+        points: Number of values that a grid visits if there is no step.
     """
 
     low: int | float
@@ -73,7 +73,7 @@ class Range(Settings):
 
     @property
     def whole(self) -> bool:
-        """Whether its values are whole numbers."""
+        """Whether its values are integers."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
 
     def grid(self) -> list[Any]:
@@ -97,7 +97,7 @@ Dimension = Annotated[Annotated[Choices, Tag("choices")] | Annotated[Range, Tag(
 
 
 class SearchSpace(RootModel[dict[str, Dimension]]):
-    """Dotted paths of a plan and what they may become."""
+    """Dotted paths of a plan and the values they may take."""
 
     @model_validator(mode="before")
     @classmethod
@@ -129,7 +129,7 @@ def read_space(path: str | os.PathLike[str], plan: Plan) -> SearchSpace:
     """Read a search space and check that its paths are values of ``plan``.
 
     Raises:
-        ReadError: if the file is missing, no YAML, no search space, or names what a plan does not have.
+        ReadError: if the file is missing, not YAML, not a search space, or names a value that the plan does not have.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -154,7 +154,7 @@ def value_at(plan: Plan, path: str) -> Any:
     """The value of a plan at a dotted path.
 
     Raises:
-        KeyError: if there is none; the message tells how far the path goes.
+        KeyError: if there is none; the message says how far the path goes.
     """
     value: Any = plan.model_dump(mode="json")
     for number, key in enumerate(path.split(".")):
@@ -170,7 +170,7 @@ def changed_plan(plan: Plan, values: Mapping[str, Any]) -> Plan:
     """The plan with some values replaced.
 
     Raises:
-        ReadError: if they do not make a plan; the message names the key.
+        ReadError: if the result is not a valid plan; the message names the key.
     """
     content = plan.model_dump(mode="json")
     for path, value in values.items():

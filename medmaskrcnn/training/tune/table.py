@@ -1,4 +1,4 @@
-"""Trials of a search as a table (CSV) and as a plot: scores in order, and over each value that was changed."""
+"""Trials of a search as a table (CSV) and a plot: scores in order, and against each value that was searched over."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Trial:
     """One training of a search.
 
     Attributes:
-        number: In the order of beginning; a trial that was broken off comes again under another number.
-        values: By dotted path.
-        score: ``None`` if it failed.
-        seconds: It took.
+        number: In the order of starting; an interrupted trial is repeated under another number.
+        values: Values by dotted path.
+        score: Score, or ``None`` if it failed.
+        seconds: Duration.
         error: Why it failed, else empty.
-        folder: Of its training, relative to the search's.
+        folder: Folder of its training, relative to the search's folder.
     """
 
     number: int
@@ -43,12 +43,12 @@ class Trial:
 
 
 def value_text(value: Any) -> str:
-    """A value for people."""
+    """A value in readable form."""
     return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
 def write_trials(trials: Sequence[Trial], paths: Sequence[str], path: Path) -> None:
-    """One row a trial: number, score, a column for each dotted path, seconds, folder, error."""
+    """Write one row per trial: number, score, a column for each dotted path, seconds, folder, error."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["trial", "score", *paths, "seconds", "folder", "error"])
@@ -59,7 +59,7 @@ def write_trials(trials: Sequence[Trial], paths: Sequence[str], path: Path) -> N
 
 
 def draw_trials(trials: Sequence[Trial], space: SearchSpace, path: Path) -> None:
-    """Draw scores in the order of trials with the best so far, then scores over each value; PNG."""
+    """Plot scores in the order of trials with the best so far, then scores against each value; PNG."""
     scored = [one for one in trials if one.score is not None]
     panels = 1 + len(space.paths)
     columns = min(_COLUMNS, panels)

@@ -1,4 +1,4 @@
-"""What a search tries: a short training, scored on the validation cases when it has ended."""
+"""The objective of a search: a short training, scored on the validation cases when it has ended."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ def training_objective(
     start_from: str | os.PathLike[str] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Objective:
-    """An objective that trains. The manifest is taken to have been checked.
+    """An objective that trains a plan. The manifest is assumed to have been checked.
 
     Args:
         manifest: Labelled cases.
-        plan: Where the search starts from.
-        space: What it changes.
-        folder: The search's: prepared cases are kept there and shared, if the search changes nothing about them.
-        steps: Of each training, in place of the plan's; ignored where the space has ``train.steps``.
-        splits: Of the manifest, to learn from.
-        fold: Cross-validation in place of ``splits``.
-        device: Where to train.
+        plan: The base plan of the search.
+        space: The values to search over.
+        folder: The search's folder: prepared cases are kept and shared there if the search does not affect them.
+        steps: Steps of each training, instead of the plan's; ignored if the space has ``train.steps``.
+        splits: Splits of the manifest to train on.
+        fold: Cross-validation instead of ``splits``.
+        device: Device to train on.
         workers: Processes that draw samples.
-        start_from: First weights of each training.
-        on_event: Called as each training goes on.
+        start_from: Initial weights of each training.
+        on_event: Called with each event of each training.
 
     Raises:
-        ReadError: if there is no case to learn from, or none to validate on.
+        ReadError: if there is no case to train on, or none to validate on.
     """
     _, held_out = choose_cases(manifest, plan.model.class_names, splits, fold)
     if not held_out:
@@ -56,7 +56,7 @@ def training_objective(
     shared = not any(path.startswith(_OF_PREPARED_CASES) for path in space.paths)
 
     def objective(candidate: Plan, run: Path) -> float:
-        if not (run / CHECKPOINT).exists():  # broken off before the first checkpoint
+        if not (run / CHECKPOINT).exists():  # interrupted before the first checkpoint
             shutil.rmtree(run, ignore_errors=True)
         loop = candidate.train
         wanted = loop.steps if steps is None or "train.steps" in space.paths else steps
