@@ -1,7 +1,7 @@
-"""The network is shown each tile or slice of a prepared scan, and what it detects is pasted into the scan's voxels.
+"""Runs the network on each tile or slice of a prepared scan and pastes its detections into the scan's voxels.
 
-A 3D model walks in tiles, a 2D or 2.5D model slice by slice. What neighbouring tiles or slices show of one object
-becomes one object in the steps that follow (:mod:`.merge_tiles`, :mod:`.link_slices`).
+A 3D model runs on tiles, a 2D or 2.5D model slice by slice. Detections of the same object in neighbouring tiles or
+slices are joined in the next steps (:mod:`.merge_tiles`, :mod:`.link_slices`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.settings import InferenceSettings, ModelFileSettings
 
 StageProgress = Callable[[str, float], None]
-"""Called with the name of a stage and the share of it that is done, 0..1."""
+"""Called with the name of a stage and the fraction of it that is done, 0..1."""
 
 
 def detect_in_tiles(
@@ -37,22 +37,22 @@ def detect_in_tiles(
 
     Args:
         loaded: The model.
-        prepared: The scan as its network sees it.
-        window: The network's voxels that are looked at, by default all.
-        progress: Called with ``"find"`` and the share done.
+        prepared: The preprocessed scan.
+        window: The region to search, in network voxels; by default the whole scan.
+        progress: Called with ``"find"`` and the fraction done.
 
     Returns:
-        Objects of every score with masks in the turned scan's voxels, each with the tile that it was found in.
+        Objects of every score with masks in the turned scan's voxels, each with the tile in which it was found.
     """
     settings, inference = loaded.settings, loaded.settings.inference
     origin, end = window or prepared.whole
     scale, windows = prepared.scale, tile_windows(np.subtract(end, origin).tolist(), inference)
     pasted: list[tuple[Callable[[], list[Detection]], Tile]] = []
-    # Masks are pasted while the network looks at the next tiles; beside the last ones a thread would only take time.
+    # Masks are pasted while the network runs on the next tiles; for the last batch a thread would only cost time.
     with ThreadPoolExecutor(1) as aside:
         for first in range(0, len(windows), inference.tiles_per_batch):
             corners = np.add(windows[first : first + inference.tiles_per_batch], origin).tolist()
-            cut = [prepared.tensor[(slice(None), *map(slice, low, high))] for low, high in corners]  # all of one shape
+            cut = [prepared.tensor[(slice(None), *map(slice, low, high))] for low, high in corners]  # of equal shape
             found_in = _detect(loaded, torch.stack(cut), [image.shape[1:] for image in cut])
             for detections, (low, high) in zip(found_in, corners, strict=True):
                 own = partial(_paste, detections, low, scale, prepared.turned_shape, settings)
@@ -79,16 +79,16 @@ def detect_in_slices(
 ) -> list[list[Detection]]:
     """Run a 2D or 2.5D model over a prepared scan, slice by slice.
 
-    Arguments as :func:`detect_in_tiles`; of ``window`` the slices count alone, each is looked at whole.
+    Arguments as :func:`detect_in_tiles`; only the slice range of ``window`` is used, each slice is searched whole.
 
     Returns:
-        For each slice of the turned scan up to the window's last one, its objects of every score.
+        For each slice of the turned scan up to the last one of the window, its objects of every score.
     """
     settings, inference = loaded.settings, loaded.settings.inference
     begin, end = (corner[0] for corner in window or prepared.whole)
     plane = tuple(prepared.tensor.shape[2:])
     pasted: list[Callable[[], list[Detection]]] = []
-    # Masks are pasted while the network looks at the next slices; beside the last ones a thread would only take time.
+    # Masks are pasted while the network runs on the next slices; for the last batch a thread would only cost time.
     with ThreadPoolExecutor(1) as aside:
         for first in range(begin, end, inference.slices_per_batch):
             last = min(first + inference.slices_per_batch, end)
@@ -104,7 +104,7 @@ def detect_in_slices(
 def slice_images(tensor: Tensor, indices: range, context: int) -> Tensor:
     """Slices of ``(C, D, H, W)`` with ``context`` neighbours on each side as channels: ``(B, C * (2 c + 1), H, W)``."""
     low, high = indices.start - context, indices.stop + context
-    beyond = max(-low, 0), max(high - tensor.shape[1], 0)  # past the ends: zeros, as in training
+    beyond = max(-low, 0), max(high - tensor.shape[1], 0)  # zeros beyond the ends, as in training
     part = torch.nn.functional.pad(tensor[:, max(low, 0) : high], (0, 0, 0, 0, *beyond))
     return torch.stack([part[:, i : i + 2 * context + 1].flatten(0, 1) for i in range(len(indices))])
 
@@ -125,7 +125,7 @@ def _paste(
     shape: tuple[int, ...],
     settings: ModelFileSettings,
 ) -> list[Detection]:
-    """Detections of a window that begins at ``low`` (network voxels), in the turned scan's voxels."""
+    """Convert detections of a window that begins at ``low`` (network voxels) to the turned scan's voxels."""
     offset, factor = torch.tensor([*low, *low]), torch.tensor([*scale, *scale], dtype=torch.float32)
     probabilities = detections.mask_probabilities
     return paste_detections(
@@ -139,7 +139,7 @@ def _paste(
 
 
 def _tile(low: Sequence[int], high: Sequence[int], scale: Sequence[float]) -> Tile:
-    """The scan's voxels whose centres lie in a window of the network's: the ones that its masks may hold."""
+    """The turned scan's voxels whose centres lie in a window of network voxels, the only ones its masks may contain."""
     first, last = (
         [math.ceil(x * factor - 0.5) for x, factor in zip(corner, scale, strict=True)] for corner in (low, high)
     )

@@ -1,8 +1,8 @@
-"""A detection on its way back to the scan: its box and mask in the turned scan's voxels.
+"""Detections with boxes and masks in the turned scan's voxels, and their conversion to instances of the scan.
 
-*Turned* means: axes in the network's order and direction, voxels still the scan's own. The masks are pasted straight
-into these voxels from the mask head's probabilities, so their outline is as fine as the scan allows, and no label map
-is ever resampled. Turning back is exact and comes last.
+*Turned* means that the axes have the network's order and direction while the voxels are still the scan's own. Masks
+are pasted from the mask head's probabilities directly into these voxels, so that their outline is as fine as the scan
+allows and no label map is ever resampled. Turning back is exact and is the last step.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Detection:
     """One object in the turned scan.
 
     Attributes:
-        label: Class index, 0 is the first.
+        label: Class index; 0 is the first class.
         score: 0..1.
         box: ``(6,)`` float32, minima D, H, W, then maxima, voxel coordinates.
-        mask: Tight around the object.
+        mask: Cropped tightly to the object.
     """
 
     label: int
@@ -47,18 +47,18 @@ def paste_detections(
     shape: Sequence[int],
     threshold: float,
 ) -> list[Detection]:
-    """Turn what the network returns into objects with masks of voxels.
+    """Convert the network's output to detections with voxel masks.
 
     Args:
         boxes: ``(N, 2S)`` float32 in voxels of an array of ``shape``.
         labels: ``(N,)``.
         scores: ``(N,)``.
-        probabilities: ``(N, *(M,) * S)``; ``None`` (no mask head) fills each box.
+        probabilities: ``(N, *(M,) * S)``; if ``None`` (no mask head), each mask fills its box.
         shape: ``(D, H, W)`` or, for one slice, ``(H, W)``.
-        threshold: A voxel belongs to the object where its probability reaches this.
+        threshold: A voxel belongs to the object if its probability is at least this.
 
     Returns:
-        N objects in the same order; those of one slice have ``D == 1`` and start at slice 0.
+        N objects in the same order; for a single slice they have ``D == 1`` and start at slice 0.
     """
     windows, dims = mask_windows(boxes, tuple(shape)), len(shape)
     if probabilities is None:
@@ -75,11 +75,11 @@ def paste_detections(
 
 
 def join_detections(parts: Sequence[Detection], *, score: float) -> Detection:
-    """One object from several pieces: union of masks and boxes, label of the first.
+    """Join several pieces to one object: the union of their masks and boxes, with the label of the first.
 
     Args:
         parts: At least one piece.
-        score: Score of the whole.
+        score: Score of the joined object.
     """
     boxes = np.stack([part.box for part in parts])
     box = np.concatenate([boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)])
@@ -94,7 +94,7 @@ def to_instances(
     turned_shape: tuple[int, ...],
     axes: AxisMap,
 ) -> Instances:
-    """Objects of the turned scan as instances of the scan itself, by falling score (ties in the given order)."""
+    """Convert objects of the turned scan to instances of the scan, by descending score (ties in the given order)."""
     if not detections:
         return empty_instances(grid, class_names)
     ordered = sorted(detections, key=lambda one: -one.score)

@@ -1,9 +1,9 @@
-"""Objects found slice by slice become objects of the volume (2D and 2.5D models).
+"""Links the objects of single slices to objects of the volume (2D and 2.5D models).
 
-Slices are walked in order. Each object of a slice is handed to the open chain of its class whose last mask it
-overlaps most; pairs are taken greedily from the best overlap down, each object and each chain once, so that two
-touching tumours stay two. A chain closes when it misses more slices than ``gap``; a missed slice in between is filled
-with what its two neighbours share.
+Slices are processed in order. Each object of a slice is appended to the open chain of its class whose last mask it
+overlaps most; pairs are matched greedily by descending IoU, each object and each chain once, so that two touching
+tumours stay separate. A chain is closed when the object is missing from more than ``gap`` consecutive slices; a missed
+slice is filled with the intersection of the masks before and after it.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class _Chain:
 
 
 def link_slices(slices: Sequence[Sequence[Detection]], *, link_iou: float, gap: int) -> list[Detection]:
-    """Link slice-wise objects.
+    """Link the objects of single slices.
 
     Args:
         slices: For each slice of the turned scan its objects, as
-            :func:`medmaskrcnn.inference.detection.paste_detections` gives them for one slice (they start at slice 0).
-        link_iou: Least intersection over union of the masks.
-        gap: Slices in between that may lack the object.
+            :func:`medmaskrcnn.inference.detection.paste_detections` returns them for one slice (they start at slice 0).
+        link_iou: Minimum intersection over union of the masks.
+        gap: Number of consecutive slices from which an object may be missing.
 
     Returns:
-        Objects by falling score; an object is as certain as the slice that shows it best, so that one which goes
-        on through many slices to an uncertain end does not lose to a scrap of it (re-scoring by the maximum in W. Han
-        et al., Seq-NMS for Video Object Detection, 2016).
+        Objects by descending score. The score of an object is the maximum over its slices, so that an object with
+        uncertain end slices does not rank below a fragment of it (re-scoring by the maximum in W. Han et al., Seq-NMS
+        for Video Object Detection, 2016).
     """
     closed: list[_Chain] = []
     chains: list[_Chain] = []
@@ -90,7 +90,7 @@ def _join(chain: _Chain) -> Detection:
 
 
 def _fill(upper: Detection, lower: Detection) -> list[Detection]:
-    """Copies of what two slices share, for the slices between them."""
+    """Copies of the intersection of two slices' masks, one for each slice between them."""
     shared = _at(upper, 0).mask.intersection(_at(lower, 0).mask)
     between = range(_slice(upper) + 1, _slice(lower))
     return [replace(upper, mask=shared.shifted((index, 0, 0))) for index in between]

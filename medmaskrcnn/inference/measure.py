@@ -1,19 +1,19 @@
-"""Size, place and intensity of what was found, instance by instance, on crops alone.
+"""Size, position and intensity of each instance, measured on its cropped mask.
 
-Definitions (a clinician's, not the array's):
+Definitions (clinical ones, independent of how the array is stored):
 
 * volume: voxels times the determinant of the affine;
 * centroid: mean of the voxels' centres in world coordinates;
-* intensity: over the voxels of the mask, first channel; the mean of the channels for colour. Values that are not
-  finite are left out;
-* longest axial diameter, after RECIST 1.1 (Eisenhauer et al. 2009): in each axial plane (slices along the array
-  axis closest to the patient's head-feet direction; the picture's own plane for a single image) the largest
-  distance between two points of the outline, and of these the longest. The outline is that of the voxels, not of
-  their centres: a single voxel has the diameter of its diagonal;
-* its perpendicular: in the same plane, the longest line at a right angle to it between two points of the convex
+* intensity: over the voxels of the mask, in the first channel, or the mean of the channels for colour images. Values
+  that are not finite are ignored;
+* longest axial diameter, after RECIST 1.1 (Eisenhauer et al. 2009): the largest distance between two points of the
+  outline in an axial plane, over all axial planes (slices along the array axis closest to the patient's head-feet
+  direction; the image plane for a single image). The outline follows the edges of the voxels, not their centres: the
+  diameter of a single voxel is its diagonal;
+* perpendicular diameter: in the same plane, the longest line at a right angle to it between two points of the convex
   outline.
 
-Distances are taken in world coordinates, so sheared (gantry tilt) and oblique grids need no special case.
+Distances are measured in world coordinates, so sheared (gantry tilt) and oblique grids need no special case.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from medmaskrcnn.structures.mask import BoolArray, Mask
 from medmaskrcnn.structures.planes import axial_axis
 from medmaskrcnn.structures.volume import Volume
 
-_N_DIRECTIONS = 16  # calipers that sort out the planes worth an exact look
+_N_DIRECTIONS = 16  # caliper directions for the bounds that select the planes to measure exactly
 
 
 def measure_instances(volume: Volume, instances: Instances) -> tuple[Measurement, ...]:
-    """Measure each instance; see the top of this file for what each figure means.
+    """Measure each instance; the module docstring defines each quantity.
 
     Args:
         volume: The scan.
         instances: Objects on the scan's grid.
 
     Returns:
-        One :class:`Measurement` per instance, in their order; mm where the scan's spacing is known, else pixels.
+        One :class:`Measurement` per instance, in their order, in mm if the scan's spacing is known, else in pixels.
 
     Raises:
         ValueError: if the two grids differ.
@@ -96,8 +96,8 @@ class AxialPlanes:
     """The axial planes of a grid.
 
     Attributes:
-        axis: Array axis that they are stacked along.
-        to_length: ``(2, 2)``: takes index steps along a plane's rows and columns to lengths in the plane.
+        axis: Array axis along which they are stacked.
+        to_length: ``(2, 2)``: maps index steps along a plane's rows and columns to lengths in the plane.
     """
 
     axis: int
@@ -108,7 +108,7 @@ def axial_planes(grid: Grid) -> AxialPlanes:
     """The axial planes of a grid, in mm (pixels where spacing is unknown)."""
     axis = axial_axis(grid)
     in_plane = [a for a in range(3) if a != axis]
-    # R of a QR decomposition keeps lengths in the plane, at any tilt or shear
+    # R of a QR decomposition preserves lengths in the plane at any tilt or shear
     return AxialPlanes(axis, np.linalg.qr(grid.affine_vox_to_ras[:3, in_plane]).R.T)
 
 
@@ -117,7 +117,7 @@ def axial_diameters(mask: BoolArray, of: AxialPlanes) -> tuple[float, float]:
 
     Args:
         mask: ``(d, h, w)`` crop with at least one voxel.
-        of: Planes of the grid that the crop's axes lie on; its place in it does not matter.
+        of: Axial planes of the crop's grid; the position of the crop in the grid does not matter.
     """
     planes, to_length = np.moveaxis(mask, of.axis, 0), of.to_length
     filled = np.asarray(planes.any(axis=2))
@@ -140,10 +140,10 @@ def axial_diameters(mask: BoolArray, of: AxialPlanes) -> tuple[float, float]:
 def _diameter_bounds(
     filled: BoolArray, first: NDArray[np.int64], last: NDArray[np.int64], to_length: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper bound of each plane's diameter, ``(planes,)`` each, from calipers in a few directions.
+    """Lower and upper bound of each plane's diameter, ``(planes,)`` each, from caliper widths in a few directions.
 
-    The width of a shape in any direction is at most its diameter, and in the direction nearest to the
-    diameter's own, at most half a step away, it is at least the diameter times the cosine of that.
+    The width of a shape in any direction is at most its diameter. In the direction nearest to that of the diameter, at
+    most half a step away, it is at least the diameter times the cosine of that angle.
     """
     angles = np.arange(_N_DIRECTIONS) * (np.pi / _N_DIRECTIONS)
     per_row, per_column = (to_length @ (np.cos(angles), np.sin(angles)))[:, :, None, None]
@@ -158,7 +158,7 @@ def _diameter_bounds(
 
 
 def _hull(filled: BoolArray, first: NDArray[np.int64], last: NDArray[np.int64], to_length: FloatArray) -> FloatArray:
-    """``(V, 2)`` corners of the convex outline of one plane, in order around it, as lengths in the plane."""
+    """Corners ``(V, 2)`` of the convex outline in one plane, in order around it, in mm or pixels."""
     rows = np.flatnonzero(filled)
     across, down = np.concatenate([first[rows], last[rows]]), np.concatenate([rows, rows])
     points = np.array([[down, down + 1], [across, across]], dtype=np.float64).reshape(2, -1).T
@@ -166,7 +166,7 @@ def _hull(filled: BoolArray, first: NDArray[np.int64], last: NDArray[np.int64], 
 
 
 def _diameter(hull: FloatArray) -> tuple[float, float]:
-    """Longest distance between two of a convex polygon's ``(V, 2)`` corners, and the longest line across it."""
+    """Longest distance between two corners ``(V, 2)`` of a convex polygon, and its longest perpendicular."""
     apart = cdist(hull, hull)
     a, b = np.unravel_index(np.argmax(apart), apart.shape)
     along = (hull[b] - hull[a]) / apart[a, b]
@@ -179,5 +179,5 @@ def _diameter(hull: FloatArray) -> tuple[float, float]:
 
 
 def _walk(start: int, stop: int, n: int) -> list[int]:
-    """Corners met going round a polygon of ``n`` from ``start`` to ``stop``, both included."""
+    """Corners of a polygon with ``n`` corners on the way round from ``start`` to ``stop``, both included."""
     return [(start + k) % n for k in range((stop - start) % n + 1)]

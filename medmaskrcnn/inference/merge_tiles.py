@@ -1,10 +1,10 @@
-"""Objects seen by several overlapping tiles become one object each.
+"""Merges detections of the same object from overlapping tiles.
 
-Two detections of one class from different tiles are the same object if their masks agree where both tiles looked.
-Pairs are joined from the best agreement down. Two detections of one tile never become one: the tile saw both, so two
-touching tumours stay two even where a neighbouring tile took them for one. Of the pieces of an object the most certain
-one stands whose tile holds all the others, for that tile saw the object whole; if there is none, the object is their
-union.
+Two detections of one class from different tiles are the same object if their masks agree where the tiles overlap.
+Pairs are joined by descending agreement. Two detections of one tile are never joined, so two touching tumours stay
+separate even if a neighbouring tile detected them as one. Of the pieces of an object, the highest-scoring one is kept
+whose tile contains all the others, since that tile covers the whole object; if there is none, the object is the union
+of the pieces.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from medmaskrcnn.structures.mask import corners
 
 @dataclass(frozen=True)
 class Tile:
-    """A window of the turned scan: the voxels whose centres it holds.
+    """A window of the turned scan: the voxels whose centres lie in it.
 
     Attributes:
-        low, high: Half-open, voxel indices D, H, W.
+        low, high: Voxel indices D, H, W; half-open.
     """
 
     low: tuple[int, int, int]
     high: tuple[int, int, int]
 
     def holds(self, found: Detection) -> bool:
-        """Whether all of an object lies in the tile."""
+        """Whether the whole object lies in the tile."""
         begins = all(a >= b for a, b in zip(found.mask.start, self.low, strict=True))
         return begins and all(a <= b for a, b in zip(found.mask.end, self.high, strict=True))
 
 
 Seen = tuple[Detection, Tile]
-"""An object with the tile it was found in."""
+"""An object with the tile in which it was found."""
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
-    """First voxels of tiles of length ``tile`` that cover ``length`` and share at least ``overlap`` of themselves.
+    """First voxels of tiles of length ``tile`` that cover ``length`` and overlap by at least ``overlap`` of a tile.
 
-    The last one ends at the end; one tile serves if it is long enough.
+    The last tile ends at the end of the axis; a single tile is used if it is long enough.
     """
     if length <= tile:
         return [0]
@@ -51,14 +51,14 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def merge_tiles(seen: Sequence[Seen], *, merge_iou: float) -> list[Detection]:
-    """Join what tiles found.
+    """Merge the detections of overlapping tiles.
 
     Args:
-        seen: Objects with the tile each comes from.
-        merge_iou: Agreement (intersection over union of the masks within both tiles) from which two are one.
+        seen: Objects, each with its tile.
+        merge_iou: Minimum agreement (intersection over union of the masks where both tiles overlap) of one object.
 
     Returns:
-        Objects; those with the most certain pieces come first.
+        Objects by descending score of their best piece.
     """
     ranked = sorted(seen, key=lambda s: -s[0].score)
     group_of = [[i] for i in range(len(ranked))]
@@ -83,7 +83,7 @@ def _agreeing_pairs(ranked: Sequence[Seen], merge_iou: float) -> Iterator[tuple[
 
 
 def _agreement(a: Seen, b: Seen) -> float:
-    """Intersection over union of two masks within both tiles; 0 if they cannot be one object."""
+    """Intersection over union of two masks where their tiles overlap; 0 if they cannot be one object."""
     (one, tile_one), (two, tile_two) = a, b
     if one.label != two.label or tile_one == tile_two:
         return 0.0
@@ -95,7 +95,7 @@ def _agreement(a: Seen, b: Seen) -> float:
 
 
 def _join(pieces: Sequence[Seen]) -> Detection:
-    """One object from its pieces, which come by falling score."""
+    """One object from its pieces, given by descending score."""
     for found, tile in pieces:
         if all(tile.holds(other) for other, _ in pieces):
             return found

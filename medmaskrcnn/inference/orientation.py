@@ -1,8 +1,8 @@
-"""Which array axis becomes the network's first, second and third, and in which direction.
+"""Chooses which array axis becomes the network's first, second and third, and in which direction.
 
-A model names the orientation it was trained in. Getting there is a permutation and flips of whole axes, exact to
-the bit; no voxel is interpolated. The choice depends on the axes' directions in the patient alone, never on how
-the file stores them, so that the same scan stored in any of 48 ways gives the network the same tensor.
+A model names the orientation in which it was trained. A scan is brought into it by permuting and flipping whole axes,
+which is bit-exact; no voxel is interpolated. The choice depends only on the axes' directions in the patient, not on
+how the file stores them, so that the same scan stored in any of 48 ways gives the network the same tensor.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from medmaskrcnn.structures.grid import FloatArray, Grid
 
 Orientation = Literal["SPL", "acquisition", "as_stored"]
 
-_SPL_ROWS = (2, 1, 0)  # rows of the affine (R, A, S) that the network's D, H, W follow: S, A, R
+_SPL_ROWS = (2, 1, 0)  # rows of the affine (R, A, S) along which the network's D, H, W lie: S, A, R
 _SPL_SIGNS = (1.0, -1.0, -1.0)  # and their directions: up, to the back, to the left
-_TIE = 1e-4  # sums of cosines closer than this are equal: far above rounding, 0.01 degrees from an exact tie
-_DECIMALS = 3  # of cosines, where directions are compared
-_THICKER = 1.001  # an axis is thicker only if its spacing is larger by more than rounding
+_TIE = 1e-4  # sums of cosines closer than this are equal: far above rounding error, 0.01 degrees from an exact tie
+_DECIMALS = 3  # to which cosines are rounded when directions are compared
+_THICKER = 1.001  # an axis is thicker only if its spacing is larger by more than rounding error
 
 
 def choose_axes(grid: Grid, orientation: Orientation) -> AxisMap:
@@ -42,8 +42,8 @@ def choose_axes(grid: Grid, orientation: Orientation) -> AxisMap:
 def _closest_axes(directions: FloatArray) -> tuple[int, int, int]:
     """The scan's axes that lie closest to S, A, R, each used once.
 
-    The largest sum of absolute cosines wins. Between equals the axes' own directions in the patient decide,
-    compared as lines, first the one taken for S, then A, then R.
+    The permutation with the largest sum of absolute cosines is chosen. Ties are broken by the axes' directions in the
+    patient, compared without their sign: first of the axis chosen for S, then A, then R.
     """
     totals = {
         axes: sum(abs(float(directions[row, axis])) for row, axis in zip(_SPL_ROWS, axes, strict=True))
@@ -56,19 +56,19 @@ def _closest_axes(directions: FloatArray) -> tuple[int, int, int]:
 
 
 def _line(direction: FloatArray) -> tuple[float, ...]:
-    """A direction (R, A, S) without its sign: the first component that is not zero is made positive."""
+    """A direction (R, A, S) without its sign: the first non-zero component is made positive."""
     rounded = np.round(direction, _DECIMALS)
     return tuple(float(x) + 0.0 for x in (-rounded if _first_is_negative(direction) else rounded))
 
 
 def _first_is_negative(direction: FloatArray) -> bool:
-    """Whether the first component (R, A, S) that is not zero is negative."""
+    """Whether the first non-zero component (R, A, S) is negative."""
     rounded = np.round(direction, _DECIMALS)
     return bool(rounded[np.flatnonzero(rounded)[0]] < 0)
 
 
 def _thickest_first(order: tuple[int, int, int], spacing: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Bring the axis with the largest spacing to the front; between equals the order S, A, R decides."""
+    """Move the axis with the largest spacing to the front; ties are broken by the order S, A, R."""
     thickest = order[0]
     for axis in order[1:]:
         if spacing[axis] > spacing[thickest] * _THICKER:

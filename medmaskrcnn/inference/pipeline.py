@@ -1,8 +1,8 @@
-"""START READING HERE: the whole walk, from a scan on disk to counted and measured instances.
+"""START READING HERE: the whole pipeline, from a scan on disk to counted and measured instances.
 
-    read -> suits the model? -> prepare -> detect -> suppress -> merge or link -> turn back -> measure
+    read -> check suitability -> prepare -> detect -> suppress, merge or link -> turn back -> measure
 
-Each step is a module of its own; this file only joins them. What is written of the result is ``export``'s.
+Each step is a module of its own; this file only calls them in order. ``export`` writes the result to files.
 """
 
 from __future__ import annotations
@@ -50,35 +50,36 @@ def segment(
     options: SegmentOptions | None = None,
     progress: StageProgress | None = None,
 ) -> CaseResult:
-    """Find, outline and measure every instance in one scan.
+    """Detect, segment and measure every instance in one scan.
 
     Args:
         source: A file, a DICOM folder, or a volume already read.
         model: Name of a shipped model, a model file, or a loaded model (for many scans).
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays where it is.
-        precision: As for :func:`load_model`; a loaded model stays as it was loaded.
-        engine: As for :func:`load_model`; likewise.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays on its device.
+        precision: As for :func:`load_model`; a loaded model keeps its own.
+        engine: As for :func:`load_model`; a loaded model keeps its own.
         score: Score threshold 0..1; the model's own by default. Candidates below it are kept in the result.
         classes: Names of the classes to report; all by default.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
-        allow_out_of_domain: Run a model on a scan that it was not made for; the result is stamped.
-        region: Look only here, and report only what has a voxel here: half-open voxel indices (low D, H, W),
-            (high D, H, W) of the scan. Intensities are still those of the whole scan, and the result lies in its grid.
-        resample_irregular: Interpolate even slices where a DICOM series has irregular ones; the result says so.
+        allow_out_of_domain: Run a model on a scan for which it was not made; the result is marked as such.
+        region: Search only this region and report only instances with a voxel in it: half-open voxel indices
+            (low D, H, W), (high D, H, W) of the scan. Intensities are still normalised over the whole scan, and the
+            result lies on its grid.
+        resample_irregular: Interpolate a DICOM series with uneven slice spacing to even spacing; the result notes it.
         suv: Read PET as standardised uptake values by body weight (g/ml).
-        track: Read a cine series as one film and link its instances along time; needs a model of slices.
-        options: All of these in one object, in place of them.
-        progress: Called with a stage (``read``, ``prepare``, ``find``, ``measure``) and its share done, 0..1.
+        track: Read a cine series as one film and link its instances over time; needs a 2D or 2.5D model.
+        options: All of the options above in one object, instead of single arguments.
+        progress: Called with a stage (``read``, ``prepare``, ``find``, ``measure``) and the fraction of it done, 0..1.
 
     Returns:
-        The result in the scan's own grid.
+        The result on the scan's own grid.
 
     Raises:
         ReadError: if the scan cannot be read.
-        ModelFileError: if the model cannot.
-        UnsuitableScanError: if they do not fit each other.
-        InvalidOptionError: if an option cannot be: a class that the model does not know, a region outside of the
-            scan; it is a ``ValueError`` and names the option.
+        ModelFileError: if the model file cannot be read.
+        UnsuitableScanError: if the model cannot be run on the scan.
+        InvalidOptionError: if an option is invalid, such as an unknown class or a region outside of the scan; it is a
+            ``ValueError`` and names the option.
 
     Example:
         >>> result = medmaskrcnn.segment("study/", model="phantom-ct")  # doctest: +SKIP
@@ -111,11 +112,11 @@ def segment(
     timer.end("prepare")
 
     on_progress("find", 0.0)
-    if settings.model.spatial_dims == 3:  # what tiles show is merged first, then suppressed in the whole scan
+    if settings.model.spatial_dims == 3:  # detections of tiles are merged first, then suppressed in the whole scan
         seen = detect_in_tiles(model, prepared, window, on_progress)
         found = merge_tiles(seen, merge_iou=inference.merge_iou)
         found = suppress_contained(found, max_containment=inference.max_containment, shape=prepared.turned_shape)
-    else:  # what a slice shows is suppressed in that slice, then linked with its neighbours
+    else:  # detections are suppressed within each slice, then linked across slices
         slices = detect_in_slices(model, prepared, window, on_progress)
         plane = 1, *prepared.turned_shape[1:]
         slices = [

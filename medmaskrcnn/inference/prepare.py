@@ -1,7 +1,7 @@
-"""From a scan to the network's tensor, and the record of how to come back.
+"""Preprocessing: from a scan to the network's tensor, with a record of how to undo it.
 
-Steps: turn the axes (exact), fill what is not finite, resample (linear), map intensities. What moved voxels is undone
-for boxes and masks with what :class:`Preprocessed` records, all that the rooms behind need to know of this one.
+Steps: turn the axes (exact), fill values that are not finite, resample (linear), normalise intensities.
+:class:`Preprocessed` records all that later steps need to bring boxes and masks back to the scan's voxels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NetworkRegion = tuple[tuple[int, int, int], tuple[int, int, int]]
 """Half-open low and high indices D, H, W."""
 
 _SLICES_PER_PASS = 32  # bounds memory on long volumes
-_MOST_SAMPLES = 4_000_000  # voxels looked at for percentiles; a fixed stride keeps the choice reproducible
+_MOST_SAMPLES = 4_000_000  # voxels sampled for percentiles; a fixed stride keeps the sample reproducible
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +49,17 @@ class Preprocessed:
         return d, h, w
 
     def box_in_turned(self, box_vox: ArrayLike) -> NDArray[np.float64]:
-        """A box ``(6,)`` of the scan's voxels, minima then maxima along D, H, W, in those of the turned scan."""
+        """Convert a box ``(6,)``, minima then maxima along D, H, W, from the scan's voxels to the turned scan's."""
         order = self.axes.order
         stored = tuple(self.turned_shape[order.index(axis)] for axis in range(3))
         return np.asarray(self.axes.apply_boxes(np.asarray(box_vox, np.float64)[None], stored)[0])
 
     def window(self, box_turned: NDArray[np.float64], *, margin: int) -> NetworkRegion:
-        """The network's voxels that hold a box of the turned scan and ``margin`` voxels around it, as far as there are.
+        """The network voxels that contain a box of the turned scan and a margin around it, clipped to the tensor.
 
         Args:
             box_turned: ``(6,)``, minima D, H, W, then maxima, voxel coordinates of the turned scan.
-            margin: The network's voxels.
+            margin: In network voxels.
 
         Returns:
             Half-open low and high indices D, H, W into :attr:`tensor`.
@@ -71,20 +71,20 @@ class Preprocessed:
 
     @property
     def whole(self) -> NetworkRegion:
-        """The window that holds everything."""
+        """The window that covers the whole tensor."""
         _, d, h, w = self.tensor.shape
         return (0, 0, 0), (d, h, w)
 
 
 def prepare(volume: Volume, settings: PreprocessSettings) -> Preprocessed:
-    """Turn, resample and normalise a scan as a model's settings ask.
+    """Turn, resample and normalise a scan as a model's settings require.
 
     Raises:
         ValueError: if the settings name a spacing in mm and the scan's spacing is unknown.
     """
     axes = choose_axes(volume.grid, settings.orientation)
     target = target_shape(volume, axes, settings)
-    turned = np.array(axes.apply(volume.array), dtype=np.float32, order="C")  # a copy: the scan's own may be read-only
+    turned = np.array(axes.apply(volume.array), dtype=np.float32, order="C")  # a copy: the scan may be read-only
     image = fill_not_finite(torch.from_numpy(turned))
     resized = resize(image, target, antialias=settings.antialias)
     depth, height, width = turned.shape[1:]
@@ -96,7 +96,7 @@ def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) ->
     shape = [volume.grid.shape[axis] for axis in axes.order]
     if settings.resize_min_max:
         smallest, largest = settings.resize_min_max
-        # in double precision, as torchvision computes it eagerly: one voxel more or less would move every box
+        # in double precision, as torchvision computes it in eager mode: one voxel more or less would shift every box
         factor = min(smallest / min(shape[1:]), largest / max(shape[1:]))
         return shape[0], max(1, int(shape[1] * factor)), max(1, int(shape[2] * factor))
     if not any(settings.spacing_mm):
@@ -115,11 +115,11 @@ def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) ->
 
 
 def fill_not_finite(image: Tensor) -> Tensor:
-    """Put the lowest value of an image ``(C, D, H, W)`` where one is not finite (padding of some scanners), else 0.
+    """Replace non-finite values of ``(C, D, H, W)`` (padding of some scanners) with its lowest finite one, else with 0.
 
-    Done before resampling, which would spread one such value over its neighbours.
+    This is done before resampling, which would spread such a value to its neighbours.
     """
-    if not image.numel() or all(torch.isfinite(end) for end in image.aminmax()):  # NaN is its own least and largest
+    if not image.numel() or all(torch.isfinite(end) for end in image.aminmax()):  # aminmax propagates NaN
         return image
     finite = torch.isfinite(image)
     lowest = image[finite].min() if bool(finite.any()) else torch.zeros(())
@@ -129,8 +129,8 @@ def fill_not_finite(image: Tensor) -> Tensor:
 def resize(image: Tensor, shape: Sequence[int], *, antialias: bool) -> Tensor:
     """Linear interpolation of ``(C, D, H, W)`` float32 to ``(C, *shape)``.
 
-    Voxel coordinates scale by ``new / old`` per axis (edges of the field of view coincide). With ``antialias`` a
-    triangle filter as wide as the new voxel is applied where an axis shrinks.
+    Voxel coordinates scale by ``new / old`` per axis (the edges of the field of view coincide). With ``antialias`` a
+    triangle filter scaled to the new voxel size is applied along each axis that shrinks.
     """
     depth, height, width = (int(n) for n in shape)
     if image.shape[2:] != (height, width):
@@ -148,15 +148,15 @@ def resize_matrix(old: int, new: int, *, antialias: bool) -> Tensor:
 
 
 def _interpolate(planes: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:
-    if size[1] == 1 < size[0]:  # torch 2.15's antialias goes wrong along the rows where one column comes out
+    if size[1] == 1 < size[0]:  # antialias of torch 2.15 is wrong along the rows if the output has one column
         return _interpolate(planes.mT.contiguous(), (1, size[0]), antialias).mT.contiguous()
     return F.interpolate(planes, size, mode="bilinear", align_corners=False, antialias=antialias)
 
 
 def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
-    """``(C, D, H, W)`` raw float32, all finite, to ``(C', D, H, W)``; ``C'`` is C times the number of windows.
+    """Normalise raw finite float32 ``(C, D, H, W)`` to ``(C', D, H, W)``; ``C'`` is C times the number of windows.
 
-    Without windows ``C'`` is ``C``. With several windows the channels of the first come first.
+    Without windows ``C'`` is ``C``. With several windows the channels of the first window come first.
     """
     if settings.windows:
         mapped = torch.cat([_scaled(image, low, high - low).clamp_(0, 1) for low, high in settings.windows])
@@ -171,12 +171,12 @@ def normalise(image: Tensor, settings: PreprocessSettings) -> Tensor:
 
 
 def _scaled(image: Tensor, low: float | Tensor, extent: float | Tensor) -> Tensor:
-    """A new tensor, worked on in place from then on: a large scan is held once more, not once a step."""
+    """A new tensor, modified in place from here on, so that a large scan is copied once and not at every step."""
     return (image - low).div_(extent)
 
 
 def _percentiles(image: Tensor, percentiles: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Low and extent of each channel ``(C, 1, 1, 1)``: sequences of one scan have scales of their own."""
+    """Low value and range of each channel, ``(C, 1, 1, 1)`` each: every sequence of a scan has its own scale."""
     lows, extents = [], []
     for channel in image:
         values = channel.flatten()[:: -(-channel.numel() // _MOST_SAMPLES)].numpy()

@@ -1,4 +1,4 @@
-"""A part of the scan to look at, instead of all of it."""
+"""Restricts detection to a region of the scan."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from medmaskrcnn.settings import Region
 from medmaskrcnn.structures.instances import Instances
 
 REGION_MARGIN = 32
-"""The network's voxels around a region that are looked at with it: one cell of its coarsest level."""
+"""Network voxels that are searched around a region: one cell of the coarsest pyramid level."""
 
 
 def window_of(region: Region, prepared: Preprocessed, scan_shape: tuple[int, int, int]) -> NetworkRegion:
-    """The network's voxels that are looked at for a region of the scan.
+    """The network voxels to search for a region of the scan, with a margin.
 
     Raises:
         InvalidOptionError: if the region does not lie in the scan.
@@ -24,5 +24,5 @@ def window_of(region: Region, prepared: Preprocessed, scan_shape: tuple[int, int
 
 
 def in_region(found: Instances, region: Region) -> Instances:
-    """Those objects that have a voxel in a region of the scan."""
+    """The instances that have a voxel in a region of the scan."""
     return found.select([i for i, mask in enumerate(found.masks) if not mask.cropped(*region).is_empty])

@@ -1,4 +1,4 @@
-"""What is written down of a run: which model with which settings on which scan, and how long each stage took."""
+"""Record of a run: which model was used with which settings on which scan, and how long each stage took."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def build_run_record(
     score: float,
     warnings: tuple[str, ...],
 ) -> RunRecord:
-    """All that decided a result: the same again when the same work is done again.
+    """Record everything that determines a result; it is identical if the run is repeated.
 
     Args:
         loaded: The model.
         volume: The scan.
-        options: What was asked for.
-        score: Threshold 0..1 that holds.
+        options: The options of the run.
+        score: Score threshold 0..1 that was applied.
         warnings: Sentences for the user.
     """
     card, origin = loaded.settings.card, volume.provenance
@@ -68,7 +68,7 @@ def build_run_record(
 
 
 def runtime_info(timer: StageTimer, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
-    """Where, when and how fast a run was: JSON-able, different each time, with paths and the machine's name."""
+    """Where and how fast a run was: JSON-serialisable, different each time, with paths and the host name."""
     return {
         "seconds": {stage: round(seconds, 3) for stage, seconds in timer.seconds.items()},
         "precision": loaded.precision,

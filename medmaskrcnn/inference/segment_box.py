@@ -1,9 +1,9 @@
-"""One object in a box that a person drew: the mask head alone, nothing is searched for.
+"""Segments the object in a box drawn by the user: only the mask head runs, there is no detection.
 
-    read -> suits the model? -> prepare -> the box in the network's voxels -> outline -> turn back
+    read -> check suitability -> prepare -> the box in network voxels -> outline -> turn back
 
-The same rooms as :mod:`medmaskrcnn.inference.pipeline`, whose detection a given box replaces. A 3D model outlines
-the box at once, a 2D or 2.5D one slice by slice.
+The steps are those of :mod:`medmaskrcnn.inference.pipeline` with a given box in place of detection. A 3D model
+outlines the object at once, a 2D or 2.5D model slice by slice.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def segment_box(
     Args:
         volume: The scan.
         model: A model with a mask head.
-        box_vox: Minima D, H, W, then maxima, voxel coordinates of the scan; what lies outside of the scan is cut off.
-        class_name: Of the model's classes, what the object is.
-        options: As for :func:`medmaskrcnn.segment`; whether a scan out of the model's domain is allowed counts here.
+        box_vox: Minima D, H, W, then maxima, voxel coordinates of the scan; the box is clipped to the scan.
+        class_name: Class of the object, one of the model's.
+        options: As for :func:`medmaskrcnn.segment`; only ``allow_out_of_domain`` is used here.
 
     Returns:
-        One object of score 1 in the scan's grid. Its mask is empty where the network sees nothing in the box.
+        One object of score 1 on the scan's grid. Its mask is empty if the network finds no foreground in the box.
 
     Raises:
-        UnsuitableScanError: if scan and model do not fit each other.
-        ValueError: if the class is unknown, the box holds nothing of the scan, or the model has no mask head.
+        UnsuitableScanError: if the model cannot be run on the scan.
+        ValueError: if the class is unknown, the box lies outside of the scan, or the model has no mask head.
     """
     settings = model.settings
     names = settings.model.class_names
@@ -73,7 +73,7 @@ def segment_box(
 
 
 def _in_volume(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Detection:
-    """A 3D model's outline in a box of the turned scan's voxels, seen in a window around it."""
+    """A 3D model's mask for a box in the turned scan's voxels, computed in a window around it."""
     low, high = prepared.window(box, margin=REGION_MARGIN)
     image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     own = box / np.tile(prepared.scale, 2) - np.tile(low, 2)
@@ -82,7 +82,7 @@ def _in_volume(model: LoadedModel, prepared: Preprocessed, box: Box, label: int)
 
 
 def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Detection:
-    """A 2D or 2.5D model's outline: the same rectangle on each slice that the box reaches halfway into."""
+    """A 2D or 2.5D model's mask: the same rectangle on each slice of which the box covers at least half."""
     context = model.settings.model.context_slices
     padded = torch.nn.functional.pad(prepared.tensor, (0, 0, 0, 0, context, context))
     first = min(round(box[0]), prepared.turned_shape[0] - 1)
@@ -100,7 +100,7 @@ def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int)
 def _outlined(
     model: LoadedModel, images: Tensor, boxes: Sequence[Box], box_turned: Box, label: int, shape: tuple[int, ...]
 ) -> list[Detection]:
-    """The mask head's answer for one box, pasted into the turned scan's voxels."""
+    """The mask head's output for one box, pasted into the turned scan's voxels."""
     labels = torch.tensor([label])
     padded = pad_to_multiple(images, model.settings.preprocess.pad_multiple).to(model.device)
     asked = [torch.tensor(box[None], dtype=torch.float32, device=model.device) for box in boxes]

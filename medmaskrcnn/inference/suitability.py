@@ -1,4 +1,4 @@
-"""Whether a model may be run on a scan: refused, allowed with a warning, or fine."""
+"""Checks whether a model may be run on a scan: refused, allowed with a warning, or suitable."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from medmaskrcnn.structures.volume import Volume
 
 log = logging.getLogger(__name__)
 
-_LOOKS_LIKE_CT = -900  # a scan with values down to here holds air in Hounsfield units
+_LOOKS_LIKE_CT = -900  # a scan with values this low contains air in Hounsfield units
 
 
 def check_suitable(
     volume: Volume, settings: ModelFileSettings, options: SegmentOptions = AS_THE_MODEL_SAYS
 ) -> tuple[str, ...]:
-    """Whether a model may be run on a scan.
+    """Check whether a model may be run on a scan.
 
     Args:
         volume: The scan.
-        settings: The model's.
-        options: Whether a scan out of the model's domain is allowed.
+        settings: The model's settings.
+        options: Only ``allow_out_of_domain`` is used.
 
     Returns:
-        Warnings for the user, one sentence each, without paths: they stand in the result.
+        Warnings for the user, one sentence each, without paths, since they are written to the result.
 
     Raises:
-        UnsuitableScanError: if it cannot, or must not as long as it is out of the model's domain.
+        UnsuitableScanError: if the model cannot run on the scan, or the scan is out of its domain and not allowed.
     """
     card, preprocess = settings.card, settings.preprocess
     name = _name(volume)
@@ -66,7 +66,7 @@ def check_suitable(
 
 
 def is_out_of_domain(volume: Volume, settings: ModelFileSettings) -> bool:
-    """Whether a model that knows only one generator's scans is given another scan."""
+    """Whether a model trained only on scans of one generator is given another scan."""
     domain = settings.card.domain
     return domain is not None and volume.provenance.generator != domain
 

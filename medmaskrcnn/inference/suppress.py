@@ -1,7 +1,7 @@
-"""Which of the objects found are left: not those that better ones of their class hold, of single organs only the best.
+"""Mask-based suppression: drops objects contained in better ones of their class and duplicates of single organs.
 
-Suppression of boxes cannot see an object that is two neighbours taken for one, or a part of one: its box overlaps
-little with each of the others. The voxels tell.
+Box NMS misses a detection that spans two neighbouring objects or is a part of one, since its box has a low IoU with
+each of the others. Their voxels show it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from medmaskrcnn.settings import ModelFileSettings
 def suppress_contained(
     found: Sequence[Detection], *, max_containment: float | None, shape: tuple[int, ...]
 ) -> list[Detection]:
-    """The objects of which better ones of their class hold at most so much.
+    """Drop objects that are largely contained in higher-scoring objects of their class.
 
     Args:
-        found: Objects in the turned scan or in one slice, in any order; one without voxels stays.
-        max_containment: Share of an object's voxels, 0..1: an object is dropped if objects of a higher score
-            that were kept hold more of it. ``None`` drops none.
+        found: Objects in the turned scan or in one slice, in any order; objects without voxels are kept.
+        max_containment: An object is dropped if more than this fraction of its voxels, 0..1, lies in kept objects of
+            its class with a higher score. ``None`` drops none.
         shape: ``(D, H, W)`` of the turned scan, or ``(1, H, W)`` of one of its slices, voxels.
 
     Returns:
-        What is left, in the given order.
+        The remaining objects, in the given order.
     """
     if max_containment is None:
         return list(found)
@@ -45,12 +45,12 @@ def suppress_contained(
 
 
 def of_classes(found: Sequence[Detection], labels: Collection[int], settings: ModelFileSettings) -> list[Detection]:
-    """The objects of some classes; of a class of which a body has one, only the best candidate that has a voxel.
+    """Keep the objects of some classes; of ``one_per_scan_classes`` only the best candidate with a non-empty mask.
 
     Args:
-        found: Objects, the most certain first.
-        labels: Indices of the classes.
-        settings: Name the classes of which a body has one.
+        found: Objects by descending score.
+        labels: Indices of the classes to keep.
+        settings: The model's settings, which name the classes with at most one object per scan.
     """
     single = {settings.model.class_names.index(name) for name in settings.inference.one_per_scan_classes}
     kept: list[Detection] = []

@@ -1,8 +1,8 @@
-"""Cine series: one place over time, walked through by a model of slices as if time were depth.
+"""Cine series: one slice position over time, processed by a 2D or 2.5D model as if time were depth.
 
-A multi-frame ultrasound is read so already. A cine MR comes as one slice per time point, which reading keeps apart:
-here they are stacked, frame after frame, to a film. The film's first axis is time, so it has no place in the patient
-and its instances no volume: sizes are pixels, and :mod:`medmaskrcnn.export.tracks` gives the areas.
+A multi-frame ultrasound is already read this way. A cine MR has one slice per time point, which are read as separate
+scans and stacked here, frame by frame, to a film. The film's first axis is time, so it has no position in the patient
+and its instances have no volume: sizes are in pixels, and :mod:`medmaskrcnn.export.tracks` computes the areas.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _NOTE = "A cine series: the first axis is time. Sizes are in pixels; areas of ea
 
 
 def read_scan(path: Path, options: SegmentOptions) -> Volume:
-    """The scan at ``path`` as the options ask: as :func:`medmaskrcnn.read_volume`, or a cine series as a film.
+    """Read the scan at ``path`` as :func:`medmaskrcnn.read_volume` does, or with ``track`` a cine series as a film.
 
     Raises:
-        AmbiguousInputError: if there are several scans and ``options.series`` names none; the message lists them.
+        AmbiguousInputError: if there are several scans and ``options.series`` selects none; the message lists them.
         ReadError: if there is no scan, or it is damaged or has no regular grid.
     """
     found = find_scans(path)
@@ -49,7 +49,7 @@ def read_scan(path: Path, options: SegmentOptions) -> Volume:
 
 
 def cine_series(scans: Iterable[FoundScan]) -> dict[str | None, list[FoundScan]]:
-    """Of the series among some scans those that are one slice at several times, by their UID, in order of time."""
+    """The series that show one slice at several time points: their scans in order of time, by series UID."""
     by_series: dict[str | None, list[FoundScan]] = defaultdict(list)
     for scan in scans:
         if scan.info.series_uid and scan.role in ("scan", "excluded"):
@@ -58,14 +58,14 @@ def cine_series(scans: Iterable[FoundScan]) -> dict[str | None, list[FoundScan]]
 
 
 def _is_cine(scans: Sequence[FoundScan]) -> bool:
-    """Whether the scans of one series are one slice at several times."""
+    """Whether the scans of one series are one slice at several time points."""
     shapes = {scan.info.shape for scan in scans}
     shape = next(iter(shapes))
     return len(scans) > 1 and len(shapes) == 1 and shape is not None and shape[1] == 1 and all(s.part for s in scans)
 
 
 def read_cine(scans: Sequence[FoundScan]) -> Volume:
-    """Stack the time points of a series to a film ``(C, T, H, W)``.
+    """Stack the time points of a cine series to a film ``(C, T, H, W)``.
 
     Args:
         scans: In order of time.

@@ -1,1 +1,1 @@
-"""Reading scans: any file or folder becomes a Volume, or a ReadError that says why not."""
+"""Reading scans: any file or folder becomes a Volume, or raises a ReadError with the reason."""

@@ -1,7 +1,7 @@
-"""What lies in a file or folder: every scan and every file that is none, told from headers alone.
+"""Finds every scan in a file or folder, and every file that is not a scan, from headers alone.
 
-``describe`` is what the command line's ``info`` prints; ``find_scans`` is the same with a handle to read each scan.
-No voxel is decoded and nothing heavy imported.
+The ``info`` command prints ``describe``; ``find_scans`` is the same with a way to read each scan. No voxels are decoded
+and no heavy packages imported.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class FoundScan:
-    """A description, and how to read what it describes.
+    """The description of a scan or other file, with a function that reads it.
 
     Attributes:
         info: The description.
-        reader: Gives the Volume, or raises ReadError with the reason.
-        role: ``"scan"``; ``"picture"`` (no geometry, in a folder with scans not taken for one); ``"excluded"`` (an
+        reader: Returns the Volume, or raises ReadError with the reason.
+        role: ``"scan"``; ``"picture"`` (no geometry; not used as a scan in a folder with scans); ``"excluded"`` (an
             image, but a localizer, a screenshot or a stray slice); ``"damaged"``; ``"object"`` (no image at all).
-        files: The files it consists of; from these alone :func:`scans_among` finds it again.
-        part: What tells it from other volumes of its series, ``"EchoTime 4.6"``; "" where it is alone.
-        can_be_resampled: True if all that stands against it is that its slices are irregular.
+        files: The files of which it consists; :func:`scans_among` finds it again from these alone.
+        part: What distinguishes it from other volumes of its series, ``"EchoTime 4.6"``; "" if it is alone.
+        can_be_resampled: True if irregular slices are the only problem.
     """
 
     info: ScanInfo
@@ -63,11 +63,11 @@ class FoundScan:
 
 
 def describe(path: str | os.PathLike[str]) -> list[ScanInfo]:
-    """What a file, or a folder with everything below it, holds: one entry a scan and one a file set aside.
+    """List the contents of a file, or of a folder and its subfolders: one entry per scan and per file set aside.
 
     Args:
-        path: A file, a series' folder, a folder of many patients and series, nested in any way, a DICOMDIR or a zip
-            archive of these.
+        path: A file, the folder of a series, a folder of many patients and series, nested in any way, a DICOMDIR or a
+            zip archive of these.
 
     Raises:
         ReadError: if the path does not exist, the folder is empty, nothing in it could be recognised, or the
@@ -77,7 +77,7 @@ def describe(path: str | os.PathLike[str]) -> list[ScanInfo]:
 
 
 def find_scans(path: Path) -> list[FoundScan]:
-    """As :func:`describe`, each description with a way to read the scan."""
+    """As :func:`describe`, each description with a function that reads the scan."""
     source = open_source(path)
     found = [*(_closed(error) for error in source.closed), *scans_among(source.files)]
     found.sort(key=lambda f: f.info.path)
@@ -90,7 +90,7 @@ def find_scans(path: Path) -> list[FoundScan]:
 
 
 def scans_among(files: Iterable[Path]) -> list[FoundScan]:
-    """The scans that some files make up, and the files that are none; an empty list for no files."""
+    """The scans that files form, and the files that are not scans; an empty list for no files."""
     found: list[FoundScan] = []
     frames: list[Frame] = []
     damaged: dict[Path, str] = {}
@@ -119,7 +119,7 @@ def _closed(error: OSError) -> FoundScan:
 
 
 def _told(found: FoundScan, path: Path, source: Source) -> FoundScan:
-    """Add the source's notes; name what lies in an archive as the user knows it, and keep it as long as the Volume."""
+    """Add the source's notes; show paths in an archive as the user knows them, and keep it as long as the Volume."""
     if source.unpacked is None and not source.notes:
         return found
     folder = source.unpacked.name if source.unpacked else ""
@@ -134,7 +134,7 @@ def _told(found: FoundScan, path: Path, source: Source) -> FoundScan:
             raise type(error)(shown(error.reason), error.remedy) from error
         notes = (*volume.provenance.notes, *source.notes)
         volume = replace(volume, provenance=replace(volume.provenance, notes=notes))
-        weakref.finalize(volume, lambda _: None, source)  # unpacked files are there as long as the Volume is
+        weakref.finalize(volume, lambda _: None, source)  # unpacked files live as long as the Volume
         return volume
 
     info = found.info
@@ -144,7 +144,7 @@ def _told(found: FoundScan, path: Path, source: Source) -> FoundScan:
 
 
 def _found_other(path: Path, kind: str | None) -> FoundScan:
-    """A file of a format other than DICOM, or of none."""
+    """A file of another format than DICOM, or of an unknown one."""
     if kind == "NIfTI":
         return FoundScan(describe_nifti(path), lambda _: read_nifti(path), "scan", (path,))
     if kind in ("NRRD", "MetaImage"):
@@ -193,7 +193,7 @@ def _unreadable(info: ScanInfo, role: Role) -> FoundScan:
 
 
 def _found_dicom(stack: DicomStack) -> FoundScan:
-    """The images of a DICOM series that make up one volume, readable or not."""
+    """The images of a DICOM series that form one volume, readable or not."""
     header, grid = stack.header, stack.grid
     reason = stack.excluded or stack.problem
     description = f"{header.description} ({stack.separated_by})".strip() if stack.separated_by else header.description

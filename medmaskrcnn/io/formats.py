@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; names help only where the bytes do not tell."""
+"""Detects the format of a file from its first bytes; its name is used only if the bytes are not conclusive."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _NAMES = (
 def sniff(path: Path) -> str | None:
     """The format of a file: ``"DICOM"``, ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"``, ``"PNG"``, ``"TIFF"``, ``"JPEG"``.
 
-    Returns ``None`` for anything else. A damaged file is what its name says, so that the right reader complains.
+    Returns ``None`` for anything else. A damaged file has the format of its name, so that the right reader reports it.
 
     Raises:
-        ReadError: if the file may not be opened.
+        ReadError: if the file cannot be opened.
     """
     try:
         with path.open("rb") as stream:
@@ -68,7 +68,7 @@ def _by_bytes(head: bytes, path: Path) -> str | None:
 
 
 def _starts_like_dicom(head: bytes) -> bool:
-    """A file without preamble: its first element is of group 0002 or 0008, with a sensible length."""
+    """Whether a file without preamble begins with an element of group 0002 or 0008 with a plausible length."""
     if (
         len(head) < 16
         or head[:2] not in (b"\x02\0", b"\x08\0")

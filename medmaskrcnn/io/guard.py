@@ -1,7 +1,7 @@
-"""What every reader does alike: no strange exception escapes, no impossible size is allocated, no bad affine passes.
+"""Checks shared by all readers: of exceptions, claimed sizes and affines.
 
-Damaged files make decoders raise anything at all (``KeyError``, ``zlib.error``, ``struct.error``, ...). The one place
-that turns all of it into :class:`~medmaskrcnn.errors.ReadError` is :func:`reading`.
+Damaged files make decoders raise exceptions of any kind (``KeyError``, ``zlib.error``, ``struct.error``, ...).
+:func:`convert_read_errors` is the only place that converts them all to :class:`~medmaskrcnn.errors.ReadError`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ MAX_DEFLATE_RATIO = 1032
 """Deflate cannot shrink data more than this (zlib's technical notes), so a .gz bounds what it may hold."""
 
 _RUST_PANIC = "PanicException"
-"""What decoders written in Rust (pylibjpeg-rle) raise on damage; it is no ``Exception``, and cannot be imported."""
+"""Raised by decoders written in Rust (pylibjpeg-rle) on damaged data; not an ``Exception``, and not importable."""
 
 
 @contextmanager
 def convert_read_errors(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a decoder raises into a ReadError that names the file.
+    """Convert whatever a decoder raises to a ReadError that names the file.
 
     Args:
         path: The file being read.
-        what: What it is read as, ``"NIfTI"``.
+        what: The format as which it is read, ``"NIfTI"``.
     """
     try:
-        # Libraries warn about every irregular header; what matters to the user goes into notes instead.
+        # Libraries warn about every irregular header; what matters to the user is in the notes instead.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
@@ -59,13 +59,13 @@ def convert_read_errors(path: Path, what: str) -> Iterator[None]:
 
 
 def check_claimed_size(path: Path, shape: Sequence[int], item_bytes: int, *, stored_bytes: int, packed: bool) -> None:
-    """Refuse a header that claims more voxels than its file can hold, before anything is allocated.
+    """Refuse a header that claims more voxels than its file can contain, before anything is allocated.
 
     Args:
         path: The file, for the error.
         shape: Extents that the header claims.
-        item_bytes: Bytes a voxel.
-        stored_bytes: Bytes the file has for them.
+        item_bytes: Bytes per voxel.
+        stored_bytes: Bytes of the voxels in the file.
         packed: True if they are compressed.
 
     Raises:
@@ -84,7 +84,7 @@ def check_claimed_size(path: Path, shape: Sequence[int], item_bytes: int, *, sto
 
 
 def checked_grid(path: Path, shape: Sequence[int], affine: FloatArray) -> Grid:
-    """A grid, or a ReadError that says what is wrong with the affine ``(4, 4)`` (index to mm) and how to mend it."""
+    """Make a grid, or raise a ReadError that explains what is wrong with the affine ``(4, 4)`` (index to mm)."""
     d, h, w = (int(n) for n in shape)
     linear = np.asarray(affine)[:3, :3]
     if not np.isfinite(affine).all():

@@ -1,7 +1,7 @@
-"""NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd) through SimpleITK.
+"""Reads NRRD (.nrrd, .nhdr) and MetaImage (.mha, .mhd) files through SimpleITK.
 
-SimpleITK gives ``(z, y, x)`` arrays, components last, and geometry in L, P, S. Its readers fill in what a header
-lacks (spacing 1, identity directions), so the header's text is read too: what it does not say stays unknown.
+SimpleITK returns ``(z, y, x)`` arrays, components last, and geometry in L, P, S. Its readers fill in what a header
+lacks (spacing 1, identity directions), so the header's text is read too: what it does not state stays unknown.
 Formats: https://teem.sourceforge.net/nrrd/format.html and https://itk.org/Wiki/ITK/MetaIO/Documentation.
 """
 
@@ -56,7 +56,7 @@ def read_itk(path: Path, what: str) -> Volume:
 
 
 def describe_itk(path: Path, what: str) -> ScanInfo:
-    """What an NRRD or MetaImage file holds, from its header alone; arguments and errors as :func:`read_itk`."""
+    """Describe an NRRD or MetaImage file from its header alone; arguments and errors as :func:`read_itk`."""
     with convert_read_errors(path, what):
         _, layout = _open(path, what)
     return ScanInfo(
@@ -81,7 +81,7 @@ def _open(path: Path, what: str) -> tuple[sitk.ImageFileReader, _Layout]:
 
 
 def _text_header(path: Path, what: str) -> tuple[dict[str, str], int]:
-    """Fields of the text header by lower-case name, and where in the file it ends."""
+    """Fields of the text header by lower-case name, and the position of its end in the file."""
     with path.open("rb") as stream:
         block = stream.read(_HEADER_LIMIT)
     fields: dict[str, str] = {}
@@ -101,11 +101,11 @@ def _text_header(path: Path, what: str) -> tuple[dict[str, str], int]:
 
 
 def _check_data(path: Path, what: str, fields: dict[str, str], data_start: int) -> None:
-    """Compare the extents that the header claims with the bytes that are there."""
+    """Compare the extents that the header claims with the bytes in the file."""
     sizes = [int(n) for n in fields["sizes" if what == "NRRD" else "dimsize"].split()]
     file_name = next((fields[k] for k in _DATA_KEYS[what] if k in fields), "LOCAL")
     if file_name.upper().startswith("LIST") or "%" in file_name:
-        return  # one file a slice: their reader finds what is missing
+        return  # one file per slice: SimpleITK detects missing ones
     inside = file_name.upper() == "LOCAL"
     data_file = path if inside else path.parent / file_name
     if not data_file.is_file():
@@ -121,7 +121,7 @@ def _check_data(path: Path, what: str, fields: dict[str, str], data_start: int) 
         fields.get("encoding", "").lower() in ("txt", "text", "ascii")
         or fields.get("binarydata", "").lower() == "false"
     ):
-        item = 1  # numbers as text: at least a digit each
+        item = 1  # numbers as text: at least one digit each
     check_claimed_size(path, sizes, item, stored_bytes=stored, packed=packed)
 
 

@@ -1,7 +1,7 @@
-"""NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr/.img pairs) to a Volume and back to nothing: reading only.
+"""Reads NIfTI-1 and NIfTI-2 (.nii, .nii.gz, .hdr/.img pairs) as a Volume.
 
-A NIfTI array counts x fastest, then y, z and time, and nibabel hands it over as ``(x, y, z, t)``. Its transpose
-``(t, z, y, x)`` is our ``(C, D, H, W)`` without moving a voxel; the affine's columns change places accordingly.
+In a NIfTI array x varies fastest, then y, z and time, and nibabel returns it as ``(x, y, z, t)``. Its transpose
+``(t, z, y, x)`` is our ``(C, D, H, W)`` without moving a voxel; the affine's columns are permuted accordingly.
 Header fields: nifti1.h (https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h).
 """
 
@@ -32,7 +32,7 @@ _DISAGREEMENT_MM = 0.1
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a NIfTI header says, checked."""
+    """The checked content of a NIfTI header."""
 
     shape: tuple[int, int, int, int]  # C, D, H, W
     channel_kind: ChannelKind
@@ -44,8 +44,8 @@ class _Layout:
 def read_nifti(path: Path) -> Volume:
     """Read a NIfTI file.
 
-    Integers stay integers where slope and intercept are whole numbers. Units other than mm are converted in the
-    affine. The file's sform is used where it is set, else its qform, as nibabel does; a disagreement is noted.
+    Integers stay integers if slope and intercept are whole numbers. Units other than mm are converted in the
+    affine. The file's sform is used if it is set, else its qform, as nibabel does; a disagreement is noted.
 
     Raises:
         ReadError: if the file is damaged, cut short, claims more voxels than it holds, has a zero, NaN or singular
@@ -62,7 +62,7 @@ def read_nifti(path: Path) -> Volume:
 
 
 def describe_nifti(path: Path) -> ScanInfo:
-    """What a NIfTI file holds, from its header alone.
+    """Describe a NIfTI file from its header alone.
 
     Raises:
         ReadError: as :func:`read_nifti`, as far as the header shows it.
@@ -82,7 +82,7 @@ def describe_nifti(path: Path) -> ScanInfo:
 
 
 def _raw_header(path: Path) -> Nifti1Header:
-    """The header as it is in the file; nibabel's own loading would mend a zero spacing to 1 mm in silence."""
+    """The header as it is in the file; nibabel's own loading would silently change a zero spacing to 1 mm."""
     header_file = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
     with _open(header_file) as stream:
         block = stream.read(Nifti2Header.template_dtype.itemsize)
@@ -95,7 +95,7 @@ def _raw_header(path: Path) -> Nifti1Header:
 
 
 def _data_place(path: Path, header: Nifti1Header) -> tuple[Path, int]:
-    """The file that holds the voxels, and where in it (once inflated) they begin."""
+    """The file with the voxels, and their offset in it (after decompression)."""
     offset = float(header["vox_offset"])
     data_file = path.with_suffix(".img") if path.suffix.lower() == ".hdr" else path
     if not 0 <= offset < 2**40:
@@ -104,7 +104,7 @@ def _data_place(path: Path, header: Nifti1Header) -> tuple[Path, int]:
 
 
 def _stored(path: Path, header: Nifti1Header) -> NDArray[Any]:
-    """The voxels as stored, ``(x, y, z, ...)``; a compressed file is read to its end so that its checksum counts."""
+    """The voxels as stored, ``(x, y, z, ...)``; a compressed file is read to its end to verify its checksum."""
     data_file, offset = _data_place(path, header)
     flat = np.empty(int(np.prod([int(n) for n in _extents(header)])), dtype=header.get_data_dtype())
     with _open(data_file) as stream:
@@ -122,7 +122,7 @@ def _extents(header: Nifti1Header) -> list[int]:
 
 
 def _open(path: Path) -> Any:
-    """A binary stream of the file's content, inflated if need be, whatever the file's name."""
+    """A binary stream of the file's content, decompressed if necessary, whatever the file's name."""
     return gzip.open(path) if _is_gzip(path) else path.open("rb")
 
 
@@ -156,7 +156,7 @@ def _layout(path: Path, header: Nifti1Header) -> _Layout:
 def _axes(
     path: Path, extents: list[int], dtype: np.dtype[Any], intent: int
 ) -> tuple[tuple[int, int, int, int], ChannelKind]:
-    """Extents C, D, H, W and what C means, from dim[] and the data type."""
+    """Extents C, D, H, W and the meaning of C, from dim[] and the data type."""
     x, y, z, *more = [*extents, 1, 1, 1][: max(3, len(extents))]
     channels = [n for n in more if n > 1]
     if dtype.names:
@@ -198,7 +198,7 @@ def _affine(path: Path, header: Nifti1Header, extents: list[int]) -> tuple[Float
 
 
 def _qform(header: Nifti1Header) -> FloatArray | None:
-    """The qform; ``None`` where its quaternion is no rotation."""
+    """The qform; ``None`` if its quaternion is not a rotation."""
     try:
         return np.asarray(header.get_qform(), dtype=np.float64)
     except (ValueError, HeaderDataError):
@@ -206,7 +206,7 @@ def _qform(header: Nifti1Header) -> FloatArray | None:
 
 
 def _disagreement_mm(a: FloatArray, b: FloatArray, extents: list[int]) -> float:
-    """Largest distance between the places that two affines give the volume's corners, in mm."""
+    """Largest distance between the positions of the volume's corners by two affines, in mm."""
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return 0.0
     last = np.array([n - 1 for n in [*extents, 1, 1][:3]])

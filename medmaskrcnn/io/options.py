@@ -1,4 +1,4 @@
-"""What a user may ask of reading; by default nothing is changed and nothing irregular accepted."""
+"""Options for reading; by default nothing is changed and irregular slices are refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """Wishes for reading.
+    """Options for reading a scan.
 
     Attributes:
-        resample_irregular: Interpolate even slices where a DICOM series has missing, doubled or unevenly spaced ones,
-            instead of refusing it. The result says so.
-        suv: Give PET as standardised uptake values by body weight (g/mL); other modalities are not changed.
+        resample_irregular: Interpolate a DICOM series with missing, duplicated or unevenly spaced slices to even
+            spacing, instead of refusing it. The result notes it.
+        suv: Return PET as standardised uptake values by body weight (g/mL); other modalities are not changed.
     """
 
     resample_irregular: bool = False
@@ -20,4 +20,4 @@ class ReadingOptions:
 
 
 AS_STORED = ReadingOptions()
-"""Nothing is asked for."""
+"""The default options."""

@@ -1,7 +1,7 @@
-"""PNG, TIFF and JPEG pictures through Pillow: 2D images and TIFF stacks, grey or colour.
+"""Reads PNG, TIFF and JPEG through Pillow: 2D images and TIFF stacks, grey or colour.
 
-Pictures carry no millimetres that could be trusted (a TIFF's resolution is that of print), so the grid counts
-pixels and ``spacing_mm`` is ``None``: measurements are then in pixels.
+These formats have no reliable pixel size in mm (a TIFF's resolution is that of print), so the grid is in pixels and
+``spacing_mm`` is ``None``: measurements are then in pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read_picture(path: Path, what: str) -> Volume:
     """Read a picture, or a TIFF stack whose pages become slices.
 
     Grey pictures keep their type (uint8, uint16, int32, float32); black and white becomes 0 and 255; everything
-    else becomes RGB, 8 bits a channel, without transparency.
+    else becomes RGB, 8 bits per channel, without transparency.
 
     Args:
         path: The file.
@@ -52,7 +52,7 @@ def read_picture(path: Path, what: str) -> Volume:
 
 
 def describe_picture(path: Path, what: str) -> ScanInfo:
-    """What a picture holds, from its header; arguments and errors as :func:`read_picture`."""
+    """Describe a picture from its header; arguments and errors as :func:`read_picture`."""
     with convert_read_errors(path, what), Image.open(path, formats=[what]) as image:
         n_pages = _check_pages(path, image)
         channels = 3 if image.mode in _COLOUR_MODES else 1
@@ -70,7 +70,7 @@ def describe_picture(path: Path, what: str) -> ScanInfo:
 
 
 def _check_pages(path: Path, image: Image.Image) -> int:
-    """Number of pages; refuses pages that differ, as in a pyramid of a slide scanner."""
+    """Number of pages; refuses pages that differ, as in the pyramid of a slide scanner."""
     n_pages = int(getattr(image, "n_frames", 1))
     first = (image.size, image.mode)
     if n_pages * image.width * image.height > MAX_SCAN_BYTES:

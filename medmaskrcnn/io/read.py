@@ -1,6 +1,6 @@
-"""The door: any file or folder with a scan in it becomes a Volume.
+"""Entry point for reading: any file or folder with a scan in it becomes a Volume.
 
-Which format a file has is told by its bytes; which files make a series, by their headers. Voxels are neither
+A file's format is detected from its bytes, the files of a series from their headers. Voxels are neither
 reordered nor resampled, and geometry is never invented: what cannot be read exactly is refused with the reason.
 """
 
@@ -26,16 +26,16 @@ def read_volume(
 
     Args:
         path: A file (DICOM, NIfTI, NRRD, MetaImage, PNG, TIFF, JPEG), a folder that holds a DICOM series, or a folder
-            with several scans of which ``series`` names one; a DICOMDIR; a zip archive of any of these.
+            with several scans of which ``series`` selects one; a DICOMDIR; a zip archive of any of these.
         series: A Series Instance UID, the scan's number in the list that the error for several scans prints
             (from 1), or ``"largest"``: the scan with the most voxels.
-        resample_irregular: Interpolate even slices where a DICOM series has missing, doubled or unevenly spaced ones,
-            instead of refusing it; the Volume's provenance says so.
-        suv: Give PET as standardised uptake values by body weight (g/mL).
+        resample_irregular: Interpolate a DICOM series with missing, duplicated or unevenly spaced slices to even
+            spacing, instead of refusing it; the Volume's provenance notes it.
+        suv: Return PET as standardised uptake values by body weight (g/mL).
 
     Returns:
         The Volume: ``(C, D, H, W)`` as stored, with its affine to R, A, S in mm. Slices of a DICOM series are
-        sorted along their normal. Spacing is ``None`` where the file does not tell it.
+        sorted along their normal. Spacing is ``None`` if the file does not give it.
 
     Raises:
         AmbiguousInputError: if there are several scans and ``series`` is not given; the message lists them.
@@ -47,7 +47,7 @@ def read_volume(
 
 
 def choose(path: Path, found: Sequence[FoundScan], series: str | None) -> FoundScan:
-    """The scan that the user means, by the rules of :func:`read_volume`."""
+    """Select the requested scan, by the rules of :func:`read_volume`."""
     candidates = _candidates(path, found)
     if series is None:
         if len(candidates) == 1:
@@ -72,7 +72,7 @@ def choose(path: Path, found: Sequence[FoundScan], series: str | None) -> FoundS
 
 
 def _candidates(path: Path, found: Sequence[FoundScan]) -> list[FoundScan]:
-    """Scans; pictures where there are none; in a single file whatever image it is."""
+    """The scans, or pictures if there are no scans; for a single file any image."""
     for role in ("scan", "picture"):
         if candidates := [f for f in found if f.role == role]:
             return candidates
@@ -87,7 +87,7 @@ def _candidates(path: Path, found: Sequence[FoundScan]) -> list[FoundScan]:
 
 
 def _listing(candidates: Sequence[FoundScan]) -> str:
-    """One line a scan: number, modality, extents, description, UID, place."""
+    """One line per scan: number, modality, extents, description, UID, path."""
     lines = []
     for number, found in enumerate(candidates[:_LISTED], start=1):
         info = found.info

@@ -1,4 +1,4 @@
-"""What ``info`` says about one scan or one file that is none."""
+"""Description of one scan, or of one file that is not a scan, as ``info`` prints it."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from nibabel.orientations import aff2axcodes
 from medmaskrcnn.structures.grid import Grid
 
 OBLIQUE_DEG = 1.0
-"""From this angle between a voxel axis and the patient's nearest axis a scan is called oblique."""
+"""Angle between a voxel axis and the patient's nearest axis from which a scan is called oblique."""
 
 
 @dataclass(frozen=True)
 class ScanInfo:
-    """One scan, or one file set aside, as its headers describe it; no voxel was decoded.
+    """One scan, or one file set aside, as described by its headers; no voxels are decoded.
 
     Attributes:
         path: The file, or the folder of a series.
         format: ``"DICOM"``, ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"``, ``"PNG"``, ``"TIFF"``, ``"JPEG"`` or
             ``"unknown"``.
         kind: In words: ``"CT series"``, ``"RTSTRUCT"``, ``"NIfTI image"``, ``"not an image"``.
-        modality: DICOM Modality (0008,0060), or ``None`` where the file does not tell.
-        shape: Extents C, D, H, W, or ``None`` for what is no image or cannot be read.
+        modality: DICOM Modality (0008,0060), or ``None`` if the file does not give it.
+        shape: Extents C, D, H, W, or ``None`` if it is not an image or cannot be read.
         spacing_mm: Distance between voxel centres along D, H, W, or ``None`` where unknown.
         orientation: Patient directions in which D, H, W count up, ``"S P L"``; ``None`` where unknown.
         series_uid: Series Instance UID (0020,000E), DICOM only.
         description: Series Description (0008,103E), or "".
-        files: Number of files it consists of.
+        files: Number of files.
         segmentable: True if :func:`~medmaskrcnn.io.read.read_volume` reads it as a scan.
         reason: Why not, as a sentence without full stop; ``None`` if it is segmentable.
-        notes: What the user should know, one sentence each.
+        notes: Notes for the user, one sentence each.
     """
 
     path: str
@@ -57,7 +57,7 @@ def orientation_words(grid: Grid) -> str | None:
 
 
 def oblique_note(grid: Grid) -> tuple[str, ...]:
-    """A sentence for a scan whose axes do not run along the patient's, else nothing."""
+    """A note for a scan whose axes are not aligned with the patient's, else nothing."""
     if not grid.spacing_known:
         return ()
     directions = grid.affine_vox_to_ras[:3, :3] / np.asarray(grid.voxel_size)

@@ -1,7 +1,7 @@
-"""From what a user names to the files to look at: a file, a folder, a DICOMDIR, or a zip archive of these.
+"""Lists the files to read for a path: a file, a folder, a DICOMDIR, or a zip archive of these.
 
-Archives come from strangers. Members are unpacked into a folder of our own under names of our making, so that none can
-land elsewhere; sizes are counted while unpacking, not believed; and what unpacks to absurd sizes is refused.
+Archives are not trusted. Members are unpacked into a temporary folder under generated names, so that none can be
+written elsewhere; sizes are counted while unpacking; and archives that unpack to implausible sizes are refused.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MAX_UNPACKED_BYTES = 2**35
 """32 GiB: no study is larger."""
 
 MAX_RATIO = 200
-"""Scans shrink to a tenth at best; what shrinks more, and is large, is a bomb."""
+"""Scans compress to a tenth at best; a large file that compresses more is a zip bomb."""
 
 _HARMLESS_BYTES = 2**28
-"""Below this size the ratio does not matter: an empty mask of 256 MB harms nobody."""
+"""Below this size the ratio does not matter: an empty mask of 256 MB is harmless."""
 
 MAX_MEMBERS = 200_000
 _CHUNK = 1 << 20
@@ -37,13 +37,13 @@ _ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Files to look at.
+    """The files to read.
 
     Attributes:
         files: In a fixed order.
-        closed: Folders that may not be opened, and why.
-        notes: What the user should know, one sentence each.
-        unpacked: The folder that an archive was unpacked to; it is deleted when this is garbage.
+        closed: Folders that cannot be opened, and why.
+        notes: Notes for the user, one sentence each.
+        unpacked: The folder of an unpacked archive; it is deleted when this object is garbage-collected.
     """
 
     files: tuple[Path, ...]
@@ -53,13 +53,13 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """The files that a path means.
+    """List the files of a path.
 
     Args:
-        path: A file; a folder, with all below it; a DICOMDIR, with the files that it lists; a zip archive.
+        path: A file; a folder, with its subfolders; a DICOMDIR, with the files that it lists; a zip archive.
 
     Raises:
-        ReadError: if it does not exist, is empty, or is an archive that is damaged, encrypted or a bomb.
+        ReadError: if it does not exist, is empty, or is an archive that is damaged, encrypted or a zip bomb.
     """
     if path.is_file():
         if is_zip(path):
@@ -78,7 +78,7 @@ def open_source(path: Path) -> Source:
 
 
 def is_zip(path: Path) -> bool:
-    """True for a zip archive of files; not for a result of ours (.npz), which is one technically."""
+    """True for a zip archive of files; not for our own result (.npz), which technically is one."""
     if path.suffix.lower() == ".npz":
         return False
     try:
@@ -100,7 +100,7 @@ def _below(folder: Path) -> Source:
 
 
 def _listed(path: Path) -> Source:
-    """The files that a DICOMDIR lists and that are there (DICOM PS3.10, 8.6: names below its own folder)."""
+    """The existing files that a DICOMDIR lists (DICOM PS3.10, 8.6: names below its own folder)."""
     root = path.parent
     with convert_read_errors(path, "DICOMDIR"):
         records = dcmread(path, specific_tags=["DirectoryRecordSequence"]).get("DirectoryRecordSequence") or []
@@ -128,7 +128,7 @@ def _file_id(value: object) -> list[str]:
 
 
 def _find(root: Path, parts: list[str]) -> Path | None:
-    """A listed file, whatever case its name was copied in; nothing outside of the DICOMDIR's folder."""
+    """A listed file, regardless of upper and lower case; nothing outside of the DICOMDIR's folder."""
     place = root
     for part in parts:
         if part in ("", ".", "..") or "/" in part or "\\" in part or ":" in part:
@@ -157,7 +157,7 @@ def _unzipped(path: Path) -> Source:
 
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """What the archive's own table says, before anything is written."""
+    """Check the archive's own table before anything is written."""
     size, stored = sum(m.file_size for m in members), sum(m.compress_size for m in members)
     if len(members) > MAX_MEMBERS:
         raise ReadError(f"{path} holds {len(members)} files, more than {MAX_MEMBERS}. Unpack what you need yourself")
@@ -173,7 +173,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _unpack(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path) -> int:
-    """Write members below a folder; the number of those left out."""
+    """Write members below a folder; returns the number of those left out."""
     left_out, total = 0, 0
     stored = sum(m.compress_size for m in members)
     for number, member in enumerate(members):
@@ -198,7 +198,7 @@ def _leads_outside(member: zipfile.ZipInfo) -> bool:
 
 
 def _safe_parts(name: str, number: int) -> list[str]:
-    """Folders as the archive has them, for what the user sees; the file's name made unique and harmless."""
+    """Folders as in the archive, for display to the user; the file's name made unique and safe."""
     parts = [p for p in PurePosixPath(name.replace("\\", "/")).parts if p not in (".", "/")]
     clean = ["".join(c if c.isprintable() else "_" for c in p)[-_NAME_LENGTH:].strip() or "_" for p in parts]
     return [f"_{p}" for p in clean[:-1][:8]] + [f"{number:06d}_{clean[-1] if clean else ''}"]

@@ -1,4 +1,4 @@
-"""Stored numbers to real-world values, integers kept wherever that is exact."""
+"""Rescaling of stored values to real-world values, which keeps integers wherever that is exact."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any
 
 
 def rescale_slices(stored: NDArray[Any], scalings: Sequence[tuple[float, float]]) -> NDArray[Any]:
-    """Each slice of ``(N, ...)`` times its own slope plus its own intercept, in as little memory as that takes.
+    """Each slice of ``(N, ...)`` times its own slope plus its own intercept, with minimal memory.
 
-    Where the result has a type of the same size it is computed in place; otherwise one slice at a time into a second
+    If the result has a type of the same size it is computed in place; otherwise one slice at a time into a second
     array.
 
     Args:
@@ -68,8 +68,8 @@ def rescale_slices(stored: NDArray[Any], scalings: Sequence[tuple[float, float]]
         scalings: Slope and intercept of each slice.
 
     Returns:
-        Values of the stored type where nothing is scaled, of the smallest integer type where whole numbers scale
-        integers, else float32 (float64 where the stored values need it).
+        Values of the stored type if nothing is scaled, of the smallest integer type if integers are scaled by whole
+        numbers, else float32 (float64 if the stored values need it).
     """
     if all(scaling == (1, 0) for scaling in scalings):
         return stored

@@ -1,1 +1,1 @@
-"""The Mask R-CNN: backbone, pyramid, proposals, heads, losses, and the file that a model is kept in."""
+"""Mask R-CNN: backbone, feature pyramid, proposals, heads, losses and runtimes."""

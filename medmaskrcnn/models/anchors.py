@@ -1,7 +1,7 @@
 """Anchors: the reference boxes from which the RPN proposes (Faster R-CNN, section 3.1.1).
 
-One scale a level (FPN, section 4.1), or all scales on the only map, and a few height:width ratios. MONAI's generator
-rounds every anchor to whole voxels and fixes the centre; here both are settings, since torchvision's weights want one
+One scale per level (FPN, section 4.1), or all scales on a single map, and a few height:width ratios. MONAI's generator
+rounds every anchor to whole voxels and fixes the centre; here both are settings, since torchvision's weights need one
 choice and small lesions the other.
 """
 
@@ -21,7 +21,7 @@ def base_anchors(size: Sequence[float], ratios: Sequence[float], *, rounded: boo
 
     Args:
         size: Edge length per spatial axis in voxels.
-        ratios: Height over width of the last two axes; their product stays that of ``size``.
+        ratios: Height over width of the last two axes; the product of the two edges stays that of ``size``.
         rounded: Round half edges to whole voxels (half to even).
 
     Returns:
@@ -40,10 +40,10 @@ def base_anchors(size: Sequence[float], ratios: Sequence[float], *, rounded: boo
 def level_strides(
     image: Sequence[int], maps: Sequence[Sequence[int]], strides: Sequence[Sequence[int]], settings: AnchorSettings
 ) -> list[tuple[int, ...]]:
-    """Distance of neighbouring anchors per level and axis, in voxels.
+    """Distance between neighbouring anchors per level and axis, in voxels.
 
-    These are the network's strides, unless the settings ask for torchvision's rule, which divides the image's
-    size by the map's, so that P6 is a little off its true stride where P5 has an odd size.
+    These are the network's strides, unless the settings select torchvision's rule, which divides the image size by
+    the map size, so that P6 deviates slightly from its true stride if P5 has an odd size.
     """
     if not settings.stride_from_size:
         return [tuple(s) for s in strides]
@@ -59,18 +59,18 @@ def grid_anchors(
     strides: tuple[tuple[int, ...], ...],
     device: torch.device,
 ) -> tuple[Tensor, ...]:
-    """All anchors of an image, level by level; kept for the next image of this size, so not to be changed in place.
+    """All anchors of an image, level by level; cached for images of the same size, so do not modify them in place.
 
     Args:
         settings: Sizes, ratios, offset.
         image: Spatial shape of the padded input tensor.
         maps: Spatial shape of each pyramid level.
         strides: Stride of each level per spatial axis, in voxels.
-        device: Where the anchors are needed.
+        device: Device of the anchors.
 
     Returns:
         For each level ``(cells * A, 2S)`` float32 boxes in voxels of the input; cells in row-major order, the
-        anchors of one cell side by side, as the RPN head orders its outputs.
+        anchors of one cell adjacent, as the RPN head orders its outputs.
     """
     anchors = []
     sizes = [settings.sizes] if len(maps) == 1 else [(size,) for size in settings.sizes]

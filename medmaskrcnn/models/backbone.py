@@ -1,8 +1,8 @@
-"""Bottom-up network: MONAI's ResNet in 2D or 3D, with a stride per axis and no statistics over the batch.
+"""Bottom-up network: MONAI's ResNet in 2D or 3D, with a stride per axis and no batch statistics.
 
-Returns the maps C2..C5 of FPN (Lin et al. 2017, section 3). Three things differ from MONAI's network as it comes:
-strides are per axis, so that thick slices are not shrunk as fast as the plane; every BatchNorm is replaced by
-GroupNorm or by frozen constants; the classifier is gone.
+Returns the maps C2..C5 of FPN (Lin et al. 2017, section 3). It differs from MONAI's network in three ways: strides are
+per axis, so that the slice axis of thick-slice scans is downsampled more slowly than the plane; every BatchNorm is
+replaced by GroupNorm or frozen constants; the classifier is removed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _STAGES: dict[str, tuple[str, tuple[int, int, int, int]]] = {
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
     "resnet101": ("bottleneck", (3, 4, 23, 3)),
 }
-_GROUP_CHANNELS = 8  # channels per group of GroupNorm; 24 to 2048 channels all divide by it
+_GROUP_CHANNELS = 8  # channels per group of GroupNorm; divides all channel counts, 24 to 2048
 
 
 class FrozenBatchNorm(nn.Module):
-    """BatchNorm whose statistics and affine parameters are constants of the file it was loaded from.
+    """BatchNorm whose statistics and affine parameters are constants from the model file.
 
     ``y = (x - mean) * weight / sqrt(var + eps) + bias`` per channel; nothing is learnt or updated.
     """
@@ -53,7 +53,7 @@ class FrozenBatchNorm(nn.Module):
         return x * scale.view(shape).to(x.dtype) + shift.view(shape).to(x.dtype)
 
     def fold_into(self, conv: nn.Conv2d | nn.Conv3d) -> None:
-        """Give the convolution before this its work, in place."""
+        """Fold this normalisation into the convolution before it, in place."""
         scale, shift = self._scale_and_shift()
         with torch.no_grad():
             conv.weight.mul_(scale.view(-1, *(1,) * (conv.weight.ndim - 1)))
@@ -65,14 +65,14 @@ class FrozenBatchNorm(nn.Module):
 
 
 class Backbone(nn.Module):
-    """What makes the maps that the pyramid is built on; a network of one's own subclasses it.
+    """Base class of backbones, whose maps the pyramid is built on; custom networks subclass it.
 
-    ``forward`` takes an image batch ``(B, C, *spatial)`` and gives ``[C2, C3, C4, C5]``, each smaller than the image by
-    the strides of the settings. It uses no statistics over the batch.
+    ``forward`` takes an image batch ``(B, C, *spatial)`` and returns ``[C2, C3, C4, C5]``, each smaller than the image
+    by the strides of the settings. It uses no batch statistics.
 
     Args:
         out_channels: Channels of C2..C5.
-        last_on_regions: Whether the last stage is left to :meth:`res5` (``pyramid: c4``).
+        last_on_regions: Whether the last stage runs on regions, in :meth:`res5` (``pyramid: c4``).
     """
 
     def __init__(self, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
@@ -85,11 +85,11 @@ class Backbone(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no last stage for regions: pyramid c4 needs a ResNet")
 
     def fold_norms(self) -> None:
-        """Make frozen normalisations part of the convolutions before them, in place; by default there are none."""
+        """Fold frozen normalisations into the convolutions before them, in place; by default there are none."""
 
 
 class ResNetBackbone(Backbone):
-    """A ResNet that hands out the maps of its four stages, or of three if the last is to run on regions."""
+    """A ResNet that returns the maps of its four stages, or of three if the last runs on regions."""
 
     def __init__(self, resnet: ResNet, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
         super().__init__(out_channels, last_on_regions=last_on_regions)
@@ -111,7 +111,7 @@ class ResNetBackbone(Backbone):
         return last
 
     def fold_norms(self) -> None:
-        """Make frozen normalisations part of the convolutions before them, in place."""
+        """Fold frozen normalisations into the convolutions before them, in place."""
         for module in list(self.resnet.modules()):
             children = dict(module.named_children())
             numbered = isinstance(module, nn.Sequential)  # a shortcut: convolution, normalisation
@@ -130,16 +130,16 @@ _REGISTERED: dict[str, BackboneBuilder] = {}
 
 
 def register_backbone(name: str, build: BackboneBuilder) -> None:
-    """Make a backbone of one's own known by a name, for ``model.backbone.name`` of plans and model files.
+    """Register a custom backbone under a name, for ``model.backbone.name`` of plans and model files.
 
-    Register it before a plan is trained or a model file read that has this name; the file holds weights, not code.
+    Register it before training a plan or reading a model file with this name; the file holds weights, not code.
 
     Args:
-        name: Its name; not one of the ResNets'.
+        name: Its name; not that of a built-in ResNet.
         build: Called with the settings, the spatial dims and the number of input channels.
 
     Raises:
-        ValueError: if the name is that of a network of ours.
+        ValueError: if the name is that of a built-in network.
     """
     if name in _STAGES:
         raise ValueError(f"{name!r} is one of our own backbones; choose another name")
@@ -147,10 +147,10 @@ def register_backbone(name: str, build: BackboneBuilder) -> None:
 
 
 def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels: int) -> Backbone:
-    """Make the network that ``settings`` describe, with random weights.
+    """Build the network that ``settings`` describe, with random weights.
 
     Raises:
-        ValueError: if nothing is known by its name.
+        ValueError: if no backbone of this name is known.
     """
     if settings.name in _REGISTERED:
         return _REGISTERED[settings.name](settings, spatial_dims, in_channels)
@@ -192,14 +192,14 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
 
 
 def stage_sizes(settings: BackboneSettings) -> tuple[tuple[int, int], ...]:
-    """Residual blocks of each of the four stages of one of our own backbones, and channels that the stage gives out."""
+    """Number of residual blocks and of output channels of each of the four stages of a built-in backbone."""
     block, layers = _STAGES[settings.name]
     expansion = 4 if block == "bottleneck" else 1
     return tuple((count, n * expansion) for count, n in zip(layers, stage_planes(settings), strict=True))
 
 
 def stage_planes(settings: BackboneSettings) -> tuple[int, ...]:
-    """Channels within the blocks of each of the four stages; the stem gives out those of the first."""
+    """Channels within the blocks of each of the four stages; the stem outputs as many as the first stage has."""
     return settings.channels or (settings.light_channels if settings.name == "light" else (64, 128, 256, 512))
 
 

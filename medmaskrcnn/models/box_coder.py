@@ -1,4 +1,4 @@
-"""Box deltas: how a box is written relative to a reference box (Faster R-CNN, eq. 2; R-CNN, appendix C).
+"""Box deltas: the encoding of a box relative to a reference box (Faster R-CNN, eq. 2; R-CNN, appendix C).
 
 Per axis ``t = weight * (centre - centre_ref) / edge_ref`` and ``u = weight * log(edge / edge_ref)``; all ``t``, then
 all ``u``, in array-axis order. Everything is float32. MONAI's coder checks its values on the host at every call and
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 LOG_SCALE_LIMIT = math.log(1000.0 / 16)
-"""Largest growth that a delta can ask for: keeps ``exp`` finite (Detectron's constant)."""
+"""Largest log size change of a decoded delta, which keeps ``exp`` finite (Detectron's constant)."""
 _SMALLEST_EDGE_VOX = 1e-6
 
 
 @dataclass(frozen=True)
 class BoxCoder:
-    """Encodes and decodes boxes; weights make the targets' variance about one.
+    """Encodes and decodes boxes; the weights bring the variance of the targets close to one.
 
     Attributes:
         centre_weight: Multiplies the shifts; 1 in the RPN, 10 in the box head.
@@ -57,7 +57,7 @@ def _centre_and_edge(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clip_boxes(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Boxes ``(..., 2S)`` cut to an image of spatial ``shape`` (voxels)."""
+    """Boxes ``(..., 2S)`` clipped to an image of spatial ``shape`` (voxels)."""
     limit = torch.tensor([*shape, *shape], dtype=boxes.dtype, device=boxes.device)
     return torch.minimum(boxes.clamp(min=0), limit)
 

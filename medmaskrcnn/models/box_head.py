@@ -1,6 +1,6 @@
-"""The box head: two fully connected layers, a class and a box per class (Fast R-CNN, section 2; FPN, section 4.2).
+"""The box head: two fully connected layers, then class logits and one box per class (Fast R-CNN, section 2; FPN, 4.2).
 
-Where the backbone's last stage runs on the regions, their mean takes the place of the two layers.
+If the backbone's last stage runs on the regions, average pooling takes the place of the two layers.
 
 Letters: ``R`` regions, ``K`` classes without background, ``S`` spatial dims. Column 0 of the logits is background.
 """
@@ -18,11 +18,11 @@ from medmaskrcnn.settings import DetectionSettings
 from medmaskrcnn_kernels import batched_nms
 
 BOX_CODER = BoxCoder(centre_weight=10.0, size_weight=5.0)
-_SMALLEST_EDGE_VOX = 1e-2  # boxes thinner than this are no objects (torchvision's constant)
+_SMALLEST_EDGE_VOX = 1e-2  # thinner boxes are dropped (torchvision's constant)
 
 
 class BoxHead(nn.Module):
-    """Features of a region to class logits and box deltas."""
+    """Maps region features to class logits and box deltas."""
 
     def __init__(self, *, channels: int, bins: int, spatial_dims: int, hidden: int, classes: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def _classes_and_deltas(classes: nn.Linear, deltas: nn.Linear, hidden: Tensor, d
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one input tensor, best first.
+    """Detections in one input tensor, by descending score.
 
     Attributes:
         boxes: ``(N, 2S)`` float32, voxels of the input tensor.
@@ -78,7 +78,7 @@ class Detections:
 def postprocess_detections(
     logits: Tensor, deltas: Tensor, proposals: Tensor, image_shape: tuple[int, ...], settings: DetectionSettings
 ) -> Detections:
-    """Decode, threshold and thin out one image's regions, class by class.
+    """Decode, threshold and suppress (NMS per class) the regions of one image.
 
     Args:
         logits: ``(R, K + 1)``.
@@ -95,12 +95,12 @@ def postprocess_detections(
 def decode_and_threshold(
     logits: Tensor, deltas: Tensor, proposals: Tensor, image_shape: tuple[int, ...], settings: DetectionSettings
 ) -> tuple[Detections, Tensor]:
-    """Every region's box of every class whose score is high enough: what :func:`postprocess_detections` thins out.
+    """Decode each region's box of every class whose score passes the threshold: the input of the suppression.
 
     Arguments are those of :func:`postprocess_detections`.
 
     Returns:
-        Detections by region, then class, and the region ``(N,)`` that each comes from.
+        Detections by region, then class, and the index ``(N,)`` of the region of each.
     """
     dims = len(image_shape)
     scores = logits.softmax(dim=-1)[:, 1:]

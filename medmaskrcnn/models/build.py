@@ -1,4 +1,4 @@
-"""From settings to a network: the only place that knows which parts a Mask R-CNN is made of."""
+"""Builds a network from settings; the only module that knows of which parts a Mask R-CNN consists."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medmaskrcnn.settings import ModelSettings
 
 
 def build_model(settings: ModelSettings) -> MaskRCNN:
-    """Make the network that ``settings`` describe, with random weights (torch's global generator).
+    """Build the network that ``settings`` describe, with random weights (torch's global generator).
 
     Raises:
         MedMaskRCNNError: if it is one of the networks that only the ablations build.
@@ -48,7 +48,7 @@ def check_buildable(settings: ModelSettings) -> None:
 
 
 def add_heads(pyramid: Pyramid, settings: ModelSettings, kind: type[MaskRCNN] = MaskRCNN) -> MaskRCNN:
-    """Make the heads that ``settings`` describe on a pyramid, and a network of the class ``kind`` of them all."""
+    """Build the heads that ``settings`` describe and join them with a pyramid to a network of the class ``kind``."""
     dims, classes, roi = settings.spatial_dims, len(settings.class_names), settings.roi
     rpn_head = RPNHead(spatial_dims=dims, channels=pyramid.channels, anchors_per_cell=settings.anchors_per_cell)
     channels, c4 = pyramid.region_channels, settings.backbone.pyramid == "c4"

@@ -1,6 +1,6 @@
-"""Backbone, FPN and RPN head as one module: the part of the network whose shapes depend on the image alone.
+"""Backbone, FPN and RPN head as one module: the part of the network whose shapes depend only on the image size.
 
-That is what other runtimes can compile and other formats can hold; what follows depends on what is in the image.
+This part can be compiled by other runtimes and exported to other formats; later steps depend on the image content.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from medmaskrcnn.models.fpn import Pyramid
 from medmaskrcnn.models.rpn import RPNHead
 
 Dense = tuple[list[Tensor], list[Tensor], list[Tensor]]
-"""Pyramid levels ``(B, C, *map)``; objectness ``(B, cells * A)`` and deltas ``(B, cells * A, 2S)`` of each."""
+"""Pyramid levels ``(B, C, *map)``; objectness ``(B, cells * A)`` and deltas ``(B, cells * A, 2S)`` of each level."""
 
 
 class DensePart(nn.Module):
-    """Images to a flat tuple: all levels of the pyramid, then their objectness, then their deltas.
+    """Maps images to a flat tuple: all levels of the pyramid, then their objectness, then their deltas.
 
     Args:
         pyramid: In float32; copied.
@@ -38,6 +38,6 @@ class DensePart(nn.Module):
 
 
 def unflatten(made: tuple[Tensor, ...]) -> Dense:
-    """What :class:`DensePart` made, by kind: levels ``(B, C, *map)``, objectness and deltas as :data:`Dense` says."""
+    """Split the output of :class:`DensePart` into levels ``(B, C, *map)``, objectness and deltas; see :data:`Dense`."""
     levels = len(made) // 3
     return list(made[:levels]), list(made[levels : 2 * levels]), list(made[2 * levels :])

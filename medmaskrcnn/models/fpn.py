@@ -1,7 +1,7 @@
-"""Feature pyramid (Lin et al. 2017): C2..C5 of the backbone become P2..P6 of equal width.
+"""Feature pyramid (Lin et al. 2017): C2..C5 of the backbone to P2..P6 with equal numbers of channels.
 
 The top-down path is MONAI's; P6 is P5 subsampled by two on every axis (FPN, footnote 2). The network without a
-pyramid, ``c4``, takes C4 as it is.
+pyramid, ``c4``, uses C4 unchanged.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Pyramid(nn.Module):
 
     Attributes:
         strides: Stride of each level per spatial axis, in voxels of the input.
-        channels: Of every level.
-        region_levels: How many levels regions are read from: P2..P5, or the only one.
-        region_channels: Of a region as the heads are given it.
+        channels: Number of channels of every level.
+        region_levels: Number of levels from which regions are pooled: P2..P5, or the only one.
+        region_channels: Number of channels of a region at the heads' input.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Pyramid(nn.Module):
         return list(self.fpn({f"C{level}": c for level, c in enumerate(maps, start=2)}).values())
 
     def res5(self, regions: Tensor) -> Tensor:
-        """What the heads are given of regions ``(R, channels, *bins)``: those, or what the last stage makes of them."""
+        """The heads' input from regions ``(R, channels, *bins)``: unchanged, or the last stage's output on them."""
         return self.backbone.res5(regions) if self.backbone.last_on_regions else regions
 
 
 def build_pyramid(backbone: Backbone, settings: BackboneSettings, *, spatial_dims: int) -> Pyramid:
-    """Put what ``settings.pyramid`` asks for on a backbone."""
+    """Build the pyramid named by ``settings.pyramid`` on a backbone."""
     width, strides = settings.fpn_channels, settings.strides
     if settings.pyramid == "c4":
         return Pyramid(backbone, None, strides[2:3], backbone.out_channels[2])

@@ -1,7 +1,7 @@
-"""The parts of the network that another runtime runs: backbone, FPN and RPN head as one, the box head, the mask head.
+"""The parts of the network that other runtimes run: backbone, FPN and RPN head as one, the box head, the mask head.
 
-What lies between them, proposals, RoIAlign and the choice of detections, depends on what is in the image and stays with
-torch. Where the backbone's last stage runs on regions (``pyramid: c4``), so does that stage.
+The steps between them (proposals, RoIAlign, selection of detections) depend on the image content and stay in torch, as
+does the backbone's last stage if it runs on regions (``pyramid: c4``).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import nn
 from medmaskrcnn.models.runtime.openvino_engine import OpenVINOProgram
 from medmaskrcnn.models.runtime.torch_compile import TorchCompiled
 
-# Regions at a time: so many that the weights are not read too often, so few that little is filled up. Of a ResNet-50 on
-# 2 cores 4 masks at a time take a quarter more each than 20, and 100 a tenth less.
+# Regions per pass: enough that the weights are not read too often, and few enough for little padding. For a ResNet-50
+# on 2 cores, the time per mask is a quarter longer with 4 masks per pass than with 20, and a tenth shorter with 100.
 _ROWS = {"dense": None, "box_head": 128, "mask_head": 20}
 
 
 @dataclass(frozen=True, eq=False)
 class InferenceBackend:
-    """What runs in place of the network's own layers.
+    """Compiled parts that run in place of the network's own layers.
 
     Attributes:
-        engine: What runs them, with its version.
-        dense: For :class:`~medmaskrcnn.models.dense_part.DensePart`.
-        box_head: For the box head.
-        mask_head: For the mask head, if there is one.
+        engine: Name and version of the runtime.
+        dense: Replaces :class:`~medmaskrcnn.models.dense_part.DensePart`.
+        box_head: Replaces the box head.
+        mask_head: Replaces the mask head, if there is one.
         quantised: Whether they compute in 8 bits.
     """
 
@@ -54,8 +54,8 @@ def compile_parts(
         parts: By name, from :meth:`medmaskrcnn.models.mask_rcnn.MaskRCNN.parts`.
         precision: ``fp32`` or ``bf16``.
         name: Hash of the model.
-        quantised: The 8-bit form of each part, to be run in its place.
-        folder: Where programs are kept; the user's cache folder by default.
+        quantised: The 8-bit form of each part, to run in its place.
+        folder: Cache of compiled programs; by default in the user's cache folder.
     """
     made = {
         part: OpenVINOProgram(
@@ -72,10 +72,10 @@ def compile_parts(
 
 
 def compile_dense(parts: Mapping[str, nn.Module]) -> InferenceBackend:
-    """Backbone, FPN and RPN head by ``torch.compile``, when they are first called; the heads as they are.
+    """Compile backbone, FPN and RPN head with ``torch.compile`` when they are first called; the heads stay as they are.
 
     Args:
-        parts: By name, where and in what precision they are to run.
+        parts: By name, on the device and in the precision of inference.
     """
     return InferenceBackend(
         engine=f"torch-compile {torch.__version__}",
@@ -86,10 +86,10 @@ def compile_dense(parts: Mapping[str, nn.Module]) -> InferenceBackend:
 
 
 def quantised_folder(model: Path, sha256: str) -> Path:
-    """Where the 8-bit form of a model lies: a folder beside it, under a name that holds the model's hash."""
+    """Folder of the 8-bit form of a model: beside the model file, with the model's hash in its name."""
     return model.with_name(f"{model.stem}-{sha256[:12]}-int8")
 
 
 def quantised_forms(folder: Path, parts: Mapping[str, nn.Module]) -> dict[str, Path]:
-    """The 8-bit form of each part in such a folder; the weights of an ``.xml`` lie beside it in a ``.bin``."""
+    """File of the 8-bit form of each part in such a folder; the weights of an ``.xml`` are in a ``.bin`` beside it."""
     return {part: folder / f"{part}.xml" for part in parts}

@@ -1,8 +1,7 @@
 """The multi-task loss, term by term (Mask R-CNN, section 3: ``L = L_cls + L_box + L_mask``, plus the RPN's two).
 
-Each term is a plain function of predictions and targets, and comes as a sum beside what it is to be divided by: a
-mean over several processes is the sum of the sums over the sum of the counts. An image without objects gives finite
-terms.
+Each term is a plain function of predictions and targets and is returned as a sum and its divisor, so that the mean over
+several processes is the sum of the sums divided by the sum of the counts. An image without objects gives finite terms.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from medmaskrcnn_kernels import roi_align
 
 _FULL_BYTE = 255.0
-_SMOOTH_L1_BETA = 1.0 / 9  # where the loss turns from square to linear (Detectron's constant)
+_SMOOTH_L1_BETA = 1.0 / 9  # error at which the loss turns from quadratic to linear (Detectron's constant)
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Term:
 
     Attributes:
         total: Scalar, summed over samples.
-        count: Of what the mean is taken.
+        count: Divisor of the mean.
     """
 
     total: Tensor
@@ -33,7 +32,7 @@ class Term:
 
     @property
     def mean(self) -> Tensor:
-        """The term as one process trains on it, a scalar; 0 where nothing was sampled."""
+        """The mean within one process, a scalar; 0 if nothing was sampled."""
         return self.total / max(1, self.count)
 
 
@@ -50,7 +49,7 @@ def rpn_losses(
         focal: Exponent of the focal loss (Lin et al. 2017, eq. 4); 0 is plain cross-entropy.
 
     Returns:
-        Objectness loss (mean over the sample) and box loss (sum over positives, divided by the sample's size).
+        Objectness loss (mean over the sample) and box loss (sum over positives, divided by the sample size).
     """
     each = F.binary_cross_entropy_with_logits(objectness, is_object, reduction="none")
     return Term(_focused(each, focal), len(objectness)), Term(_box_distance(deltas, wanted), len(objectness))
@@ -69,7 +68,7 @@ def box_losses(
         focal: As for :func:`rpn_losses`.
 
     Returns:
-        Classification loss (mean over the regions) and box loss (sum over positives, divided by the regions).
+        Classification loss (mean over regions) and box loss (sum over positives, divided by the number of regions).
     """
     each = F.cross_entropy(logits, classes, reduction="none")
     return Term(_focused(each, focal), len(logits)), Term(_box_distance(deltas, wanted), len(logits))
@@ -87,11 +86,11 @@ def _box_distance(deltas: Tensor, wanted: Tensor) -> Tensor:
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, matched_idxs: Tensor, size: int) -> Tensor:
-    """What the mask head is to predict in each region.
+    """Training targets of the mask head for each region.
 
     Args:
-        masks: ``(N, *spatial)`` occupancy of each object on the input's grid, 0..1, or 0..255 as uint8; fractions
-            where it was resampled, so that a boundary between voxels is learnt where it lies.
+        masks: ``(N, *spatial)`` occupancy of each object on the input's grid, 0..1, or 0..255 as uint8; fractional
+            after resampling, so that a boundary between voxel centres is learnt at its true position.
         boxes: ``(p, 2S)`` regions in voxels.
         matched_idxs: ``(p,)`` int64, the object of each region.
         size: Bins per axis.
@@ -99,7 +98,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, matched_idxs: Tensor, size: int) 
     Returns:
         ``(p, *(size,) * S)`` float32: occupancy of each bin, the mean of two linear samples along each axis.
     """
-    used, index = matched_idxs.unique(return_inverse=True)  # only objects that a region looks at are made float
+    used, index = matched_idxs.unique(return_inverse=True)  # only matched objects are converted to float
     occupancy = masks[used][:, None].float() / (_FULL_BYTE if masks.dtype == torch.uint8 else 1.0)
     return roi_align(occupancy, boxes, index, output_size=(size,) * (masks.ndim - 1), spatial_scale=1.0)[:, 0]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class MaskHead(nn.Module):
-    """Features of a region to mask logits at twice the number of bins."""
+    """Maps region features to mask logits at twice the number of bins."""
 
     def __init__(self, *, channels: int, hidden: int, convs: int, spatial_dims: int, classes: int) -> None:
         super().__init__()

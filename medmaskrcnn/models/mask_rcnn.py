@@ -1,4 +1,4 @@
-"""Mask R-CNN (He et al. 2017) in 2D and 3D: one code path, spatial dims are a parameter.
+"""Mask R-CNN (He et al. 2017) in 2D and 3D: one code path with the spatial dims as a parameter.
 
 Letters: ``B`` images, ``C`` channels, ``N`` objects, ``P`` proposals, ``R`` sampled regions, ``K`` classes,
 ``S`` spatial dims. Names: *anchors* -> *proposals* (RPN) -> *regions* (RoIAlign) -> *detections* (heads).
@@ -31,25 +31,25 @@ from medmaskrcnn.models.runtime.precision import Precision, autocast_context, ch
 from medmaskrcnn.settings import ModelSettings
 
 Watch = Callable[[str, Any], None]
-"""Called after a step of :meth:`MaskRCNN.detect` with its name and what it made."""
+"""Called after a step of :meth:`MaskRCNN.detect` with its name and output."""
 
 
 def unwatched(step: str, made: Any) -> None:
-    """Nobody watches."""
+    """The default :data:`Watch`, which does nothing."""
 
 
-_MASK_NUMBERS_PER_PASS = 1 << 25  # of the mask head's largest map at inference: bounds memory, changes nothing
+_MASK_NUMBERS_PER_PASS = 1 << 25  # size of the mask head's largest map at inference: only bounds memory
 
 
 class MaskRCNN(nn.Module):
     """The network. Build it with :func:`medmaskrcnn.models.build.build_model`.
 
     Attributes:
-        settings: What it was built from.
-        precision: What :meth:`detect` and :meth:`outline` run in; see :meth:`run_in`.
-        compiled: What runs in place of :meth:`parts` for them, if not torch.
-        mask_terms, select_class_logits: How masks are learnt and read; a subclass whose masks work otherwise replaces
-            both.
+        settings: The settings from which it was built.
+        precision: Precision of :meth:`detect` and :meth:`outline`; see :meth:`run_in`.
+        compiled: Compiled :meth:`parts` that these methods use, or ``None`` for plain torch.
+        mask_terms, select_class_logits: Loss terms of masks, and the selection of each region's mask; a subclass with
+            another kind of masks replaces both.
     """
 
     compiled: InferenceBackend | None = None
@@ -73,13 +73,13 @@ class MaskRCNN(nn.Module):
         self.precision: Precision = "fp32"
 
     def run_in(self, precision: Precision) -> MaskRCNN:
-        """Make :meth:`detect` and :meth:`outline` run in a precision from now on; returns the network itself.
+        """Set the precision of :meth:`detect` and :meth:`outline`; returns the network itself.
 
-        bfloat16 changes the weights in place (rounded, frozen normalisation folded in): such a network is not for
-        training or saving any more.
+        bfloat16 changes the weights in place (rounded, frozen normalisation folded in): such a network must not be
+        trained or saved any more.
 
         Raises:
-            ValueError: if float32 is asked of a network whose weights are rounded already.
+            ValueError: if float32 is requested of a network whose weights are already rounded.
         """
         if precision == "fp32" and self.precision != "fp32":
             raise ValueError("the weights of this network are rounded to bf16 already; load the model again for fp32")
@@ -91,11 +91,11 @@ class MaskRCNN(nn.Module):
         return self
 
     def parts(self) -> dict[str, nn.Module]:
-        """The parts that other runtimes may run, as modules of their own: copies, in evaluation mode.
+        """The parts that other runtimes may run, as separate modules: copies, in evaluation mode.
 
         Returns:
             ``dense`` (:class:`~medmaskrcnn.models.dense_part.DensePart`), ``box_head`` and, if there is one,
-            ``mask_head``: regions ``(R, C, *bins)`` to what the head's ``forward`` says.
+            ``mask_head``; the heads map regions ``(R, C, *bins)`` to the output of their ``forward``.
         """
         heads = {"box_head": self.box_head, "mask_head": self.mask_head}
         own = {name: copy.deepcopy(head).eval() for name, head in heads.items() if head is not None}
@@ -110,13 +110,13 @@ class MaskRCNN(nn.Module):
         post_nms_top_n: int | None = None,
         watch: Watch = unwatched,
     ) -> list[Detections]:
-        """Find the objects of a batch.
+        """Detect the objects in a batch of images.
 
         Args:
             images: ``(B, C, *spatial)``, every axis a multiple of the coarsest backbone stride.
-            image_shapes: Spatial shape of each image without its padding; by default nothing is padding.
-            post_nms_top_n: Proposals per image, at most; the settings' ``rpn.post_nms_top_n`` by default.
-            watch: Is shown what each step hands to the next, and must not change it: ``"pyramid"`` (list of levels),
+            image_shapes: Spatial shape of each image without its padding; by default there is no padding.
+            post_nms_top_n: Maximum number of proposals per image; the settings' ``rpn.post_nms_top_n`` by default.
+            watch: Called with the output of each step, which it must not change: ``"pyramid"`` (list of levels),
                 ``"rpn"`` (objectness, deltas, anchors; a list of levels each), ``"proposals"`` (boxes of each image),
                 ``"regions"`` (``(P, C, *bins)``), ``"scores"`` (class logits and box deltas), ``"found"`` (detections
                 without masks).
@@ -126,7 +126,7 @@ class MaskRCNN(nn.Module):
 
         Raises:
             ValueError: if the images have other dimensions or channels than the model.
-            MedMaskRCNNError: if what the network makes of them is not finite, which would read as "nothing found".
+            MedMaskRCNNError: if the network's output is not finite, which would otherwise look like "nothing found".
         """
         shapes = self._shapes(images, image_shapes)
         with autocast_context(self.precision, images.device):
@@ -147,7 +147,7 @@ class MaskRCNN(nn.Module):
 
     @torch.no_grad()
     def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
-        """Outline objects inside boxes that are given: the mask head alone, without proposals and box head.
+        """Segment objects inside given boxes: runs only the mask head, without proposals and box head.
 
         Args:
             images: As for :meth:`detect`.
@@ -179,15 +179,15 @@ class MaskRCNN(nn.Module):
 
         Args:
             images: ``(B, C, *spatial)``.
-            targets: The objects of each image; an image without objects is fine.
+            targets: The objects of each image; an image may have none.
             image_shapes: As for :meth:`detect`.
-            seeds: For each image the seed of the anchors and regions that are drawn; torch's generator by default.
-            share_counts: Where several processes train: makes of the counts ``(T,)`` that this one's terms are divided
-                by their mean over the processes, so that the mean of the processes' losses is that of one large batch.
+            seeds: For each image the seed for sampling anchors and regions; torch's generator by default.
+            share_counts: In distributed training, maps the divisors ``(T,)`` of this process's terms to their mean over
+                all processes, so that the mean of the processes' losses is the loss of one large batch.
 
         Returns:
             Scalars ``objectness``, ``rpn_box``, ``classification``, ``box`` and, with a mask head, ``mask`` (and
-            ``mask_dice`` where it has a weight).
+            ``mask_dice`` if it has a weight).
 
         Raises:
             ValueError: if the images have other dimensions or channels than the model, an image lacks its targets,
@@ -231,14 +231,14 @@ class MaskRCNN(nn.Module):
         return [tuple(s) for s in given] if given is not None else [tuple(images.shape[2:])] * len(images)
 
     def _check_finite(self, made: Sequence[Tensor]) -> None:
-        if not torch.stack([values.isfinite().all() for values in made]).all():  # asked once, of a GPU too
+        if not torch.stack([values.isfinite().all() for values in made]).all():  # one GPU synchronisation
             raise MedMaskRCNNError(
                 f"what the network makes of this scan in {self.precision} is not finite, so nothing can be said of it",
                 Remedy.USE_FP32,
             )
 
     def _dense(self, images: Tensor, watch: Watch) -> Dense:
-        """Backbone, FPN and RPN head at inference, by whichever runtime was chosen."""
+        """Backbone, FPN and RPN head at inference, run by the chosen runtime."""
         images = channels_last(images) if self.precision == "bf16" else images
         if self.compiled is not None:
             pyramid, objectness, deltas = unflatten(self.compiled.dense(images))
@@ -283,7 +283,7 @@ class MaskRCNN(nn.Module):
         return scores
 
     def _align(self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], bins: int) -> Tensor:
-        """Each box read from its own level, as the heads are given it: ``(R, C, *(bins,) * S)``."""
+        """Pool each box from its own level to the heads' input: ``(R, C, *(bins,) * S)``."""
         levels = self.pyramid.region_levels
         read = pool_rois(
             pyramid[:levels], boxes, strides=self.pyramid.strides[:levels], bins=bins, roi=self.settings.roi
@@ -299,7 +299,7 @@ class MaskRCNN(nn.Module):
     def _mask_probabilities(
         self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> list[Tensor]:
-        """The mask head on the boxes of all images, so many a pass that its maps stay small."""
+        """Run the mask head on the boxes of all images, in passes small enough to bound memory."""
         mask_head = (self.compiled or self).mask_head
         assert mask_head is not None
         roi, side = self.settings.roi, (self.settings.mask_bins,) * self.settings.spatial_dims

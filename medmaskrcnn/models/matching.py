@@ -1,7 +1,7 @@
-"""Which object, if any, each anchor or proposal is to learn.
+"""Assigns ground-truth objects to anchors and proposals.
 
 Two rules: fixed IoU thresholds (Faster R-CNN, section 3.1.2) and ATSS (Zhang et al. 2020), which sets the
-threshold per object from its own candidates and so serves objects of a few voxels, whose best anchor may have an
+threshold per object from its own candidates and so suits objects of a few voxels, whose best anchor may have an
 IoU of 0.3. ATSS is MONAI's.
 """
 
@@ -30,7 +30,7 @@ def match_by_iou(
         objects: ``(N, 2S)`` ground-truth boxes in voxels.
         boxes: ``(M, 2S)`` anchors or proposals in voxels.
         foreground: A box with at least this IoU is a positive of its best object.
-        background: A box below it is background; in between it is ignored.
+        background: A box with a lower IoU is background; one in between is ignored.
         allow_low_quality_matches: Also make each object's best boxes its positives, however low their IoU
             (Faster R-CNN, rule i).
 

@@ -1,4 +1,4 @@
-"""From the network's outputs to the terms of its loss: which anchors and regions count, and what each is to be.
+"""From the network's outputs to its loss terms: sampling of anchors and regions, and their targets.
 
 Letters as in :mod:`medmaskrcnn.models.mask_rcnn`. Every random draw comes from one generator per image.
 """
@@ -29,7 +29,7 @@ from medmaskrcnn.settings import LossSettings, RoISettings, RPNSettings
 Randoms = Sequence[torch.Generator | None]
 
 
-@dataclass  # not frozen: Lightning refuses to hand frozen ones to the processes' wrapper of the network
+@dataclass  # not frozen: Lightning does not pass frozen ones to a DDP-wrapped network
 class Targets:
     """The objects of one training image.
 
@@ -46,11 +46,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class SampledProposals:
-    """Regions drawn for the heads' losses, per image, positives first.
+    """Regions sampled for the heads' losses, per image, positives first.
 
     Attributes:
         boxes: Per image ``(n, 2S)`` in voxels.
-        matched_idxs: Per image ``(n,)`` int64: the object that a region is to find; negative for background.
+        matched_idxs: Per image ``(n,)`` int64: the object to which a region is matched; negative for background.
         classes: ``(R,)`` int64 of all images, 0 is background.
     """
 
@@ -75,7 +75,7 @@ def rpn_terms(
     settings: RPNSettings,
     loss: LossSettings,
 ) -> dict[str, Term]:
-    """``objectness`` and ``rpn_box``.
+    """The loss terms ``objectness`` and ``rpn_box``.
 
     Args:
         objectness: Per level ``(B, cells * A)`` logits.
@@ -122,7 +122,7 @@ def rpn_terms(
 def select_training_samples(
     proposals: Sequence[Tensor], targets: Sequence[Targets], randoms: Randoms, settings: RoISettings
 ) -> SampledProposals:
-    """Which proposals the heads are trained on; the objects themselves are proposals too.
+    """Sample the proposals on which the heads are trained; ground-truth boxes are added to the proposals.
 
     Args:
         proposals: Per image ``(P, 2S)`` in voxels.
@@ -150,12 +150,12 @@ def select_training_samples(
 def box_terms(
     logits: Tensor, deltas: Tensor, regions: SampledProposals, targets: Sequence[Targets], loss: LossSettings
 ) -> dict[str, Term]:
-    """``classification`` and ``box``.
+    """The loss terms ``classification`` and ``box``.
 
     Args:
         logits: ``(R, K + 1)``.
         deltas: ``(R, K + 1, 2S)``.
-        regions: What the box head was given.
+        regions: The sampled regions, the box head's input.
         targets: Objects of each image.
         loss: Form of the classification's loss.
     """
@@ -176,7 +176,7 @@ def mask_terms(
     targets: Sequence[Targets],
     loss: LossSettings,
 ) -> dict[str, Term]:
-    """``mask`` and, where it has a weight, ``mask_dice``.
+    """The loss term ``mask`` and, if it has a weight, ``mask_dice``.
 
     Args:
         logits: ``(p, K, *size)`` of the positives.
@@ -199,12 +199,12 @@ def mask_terms(
 def mask_truth(
     boxes: Sequence[Tensor], matched_idxs: Sequence[Tensor], targets: Sequence[Targets], size: int
 ) -> tuple[Tensor, Tensor]:
-    """What the mask head is to predict in the positives: their classes ``(p,)`` and their masks ``(p, *(size,) * S)``.
+    """Targets of the mask head in the positives: their classes ``(p,)`` and their masks ``(p, *(size,) * S)``.
 
     Args:
         boxes: As for :func:`mask_terms`.
-        matched_idxs: Likewise.
-        targets: Likewise.
+        matched_idxs: As for :func:`mask_terms`.
+        targets: As for :func:`mask_terms`.
         size: Bins per axis of a predicted mask.
 
     Raises:

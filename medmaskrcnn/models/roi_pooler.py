@@ -1,4 +1,4 @@
-"""Regions of the maps, each as a small grid of bins: RoIAlign (Mask R-CNN, section 3), or RoIPool to compare."""
+"""Pools regions of the maps to small grids of bins: RoIAlign (Mask R-CNN, section 3), or RoIPool for comparison."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from medmaskrcnn_kernels.roi_align_portable import levels_of
 def pool_rois(
     maps: Sequence[Tensor], boxes: Sequence[Tensor], *, strides: Sequence[tuple[int, ...]], bins: int, roi: RoISettings
 ) -> Tensor:
-    """Read each box from the level of the pyramid that suits its size (FPN, eq. 1).
+    """Pool each box from the pyramid level that suits its size (FPN, eq. 1).
 
     Args:
         maps: P2..P5, or one map; each ``(B, C, *map)``.
         boxes: Per image ``(n, 2S)`` in voxels of the input.
-        strides: Of each map per axis, in voxels.
+        strides: Stride of each map per axis, in voxels.
         bins: Bins per axis.
-        roi: How to read.
+        roi: Pooling settings.
 
     Returns:
         ``(R, C, *(bins,) * S)``, image by image.

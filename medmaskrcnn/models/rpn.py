@@ -50,10 +50,10 @@ class RPNHead(nn.Module):
 
 @contextmanager
 def _full_precision_if_tiny(level: Tensor) -> Iterator[Tensor]:
-    """In training leave autocast for a map of a few slices, which costs nothing in float32.
+    """Disable autocast in training for a map of a few slices, which costs nothing in float32.
 
-    The gradient of a bf16 convolution's weights is garbage on the CPU where the map is two slices deep (oneDNN in
-    torch 2.15 reads memory that was never written). Forward it is right.
+    The weight gradient of a bf16 convolution is wrong on the CPU if the map is two slices deep (oneDNN in torch 2.15
+    reads uninitialised memory). The forward pass is correct.
     """
     if torch.is_grad_enabled() and level.ndim == 5 and level.shape[2] <= _TINY_DEPTH:
         with torch.autocast(level.device.type, enabled=False):
@@ -70,7 +70,7 @@ def _cells_last(x: Tensor, values: int) -> Tensor:
 
 def top_n(scores: Tensor, n: int) -> Tensor:
     """Indices of the ``n`` largest of ``(M,)`` scores, largest first, ties by index."""
-    if scores.device.type == "cpu" and len(scores) > n:  # to sort the few that come into question takes a tenth
+    if scores.device.type == "cpu" and len(scores) > n:  # sorting only the candidates takes a tenth of the time
         few = torch.nonzero(scores >= scores.topk(n, sorted=False).values.min()).flatten()
         return few[torch.sort(scores[few], descending=True, stable=True).indices[:n]]
     return torch.sort(scores, descending=True, stable=True).indices[:n]
@@ -83,17 +83,17 @@ def filter_proposals(
     image_shape: tuple[int, ...],
     settings: RPNSettings,
 ) -> Tensor:
-    """Proposals of one image, best first.
+    """Proposals of one image, by descending objectness.
 
     Args:
         objectness: Per level ``(cells * A,)``.
         deltas: Per level ``(cells * A, 2S)``.
         anchors: Per level ``(cells * A, 2S)`` in voxels.
         image_shape: Spatial shape of the image without its padding.
-        settings: How many to keep.
+        settings: Number of proposals to keep and NMS threshold.
 
     Returns:
-        ``(P, 2S)`` float32 boxes in voxels, cut to the image.
+        ``(P, 2S)`` float32 boxes in voxels, clipped to the image.
     """
     boxes, scores, levels = candidates(objectness, deltas, anchors, image_shape, settings)
     kept = batched_nms(boxes, scores, levels, settings.nms_iou)[: settings.post_nms_top_n]
@@ -107,12 +107,12 @@ def candidates(
     image_shape: tuple[int, ...],
     settings: RPNSettings,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The best anchors of each level, moved to where the RPN wants them: what :func:`filter_proposals` thins out.
+    """The best anchors of each level with the RPN's deltas applied: the input of the NMS in :func:`filter_proposals`.
 
     Arguments are those of :func:`filter_proposals`.
 
     Returns:
-        ``(M, 2S)`` float32 boxes in voxels, cut to the image, their objectness ``(M,)`` in 0..1 and level ``(M,)``.
+        ``(M, 2S)`` float32 boxes in voxels, clipped to the image, their objectness ``(M,)`` in 0..1 and level ``(M,)``.
     """
     boxes, scores, levels = [], [], []
     for level, (logits, offsets, reference) in enumerate(zip(objectness, deltas, anchors, strict=True)):

@@ -1,4 +1,4 @@
-"""A subset of positives and negatives for a loss (Fast R-CNN, section 2.3; Faster R-CNN, section 3.1.3)."""
+"""Sampling of positives and negatives for a loss (Fast R-CNN, section 2.3; Faster R-CNN, section 3.1.3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from medmaskrcnn.models.matching import BACKGROUND
 
-_HARD_POOL = 20  # hard negatives are drawn from so many times their number (nnDetection's choice)
+_HARD_POOL = 20  # n hard negatives are drawn from the 20 n hardest (nnDetection's choice)
 
 
 def sample(
@@ -22,9 +22,9 @@ def sample(
 
     Args:
         matches: ``(M,)`` int64 as the matchers return it.
-        count: How many to draw; negatives fill up what positives leave.
-        positive_fraction: Largest share of positives.
-        random: Where every random number comes from, on the CPU; by default torch's global generator.
+        count: Maximum number to draw; negatives fill up what positives leave.
+        positive_fraction: Maximum fraction of positives.
+        random: CPU generator of all random numbers; by default torch's global generator.
         hardness: ``(M,)``: negatives are drawn only from those with the largest values (hard negative mining).
 
     Returns:

@@ -1,1 +1,1 @@
-"""What is handed from room to room: scans, grids, instances, results."""
+"""Data structures shared by all packages: scans, grids, masks, instances, results."""

@@ -1,4 +1,4 @@
-"""The end of the walk: instances of one scan, their measurements, and how they came about."""
+"""The result of segmentation: instances of one scan, their measurements, and how they were made."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from medmaskrcnn.structures.instances import Instances
 
 @dataclass(frozen=True)
 class Measurement:
-    """Size, place and intensity of one instance.
+    """Size, position and intensity of one instance.
 
-    Lengths are in :attr:`unit`: mm where the scan's spacing is known, otherwise pixels, never an invented millimetre.
+    Lengths are in :attr:`unit`: mm if the scan's spacing is known, otherwise pixels; spacings are never invented.
     Intensities are in the scan's own units (HU for CT). A value that cannot be computed (a mask without voxels) is
-    ``None``. In files the names of version 0.1.0 stand: ``volume`` and ``centroid``.
+    ``None``. Files keep the names of version 0.1.0: ``volume`` and ``centroid``.
 
     Attributes:
         unit: ``"mm"`` or ``"px"``.
-        volume_unit3: Volume in unit³; :attr:`volume_mm3` is ``None`` where that is not mm³.
+        volume_unit3: Volume in unit³; :attr:`volume_mm3` is ``None`` if that is not mm³.
         longest_axial_diameter: In the plane in which it is longest.
         perpendicular_diameter: The longest extent perpendicular to it, in the same plane.
         centroid_ras: World coordinates (R, A, S); in pixels for a picture without spacing.
@@ -39,13 +39,13 @@ class Measurement:
 
     @property
     def volume_mm3(self) -> float | None:
-        """Volume in mm³; ``None`` where the scan does not tell its spacing."""
+        """Volume in mm³; ``None`` if the scan's spacing is unknown."""
         return self.volume_unit3 if self.unit == "mm" else None
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What made a result; everything here is the same when the same work is done again.
+    """Everything that determines a result; it is identical if the run is repeated.
 
     Attributes:
         software: Name and version, ``"medmaskrcnn 0.1.0"``.
@@ -54,10 +54,10 @@ class RunRecord:
         model_licence: Licence of the model's weights.
         device: ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
-        settings: Everything else that decides the result, JSON-able (score threshold, classes, tile, ...).
-        source: What the result says of its scan, JSON-able: format, modality, UIDs, notes. No paths, no patient.
+        settings: All other settings of the run, JSON-serialisable (score threshold, classes, tile, ...).
+        source: Description of the scan, JSON-serialisable: format, modality, UIDs, notes. No paths, no patient data.
         warnings: Sentences for the user, e.g. that an MR model was given a CT.
-        out_of_domain: True if the model was run on a scan it refuses by default; every export is stamped so.
+        out_of_domain: True if the model was run on a scan that it refuses by default; every export is marked so.
     """
 
     software: str
@@ -74,13 +74,13 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Review:
-    """What a person made of the candidates: decides, before any score, what is in the result.
+    """A user's decisions on the candidates, which take precedence over their scores.
 
     Attributes:
         accepted: Indices of candidates that are in the result whatever their score.
-        rejected: Indices of candidates that are not, whatever their score.
-        changed: Indices of candidates whose mask or class a person drew or changed.
-        class_thresholds: Score threshold of a class, by name, where it is not the result's.
+        rejected: Indices of candidates that are not in it, whatever their score.
+        changed: Indices of candidates whose mask or class the user drew or changed.
+        class_thresholds: Score thresholds, by class name, that differ from that of the result.
     """
 
     accepted: tuple[int, ...] = ()
@@ -94,12 +94,12 @@ class CaseResult:
     """Instances of one scan with measurements and provenance.
 
     Attributes:
-        candidates: Every instance the model reported, those below the threshold too, by falling score.
+        candidates: All instances found by the model, including those below the threshold, by descending score.
         score_threshold: Candidates with a score at or above it are the result.
         measurements: One per candidate, in the same order.
         record: See :class:`RunRecord`.
-        run: What varies from run to run: times in seconds, host, paths. Goes into ``run.json`` alone.
-        review: What a person decided about the candidates; ``None`` if nobody has looked.
+        run: What varies from run to run: times in seconds, host, paths. Written to ``run.json`` only.
+        review: A user's decisions on the candidates; ``None`` if they have not been reviewed.
     """
 
     candidates: Instances
@@ -121,7 +121,7 @@ class CaseResult:
 
     @property
     def kept(self) -> list[int]:
-        """Indices into ``candidates`` of the result's instances, ordered by class, then falling score.
+        """Indices into ``candidates`` of the result's instances, ordered by class, then descending score.
 
         The position in this list plus one is the instance's ``id``: its value in the label map. Candidates
         without a voxel are left out.
@@ -130,7 +130,7 @@ class CaseResult:
         return sorted(found, key=lambda i: (int(self.candidates.labels[i]), -float(self.candidates.scores[i]), i))
 
     def _is_kept(self, i: int) -> bool:
-        """Whether a person took the candidate in, or its score does."""
+        """Whether the candidate is in the result, by the user's decision or else by its score."""
         threshold, score = self.score_threshold, self.candidates.scores[i]
         if self.review is not None:
             if i in self.review.accepted or i in self.review.rejected:

@@ -1,6 +1,6 @@
-"""Where voxels lie in the patient: the one place that knows about the half voxel.
+"""The position of voxels in the patient, and the only module that handles the half-voxel offset.
 
-Two coordinate systems live on an array, and confusing them is the classic error of this field:
+An array has two coordinate systems, and confusing them is a classic error of this field:
 
 * a *voxel index* is an integer that names a voxel and, put through a NIfTI or DICOM affine, gives the
   position of that voxel's **centre**;
@@ -21,18 +21,18 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 LPS_FROM_RAS: FloatArray = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Left-multiplied with an affine it swaps RAS and LPS (DICOM, ITK) world axes, in both directions."""
+"""Multiplied with an affine from the left, it converts between RAS and LPS (DICOM, ITK), in both directions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The shape of an array and its place in the patient.
+    """The shape of an array and its position in the patient.
 
     Attributes:
         shape: Number of voxels along D, H, W (slices, rows, columns as stored).
-        affine_vox_to_ras: ``(4, 4)`` float64; columns follow D, H, W, rows are R, A, S in mm. It takes a voxel
-            *index* to the position of the voxel's centre. May hold a shear (gantry tilt).
-        spacing_known: False where the file says nothing about size (PNG); then the affine's unit is one pixel
+        affine_vox_to_ras: ``(4, 4)`` float64; columns follow D, H, W, rows are R, A, S in mm. It maps a voxel
+            *index* to the position of the voxel's centre. May contain a shear (gantry tilt).
+        spacing_known: False if the file gives no spacing (PNG); then the affine's unit is one pixel
             and :attr:`spacing_mm` is ``None``.
 
     Raises:
@@ -75,7 +75,7 @@ class Grid:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float] | None:
-        """Distance between voxel centres along D, H, W in mm; ``None`` where the file does not tell."""
+        """Distance between voxel centres along D, H, W in mm; ``None`` if the file does not give it."""
         return self.voxel_size if self.spacing_known else None
 
     @cached_property
@@ -104,9 +104,9 @@ class Grid:
 
 
 def pixel_grid(shape: tuple[int, int, int]) -> Grid:
-    """The grid of a picture that carries no geometry: columns run to the patient's left, rows to the back.
+    """The grid of an image without geometry: columns run to the patient's left, rows to the back.
 
-    This is how radiological images lie on a screen; the unit is one pixel and ``spacing_mm`` is ``None``.
+    This is how radiological images are displayed; the unit is one pixel and ``spacing_mm`` is ``None``.
     """
     affine = np.zeros((4, 4))
     affine[2, 0] = affine[3, 3] = 1.0  # D runs up

@@ -1,6 +1,6 @@
-"""What was found in one scan: objects that may overlap, each with a mask cropped to its box.
+"""Instances of one scan: objects that may overlap, each with a cropped mask.
 
-A tumour lies inside a liver, so a label map cannot hold both; it is an export of this structure, not its form.
+A tumour lies inside a liver, so a label map cannot represent both; label maps are only an export of this structure.
 No dense ``N x D x H x W`` array is built anywhere: memory is bounded by the objects' own boxes.
 """
 
@@ -18,7 +18,7 @@ from medmaskrcnn.structures.mask import Mask, corners
 
 @dataclass(frozen=True, eq=False)
 class Instances:
-    """Objects of one scan, in the scan's own grid, ordered by falling score.
+    """Objects of one scan, on the scan's own grid, ordered by descending score.
 
     Attributes:
         grid: The scan's grid.
@@ -26,11 +26,11 @@ class Instances:
         labels: ``(N,)`` int64, class of each object.
         scores: ``(N,)`` float32 in [0, 1].
         boxes: ``(N, 6)`` float32, detection boxes in voxel coordinates: minima D, H, W, then maxima.
-        masks: N boolean masks, each tight around its object (its first and last planes along every axis hold a
-            voxel); a crop of shape ``(0, 0, 0)`` for an object without voxels.
+        masks: N boolean masks, each tight around its object (its first and last planes along every axis are not
+            empty); a crop of shape ``(0, 0, 0)`` for an object without voxels.
 
     Raises:
-        ValueError: if lengths disagree, a label is unknown, or a mask is soft or leaves the grid.
+        ValueError: if lengths disagree, a label is unknown, or a mask is soft or extends beyond the grid.
     """
 
     grid: Grid
@@ -65,7 +65,7 @@ class Instances:
         *,
         scores: Sequence[float] | NDArray[np.float32] | None = None,
     ) -> Instances:
-        """Objects that a person or a label map gives: their boxes are those around their masks.
+        """Make instances of masks drawn by a user or read from a label map; boxes are those around the masks.
 
         Args:
             grid: The scan's grid.
@@ -100,5 +100,5 @@ class Instances:
 
 
 def empty_instances(grid: Grid, class_names: tuple[str, ...]) -> Instances:
-    """Instances of a scan in which nothing was found."""
+    """Instances of a scan without any objects."""
     return Instances.from_masks(grid, class_names, [], [])

@@ -1,8 +1,8 @@
-"""Label maps: arrays that give each voxel to one object (or to one class), and the instances that they mean.
+"""Label maps, which assign each voxel to one object or class, and their conversion to instances and back.
 
-An *instance* map gives each object a value of its own; a *semantic* map gives each class a value, and the objects of a
-class are its connected parts. Zero is background. A label map gives each voxel to one object alone, yet a tumour is
-part of its liver: ``part_of`` says so, and the liver's mask then holds the tumour's voxels too.
+An *instance* map has one value per object; a *semantic* map has one value per class, and the objects of a class are its
+connected components. Zero is background. A label map assigns each voxel to only one object, yet a tumour is part of its
+liver: ``part_of`` states this, and the liver's mask then contains the tumour's voxels too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from medmaskrcnn.structures.mask import Mask
 MapKind = Literal["instance", "semantic"]
 
 NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
-"""Voxels that touch, be it by a corner, are connected: 26 neighbours in a volume, 8 in a picture."""
+"""Voxels that touch, even at a corner only, are connected: 26 neighbours in a volume, 8 in an image."""
 
 _LARGEST_LISTED = 1_000_000  # find_objects keeps a list entry for each value up to the largest
 
@@ -35,15 +35,15 @@ def instances_of_label_map(
     part_of: Mapping[int, int] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Instances:
-    """Objects of a label map, with score 1 and their tight boxes as detection boxes.
+    """Convert a label map to instances with score 1 and their tight boxes as detection boxes.
 
     Args:
-        label_map: ``(D, H, W)`` integers on ``grid``; voxels whose value ``classes`` does not name are background.
+        label_map: ``(D, H, W)`` integers on ``grid``; voxels whose value is not in ``classes`` are background.
         grid: The scan's grid.
         classes: Class name of each voxel value.
-        kind: ``"instance"``: each value is one object; ``"semantic"``: each connected part of a value's voxels is.
-        part_of: Voxel value of an object to that of the object it lies in, whose mask then contains it too, and
-            so on outwards.
+        kind: ``"instance"``: each value is one object; ``"semantic"``: each connected component of a value is one.
+        part_of: Maps the voxel value of an object to that of the object in which it lies, whose mask then contains it
+            too; this may be nested.
         class_names: Order of the classes; by default the order in which ``classes`` first names them.
 
     Returns:
@@ -51,7 +51,7 @@ def instances_of_label_map(
 
     Raises:
         ValueError: if shapes disagree, a value is below 1, a class is not among ``class_names``, or ``part_of`` names
-            an unknown value or runs in a circle.
+            an unknown value or is circular.
     """
     names = tuple(class_names) if class_names is not None else tuple(dict.fromkeys(classes.values()))
     if label_map.shape != grid.shape:
@@ -75,12 +75,12 @@ def masks_of_labels(
 
     Args:
         label_map: Integers.
-        values: Values wanted, 1 or more; by default all above 0 that occur, rising. One without a voxel is left out.
+        values: Values wanted, each 1 or more; by default all above 0, ascending. Those without a voxel are left out.
         part_of: As for :func:`instances_of_label_map`.
 
     Raises:
         ValueError: if the map holds no integers, a value is below 1, or ``part_of`` names a value that is not among
-            ``values`` or runs in a circle.
+            ``values`` or is circular.
     """
     windows = label_windows(label_map)
     wanted = list(windows) if values is None else list(values)
@@ -99,7 +99,7 @@ def masks_of_labels(
 
 
 def label_windows(label_map: NDArray[np.integer]) -> dict[int, tuple[slice, slice, slice]]:
-    """Each value above 0 of a label map ``(D, H, W)``, rising, and the window of its voxels.
+    """Each value above 0 of a label map ``(D, H, W)``, ascending, and the window of its voxels.
 
     Raises:
         ValueError: if the map holds no integers.
@@ -118,7 +118,7 @@ def label_windows(label_map: NDArray[np.integer]) -> dict[int, tuple[slice, slic
 
 
 def connected_components(mask: Mask) -> list[Mask]:
-    """The parts of a mask that do not touch one another, each tight, in the order of their first voxels."""
+    """The connected components of a mask, each tight, in the order of their first voxels."""
     parts, _ = ndimage.label(mask.array, structure=NEIGHBOURS)
     return [part.shifted(mask.start) for part in masks_of_labels(parts).values()]
 
@@ -126,16 +126,16 @@ def connected_components(mask: Mask) -> list[Mask]:
 def paint_labels(
     masks: Sequence[Mask], shape: tuple[int, int, int], dtype: DTypeLike, *, values: Sequence[int] | None = None
 ) -> NDArray[Any]:
-    """A label map of masks: where they overlap, a later one covers those before it.
+    """Make a label map of masks: where they overlap, a later one covers those before it.
 
     Args:
         masks: Masks inside the grid.
-        shape: Of the grid: D, H, W.
-        dtype: Of the map.
+        shape: Shape of the grid: D, H, W.
+        dtype: Data type of the map.
         values: Value of each mask; by default 1, 2, ...
 
     Returns:
-        ``(D, H, W)``, 0 where no mask is.
+        ``(D, H, W)``, 0 outside of all masks.
     """
     painted = np.zeros(shape, dtype)
     for value, mask in zip(values if values is not None else range(1, len(masks) + 1), masks, strict=True):

@@ -1,4 +1,4 @@
-"""Whether the name of a class says on which side of the body it lies, so that a mirrored scan would belie it."""
+"""Detects class names that contain a side of the body, which would be wrong in a mirrored scan."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _SIDE = re.compile(
 
 
 def has_side(class_name: str) -> bool:
-    """Whether a class's name holds a word for left or right, however its words are joined.
+    """Whether a class name contains a word for left or right, however its words are joined.
 
     Args:
         class_name: Any form: ``"left kidney"``, ``"kidney_left"``, ``"kidney (left)"``, ``"KidneyLeft"``, ``"lung-r"``.
-            A letter counts where it stands alone, so the vertebra ``"L5"`` has no side.
+            A letter counts only if it stands alone, so the vertebra ``"L5"`` has no side.
 
     Example:
         >>> has_side("kidney_L"), has_side("Niere links"), has_side("vertebra_L5")

@@ -1,10 +1,10 @@
-"""The voxels of one object: a mask cropped to a window of its grid, the one form in which masks are kept.
+"""The voxels of one object: a mask cropped to a window of its grid, the form in which all masks are stored.
 
-A dense array for each object would cost objects x voxels; a crop costs no more than the object's own box. Masks do not
-repeat the shape of their grid: whatever holds them (:class:`~medmaskrcnn.structures.instances.Instances`) has the grid.
+Dense arrays would need objects x voxels of memory; a crop needs no more than the object's own box. Masks do not store
+the shape of their grid: their container (:class:`~medmaskrcnn.structures.instances.Instances`) has the grid.
 
-A mask may be soft, as training has them: uint8, 255 where the object fills the voxel. The union of soft masks is then
-their maximum and the intersection their minimum; a voxel counts where it is not 0.
+In training a mask may be soft: uint8, 255 where the object fills the voxel. The union of soft masks is their maximum
+and the intersection their minimum; a voxel counts if it is not 0.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Corner = Sequence[int] | NDArray[np.integer]
 
 @dataclass(frozen=True, eq=False, init=False)
 class Mask:
-    """A cropped mask; it cannot be changed.
+    """A cropped, immutable mask.
 
     Attributes:
-        start: Voxel index D, H, W of the crop's first voxel. It may lie outside of the grid.
+        start: Voxel index D, H, W of the crop's first voxel; may lie outside of the grid.
         array: ``(d, h, w)`` bool (uint8 if soft), read-only; ``(0, 0, 0)`` for a tight mask without voxels.
 
     Raises:
@@ -78,18 +78,18 @@ class Mask:
 
     @cached_property
     def n_voxels(self) -> int:
-        """How many voxels it has."""
+        """Number of voxels."""
         return int(np.count_nonzero(self.array))
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no voxel."""
+        """Whether it has no voxels."""
         return not self.array.any()
 
     def tight(self) -> Mask:
-        """The mask cropped to its voxels: the first and last planes along each axis hold one; contiguous.
+        """The mask cropped to its voxels (no empty first or last planes along any axis); contiguous.
 
-        Without a voxel it keeps its start, and its crop becomes ``(0, 0, 0)``.
+        Without voxels it keeps its start, and its crop becomes ``(0, 0, 0)``.
         """
         if self.is_empty:
             return Mask(self.start, np.zeros((0, 0, 0), self.array.dtype))
@@ -106,7 +106,7 @@ class Mask:
         return Mask([a + b for a, b in zip(self.start, offset, strict=True)], self.array)
 
     def cropped(self, low: Corner, high: Corner) -> Mask:
-        """What lies inside the half-open window ``low`` .. ``high`` (voxel indices D, H, W); not tight."""
+        """The part inside the half-open window ``low`` .. ``high`` (voxel indices D, H, W); not tight."""
         first = [max(a, int(b)) for a, b in zip(self.start, low, strict=True)]
         last = [min(a, int(b)) for a, b in zip(self.end, high, strict=True)]
         if any(a >= b for a, b in zip(first, last, strict=True)):
@@ -115,17 +115,17 @@ class Mask:
         return Mask(first, self.array[inside])
 
     def intersection(self, other: Mask) -> Mask:
-        """The voxels that both masks have; not tight."""
+        """The voxels in both masks; not tight."""
         one, two = self.cropped(other.start, other.end), other.cropped(self.start, self.end)
         return Mask(one.start, np.minimum(one.array, two.array))
 
     def overlap(self, other: Mask) -> int:
-        """How many voxels both masks have."""
+        """Number of voxels in both masks."""
         apart = (a >= d or c >= b for a, b, c, d in zip(self.start, self.end, other.start, other.end, strict=True))
         return 0 if any(apart) else self.intersection(other).n_voxels
 
     def union(self, *others: Mask) -> Mask:
-        """The voxels that any of the masks has, in the smallest crop that holds all of their crops."""
+        """The voxels in any of the masks, in the smallest crop that contains all of their crops."""
         parts = [mask for mask in (self, *others) if mask.array.size]
         if not parts:
             return self

@@ -1,4 +1,4 @@
-"""Voxels that masks share, counted on their crops: no dense volume is built."""
+"""Counts the voxels that masks share, on their crops: no dense volume is built."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def shared_voxel_counts(
     Args:
         first: N instances.
         second: M instances.
-        wanted: ``(N, M)`` pairs to count; those of others are left 0. By default all.
+        wanted: ``(N, M)`` pairs to count; others are left 0. By default all.
 
     Raises:
-        ValueError: if the two do not lie on grids of one shape.
+        ValueError: if the shapes of their grids differ.
     """
     if first.grid.shape != second.grid.shape:
         raise ValueError(f"instances must lie on one grid, got {first.grid.shape} and {second.grid.shape}")
@@ -42,7 +42,7 @@ def shared_voxel_counts(
 
 
 def overlapping_pairs(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:
-    """``(i, j, n)`` in order, i < j, of all masks that share voxels, and how many they share."""
+    """``(i, j, n)`` in order, i < j, of all pairs of masks that share voxels, and the number n of these."""
     pairs = _meeting(masks, masks)
     pairs = pairs[pairs[:, 0] < pairs[:, 1]]
     counts = _shared(masks, masks, pairs)
@@ -50,10 +50,10 @@ def overlapping_pairs(masks: Sequence[Mask]) -> list[tuple[int, int, int]]:
 
 
 def pack_layers(masks: Sequence[Mask]) -> list[list[int]]:
-    """Sort masks into as few layers without overlap as will do: each goes into the first layer where it has room.
+    """Pack masks greedily into few layers without overlap: each goes into the first layer where it fits.
 
     Returns:
-        Indices of the masks of each layer, rising; no layer if there is no mask.
+        Indices of the masks of each layer, ascending; no layers if there are no masks.
     """
     clashes: dict[int, set[int]] = {i: set() for i in range(len(masks))}
     for i, j, _ in overlapping_pairs(masks):
@@ -69,7 +69,7 @@ def pack_layers(masks: Sequence[Mask]) -> list[list[int]]:
 
 
 def _shared(first: Sequence[Mask], second: Sequence[Mask], pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``(P,)`` voxels that the masks of each pair share, with the windows of all pairs worked out at once."""
+    """``(P,)`` number of voxels that the masks of each pair share; the windows of all pairs are computed at once."""
     (start_a, end_a), (start_b, end_b) = corners(first), corners(second)
     start_a, start_b = start_a[pairs[:, 0]], start_b[pairs[:, 1]]
     low = np.maximum(start_a, start_b)
@@ -84,10 +84,10 @@ def _shared(first: Sequence[Mask], second: Sequence[Mask], pairs: NDArray[np.int
 
 
 def _meeting(first: Sequence[Mask], second: Sequence[Mask]) -> NDArray[np.int64]:
-    """``(P, 2)`` pairs whose crops meet, in order.
+    """``(P, 2)`` pairs whose crops overlap, in order.
 
-    Thousands of small objects have millions of pairs: only those are compared that are near one another along one axis,
-    and so many at once that memory stays small.
+    Thousands of small objects have millions of pairs: only those close to each other along one axis are compared, in
+    batches that keep memory small.
     """
     (starts, ends), (others, other_ends) = corners(first), corners(second)
     if not len(first) or not len(second):

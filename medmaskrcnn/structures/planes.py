@@ -1,8 +1,8 @@
-"""Which way an array's axes run in the patient: what "axial" means for one grid, and how it is looked at.
+"""Anatomical planes of a grid: which array axes are axial, coronal and sagittal, and how they are displayed.
 
-Grids may be oblique; each rule takes the array axis that lies closest to the world axis it asks for. Ties (a
-scan turned by exactly 45 degrees) are broken by where the axes run in the patient, after rounding: neither the
-order in which a file stores its axes nor noise in the last digits of its affine decides.
+Grids may be oblique; each rule takes the array axis closest to the required world axis. Ties (a scan rotated by
+exactly 45 degrees) are broken by the axes' directions in the patient, after rounding, so that neither the order in
+which a file stores its axes nor rounding errors of its affine matter.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from medmaskrcnn.structures.grid import FloatArray, Grid
 RIGHT, ANTERIOR, SUPERIOR = 0, 1, 2
 """Rows of the affine."""
 
-_DECIMALS = 6  # cosines that agree so far count as equal
+_DECIMALS = 6  # cosines equal to this many decimals count as equal
 
 PlaneKind = Literal["axial", "coronal", "sagittal"]
 
 
 @dataclass(frozen=True)
 class PlaneView:
-    """How slices along one array axis are shown the way a radiologist expects.
+    """How to display slices along one array axis by radiological convention.
 
-    Axial and coronal: the patient's right lies on the left of the picture; axial: anterior up; coronal and
+    Axial and coronal: the patient's right is on the left of the image; axial: anterior up; coronal and
     sagittal: head up; sagittal: anterior on the left.
 
     Attributes:
         kind: Name of the plane.
-        axis: Array axis (0, 1, 2 for D, H, W) that the slices are taken along.
-        row_axis, column_axis: Array axes that run down and across the picture.
+        axis: Array axis (0, 1, 2 for D, H, W) along which the slices are taken.
+        row_axis, column_axis: Array axes that run down and across the image.
         flip_rows, flip_columns: Whether they are reversed for that.
-        edges: Patient directions at the picture's left, right, top and bottom, e.g. ``("R", "L", "A", "P")``.
+        edges: Patient directions at the image's left, right, top and bottom, e.g. ``("R", "L", "A", "P")``.
     """
 
     kind: PlaneKind
@@ -56,7 +56,7 @@ def directions(grid: Grid) -> FloatArray:
 def world_axes(grid: Grid) -> tuple[int, int, int]:
     """The array axes (0, 1, 2 for D, H, W) that lie closest to R-L, A-P and S-I; a permutation.
 
-    S-I is served first: axial planes are what a scan is read and measured in.
+    S-I is assigned first, since scans are read and measured in axial planes.
     """
     cosines = directions(grid)
     superior = max(range(3), key=lambda axis: _leaning(cosines[:, axis], SUPERIOR))
@@ -70,9 +70,9 @@ def world_axes(grid: Grid) -> tuple[int, int, int]:
 
 
 def _leaning(direction: FloatArray, world: int) -> tuple[float, ...]:
-    """Cosine of an axis with a world axis, then how it leans to the front, to the right and up.
+    """Cosine of an axis with a world axis, then its components to the front, to the right and up.
 
-    The axis is taken in the sense in which it runs along the world axis, so its own sense does not matter.
+    The axis is oriented along the world axis, so its own sign does not matter.
     """
     sense = -1.0 if direction[world] < 0 else 1.0
     along, *lean = (float(sense * direction[k]) for k in (world, ANTERIOR, RIGHT, SUPERIOR))
@@ -80,15 +80,15 @@ def _leaning(direction: FloatArray, world: int) -> tuple[float, ...]:
 
 
 def axial_axis(grid: Grid) -> int:
-    """The array axis that axial planes are stacked along: the one closest to the patient's S-I direction.
+    """The array axis along which axial planes are stacked: the one closest to the patient's S-I direction.
 
-    A single image (one slice) has one plane only, its own, whatever its direction.
+    A single image (one slice) has only its own plane, whatever its direction.
     """
     return 0 if grid.shape[0] == 1 else world_axes(grid)[SUPERIOR]
 
 
 def plane_view(grid: Grid, axis: int) -> PlaneView:
-    """How slices along array axis ``axis`` are to be shown; see :class:`PlaneView`."""
+    """How to display slices along array axis ``axis``; see :class:`PlaneView`."""
     axes = world_axes(grid)
     normal = axes.index(axis)
     kinds: dict[int, tuple[PlaneKind, int, int]] = {
@@ -105,7 +105,7 @@ def plane_view(grid: Grid, axis: int) -> PlaneView:
         axis=axis,
         row_axis=row_axis,
         column_axis=column_axis,
-        # down the picture and across it, the world coordinate falls: from A to P, from S to I, from R to L
+        # the world coordinate decreases down and across the image: from A to P, from S to I, from R to L
         flip_rows=bool(cosines[row_world, row_axis] > 0),
         flip_columns=bool(cosines[column_world, column_axis] > 0),
         edges=(*names[column_world], *names[row_world]),

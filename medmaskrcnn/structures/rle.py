@@ -1,4 +1,4 @@
-"""Masks as runs down their columns, in the text code that COCO files hold them in."""
+"""Column-wise run-length encoding of masks, in COCO's text code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medmaskrcnn.structures.mask import BoolArray
 
 
 def run_lengths(mask: BoolArray) -> list[int]:
-    """Lengths of the runs of a mask ``(rows, columns)`` down its columns, the first being of unset pixels.
+    """Lengths of the runs of a mask ``(rows, columns)`` down its columns, beginning with unset pixels.
 
     Example:
         >>> run_lengths(np.array([[False, True], [True, True]]))
@@ -24,7 +24,7 @@ def run_lengths(mask: BoolArray) -> list[int]:
 
 
 def rle_encode(runs: list[int]) -> str:
-    """Runs in COCO's text code: five bits a letter, from the third run on the difference to the last but one."""
+    """Encode runs in COCO's text code: five bits per letter, from the fourth run on minus the last run but one."""
     letters = []
     for k, run in enumerate(runs):
         value = run - runs[k - 2] if k > 2 else run
@@ -41,7 +41,7 @@ def rle_from_string(text: str) -> list[int]:
     """The runs of COCO's text code; the inverse of :func:`rle_encode`.
 
     Raises:
-        ValueError: if the text is cut short or holds other letters.
+        ValueError: if the text is cut short or contains other letters.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,4 +1,4 @@
-"""A CaseResult on disk: ``instances.npz``, from which every other export is made.
+"""Saves and loads a CaseResult as ``instances.npz``, from which every other export is made.
 
 One zip of plain numpy arrays, readable with ``numpy.load(path, allow_pickle=False)``:
 
@@ -9,15 +9,15 @@ entry           dtype      meaning
 ``grid_shape``  int64 (3)  voxels along D, H, W
 ``affine``      float64    (4, 4), voxel index D, H, W to R, A, S in mm
 ``labels``      int64 (N)  index into the class names
-``scores``      float32    (N), falling
+``scores``      float32    (N), descending
 ``boxes``       float32    (N, 6) detection boxes, voxel coordinates, minima D, H, W, then maxima
 ``mask_starts`` int64      (N, 3) voxel index of each mask crop's first voxel
 ``mask_shapes`` int64      (N, 3) extent of each mask crop
 ``mask_bits``   uint8      the crops one after the other, each through ``numpy.packbits``
 =============== ========== ======================================================================
 
-What varies from run to run (:attr:`CaseResult.run`) is left out and zip entries carry a fixed date, so that the
-same work done twice is the same bytes. Reading checks every declared size before anything is unpacked.
+What varies from run to run (:attr:`CaseResult.run`) is left out and zip entries have a fixed date, so that repeated
+runs give identical bytes. Reading checks every declared size before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ VERSION = 1
 MAX_INSTANCES = 1_000_000
 MAX_HEADER_BYTES = 1 << 28
 MAX_MASK_VOXELS = 1 << 33
-"""Voxels of all mask crops together that :func:`load_case` unpacks unless told otherwise: 8 GiB of memory."""
+"""Maximum number of voxels of all mask crops together that :func:`load_case` unpacks by default: 8 GiB of memory."""
 
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _ROWS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -77,22 +77,21 @@ class _Header:
 
 _HEADER = TypeAdapter(_Header)
 MEASUREMENT = TypeAdapter(Measurement)
-"""Measurements as files and messages name their values."""
+"""Names of the measurements in files and messages."""
 
 
 def save_case(result: CaseResult, path: str | os.PathLike[str]) -> None:
-    """Write a result without loss; all candidates, overlaps included, but not :attr:`CaseResult.run`.
+    """Save a result without loss: all candidates with their overlaps, but not :attr:`CaseResult.run`.
 
-    The file appears whole or not at all. Settings and source of the record come back as JSON gives them:
-    tuples in them become lists.
+    The file is written atomically. Settings and source of the record are stored as JSON: tuples in them become lists.
 
     Args:
         result: The result.
-        path: File to write, ``instances.npz`` by convention; one that is there is replaced.
+        path: File to write, ``instances.npz`` by convention; an existing one is replaced.
 
     Raises:
         OutputError: if the file cannot be written.
-        TypeError: if the record's settings or source hold what JSON cannot.
+        TypeError: if the record's settings or source are not JSON-serialisable.
     """
     target = Path(path)
     arrays = _arrays(result)
@@ -101,11 +100,11 @@ def save_case(result: CaseResult, path: str | os.PathLike[str]) -> None:
 
 
 def load_case(path: str | os.PathLike[str], *, max_mask_voxels: int = MAX_MASK_VOXELS) -> CaseResult:
-    """Read what :func:`save_case` wrote; ``run`` is empty in what comes back.
+    """Load a result written by :func:`save_case`; its ``run`` is empty.
 
     Args:
         path: The file.
-        max_mask_voxels: Refuse files whose mask crops have more voxels together (a byte of memory each).
+        max_mask_voxels: Refuse files whose mask crops have more voxels in total (one byte of memory each).
 
     Raises:
         ReadError: if the file is missing, damaged, of another kind, of a newer version, or too large.
@@ -122,7 +121,7 @@ def load_case(path: str | os.PathLike[str], *, max_mask_voxels: int = MAX_MASK_V
         raise ReadError(f"cannot read {source}: {error.strerror or error}") from error
     except zipfile.BadZipFile as error:
         raise ReadError(f"{source} is not a medmaskrcnn result or is damaged: {error}") from error
-    except Exception as error:  # zlib.error, EOFError, NotImplementedError, ... : whatever damage makes of a zip
+    except Exception as error:  # zlib.error, EOFError, NotImplementedError, ...: anything a damaged zip raises
         raise ReadError(f"{source} is damaged: {error}") from error
 
 
@@ -156,7 +155,7 @@ def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
 
 
 def _plain(value: object) -> object:
-    """Numpy's numbers as Python's, which JSON knows."""
+    """Convert numpy numbers to Python's for JSON."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a run record must hold JSON values, got {type(value).__name__}: {value!r}")
@@ -169,7 +168,7 @@ def _write_zip(stream: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = 3  # the same bytes on every system
             info.external_attr = 0o644 << 16
-            info.file_size = arrays[name].nbytes + 4096  # an upper bound: decides on zip64 before writing
+            info.file_size = arrays[name].nbytes + 4096  # an upper bound, which decides on zip64 before writing
             with archive.open(info, "w") as entry:
                 np.lib.format.write_array(entry, np.ascontiguousarray(arrays[name]), (1, 0), allow_pickle=False)
 
@@ -215,7 +214,7 @@ def _read_header(archive: zipfile.ZipFile, source: Path) -> _Header:
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, dtype: str, shape: tuple[int, ...] | None) -> NDArray[Any]:
-    """One entry, after its declared type, shape and size were found to be what they must (``None``: 1D, any)."""
+    """Read one entry after checking its declared type, shape (``None``: 1D of any length) and size."""
     with archive.open(f"{name}.npy") as entry:
         version = np.lib.format.read_magic(entry)
         if version != (1, 0):

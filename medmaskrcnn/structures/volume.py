@@ -1,4 +1,4 @@
-"""A scan as it was stored, with its place in the patient and where it came from."""
+"""A scan as it was stored, with its position in the patient and its provenance."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from medmaskrcnn.structures.grid import FloatArray, Grid
 ChannelKind = Literal["scalar", "colour", "unknown"]
 
 PHANTOM_GENERATOR = "medmaskrcnn phantom"
-"""What DICOM Manufacturer (0008,0070) and NIfTI ``descrip`` of our synthetic scans say."""
+"""DICOM Manufacturer (0008,0070) and NIfTI ``descrip`` of our synthetic scans."""
 
 
 @dataclass(frozen=True)
 class ReadingPolicy:
-    """What reading did to a scan, for programs; ``Provenance.notes`` says the same in sentences.
+    """What reading did to a scan, in machine-readable form; ``Provenance.notes`` has the same as sentences.
 
     Attributes:
         order: ``"as stored"``, or ``"by position"``: slices were sorted along their normal.
-        step_from: What the distance between slices was taken from: ``"positions"`` of the slices, the ``"header"``
+        step_from: Source of the distance between slices: ``"positions"`` of the slices, the ``"header"``
             of a single one, the ``"file"`` (formats that state it), or ``"unknown"``.
         values: ``"stored"``, ``"rescaled"`` (slope and intercept of each slice) or ``"SUV body weight"``.
-        tilt_deg: Gantry tilt that the affine keeps as shear; 0 where there is none.
-        resampled: True if irregular slices were interpolated to even ones, as the user asked.
-        separated_by: What tells this volume from others of its series, ``"EchoTime 4.6"``; "" where it is alone.
-        slices_left_out: Copies, strays and slices at one place that were not used.
+        tilt_deg: Gantry tilt that the affine keeps as shear; 0 if there is none.
+        resampled: True if irregular slices were interpolated to even spacing at the user's request.
+        separated_by: What distinguishes this volume from others of its series, ``"EchoTime 4.6"``; "" if it is alone.
+        slices_left_out: Number of copies, strays and slices at the same position that were not used.
         low_is_bright: True for MONOCHROME1: values are as stored, a viewer has to invert them.
     """
 
@@ -44,18 +44,18 @@ class ReadingPolicy:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a scan came from and what was done while reading it.
+    """Origin of a scan and what was done while reading it.
 
     Attributes:
         format: ``"DICOM"``, ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"``, ``"PNG"``, ``"TIFF"`` or ``"memory"``.
-        files: Paths read, in slice order. They stay out of every export but ``run.json``.
+        files: Paths read, in slice order. They are written to no export but ``run.json``.
         study_uid: Study Instance UID (0020,000D), DICOM only.
         series_uid: Series Instance UID (0020,000E), DICOM only.
         frame_of_reference_uid: Frame of Reference UID (0020,0052), DICOM only.
         sop_instance_uids: SOP Instance UIDs (0008,0018) in slice order, DICOM only.
         generator: Program that made a synthetic scan, e.g. :data:`PHANTOM_GENERATOR`; ``None`` for real scans.
-        notes: What the reader noticed or changed, one sentence each, fit to be shown to the user.
-        policy: The same for programs.
+        notes: What the reader noticed or changed, one sentence each, for display to the user.
+        policy: The same in machine-readable form.
     """
 
     format: str = "memory"
@@ -71,10 +71,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Film:
-    """What the grid of a film, whose first axis is time, cannot say.
+    """Properties of a film, whose first axis is time, that its grid cannot hold.
 
     Attributes:
-        pixel_mm: Size of a pixel (row, column) in mm; ``None`` where it is unknown.
+        pixel_mm: Size of a pixel (row, column) in mm; ``None`` if unknown.
     """
 
     pixel_mm: tuple[float, float] | None = None
@@ -88,12 +88,12 @@ class Volume:
         array: ``(C, D, H, W)``, slowest axis first, never reordered or resampled on reading. Real-world values
             (HU for CT); an integer type where slope and intercept are whole numbers. 2D has ``D == 1``.
         grid: Shape and affine of the D, H, W axes.
-        modality: DICOM Modality (0008,0060) such as ``"CT"`` or ``"MR"``; ``None`` where the file does not tell.
+        modality: DICOM Modality (0008,0060) such as ``"CT"`` or ``"MR"``; ``None`` if the file does not give it.
         channel_kind: ``"scalar"`` for one channel, ``"colour"`` for RGB, ``"unknown"`` for a fourth axis whose
-            meaning (time, echoes, b-values) the file does not tell.
+            meaning (time, echoes, b-values) the file does not give.
         window: (centre, width) in the array's units, from the header, or ``None``.
         provenance: See :class:`Provenance`.
-        film: Set where slices of several times were stacked, so that the first axis is time.
+        film: Set if slices of several times were stacked, so that the first axis is time.
     """
 
     array: NDArray[Any]

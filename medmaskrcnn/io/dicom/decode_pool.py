@@ -1,8 +1,8 @@
-"""Compressed slices decoded by several processes, where that pays.
+"""Decodes compressed slices in several processes, if that saves time.
 
-The decoders hold Python's lock, so threads gain nothing. Workers are programs of their own
-(:mod:`medmaskrcnn.system.child_process`): a decoder that ends its process on damaged data takes a worker with it, not
-the caller. A worker is sent a path and answers with the pixels or an error.
+The decoders hold Python's GIL, so threads gain nothing. Workers are separate programs
+(:mod:`medmaskrcnn.system.child_process`): a decoder that crashes on damaged data ends a worker, not the caller. A
+worker is sent a path and returns the pixels or an error.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ _NS_PER_SAMPLE: dict[str, int] = {
     JPEGLSLossless: 18,
     JPEGLSNearLossless: 18,
 }
-"""What decoding takes, measured on 512 x 512 CT; other syntaxes are too fast to be worth it."""
+"""Decoding times, measured on 512 x 512 CT; other syntaxes are too fast to be worth it."""
 
 _PAYS_FROM_S = 2.0
 """A worker takes about half a second to start."""
 
 _BUSY = 0.75
-"""Share of the cores from which on others use them already: more processes would only wait for one another."""
+"""Fraction of busy cores above which the machine is in use: more processes would only wait for one another."""
 
 _MAX_WORKERS = 8
-_AHEAD = 4  # slices a worker that are decoded before they are asked for: bounds memory
+_AHEAD = 4  # slices per worker decoded in advance: bounds memory
 
 
 def decoded_elsewhere(headers: Sequence[DicomHeader]) -> Iterator[NDArray[Any]] | None:
-    """Pixels ``(H, W)`` of single-frame files in order, by worker processes; ``None`` where that does not pay.
+    """Pixels ``(H, W)`` of single-frame files in order, from worker processes; ``None`` if that would save no time.
 
     Raises:
         ReadError: while iterating, if a file is damaged.
@@ -84,7 +84,7 @@ def _idle_cores() -> int:
 
 
 class _Worker:
-    """One process that decodes what it is given, one file at a time."""
+    """One process that decodes one file at a time."""
 
     def __init__(self) -> None:
         self.process = ChildProcess("medmaskrcnn.io.dicom.decode_worker", quiet=True)

@@ -1,4 +1,4 @@
-"""The program that :mod:`medmaskrcnn.io.dicom.decode_pool` starts: is sent paths, answers with pixels."""
+"""The worker program of :mod:`medmaskrcnn.io.dicom.decode_pool`: receives paths and returns pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medmaskrcnn.system.child_process import channel_to_parent
 
 
 def main() -> None:
-    """Answer one path after the other until whoever started this ends."""
+    """Decode one path after the other until the parent process ends."""
     parent = channel_to_parent()
     with suppress(EOFError, BrokenPipeError):
         while True:

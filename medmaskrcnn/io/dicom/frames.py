@@ -1,8 +1,8 @@
-"""The frames of a DICOM object: where each lies, how its values are scaled, what tells it from others at its place.
+"""The frames of a DICOM object: their planes, rescaling, and what distinguishes frames at the same position.
 
-Classic objects (CT, MR, PET Image Storage) hold one frame and say everything at the top level. Enhanced
-multi-frame objects say it per frame or once for all, in functional groups (DICOM PS3.3, C.7.6.16). Both become the
-same list of :class:`Frame` here, so nothing downstream knows the difference.
+Classic objects (CT, MR, PET Image Storage) have one frame and all attributes at the top level. Enhanced multi-frame
+objects have them per frame or shared, in functional groups (DICOM PS3.3, C.7.6.16). Both become the same list of
+:class:`Frame` here, so later steps need not distinguish them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PlaneFields = tuple[Triple, Triple, Triple, tuple[float, float]]
 _NO_PLANE: _PlaneFields = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0))
 
 _UNIT_TOLERANCE = 0.01
-"""How far directions that are written with few decimals may be from perpendicular unit vectors."""
+"""How far directions written with few decimals may deviate from perpendicular unit vectors."""
 
 
 class Attributes(Protocol):
@@ -38,13 +38,13 @@ class Attributes(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One 2D image inside a DICOM object, and the plane that it lies in.
+    """One 2D image inside a DICOM object, and the plane in which it lies.
 
     Attributes:
         header: The header of the object.
         index: Its number in the object, from 0.
-        has_plane: False where the object does not tell where it lies (secondary capture, ultrasound): then the plane
-            is any, and its spacing means nothing.
+        has_plane: False if the object gives no position (secondary capture, ultrasound): then the plane is arbitrary
+            and its spacing has no meaning.
         position_lps_mm: Centre of the first pixel, Image Position (Patient) (0020,0032), in DICOM's axes L, P, S.
         row_direction_lps: Unit vector along which the column index (W) counts up: Image Orientation (Patient)
             (0020,0037), values 1 to 3.
@@ -76,7 +76,7 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """What errors call it: ``"slice 12 (IM012.dcm)"``, or ``"frame 3 (enhanced.dcm)"``."""
+        """Its name in error messages: ``"slice 12 (IM012.dcm)"``, or ``"frame 3 (enhanced.dcm)"``."""
         if self.header.n_frames > 1:
             return f"frame {self.index + 1} ({self.header.path.name})"
         number = "" if self.header.instance_number is None else f" {self.header.instance_number}"
@@ -90,10 +90,10 @@ class Frame:
 
 
 def read_frames(path: Path) -> tuple[DicomHeader, list[Frame]]:
-    """Header and frames of a DICOM file; no frames of what is no image.
+    """Header and frames of a DICOM file; no frames if it is not an image.
 
     Raises:
-        ReadError: if it is no DICOM, its header is cut short, or it is an image whose geometry is wrong.
+        ReadError: if it is not DICOM, its header is cut short, or it is an image with invalid geometry.
     """
     with convert_read_errors(path, "DICOM"):
         header, attributes = read_attributes(path)
@@ -106,7 +106,7 @@ def read_frames(path: Path) -> tuple[DicomHeader, list[Frame]]:
 
 
 def frames_of_dataset(path: Path, dataset: FileDataset) -> list[Frame]:
-    """The frames of an object that pydicom has read, whatever it is; errors as :func:`make_frames`."""
+    """The frames of any object read by pydicom; errors as :func:`make_frames`."""
     attributes = attributes_of(dataset)
     return make_frames(make_header(path, attributes), attributes)
 
@@ -116,10 +116,10 @@ def make_frames(header: DicomHeader, attributes: Attributes) -> list[Frame]:
 
     Args:
         header: Its header.
-        attributes: The attributes that the header was made of.
+        attributes: The attributes from which the header was made.
 
     Raises:
-        ReadError: if a frame's geometry is there but wrong.
+        ReadError: if a frame's geometry is given but invalid.
         ValueError: if a number is malformed, or functional groups do not match the number of frames.
     """
     per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
@@ -127,7 +127,7 @@ def make_frames(header: DicomHeader, attributes: Attributes) -> list[Frame]:
         first = _frame(header, 0, [attributes])
         if header.n_frames == 1:
             return [first]
-        # An old multi-frame object has one scaling for all frames, and no plane of its own for any (C.7.6.6).
+        # A classic multi-frame object has one rescaling for all frames, and no plane for any of them (C.7.6.6).
         return [replace(first, index=i, has_plane=False, dimensions={}) for i in range(header.n_frames)]
     if len(per_frame) != header.n_frames:
         raise ValueError(f"{header.n_frames} frames announced, but functional groups of {len(per_frame)}")
@@ -136,7 +136,7 @@ def make_frames(header: DicomHeader, attributes: Attributes) -> list[Frame]:
 
 
 def _groups(functional_groups: Dataset) -> Iterator[Dataset]:
-    """The item of each functional group macro, then what is nested in it (gradient directions); empty ones are not."""
+    """The item of each non-empty functional group macro, then those nested in it (gradient directions)."""
     items = [element.value[0] for element in functional_groups if element.VR == "SQ" and element.value]
     yield from items
     for item in items:
@@ -215,7 +215,7 @@ def _slope(sources: Sequence[Attributes]) -> float:
 
 
 def _window(sources: Sequence[Attributes]) -> tuple[float, float] | None:
-    """The first of possibly several windows (0028,1050), (0028,1051)."""
+    """The first window if there are several (0028,1050), (0028,1051)."""
     centre, width = (_first(_find(sources, k)) for k in ("WindowCenter", "WindowWidth"))
     return None if centre is None or width is None or float(width) <= 0 else (float(centre), float(width))
 

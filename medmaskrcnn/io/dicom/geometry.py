@@ -1,9 +1,9 @@
-"""From the planes of DICOM frames to one affine: sorting, spacing and the checks that no geometry is invented.
+"""From the planes of DICOM frames to one affine: sorting, spacing, and checks that no geometry is invented.
 
-A frame's plane is its place in the patient: Image Position (Patient) (0020,0032) is the centre of its first
+A frame's plane is its position in the patient: Image Position (Patient) (0020,0032) is the centre of its first
 pixel, Image Orientation (Patient) (0020,0037) the directions in which columns and rows count up, Pixel Spacing
-(0028,0030) their distances (DICOM PS3.3, C.7.6.2.1.1). A stack of frames becomes a volume whose D axis is the
-step from slice to slice *as positions give it*: Slice Thickness and Spacing Between Slices are not trusted.
+(0028,0030) their distances (DICOM PS3.3, C.7.6.2.1.1). A stack of frames becomes a volume whose D axis is the step
+from slice to slice *according to the positions*: Slice Thickness and Spacing Between Slices are not trusted.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray
 
 MIN_STEP_MM = 1e-3
-"""Two slices closer than this lie at the same place."""
+"""Two slices closer than this are at the same position."""
 
 STEP_TOLERANCE = 0.02
-"""Relative unevenness of steps that rounding of positions explains; beyond it a stack is refused."""
+"""Relative unevenness of steps that rounding of positions can explain; beyond it a stack is refused."""
 
 STEP_TOLERANCE_MM = 0.02
 """The same in mm: positions are often written with two decimals, so each of two may be off by 0.005 mm."""
 
 ROUNDED_MM = 0.055
-"""So far positions with one decimal lie off the even ones that were meant; more explains no unevenness."""
+"""Largest deviation of positions rounded to one decimal from even ones; rounding explains no more than this."""
 
 ROUNDED_SHARE = 0.15
-"""... and no more than this share of a step."""
+"""... and no more than this fraction of a step."""
 
 SIDEWAYS_TOLERANCE_MM = 0.1
-"""How far a slice may lie off the straight line through all of them, across the step."""
+"""How far a slice may deviate sideways from the straight line through all slices."""
 
 TILT_TOLERANCE_DEG = 0.05
-"""Angle between step and normal from which the shear is worth telling the user."""
+"""Angle between step and normal above which the user is informed of the shear."""
 
 
 class IrregularError(ReadError):
-    """Slices are doubled, missing or unevenly spaced; they could be resampled to even ones."""
+    """Slices are duplicated, missing or unevenly spaced; they could be resampled to even spacing."""
 
 
 def same_orientation(a: Frame, b: Frame) -> bool:
-    """True if the planes of two frames are parallel, turned alike and have the same pixel spacing."""
+    """True if two frames have parallel planes with the same in-plane rotation and pixel spacing."""
     pairs = (
         *zip(a.row_direction_lps, b.row_direction_lps, strict=True),
         *zip(a.column_direction_lps, b.column_direction_lps, strict=True),
@@ -64,18 +64,18 @@ def order_along_normal(frames: Sequence[Frame]) -> list[int]:
 
 
 def check_regular(frames: Sequence[Frame]) -> list[str]:
-    """Make sure that frames form a volume with an even step.
+    """Check that frames form a volume with an even step.
 
-    A gantry tilt, where each slice is shifted sideways by the same amount, stays in the affine as shear; that is exact.
+    A gantry tilt, which shifts each slice sideways by the same amount, is kept exactly, as shear in the affine.
 
     Args:
-        frames: At least two, sorted along their normal, all alike by :func:`same_orientation`.
+        frames: At least two, sorted along their normal, all of the :func:`same_orientation`.
 
     Returns:
-        What a user should know (tilt, slight unevenness), one sentence each.
+        Notes for the user (tilt, slight unevenness), one sentence each.
 
     Raises:
-        IrregularError: if slices are doubled, missing or unevenly spaced, with their names and positions.
+        IrregularError: if slices are duplicated, missing or unevenly spaced, with their names and positions.
         ReadError: if slices are irregularly shifted.
     """
     positions = np.array([f.position_lps_mm for f in frames])
@@ -93,7 +93,7 @@ def check_regular(frames: Sequence[Frame]) -> list[str]:
 
 
 def check_straight(frames: Sequence[Frame]) -> None:
-    """Make sure that frames without an even step, sorted along their normal, lie on a straight line.
+    """Check that frames without an even step, sorted along their normal, lie on a straight line.
 
     Raises:
         ReadError: if they do not.
@@ -121,7 +121,7 @@ def stack_affine(first: Frame, last: Frame, n_steps: int) -> FloatArray:
 
 
 def tilt_deg(affine_vox_to_ras: FloatArray) -> float:
-    """Angle between the step from slice to slice and the slices' normal, in degrees: the gantry's tilt.
+    """Gantry tilt: the angle between the step from slice to slice and the slices' normal, in degrees.
 
     ``affine_vox_to_ras`` is ``(4, 4)``, voxel index to mm.
     """
@@ -132,7 +132,7 @@ def tilt_deg(affine_vox_to_ras: FloatArray) -> float:
 
 
 def _check_steps(along_mm: FloatArray, names: Sequence[str]) -> list[str]:
-    """Refuse doubled, missing and uneven slices; tell of unevenness that rounding explains."""
+    """Refuse duplicated, missing and uneven slices; return a note on unevenness that rounding explains."""
     steps = np.diff(along_mm)
     for i in np.flatnonzero(steps < MIN_STEP_MM).tolist():
         raise IrregularError(
@@ -170,12 +170,12 @@ def _uneven_message(
 
 
 def _across(vectors: FloatArray, normal: FloatArray) -> FloatArray:
-    """``(N, 3)`` vectors without what they have along a unit normal."""
+    """``(N, 3)`` vectors without their component along a unit normal."""
     return np.asarray(vectors - np.outer(vectors @ normal, normal))
 
 
 def _refuse_crooked(off_mm: FloatArray, names: Sequence[str]) -> None:
-    """Refuse frames of which one lies off the line through all, by ``(N, 3)`` mm."""
+    """Refuse frames if one lies off the line through all; ``off_mm`` ``(N, 3)`` are the deviations in mm."""
     distance = np.linalg.norm(off_mm, axis=1)
     worst = int(distance.argmax())
     if distance[worst] > SIDEWAYS_TOLERANCE_MM:
@@ -186,7 +186,7 @@ def _refuse_crooked(off_mm: FloatArray, names: Sequence[str]) -> None:
 
 
 def _affine(first: Frame, step_lps_mm: FloatArray) -> FloatArray:
-    """Columns D, H, W and origin in LPS, turned into RAS."""
+    """Affine with columns D, H, W and the origin, converted from LPS to RAS."""
     affine = np.eye(4)
     affine[:3, 0] = step_lps_mm
     affine[:3, 1] = np.multiply(first.column_direction_lps, first.spacing_mm[0])

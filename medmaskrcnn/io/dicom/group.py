@@ -1,7 +1,7 @@
-"""Which DICOM files belong together: from a heap of frames to volumes.
+"""Groups DICOM frames into volumes.
 
-File names and folders are not trusted, headers are: one scan is what shares Series Instance UID, frame of
-reference, size, colour, orientation and pixel spacing. The rest is named and excluded with the reason.
+File names and folders are not trusted, headers are: the frames of one scan share Series Instance UID, frame of
+reference, size, colour, orientation and pixel spacing. The rest is listed and excluded with the reason.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _LOCALIZER_WORDS = re.compile(
 )
 _CROSS_SECTIONAL = frozenset({"CT", "MR", "PT"})
 _STRAY_SHARE = 0.1
-_STRAY_SINGLE = 3  # from so many slices on, a single other one in the series is a stray
+_STRAY_SINGLE = 3  # in a series of at least this many slices, a single other one is a stray
 
 
 def group_stacks(frames: Iterable[Frame], damaged: Mapping[Path, str] | None = None) -> list[DicomStack]:
-    """The volumes that frames make up, in the order of their first file's path.
+    """Group frames into volumes, in the order of their first file's path.
 
     Args:
-        frames: Of any number of files; those of one file in their order.
+        frames: Frames of any number of files; those of one file in their order.
         damaged: DICOM files whose header could not be read, and why: they may belong to any scan in their folder.
     """
     by_key: dict[tuple[object, ...], list[Frame]] = defaultdict(list)
     for frame in sorted(frames, key=lambda f: str(f.header.path)):
         by_key[_key(frame)].append(frame)
     groups = [group for alike in by_key.values() for group in _by_orientation(alike)]
-    # Volumes of one series stay together, in the order in which they are told apart.
+    # Volumes of one series stay together, in the order in which they were separated.
     first_paths: dict[Frame, str] = {}
     for group in groups:
         first_paths |= dict.fromkeys(group, str(min(f.header.path for f in group)))
@@ -59,8 +59,8 @@ def _key(frame: Frame) -> tuple[object, ...]:
     header = frame.header
     series = header.series_uid or f"folder {header.path.parent}"
     colour = "colour" if header.samples > 1 else header.photometric
-    # An image without a place in the patient cannot be sorted into a stack: each file stands alone. Not so a slice of
-    # a cross-sectional scan, which has lost what it should have.
+    # An image without a position in the patient cannot be sorted into a stack: each file is an image of its own. This
+    # does not apply to a slice of a cross-sectional scan that lacks its position.
     alone = None if frame.has_plane or header.modality in _CROSS_SECTIONAL else header.path
     localizer = not _LOCALIZER_TYPES.isdisjoint(header.image_type)
     size = header.rows, header.columns
@@ -81,7 +81,7 @@ def _by_orientation(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _without_copies(frames: Sequence[Frame]) -> list[DicomStack]:
-    """Leave out files that are byte for byte copies of another; split the same series stored in two folders."""
+    """Leave out files that are exact copies of another; split a series that is stored in two folders."""
     kept: list[Frame] = []
     by_instance: dict[tuple[str, int], list[Frame]] = defaultdict(list)
     for frame in frames:
@@ -101,7 +101,7 @@ def _without_copies(frames: Sequence[Frame]) -> list[DicomStack]:
 
 
 def _with_exclusion(stack: DicomStack) -> DicomStack:
-    """Say of which volumes of its series this is one, and why an image is not what a user means by a scan."""
+    """Note which volume of its series this is, and record why an image is not a scan (localizer, screenshot)."""
     notes = stack.notes
     if stack.separated_by:
         notes = (*notes, f"The series holds several volumes; this is the one of {stack.separated_by}.")
@@ -115,7 +115,7 @@ def _with_exclusion(stack: DicomStack) -> DicomStack:
 
 
 def _exclude_strays(stacks: list[DicomStack]) -> list[DicomStack]:
-    """A few slices of another size or orientation inside a series are not a scan of their own."""
+    """Exclude stray slices: a few slices of another size or orientation inside a series are not a separate scan."""
     by_series: dict[str, list[DicomStack]] = defaultdict(list)
     for stack in stacks:
         if stack.header.series_uid and stack.excluded is None and not stack.separated_by:
@@ -140,7 +140,7 @@ def _is_stray(n: int, most: int) -> bool:
 
 
 def _arranged(stack: DicomStack, damaged_in: dict[Path, str]) -> DicomStack:
-    """Arrange the frames if they can be, and say what stands against them."""
+    """Arrange the frames if possible, else record the reason."""
     problem, can_be_resampled = None, False
     try:
         stack = arrange(stack)

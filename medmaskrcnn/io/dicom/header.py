@@ -1,7 +1,7 @@
-"""One DICOM file's header: all that grouping, sorting and describing need, without a decoded pixel.
+"""The header of one DICOM file: all that grouping, sorting and describing need, without decoding pixels.
 
-Nothing that identifies a patient is read. Whether the file is complete is found out too: the pixel data's
-announced length is compared with the bytes that are there, so a cut file is known before it is decoded.
+Nothing that identifies a patient is read. The declared length of the pixel data is compared with the bytes in the file,
+so that a truncated file is detected before it is decoded.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DIMENSION_KEYWORDS = (
     "FrameType",
     "ImageType",
 )
-"""Attributes that tell apart slices at the same place (times, echoes, b-values), the most telling first."""
+"""Attributes that distinguish slices at the same position (times, echoes, b-values), the most specific first."""
 
 _TEXT_TAGS = {
     "SOPClassUID": "sop_class_uid",
@@ -88,7 +88,7 @@ _HEADER_TAGS = (
     "SpecificCharacterSet",
 )
 _GRID_TAGS = {0x0019100A: "siemens", 0x00651050: "uih"}
-"""Private: number of images tiled into one picture, and how the maker's name begins."""
+"""Private tags: number of images tiled into one mosaic, and the beginning of the manufacturer's name."""
 _WANTED = {**wanted_tags(_HEADER_TAGS), **{tag: (maker, "US") for tag, maker in _GRID_TAGS.items()}}
 _ALL_TAGS = [*(int(tag_for_keyword(keyword) or 0) for keyword in _HEADER_TAGS), *_GRID_TAGS]
 _ITEM = b"\xfe\xff\x00\xe0"
@@ -98,16 +98,16 @@ _MAX_FRAMES = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class DicomHeader:
-    """The header of one SOP instance, that is of one DICOM file; text is "" where the file says nothing.
+    """The header of one SOP instance, that is, of one DICOM file; missing text is "".
 
     Attributes:
         non_image: A key of :data:`~medmaskrcnn.io.dicom.sop_classes.NOT_IMAGES`, or ``None`` for an image.
-        is_mosaic: True for a mosaic or grid (Siemens, United Imaging): the slices of a volume, tiled into one picture.
+        is_mosaic: True for a mosaic or grid (Siemens, United Imaging): the slices of a volume, tiled into one image.
         is_truncated: True if the file ends before its pixel data does.
-        pixel_data_offset: Byte of the file at which the value of Pixel Data begins, where that is known.
-        native_dtype: Type of the stored pixels, ``"<i2"``, where they are uncompressed and grey, so that they can be
+        pixel_data_offset: Byte offset of the value of Pixel Data in the file, if known.
+        native_dtype: Type of the stored pixels, ``"<i2"``, if they are uncompressed and grey, so that they can be
             read from the file without a decoder; else ``None``.
-        bits_stored: How many of a pixel's bits count, the lower ones: Bits Stored (0028,0101).
+        bits_stored: Number of a pixel's lower bits that are used: Bits Stored (0028,0101).
     """
 
     path: Path
@@ -139,13 +139,13 @@ def read_header(path: Path) -> DicomHeader:
     """Read the header of a DICOM file, with or without the 128-byte preamble.
 
     Raises:
-        ReadError: if it is no DICOM, or its header is cut short.
+        ReadError: if it is not DICOM, or its header is cut short.
     """
     return read_attributes(path)[0]
 
 
 def read_attributes(path: Path) -> tuple[DicomHeader, dict[str, Any]]:
-    """As :func:`read_header`, with the attributes by keyword that the header's frames are made of."""
+    """As :func:`read_header`, with the attributes by keyword from which the frames are made."""
     with convert_read_errors(path, "DICOM"), path.open("rb") as stream:
         attributes, offset = quick_attributes(stream.read(HEAD_BYTES), _WANTED) or _parsed_by_pydicom(stream)
         header = make_header(path, attributes, pixel_data_offset=offset)
@@ -155,7 +155,7 @@ def read_attributes(path: Path) -> tuple[DicomHeader, dict[str, Any]]:
 
 
 def make_header(path: Path, attributes: Mapping[str, Any], *, pixel_data_offset: int | None = None) -> DicomHeader:
-    """The header of a file whose attributes are known by keyword.
+    """Make the header of a file from its attributes by keyword.
 
     Raises:
         ReadError: if it is an image without rows and columns, or with an impossible number of frames.
@@ -189,19 +189,19 @@ def make_header(path: Path, attributes: Mapping[str, Any], *, pixel_data_offset:
 
 
 def _parsed_by_pydicom(stream: BinaryIO) -> tuple[dict[str, Any], int | None]:
-    """The same as :func:`~medmaskrcnn.io.dicom.quick_header.quick_attributes`, for files that are not plain."""
+    """The same as :func:`~medmaskrcnn.io.dicom.quick_header.quick_attributes`, for files that it cannot parse."""
     # Files without preamble have no "DICM" mark; io.formats has recognised them by their first element.
     stream.seek(0)
     dataset = dcmread(stream, stop_before_pixels=True, specific_tags=_ALL_TAGS, force=True)
     attributes = attributes_of(dataset)
     syntax = attributes["TransferSyntaxUID"]
     if syntax == DeflatedExplicitVRLittleEndian:
-        return attributes, None  # the header came from an inflated copy, whose positions are not the file's
+        return attributes, None  # parsed from an inflated copy, whose offsets are not those of the file
     return attributes, stream.tell() + (8 if syntax == ImplicitVRLittleEndian else 12)
 
 
 def attributes_of(dataset: FileDataset) -> dict[str, Any]:
-    """What headers and frames are made of, by keyword, of a dataset that pydicom has read."""
+    """The attributes, by keyword, that headers and frames need, from a dataset read by pydicom."""
     values = {keyword: _stripped(value) for keyword in _HEADER_TAGS if (value := dataset.get(keyword)) is not None}
     values |= {maker: dataset[tag].value for tag, maker in _GRID_TAGS.items() if tag in dataset}
     values["MediaStorageSOPClassUID"] = _text(dataset.file_meta.get("MediaStorageSOPClassUID"))
@@ -213,23 +213,23 @@ def attributes_of(dataset: FileDataset) -> dict[str, Any]:
 
 
 def _tiles(attributes: Mapping[str, Any], manufacturer: str) -> int:
-    """How many slices a mosaic says it holds; 0 where it is none. Other makers use the same tags for other things."""
+    """Number of slices in a mosaic; 0 if it is none. Other manufacturers use the same private tags differently."""
     counts = [attributes.get(maker) for maker in _GRID_TAGS.values() if manufacturer.lower().startswith(maker)]
     try:
         return max((int(float(str(count))) for count in counts if count is not None), default=0)
     except ValueError:
-        return 0  # of another meaning, or not decoded
+        return 0  # another meaning, or not decoded
 
 
 def _stripped(value: Any) -> Any:
-    """Texts of a list without the spaces that pad them (PS3.5, 6.2); pydicom strips single ones only."""
+    """The texts of a list without their padding spaces (PS3.5, 6.2); pydicom strips only single texts."""
     if isinstance(value, MultiValue) and all(isinstance(part, str) for part in value):
         return [part.strip() for part in value]
     return value
 
 
 def _native_dtype(attributes: Mapping[str, Any]) -> str | None:
-    """Type of pixels that are read without a decoder; ``None`` for whatever needs one."""
+    """Type of pixels that can be read without a decoder; ``None`` if they need one."""
     bits, used = _whole(attributes, "BitsAllocated"), _whole(attributes, "BitsStored")
     native = (
         attributes.get("TransferSyntaxUID") in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
@@ -246,7 +246,7 @@ def _native_dtype(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _kind_without_pixels(path: Path, sop_class_uid: str) -> str:
-    """An object without rows and columns: an image that is cut short, or something that never was an image."""
+    """Kind of an object without rows and columns: a truncated image, or no image at all."""
     name = sop_class_name(sop_class_uid)
     if sop_class_uid and "Image" not in name:
         return "OTHER"
@@ -257,12 +257,12 @@ def _is_truncated(header: DicomHeader, attributes: Mapping[str, Any], stream: Bi
     """Whether the file ends before its pixel data."""
     end = stream.seek(0, 2)
     if header.pixel_data_offset is None:
-        return False  # deflated; decoding finds out
+        return False  # deflated; decoding detects it
     syntax = UID(header.transfer_syntax)
     if syntax.is_transfer_syntax and syntax.is_compressed:
         stream.seek(header.pixel_data_offset)
         return not _fragments_complete(stream, end)
-    # In YBR_FULL_422 two colour samples are shared by two pixels.
+    # In YBR_FULL_422 two pixels share two chroma samples.
     samples = 2 if header.photometric == "YBR_FULL_422" else header.samples
     n_samples = header.rows * header.columns * header.n_frames * samples
     needed = (n_samples * _whole(attributes, "BitsAllocated") + 7) // 8
@@ -272,8 +272,8 @@ def _is_truncated(header: DicomHeader, attributes: Mapping[str, Any], stream: Bi
 def _fragments_complete(stream: BinaryIO, end: int) -> bool:
     """Walk the items of encapsulated pixel data to their end mark (DICOM PS3.5, A.4).
 
-    Some writers leave the end mark out; a file that ends with an item's last byte is taken as whole. If frames are
-    missing, decoding finds out.
+    Some writers omit the end mark; a file that ends with an item's last byte is taken as complete. Decoding detects
+    missing frames.
     """
     n_items = 0
     while True:

@@ -1,7 +1,7 @@
-"""Frames without an even step, on the even grid that they can be resampled to when the user asks for it.
+"""Resampling of frames with uneven steps to an even grid, at the user's request.
 
-Slices that are missing, doubled or unevenly spaced have no affine. Between the first and the last of them there is
-one, with the usual step, and slices at even places are interpolated from their neighbours.
+Slices that are missing, duplicated or unevenly spaced have no affine. The resampled grid runs from the first to the
+last of them with their usual step, and its slices are interpolated from their neighbours.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from medmaskrcnn.io.dicom.stack import DicomStack
 from medmaskrcnn.structures.grid import FloatArray, Grid
 
 _MAX_SLICES = 20_000
-"""More than this between the first and the last plane is no scan, but positions that are wrong."""
+"""A larger distance between the first and the last plane means that positions are wrong."""
 
 
 def arrange_resampled(stack: DicomStack) -> DicomStack:
-    """Put frames on the even grid with their usual step (the median) from the first to the last of them.
+    """Put frames on an even grid with their usual step (the median) from the first to the last of them.
 
     Args:
-        stack: Frames at two places at least, all turned alike; of frames at one place the one that comes first in the
+        stack: Frames at two or more positions, all of one orientation; of frames at one position the first of the
             series is used.
 
     Raises:
-        ReadError: if the frames are shifted sideways unevenly, or all lie at one place.
+        ReadError: if the frames are shifted sideways unevenly, or all are at one position.
     """
     numbered = sorted(
         range(len(stack.frames)), key=lambda i: (stack.frames[i].header.instance_number or 0, stack.frames[i].index)
@@ -64,7 +64,7 @@ def arrange_resampled(stack: DicomStack) -> DicomStack:
 
 
 def _even_places(places_mm: FloatArray) -> tuple[NDArray[np.int64], FloatArray, float]:
-    """For each even slice the index of the place under it and the share of the next one; and their distance in mm."""
+    """For each even slice the index of the position below it and the weight of the next one; and the step in mm."""
     usual = float(np.median(np.diff(places_mm)))
     extent = float(places_mm[-1] - places_mm[0])
     n_slices = round(extent / usual) + 1
@@ -80,7 +80,7 @@ def _even_places(places_mm: FloatArray) -> tuple[NDArray[np.int64], FloatArray, 
 
 
 def interpolate(values: NDArray[Any], lower: NDArray[np.int64], weight: FloatArray) -> NDArray[Any]:
-    """``(N, ...)`` slices to the even ones of a resampled stack; integers are rounded and keep their type."""
+    """Interpolate ``(N, ...)`` slices to those of a resampled stack; integers are rounded and keep their type."""
     result = np.empty((len(lower), *values.shape[1:]), values.dtype)
     for i, (below, share) in enumerate(zip(lower, weight, strict=True)):
         if share == 0:

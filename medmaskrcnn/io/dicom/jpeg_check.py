@@ -1,8 +1,8 @@
-"""Is a JPEG frame sound enough to be handed to a decoder?
+"""Checks that a JPEG frame is intact enough to be passed to a decoder.
 
-gdcm, the only free decoder of lossless JPEG that installs with pip, ends the whole process on some damaged frames
-instead of raising. So the frame's markers are walked first (ITU-T T.81, annex B): segments that fit, one frame header
-that agrees with the DICOM header, tables of the size they announce, an end mark. Entropy-coded data is not decoded.
+gdcm, the only free decoder of lossless JPEG that installs with pip, crashes the process on some damaged frames instead
+of raising. So the frame's markers are checked first (ITU-T T.81, annex B): segments that fit, one frame header that
+agrees with the DICOM header, tables of their declared size, an end mark. Entropy-coded data is not decoded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MARKER_IN_SCAN = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # neither a stuff
 
 
 def check_jpeg(frame: bytes, *, rows: int, columns: int, samples: int) -> None:
-    """Walk the markers of one JPEG frame.
+    """Check the markers of one JPEG frame.
 
     Args:
         frame: The frame, perhaps padded after its end mark.
@@ -59,7 +59,7 @@ def check_jpeg(frame: bytes, *, rows: int, columns: int, samples: int) -> None:
 
 
 def _next_marker(frame: bytes, position: int) -> tuple[int, int]:
-    """The marker at a position, and where what follows it begins; fill bytes may stand before it (B.1.1.2)."""
+    """The marker at a position and the position after it; fill bytes may precede it (B.1.1.2)."""
     start = position
     while position < len(frame) and frame[position] == 0xFF:
         position += 1
@@ -77,7 +77,7 @@ def _segment(frame: bytes, position: int) -> bytes:
 
 
 def _check_frame_header(body: bytes, rows: int, columns: int, samples: int) -> None:
-    """Precision, lines, samples a line, components and their sampling factors (B.2.2)."""
+    """Check precision, lines, samples per line, components and their sampling factors (B.2.2)."""
     if len(body) < 6 or len(body) != 6 + 3 * body[5]:
         raise ValueError("the JPEG frame header has the wrong length")
     found = (int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big"), body[5])
@@ -91,7 +91,7 @@ def _check_frame_header(body: bytes, rows: int, columns: int, samples: int) -> N
 
 
 def _check_huffman_tables(body: bytes) -> None:
-    """Each table: class and number, 16 counts, as many values as the counts add up to (B.2.4.2)."""
+    """Check each table: class and number, 16 counts, and as many values as the sum of the counts (B.2.4.2)."""
     position = 0
     while position < len(body):
         counts = body[position + 1 : position + 17]
@@ -105,7 +105,7 @@ def _check_huffman_tables(body: bytes) -> None:
 
 
 def _end_of_scan(frame: bytes, position: int) -> int:
-    """Where the next marker after entropy-coded data stands."""
+    """Position of the next marker after entropy-coded data."""
     found = _MARKER_IN_SCAN.search(frame, position)
     if found is None:
         raise ValueError("the JPEG frame is cut short: it has no end mark")

@@ -1,8 +1,8 @@
-"""PET in standardised uptake values (SUV by body weight), as an option.
+"""Optional conversion of PET to standardised uptake values (SUV by body weight).
 
-SUV = activity concentration x body weight / injected dose, the dose being decayed to the time that the scanner has
-corrected the image to (QIBA FDG-PET profile, appendix G; DICOM PS3.3, C.8.9.1 and C.8.9.2). With activity in Bq/mL and
-1 g of tissue per mL the unit is g/mL. Where the header lacks what that takes, SUV is refused, never guessed.
+SUV = activity concentration x body weight / injected dose, with the dose decayed to the time to which the scanner has
+corrected the image (QIBA FDG-PET profile, appendix G; DICOM PS3.3, C.8.9.1 and C.8.9.2). With activity in Bq/mL and
+1 g of tissue per mL the unit is g/mL. If the header lacks the attributes needed, SUV is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _KEYWORDS = (
 _PHILIPS_SUV_FACTOR = 0x70531000
 _TAGS = [*(int(tag_for_keyword(keyword) or 0) for keyword in _KEYWORDS), _PHILIPS_SUV_FACTOR]
 _LONGEST = timedelta(days=2)
-"""Nobody is scanned later after an injection: dates that differ by more were shifted when the file was anonymised."""
+"""No scan starts later after the injection: dates that differ by more were shifted when the file was anonymised."""
 
 
 def suv_factor(paths: Sequence[Path]) -> float:
-    """What real-world values of a PET series are to be multiplied with to become SUV by body weight.
+    """The factor by which real-world values of a PET series are multiplied to give SUV by body weight.
 
     Args:
-        paths: Its files.
+        paths: The files of the series.
 
     Raises:
-        ReadError: if a file lacks what that takes, with the attribute's name.
+        ReadError: if a file lacks an attribute needed, with the attribute's name.
     """
     headers = []
     for path in paths:
@@ -75,7 +75,7 @@ def _factor(path: Path, headers: Sequence[Dataset]) -> float:
 
 
 def _decayed(path: Path, headers: Sequence[Dataset], tracer: Dataset, dose_bq: float) -> float:
-    """The injected dose at the time that the image is corrected to."""
+    """The injected dose decayed to the time to which the image is corrected."""
     reference = str(_needed(path, headers[0], "DecayCorrection"))
     if reference == "ADMIN":
         return dose_bq
@@ -92,7 +92,7 @@ def _decayed(path: Path, headers: Sequence[Dataset], tracer: Dataset, dose_bq: f
 
 
 def _scan_start(path: Path, headers: Sequence[Dataset]) -> datetime:
-    """Series time, unless it is later than the first acquisition: then the series was made by later processing."""
+    """Series time, unless it is later than the first acquisition: then the series was created by later processing."""
     series = _moment(_needed(path, headers[0], "SeriesDate"), _needed(path, headers[0], "SeriesTime"))
     timed = [h for h in headers if h.get("AcquisitionTime")]
     acquired = [_moment(h.get("AcquisitionDate") or h.SeriesDate, h.AcquisitionTime) for h in timed]
@@ -102,7 +102,7 @@ def _scan_start(path: Path, headers: Sequence[Dataset]) -> datetime:
 def _injected(path: Path, tracer: Dataset, scanned: datetime) -> datetime:
     stated = tracer.get("RadiopharmaceuticalStartDateTime")
     if stated:
-        moment = datetime.fromisoformat(DT(str(stated)).isoformat())  # type: ignore[union-attr] # a text gives a DT
+        moment = datetime.fromisoformat(DT(str(stated)).isoformat())  # type: ignore[union-attr] # a string gives a DT
         return moment.replace(tzinfo=None)
     time = str(_needed(path, tracer, "RadiopharmaceuticalStartTime"))
     injected = _moment(scanned.strftime("%Y%m%d"), time)

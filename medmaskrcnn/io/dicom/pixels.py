@@ -1,9 +1,9 @@
-"""Stored pixels of DICOM files, with the decoder that each transfer syntax has.
+"""Reads the stored pixels of DICOM files, with a fixed decoder for each transfer syntax.
 
 Decoders: pydicom for uncompressed data, RLE and JPEG-LS through pylibjpeg-rle and pyjpegls, JPEG 2000 through
-pylibjpeg-openjpeg, JPEG and JPEG lossless through python-gdcm. Which one decodes is fixed, so that the same file gives
-the same voxels whatever else is installed; gdcm decodes only what nothing else can, because damaged data makes it end
-the process.
+pylibjpeg-openjpeg, JPEG and JPEG lossless through python-gdcm. The decoder is fixed so that the same file gives the
+same voxels whatever else is installed; gdcm is used only where there is no alternative, because damaged data makes it
+crash the process.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ PLUGINS = {
 
 
 def read_stored(frames: Sequence[Frame]) -> NDArray[Any]:
-    """Stored pixels of frames, ``(N, H, W)`` or in colour ``(N, 3, H, W)``, of one type that holds all.
+    """Stored pixels of frames, ``(N, H, W)`` or in colour ``(N, 3, H, W)``, in one type that holds all values.
 
     Raises:
         ReadError: if a file is damaged or cut short.
@@ -76,7 +76,7 @@ def read_stored(frames: Sequence[Frame]) -> NDArray[Any]:
 
 
 def _read_native(frames: Sequence[Frame], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Uncompressed slices straight from the files into their place in the array."""
+    """Read uncompressed slices directly from the files into the array."""
     first = frames[0].header
     array = np.empty((len(frames), first.rows, first.columns), dtype)
     for plane, frame in zip(array, frames, strict=True):
@@ -91,7 +91,7 @@ def _read_native(frames: Sequence[Frame], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 def _clear_unused_bits(plane: NDArray[Any], bits_stored: int) -> None:
-    """Bits beyond Bits Stored (0028,0101) may hold overlays or lack the sign: they do not count (PS3.5, 8.1.1)."""
+    """Clear bits beyond Bits Stored (0028,0101), which may hold overlays or lack the sign (PS3.5, 8.1.1)."""
     unused = 8 * plane.dtype.itemsize - bits_stored
     if unused:
         plane <<= unused
@@ -99,7 +99,7 @@ def _clear_unused_bits(plane: NDArray[Any], bits_stored: int) -> None:
 
 
 def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
-    """Pixels of each frame, ``(H, W)`` or ``(3, H, W)``; a multi-frame file is decoded once, if in one run."""
+    """Pixels of each frame, ``(H, W)`` or ``(3, H, W)``; consecutive frames of a file are decoded once."""
     headers = list(dict.fromkeys(f.header for f in frames))
     if len(headers) == len(frames) and (elsewhere := decoded_elsewhere(headers)) is not None:
         yield from elsewhere
@@ -131,10 +131,11 @@ def decode_file(header: DicomHeader) -> NDArray[Any]:
 def stored_frames(dataset: FileDataset) -> Iterator[NDArray[Any]]:
     """Each frame as stored, one at a time: ``(H, W)``, or ``(H, W, samples)`` in colour (as RGB).
 
-    Frames of one bit a pixel come as 0 and 1.
+    Frames with one bit per pixel are returned as 0 and 1.
 
     Raises:
-        Exception: whatever a decoder raises on damaged data; call inside :func:`~medmaskrcnn.io.guard.reading`.
+        Exception: whatever a decoder raises on damaged data; call inside
+            :func:`~medmaskrcnn.io.guard.convert_read_errors`.
     """
     complete_syntax(dataset)
     check_frames(dataset)
@@ -146,9 +147,9 @@ def stored_frames(dataset: FileDataset) -> Iterator[NDArray[Any]]:
 
 
 def _bit_frames(dataset: FileDataset) -> Iterator[NDArray[Any]]:
-    """Frames of one bit a pixel, packed without a gap between frames (PS3.5 8.2).
+    """Frames with one bit per pixel, packed without a gap between frames (PS3.5 8.2).
 
-    pydicom 3.0 cannot take single frames whose number of pixels is odd out of them.
+    pydicom 3.0 cannot extract single frames with an odd number of pixels from them.
     """
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     packed = np.frombuffer(dataset.PixelData, np.uint8)
@@ -161,7 +162,7 @@ def _bit_frames(dataset: FileDataset) -> Iterator[NDArray[Any]]:
 
 
 def complete_syntax(dataset: FileDataset) -> None:
-    """Files without meta header name no transfer syntax; how pydicom could parse them tells it."""
+    """Add the transfer syntax to files without a meta header, from the encoding with which pydicom parsed them."""
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
@@ -169,7 +170,7 @@ def complete_syntax(dataset: FileDataset) -> None:
 
 
 def check_frames(dataset: FileDataset) -> None:
-    """Look at JPEG frames before gdcm does.
+    """Check JPEG frames before gdcm decodes them.
 
     Raises:
         ValueError: if a frame is damaged.

@@ -1,7 +1,7 @@
-"""The attributes of a DICOM header that reading needs, many times faster than a general parser gets them.
+"""Reads the attributes of a DICOM header that this package needs, many times faster than a general parser.
 
-A series of hundreds of files is mostly headers. Here the file's first bytes are walked once (DICOM PS3.5, 7.1), all
-but the wanted elements are stepped over, and values are converted only where they are used. Whatever is not plain
+For a series of hundreds of files most time goes into headers. The file's first bytes are parsed once (DICOM PS3.5,
+7.1), all but the wanted elements are skipped, and only these values are converted. Whatever is not plain
 (another byte order, a deflated file, functional groups, text beyond ASCII, anything malformed) is left to pydicom:
 :func:`quick_attributes` then returns ``None``.
 """
@@ -16,7 +16,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 HEAD_BYTES = 1 << 16
-"""So much of a file is looked at; longer headers are left to pydicom."""
+"""Number of bytes of a file that are parsed; longer headers are left to pydicom."""
 
 _LONG = frozenset({b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UT", b"UN", b"UC", b"UR", b"SV", b"UV"})
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -38,7 +38,7 @@ def wanted_tags(keywords: Iterable[str]) -> dict[int, tuple[str, str]]:
 
 
 def quick_attributes(head: bytes, wanted: dict[int, tuple[str, str]]) -> tuple[dict[str, Any], int] | None:
-    """Walk the beginning of a file.
+    """Parse the header at the beginning of a file.
 
     Args:
         head: Its first :data:`HEAD_BYTES` bytes, or all of it.
@@ -47,7 +47,7 @@ def quick_attributes(head: bytes, wanted: dict[int, tuple[str, str]]) -> tuple[d
     Returns:
         Values by keyword as pydicom would give them (text, numbers, or lists of these), with Transfer Syntax UID
         (0002,0010) and Media Storage SOP Class UID (0002,0002), and the byte of the file at which the value of Pixel
-        Data begins; ``None`` where the file is not plain.
+        Data begins; ``None`` if the file is not plain.
     """
     try:
         return _walk(head, wanted)
@@ -92,7 +92,7 @@ def _walk(head: bytes, wanted: dict[int, tuple[str, str]]) -> tuple[dict[str, An
 
 
 def _element(head: bytes, position: int, *, explicit: bool) -> tuple[int, bytes, int, int]:
-    """Tag, VR, length of an element, and where its value begins."""
+    """Tag, VR and length of an element, and the position of its value."""
     group, number = struct.unpack_from("<HH", head, position)
     tag = group << 16 | number
     if not explicit or group == 0xFFFE:
@@ -106,7 +106,7 @@ def _element(head: bytes, position: int, *, explicit: bool) -> tuple[int, bytes,
 
 
 def _after_sequence(head: bytes, position: int, explicit: bool, depth: int) -> int:
-    """Where a sequence of undefined length ends; ``position`` is that of its first item."""
+    """End of a sequence of undefined length; ``position`` is that of its first item."""
     if depth > _MAX_DEPTH:
         raise _NotPlain
     while True:

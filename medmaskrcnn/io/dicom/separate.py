@@ -1,7 +1,7 @@
-"""One series, several volumes: what its headers tell apart becomes separate.
+"""Splits a series into its volumes, as far as its headers distinguish them.
 
-A series may hold its slices several times: echoes, phases, b-values, time points, magnitude and phase. Or its table
-was moved between two stations. Each volume gets the name of what tells it from the others, such as "EchoTime 4.6".
+A series may contain its slices several times: echoes, phases, b-values, time points, magnitude and phase. Or the table
+was moved between two stations. Each volume is named by what distinguishes it from the others, such as "EchoTime 4.6".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medmaskrcnn.io.dicom.header import DIMENSION_KEYWORDS
 from medmaskrcnn.io.dicom.stack import DicomStack
 
 _MIN_STATION = 3
-"""Slices from which on a part shifted sideways is a station of its own, not a slice that lies wrong."""
+"""Minimum number of slices for a sideways-shifted part to be a station of its own, not misplaced slices."""
 
 _BY_ORDER = "repetition"
 
@@ -32,10 +32,10 @@ _BY_ORDER = "repetition"
 def separate_volumes(stack: DicomStack) -> list[DicomStack]:
     """Split frames of one orientation into volumes.
 
-    Frames of different stacks are different volumes. Slices that repeat a place are told apart by the first attribute
-    of :data:`~medmaskrcnn.io.dicom.header.DIMENSION_KEYWORDS` that does, by several of them, or, where none does, by
-    Instance Number if its order is one of the usual two. Where nothing explains a repetition the slices stay together,
-    and arranging them refuses the doubled ones.
+    Frames of different stacks are different volumes. Slices at the same position are separated by the first attribute
+    of :data:`~medmaskrcnn.io.dicom.header.DIMENSION_KEYWORDS` that distinguishes them, by several of them, or, if none
+    does, by Instance Number if its order is one of the usual two. If nothing explains a repetition, the slices stay
+    together, and :func:`~medmaskrcnn.io.dicom.stack.arrange` refuses the duplicates.
     """
     if not all(f.has_plane for f in stack.frames) or stack.header.samples > 1:
         return [stack]
@@ -48,7 +48,7 @@ def separate_volumes(stack: DicomStack) -> list[DicomStack]:
 
 
 def _by_stack_id(stack: DicomStack) -> list[DicomStack]:
-    """Enhanced objects say which frames make a volume: Stack ID (0020,9056)."""
+    """Split by Stack ID (0020,9056), by which enhanced objects state the frames of a volume."""
     groups: dict[str, list[Frame]] = defaultdict(list)
     for frame in stack.frames:
         groups[frame.stack_id].append(frame)
@@ -58,7 +58,7 @@ def _by_stack_id(stack: DicomStack) -> list[DicomStack]:
 
 
 def _subset(stack: DicomStack, frames: Iterable[Frame], keyword: str, value: float | str) -> DicomStack:
-    """One volume of a stack, and what tells it from the others."""
+    """One volume of a stack, with what distinguishes it from the others."""
     text = f"{keyword} {value:g}" if isinstance(value, float) else f"{keyword} {value or 'unset'}"
     name = f"{stack.separated_by}, {text}" if stack.separated_by else text
     return replace(stack, frames=tuple(frames), separated_by=name)
@@ -72,7 +72,7 @@ def _by_attribute(stack: DicomStack) -> list[DicomStack]:
         groups: dict[float | str, list[Frame]] = defaultdict(list)
         for frame in stack.frames:
             groups[frame.dimensions.get(keyword, "")].append(frame)
-        # Groups that share no repetition between them: otherwise the attribute changes from slice to slice.
+        # The repetitions must be divided among the groups: otherwise the attribute changes from slice to slice.
         if len(groups) > 1 and sum(_repeats(g) for g in groups.values()) == repeats:
             values = sorted(groups, key=lambda v: (isinstance(v, str), v))
             volumes = [_subset(stack, groups[v], keyword, v) for v in values]
@@ -81,10 +81,10 @@ def _by_attribute(stack: DicomStack) -> list[DicomStack]:
 
 
 def _by_order(stack: DicomStack, repeats: int) -> list[DicomStack]:
-    """Time points that only the order of acquisition tells apart.
+    """Separate time points that only the order of acquisition distinguishes.
 
-    Either each run of slices covers all places once (one volume after the other), or each run stays at one place (one
-    slice after the other, each at all times).
+    Either each run of slices covers all positions once (one volume after the other), or each run stays at one position
+    (one slice after the other, each at all times).
     """
     n_places, rest = divmod(len(stack.frames), repeats)
     ordered = sorted(stack.frames, key=lambda f: (f.header.instance_number or 0, f.index))
@@ -101,14 +101,14 @@ def _by_order(stack: DicomStack, repeats: int) -> list[DicomStack]:
 
 
 def _repeats(frames: Sequence[Frame]) -> int:
-    """How often the place that is there most often is there."""
+    """Largest number of frames at one position."""
     along = np.sort(distances_mm(frames))
     place = np.cumsum(np.concatenate([[0], np.diff(along) >= MIN_STEP_MM]))
     return max(Counter(place.tolist()).values())
 
 
 def _by_station(stack: DicomStack) -> list[DicomStack]:
-    """Split where the table was moved sideways: runs of slices, each straight in itself."""
+    """Split where the table was moved sideways, into runs of slices that each lie on a straight line."""
     order = np.array(order_along_normal(stack.frames))
     steps = np.diff(sideways_mm(stack.frames)[order], axis=0)
     if len(steps) < 2 * _MIN_STATION - 1:

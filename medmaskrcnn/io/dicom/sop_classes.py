@@ -1,7 +1,7 @@
-"""What a DICOM object is, said in a user's words: an image, or one of the objects that only refer to images.
+"""The kind of a DICOM object in plain words: an image, or one of the objects that only refer to images.
 
-A folder from a hospital mixes scans with contours, segmentations, reports and screenshots. The SOP Class UID
-(0008,0016) tells them apart; where it is empty (badly anonymised files) Modality (0008,0060) does.
+A folder from a hospital mixes scans with contours, segmentations, reports and screenshots. They are distinguished by
+SOP Class UID (0008,0016) or, if it is empty (badly anonymised files), by Modality (0008,0060).
 Names of SOP classes: DICOM PS3.6, table A-1.
 """
 
@@ -32,7 +32,7 @@ NOT_IMAGES: dict[str, str] = {
     "OTHER": "a DICOM object without pixels, not an image",
     "DICOMDIR": "a table of contents (DICOMDIR), not an image",
 }
-"""Kinds of DICOM objects that no scan can be read from, and what to tell the user about each."""
+"""Kinds of DICOM objects that contain no scan, and the message to the user about each."""
 
 _KIND_BY_CLASS: dict[str, str] = {
     f"{_STORAGE}481.3": "RTSTRUCT",
@@ -70,15 +70,15 @@ _KIND_BY_PREFIX: tuple[tuple[str, str], ...] = (
 SECONDARY_CAPTURE_CLASSES = frozenset(
     {f"{_STORAGE}7", f"{_STORAGE}7.1", f"{_STORAGE}7.2", f"{_STORAGE}7.3", f"{_STORAGE}7.4"}
 )
-"""Screenshots, scanned paper, dose pages: pictures that carry no place in the patient."""
+"""Screenshots, scanned paper, dose reports: images without a position in the patient."""
 
 
 def non_image_kind(sop_class_uid: str, modality: str) -> str | None:
     """Which non-image a DICOM object is: a key of :data:`NOT_IMAGES`, or ``None`` for an image.
 
     Args:
-        sop_class_uid: SOP Class UID (0008,0016), or "" where the file lacks it.
-        modality: Modality (0008,0060); decides where the SOP class is empty or private.
+        sop_class_uid: SOP Class UID (0008,0016), or "" if the file lacks it.
+        modality: Modality (0008,0060); used if the SOP class is empty or private.
     """
     if sop_class_uid in _KIND_BY_CLASS:
         return _KIND_BY_CLASS[sop_class_uid]

@@ -1,4 +1,4 @@
-"""The frames of one DICOM volume in order, on one grid, or the reason why they have none."""
+"""The frames of one DICOM volume, sorted on one grid, or the reason why they have none."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class DicomStack:
 
     Attributes:
         frames: In the order of their files' paths.
-        order: Indices into :attr:`frames`, sorted along the normal; empty as long as there is no grid.
+        order: Indices into :attr:`frames`, sorted along the normal; empty if there is no grid.
         grid: The D, H, W grid, or ``None`` if the frames have no regular one.
-        step_from: What the distance between slices was taken from.
-        lower: ``(D,)``, only where slices are interpolated: for each slice of the grid the position in :attr:`order`
-            of the frame under it.
-        weight: ``(D,)`` with :attr:`lower`: the share of the next frame in the slice, in [0, 1].
+        step_from: Source of the distance between slices.
+        lower: ``(D,)``, only if slices are interpolated: for each slice of the grid the position in :attr:`order`
+            of the frame below it.
+        weight: ``(D,)`` with :attr:`lower`: the weight of the next frame in the slice, in [0, 1].
         problem: Why there is no grid, or which file is damaged; ``None`` if the volume can be read.
-        excluded: Why this is not what a user means by a scan (localizer, screenshot); ``None`` if it is.
-        separated_by: What tells it from other volumes of its series, ``"EchoTime 4.6"``; "" where it is alone.
+        excluded: Why this is not a scan (localizer, screenshot); ``None`` if it is one.
+        separated_by: What distinguishes it from other volumes of its series, ``"EchoTime 4.6"``; "" if it is alone.
         n_left_out: Number of copies and stray slices that are not among the frames.
-        can_be_resampled: True if all that stands against it is that its slices are irregular.
-        notes: What the user should know, one sentence each.
+        can_be_resampled: True if irregular slices are the only problem.
+        notes: Notes for the user, one sentence each.
     """
 
     frames: tuple[Frame, ...]
@@ -54,12 +54,12 @@ class DicomStack:
 
     @property
     def header(self) -> DicomHeader:
-        """The header that speaks for all."""
+        """The header that represents all frames."""
         return self.frames[0].header
 
     @property
     def ordered_frames(self) -> list[Frame]:
-        """The frames that the grid is made of, sorted along the normal."""
+        """The frames of the grid, sorted along the normal."""
         return [self.frames[i] for i in self.order]
 
     @property
@@ -69,12 +69,12 @@ class DicomStack:
 
     @property
     def folder(self) -> Path:
-        """The folder that holds all files, or the file if there is one only."""
+        """The folder that contains all files, or the file if there is only one."""
         return self.paths[0] if len(self.paths) == 1 else Path(os.path.commonpath([p.parent for p in self.paths]))
 
     @property
     def is_secondary_capture(self) -> bool:
-        """True for a picture without a place in the patient: screenshot, scanned paper, dose page."""
+        """True for an image without a position in the patient: screenshot, scanned paper, dose report."""
         return self.header.sop_class_uid in SECONDARY_CAPTURE_CLASSES and not self.frames[0].has_plane
 
     @property
@@ -89,10 +89,10 @@ class DicomStack:
 
 
 def arrange(stack: DicomStack) -> DicomStack:
-    """Put frames of one size, orientation and pixel spacing in order, on a grid.
+    """Sort frames of one size, orientation and pixel spacing, and place them on a grid.
 
     Raises:
-        ReadError: if slices are doubled, missing, unevenly spaced (IrregularError) or irregularly shifted.
+        ReadError: if slices are duplicated, missing, unevenly spaced (IrregularError) or irregularly shifted.
     """
     frames, header = stack.frames, stack.header
     if not all(f.has_plane for f in frames):
@@ -115,7 +115,7 @@ def arrange(stack: DicomStack) -> DicomStack:
 
 
 def _single_slice(stack: DicomStack) -> DicomStack:
-    """One slice: the step to the next that there is not comes from the header, here alone."""
+    """Arrange a single slice: only here is the step between slices taken from the header."""
     frame = stack.frames[0]
     shape = (1, frame.header.rows, frame.header.columns)
     stated = (("distance to the next", frame.spacing_between_slices_mm), ("thickness", frame.slice_thickness_mm))

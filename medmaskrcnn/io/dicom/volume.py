@@ -26,12 +26,12 @@ _SUV_NOTE = "The values are standardised uptake values by body weight (g/mL), as
 def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume:
     """Decode a volume: real-world values, slices sorted along the normal.
 
-    Each slice's own rescale slope and intercept are applied. Integers stay integers where all of them are whole
+    Each slice's own rescale slope and intercept are applied. Integers stay integers if all of these are whole
     numbers; PET with its fractional slopes becomes float32. MONOCHROME1 is noted, not inverted.
 
     Raises:
         ReadError: if the stack has no regular grid (unless ``options`` accepts that), a file is damaged or cut short,
-            or SUV is asked for and its header lacks what that takes.
+            or SUV is requested and the header lacks the attributes needed.
     """
     stack = _readable(stack, options)
     assert stack.grid is not None and stack.shape is not None, "only what has a grid is readable"
@@ -57,7 +57,7 @@ def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume
 
 
 def _readable(stack: DicomStack, options: ReadingOptions) -> DicomStack:
-    """The stack, resampled where that is asked for and needed, or an error that says why it cannot be read."""
+    """The stack, resampled if requested and needed; raises an error with the reason if it cannot be read."""
     if options.resample_irregular and stack.can_be_resampled:
         try:
             return arrange_resampled(stack)

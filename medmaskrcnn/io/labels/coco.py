@@ -1,6 +1,6 @@
-"""COCO JSON as instances of one scan: what ``coco.json`` holds, or a picture's annotations from elsewhere.
+"""Reads COCO JSON as instances of one scan: our own ``coco.json``, or annotations of an image from elsewhere.
 
-Masks are run-length codes (text or numbers) or polygons, whose coordinates count pixels' edges: pixel ``i`` covers
+Masks are run-length codes (text or numbers) or polygons, whose coordinates refer to pixel edges: pixel ``i`` covers
 ``[i, i + 1)``. Annotations of one ``instance_id`` in several slices are one object.
 """
 
@@ -29,13 +29,13 @@ def read_coco(path: Path, grid: Grid, *, picture: str | None = None) -> Instance
     Args:
         path: The JSON file.
         grid: The scan's grid; slices are along its D axis.
-        picture: Name of the picture, without folder and extension; tells which images of a file about many are meant.
+        picture: Name of the image, without folder and extension; selects it in a file about several images.
 
     Returns:
-        One instance per ``instance_id``, or per annotation where there is none; the score is 1 where none is given.
+        One instance per ``instance_id``, or per annotation without one; the score is 1 if none is given.
 
     Raises:
-        ReadError: if the file is no COCO JSON, its images do not fit the grid, or a mask is damaged.
+        ReadError: if the file is not COCO JSON, its images do not fit the grid, or a mask is damaged.
     """
     try:
         if path.stat().st_size > MAX_BYTES:

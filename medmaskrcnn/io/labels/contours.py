@@ -1,9 +1,9 @@
-"""Closed contours to voxels: polygons on parallel planes become a mask on a scan's grid.
+"""Converts closed contours to voxels: polygons on parallel planes become a mask on a scan's grid.
 
 All coordinates here are voxel *indices* (an integer is a voxel's centre), so a voxel belongs to a polygon exactly if
 its centre lies inside. A polygon is filled by the even-odd rule: along a row, each crossing of the outline toggles
-inside and outside. A keyhole (an outer outline joined with a hole by a channel of no width) comes out right by itself.
-A centre on an edge belongs to one side alone, the same for every shape, so shapes that touch share no voxel.
+inside and outside. This handles keyholes (an outer outline joined with a hole by a channel of zero width) correctly.
+A centre on an edge belongs to only one side, the same for every shape, so shapes that touch share no voxel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medmaskrcnn.structures.grid import FloatArray
 from medmaskrcnn.structures.mask import BoolArray
 
 _NOISE_VOX = 1e-4
-"""Indices are rounded to this: what the inverse of an affine and decimals in text leave behind decides no voxel."""
+"""Indices are rounded to this, so that rounding errors of the affine and of decimal text do not decide on voxels."""
 
 SAME_PLANE_VOX = 0.02
 """Contours closer than this, in slices, lie on one plane."""
@@ -39,7 +39,7 @@ class Contour:
     Attributes:
         plane: Index of its plane along the stacking axis, continuous.
         points: ``(N, 2)`` indices along the other two axes: rows, then columns.
-        exclusive: True for CLOSEDPLANAR_XOR: what it shares with others of its plane is outside.
+        exclusive: True for CLOSEDPLANAR_XOR: its overlap with others of its plane is outside.
     """
 
     plane: float
@@ -51,7 +51,7 @@ def fill_polygon(points: FloatArray, shape: tuple[int, int]) -> BoolArray:
     """Pixels whose centres lie inside a polygon, by the even-odd rule.
 
     Args:
-        points: ``(N, 2)`` row and column indices, the last joined to the first; may leave the image.
+        points: ``(N, 2)`` row and column indices, the last joined to the first; may lie outside of the image.
         shape: Rows and columns of the image.
 
     Returns:
@@ -79,11 +79,11 @@ def fill_polygon(points: FloatArray, shape: tuple[int, int]) -> BoolArray:
 
 
 def fill_plane(contours: Sequence[Contour], shape: tuple[int, int]) -> tuple[BoolArray, tuple[str, ...]]:
-    """All contours of one plane as one mask.
+    """Fill all contours of one plane as one mask.
 
     An outline inside another is a hole, one inside the hole is filled again (DICOM leaves this open for CLOSED_PLANAR,
-    PS3.3 C.8.8.6.3; every planning system reads it so). Outlines that overlap in part are united, unless they say
-    that they exclude one another. The same outline twice counts once.
+    PS3.3 C.8.8.6.3; every planning system does so). Outlines that overlap partly are united, unless they are XOR
+    contours. Duplicates of an outline are ignored.
 
     Returns:
         The ``(H, W)`` mask, and notes on what was united or left out.
@@ -111,11 +111,11 @@ def fill_plane(contours: Sequence[Contour], shape: tuple[int, int]) -> tuple[Boo
 
 
 def fill_stack(contours: Sequence[Contour], shape: tuple[int, int, int]) -> tuple[BoolArray, tuple[str, ...]]:
-    """Contours on parallel planes as one mask.
+    """Fill contours on parallel planes as one mask.
 
-    Each slice takes the nearest plane that lies at most half a slice off. Where contours are drawn on planes farther
-    apart than the slices, the slices between two neighbouring planes are interpolated between their shapes (signed
-    distances), and the outermost planes reach half their usual step outwards. Larger gaps stay empty.
+    Each slice takes the nearest plane that is at most half a slice away. If the contour planes are farther apart than
+    the slices, the slices between two neighbouring planes are interpolated between their shapes (signed distances),
+    and the outermost planes extend outwards by half their usual step. Larger gaps stay empty.
 
     Args:
         contours: The outlines of one structure.
@@ -128,7 +128,7 @@ def fill_stack(contours: Sequence[Contour], shape: tuple[int, int, int]) -> tupl
     positions = np.array([p[0].plane for p in planes])
     notes: list[str] = []
 
-    @lru_cache(maxsize=4)  # neighbours are asked for again while interpolating
+    @lru_cache(maxsize=4)  # neighbours are reused while interpolating
     def shape_of(i: int) -> BoolArray:
         mask, told = fill_plane(planes[i], shape[1:])
         notes.extend(told)
@@ -152,7 +152,7 @@ def fill_stack(contours: Sequence[Contour], shape: tuple[int, int, int]) -> tupl
 
 
 def _planes(contours: Sequence[Contour]) -> list[list[Contour]]:
-    """Contours in groups of one plane each, by rising plane."""
+    """Group contours by plane, in ascending order."""
     groups: list[list[Contour]] = []
     for contour in sorted(contours, key=lambda c: c.plane):
         if groups and contour.plane - groups[-1][0].plane < SAME_PLANE_VOX:
@@ -163,7 +163,7 @@ def _planes(contours: Sequence[Contour]) -> list[list[Contour]]:
 
 
 def _between(positions: FloatArray, shape_of: Callable[[int], BoolArray], k: int, step: float) -> BoolArray | None:
-    """The shape of a slice that no plane lies near, or ``None`` where the structure is not."""
+    """The shape on a slice without a nearby plane, or ``None`` outside of the structure."""
     above = int(np.searchsorted(positions, k))
     below = above - 1
     apart = positions[above] - positions[below] if 0 < above < len(positions) else np.inf

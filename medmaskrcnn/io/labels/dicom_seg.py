@@ -1,8 +1,8 @@
-"""DICOM SEG (Segmentation and Label Map Segmentation Storage) as instances on a scan's grid.
+"""Reads DICOM SEG (Segmentation and Label Map Segmentation Storage) as instances on a scan's grid.
 
-Each segment is one instance. BINARY frames hold a bit a pixel, FRACTIONAL frames a share of Maximum Fractional Value,
-LABELMAP frames the segment's number in each pixel; segments of the first two may overlap. Frames are put where their
-own Plane Position says. DICOM PS3.3, C.8.20 and C.7.6.16.
+Each segment is one instance. BINARY frames have one bit per pixel, FRACTIONAL frames a fraction of Maximum Fractional
+Value, LABELMAP frames the segment number in each pixel; segments of the first two may overlap. Frames are placed by
+their own Plane Position. DICOM PS3.3, C.8.20 and C.7.6.16.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from medmaskrcnn.structures.mask import BoolArray, Mask
 from medmaskrcnn.structures.volume import Volume
 
 FRACTION = 0.5
-"""A voxel of a FRACTIONAL segmentation belongs to its segment from this share on."""
+"""A voxel of a FRACTIONAL segmentation belongs to its segment from this fraction on."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Segmentation:
-    """A SEG's header: its frames, and which segment each frame belongs to (``None`` for a label map)."""
+    """A SEG's header: its frames, and the segment of each frame (``None`` for a label map)."""
 
     dataset: FileDataset
     kind: str
@@ -51,12 +51,12 @@ def read_seg(path: Path, volume: Volume) -> LabelSet:
         volume: The scan that it segments, or another in its frame of reference.
 
     Returns:
-        One instance a segment, in the order of segment numbers, its class being the segment's label. Frames that lie
-        up to half a slice off a slice go to that slice; a segmentation on another grid is taken over by the nearest
-        voxel, and told.
+        One instance per segment, in the order of segment numbers, with the segment's label as class. Frames at most
+        half a slice away from a slice are assigned to it; a segmentation on another grid is resampled by nearest
+        neighbour, which is noted.
 
     Raises:
-        ReadError: if the file is damaged, belongs to another frame of reference, or does not tell where it lies.
+        ReadError: if the file is damaged, belongs to another frame of reference, or has no position.
     """
     with convert_read_errors(path, "DICOM SEG"):
         seg = _open(path, volume)
@@ -76,7 +76,7 @@ def read_seg(path: Path, volume: Volume) -> LabelSet:
 
 
 def _open(path: Path, volume: Volume) -> _Segmentation:
-    """Header and frames, checked as far as they can be without decoding."""
+    """Header and frames, checked as far as possible without decoding."""
     dataset = dcmread(path, force=True)
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     n_frames = int(dataset.get("NumberOfFrames") or 1)
@@ -103,14 +103,14 @@ def _open(path: Path, volume: Volume) -> _Segmentation:
 
 
 def _class_name(segment: Dataset) -> str:
-    """Segment Label is a class, unless a Segment Description "tumour; score 0.9" begins it: "tumour" of "tumour 2"."""
+    """Segment Label, or the start of Segment Description if the label begins with it ("tumour 2" and "tumour; ...")."""
     label = str(segment.get("SegmentLabel") or "") or f"segment {segment.SegmentNumber}"
     name = str(segment.get("SegmentDescription") or "").partition(";")[0].strip()
     return name if name and label.startswith(name) else label
 
 
 def _segment_numbers(dataset: Dataset) -> list[int | None]:
-    """Referenced Segment Number of each frame; a single segment may be named once for all."""
+    """Referenced Segment Number of each frame; a single segment may be given once for all frames."""
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     found: list[int | None] = []
@@ -121,7 +121,7 @@ def _segment_numbers(dataset: Dataset) -> list[int | None]:
 
 
 def _spacing(dataset: Dataset) -> float | None:
-    """Spacing Between Slices (0018,0088), or ``None`` where the file does not tell."""
+    """Spacing Between Slices (0018,0088), or ``None`` if the file does not give it."""
     shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     value = (shared.get("PixelMeasuresSequence") or [Dataset()])[0].get("SpacingBetweenSlices")
     return float(value) if value else None
@@ -148,7 +148,7 @@ def _values(pixels: NDArray[Any]) -> list[int]:
 def _labelled(
     name: str, planes: list[tuple[int, BoolArray]], slices: SliceMap, volume: Volume, notes: list[str]
 ) -> LabelledObject:
-    """One segment, from its planes that hold a voxel to a tight crop on the scan's grid."""
+    """One segment as a tight crop on the scan's grid, from its non-empty planes."""
     if not planes:
         notes.append(f"{name!r} has no voxel.")
         return LabelledObject(name, Mask.empty())

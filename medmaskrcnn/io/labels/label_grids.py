@@ -1,8 +1,8 @@
-"""Labels that were stored on a grid of their own, onto the grid of the scan that they belong to.
+"""Transfers labels stored on a grid of their own to the grid of their scan.
 
-Writers leave out empty slices, turn axes, write positions with few decimals, or segment a resampled copy of the scan.
-Where two grids share their voxels the labels are moved exactly; elsewhere each voxel of the scan takes the label of
-the voxel that its centre lies in.
+Writers leave out empty slices, reorient axes, write positions with few decimals, or segment a resampled copy of the
+scan. If the two grids share their voxels, the labels are moved exactly; otherwise each voxel of the scan takes the
+label of the voxel in which its centre lies.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from medmaskrcnn.structures.grid import FloatArray, Grid
 from medmaskrcnn.structures.mask import BoolArray, Mask
 
 _TIE_VOX = 1e-4
-"""A centre exactly between two voxels goes to the lower one, whatever the last digits of the affines say."""
+"""A centre exactly between two voxels goes to the lower one, regardless of rounding errors of the affines."""
 
 _EXACT_VOX = 0.02
-"""Two grids whose voxels lie so near to each other share them."""
+"""Two grids whose voxels differ by no more than this share them."""
 
 _IN_PLANE_VOX = 0.25
-"""Frames shifted less than this across a slice lie on it pixel for pixel."""
+"""Frames shifted by less than this within a slice match it pixel for pixel."""
 
 
 @dataclass(frozen=True, eq=False)
 class SliceMap:
-    """Where single frames lie in a grid of their own.
+    """The slices of single frames in a grid.
 
     Attributes:
         places: For each frame, its slice in :attr:`grid`.
-        grid: The frames' grid; slices that no frame fills are empty.
-        notes: What the user should know, one sentence each.
+        grid: The frames' grid; slices without a frame are empty.
+        notes: Notes for the user, one sentence each.
     """
 
     places: tuple[int, ...]
@@ -45,12 +45,12 @@ class SliceMap:
 
 
 def map_slices(frames: Sequence[Frame], scan: Grid, *, spacing_mm: float | None) -> SliceMap:
-    """Find the slices of frames that may be there several times and have gaps.
+    """Find the slices of frames, which may have duplicates and gaps.
 
     Args:
-        frames: At least one of one object, all turned alike.
+        frames: At least one frame, all of one object and of one orientation.
         scan: The grid that the frames probably share.
-        spacing_mm: Spacing Between Slices (0018,0088) as the object has it for all frames, or ``None``.
+        spacing_mm: Spacing Between Slices (0018,0088) of all frames, or ``None``.
 
     Raises:
         ReadError: if the frames lie on no regular grid.
@@ -60,7 +60,7 @@ def map_slices(frames: Sequence[Frame], scan: Grid, *, spacing_mm: float | None)
 
 
 def _on_slices_of(frames: Sequence[Frame], scan: Grid, spacing_mm: float | None) -> SliceMap | None:
-    """Frames that lie on the scan's slices pixel for pixel, up to half a slice off; ``None`` for others."""
+    """Slices of frames that match the scan's pixel for pixel, at most half a slice away; ``None`` for others."""
     if not scan.spacing_known:
         return None
     first = frames[0]
@@ -100,7 +100,7 @@ def _on_slices_of(frames: Sequence[Frame], scan: Grid, spacing_mm: float | None)
 
 
 def _own_lattice(frames: Sequence[Frame], spacing_mm: float | None) -> SliceMap:
-    """Frames on a grid of their own, whose step is the smallest distance between two, or what the file says."""
+    """Slices of frames on a grid of their own, whose step is the smallest distance of two frames or the file's."""
     along = distances_mm(frames)
     distinct = _distinct(along, 1e-3)
     smallest = float(np.diff(distinct).min()) if len(distinct) > 1 else None
@@ -124,13 +124,13 @@ def _own_lattice(frames: Sequence[Frame], spacing_mm: float | None) -> SliceMap:
 
 
 def _distinct(values: FloatArray, tolerance: float = _EXACT_VOX) -> FloatArray:
-    """Sorted, those that differ by less than the tolerance once."""
+    """Sorted values without those that differ from another by less than the tolerance."""
     ordered = np.sort(values)
     return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) >= tolerance])])
 
 
 def _nearest(coordinate: FloatArray) -> NDArray[np.int64]:
-    """The voxel whose extent holds a continuous index."""
+    """The voxel that contains a continuous index."""
     return np.asarray(np.ceil(np.clip(coordinate, -(2.0**40), 2.0**40) - 0.5 - _TIE_VOX).astype(np.int64))
 
 
@@ -143,12 +143,12 @@ def same_voxels(source: Grid, target: Grid) -> bool:
 
 
 def paste(mask: Mask, source: Grid, target: Grid) -> Mask:
-    """A mask of one grid on another: each target voxel takes the source voxel that its centre lies in.
+    """Transfer a mask from one grid to another: each target voxel takes the source voxel in which its centre lies.
 
     Args:
         mask: The mask in ``source``.
         source: The mask's grid.
-        target: The grid wanted. If one of the two has no known spacing, voxels meet by their index.
+        target: The target grid. If the spacing of either is unknown, voxels are matched by index.
 
     Returns:
         The mask in ``target``, tight.
@@ -180,7 +180,7 @@ def _between(source: Grid, target: Grid) -> tuple[FloatArray, FloatArray]:
 
 
 def _axes(linear: FloatArray, shape: Sequence[int]) -> list[int] | None:
-    """For each source axis the target axis that alone runs along it; ``None`` if the grids are oblique."""
+    """For each source axis the only target axis along it; ``None`` if the grids are oblique to each other."""
     axes = [int(a) for a in np.abs(linear).argmax(axis=1)]
     rest = np.abs(linear) * np.asarray(shape)
     rest[range(3), axes] = 0

@@ -1,4 +1,4 @@
-"""What every label reader hands over: masks with class names, gathered as instances of one scan."""
+"""The result of every label reader: masks with class names, collected as instances of one scan."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medmaskrcnn.structures.mask import Mask
 
 @dataclass(frozen=True, eq=False)
 class LabelSet:
-    """Labels of one scan and what reading them took.
+    """Labels of one scan, with notes on how they were read.
 
     Attributes:
         instances: On the scan's grid, in the file's order, each with score 1.
@@ -38,9 +38,9 @@ def collect(
     *,
     class_names: Sequence[str] | None = None,
 ) -> LabelSet:
-    """Objects as instances; classes are numbered in the order in which they first occur, or as ``class_names``.
+    """Collect objects as instances; classes are numbered in the order in which they first occur, or as ``class_names``.
 
-    Objects of classes that ``class_names`` lacks are left out.
+    Objects of classes that are not in ``class_names`` are left out.
     """
     if class_names is not None:
         found = [one for one in found if one.class_name in class_names]

@@ -1,7 +1,7 @@
-"""The door for labels: outlines, segmentations and label maps become instances on a scan's grid.
+"""Entry point for labels: outlines, segmentations and label maps become instances on a scan's grid.
 
-For training and for comparison: an RTSTRUCT, a DICOM SEG, a label map in any format that scans come in, or a result of
-our own (instances.npz). Which of them a file is, its content tells.
+For training and evaluation: an RTSTRUCT, a DICOM SEG, a label map in any image format that is supported, or our own
+result (instances.npz). The type of a file is detected from its content.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def read_labels(
     names: Mapping[int, str] | None = None,
     kind: MapKind = "instance",
 ) -> Instances:
-    """Read the labels of a scan; what reading them took goes to the log (:func:`load_labels` returns it).
+    """Read the labels of a scan; notes are logged (:func:`load_labels` returns them).
 
     Args:
         path: An RTSTRUCT, a DICOM SEG, a label map (NIfTI, NRRD, MetaImage, PNG, TIFF), or instances.npz; or a folder
             with one RTSTRUCT or SEG in it.
-        volume: The scan that they label. Its grid is that of the result.
-        names: Class names by value, for label maps; values that it lacks are background.
-        kind: For label maps: ``"instance"`` (a value is an object) or ``"semantic"`` (a value is a class, objects are
-            its connected parts).
+        volume: The labelled scan, whose grid the result has.
+        names: Class names by value, for label maps; other values are background.
+        kind: For label maps: ``"instance"`` (each value is an object) or ``"semantic"`` (each value is a class, objects
+            are its connected components).
 
     Returns:
         The labels as instances on ``volume.grid``, in the file's order, with score 1. They may overlap.
@@ -91,7 +91,7 @@ def load_labels(
 
 
 def _only_file(path: Path) -> Path:
-    """The label object that a path means."""
+    """The label file at a path: the file itself, or the only label object in a folder."""
     if path.is_file():
         return path
     if not path.is_dir():
@@ -105,7 +105,7 @@ def _only_file(path: Path) -> Path:
 
 
 def _from_result(path: Path, volume: Volume) -> LabelSet:
-    """A result of ours lies on its scan's grid, and on no other."""
+    """Read our own result, which must be on the scan's grid."""
     instances = load_case(path).instances
     same = instances.grid.shape == volume.grid.shape and np.allclose(
         instances.grid.affine_vox_to_ras, volume.grid.affine_vox_to_ras, atol=1e-3

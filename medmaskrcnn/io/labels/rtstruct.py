@@ -1,7 +1,7 @@
-"""RTSTRUCT (DICOM RT Structure Set): outlines drawn on a scan, as instances on the scan's grid.
+"""Reads RTSTRUCT (DICOM RT Structure Set), outlines drawn on a scan, as instances on the scan's grid.
 
-Each region of interest is one instance. Contours are put where their points say, never where Referenced SOP Instances
-say; they may be flat along any axis of the grid. DICOM PS3.3, C.8.8.5 (structure set) and C.8.8.6 (contours).
+Each region of interest is one instance. Contours are placed by their points, never by Referenced SOP Instances; their
+planes may be perpendicular to any axis of the grid. DICOM PS3.3, C.8.8.5 (structure set) and C.8.8.6 (contours).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 
 _FLAT_VOX = 0.1
-"""How far a contour's points may lie off its plane, in voxels."""
+"""How far a contour's points may deviate from its plane, in voxels."""
 
 _XOR = "CLOSEDPLANAR_XOR"
 _AREAS = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR", _XOR})
@@ -39,11 +39,11 @@ def read_rtstruct(path: Path, volume: Volume) -> LabelSet:
 
     Args:
         path: The RTSTRUCT.
-        volume: The scan that it was drawn on, or another in its frame of reference.
+        volume: The scan on which it was drawn, or another in its frame of reference.
 
     Returns:
-        One instance a region of interest, in the file's order, its class being the region's name. Regions without a
-        closed outline are left out and told.
+        One instance per region of interest, in the file's order, with the region's name as class. Regions without a
+        closed outline are left out, which is noted.
 
     Raises:
         ReadError: if the file is damaged, belongs to another frame of reference, or an outline is oblique to the grid.
@@ -97,7 +97,7 @@ def _class_names(structures: Dataset, names: dict[int, str]) -> dict[int, str]:
 
 
 def _check_frame(path: Path, structures: Dataset, volume: Volume) -> None:
-    """Refuse outlines of another patient position: their millimetres mean nothing here."""
+    """Refuse outlines of another frame of reference: their coordinates are not valid here."""
     ours = volume.provenance.frame_of_reference_uid
     theirs = {
         str(uid)
@@ -159,7 +159,7 @@ def _fill(
 
 
 def _stacking_axis(contours: list[FloatArray], name: str, path: Path) -> int:
-    """The grid axis that all outlines are flat along."""
+    """The grid axis to which the planes of all outlines are perpendicular."""
     spread = np.array([np.ptp(points, axis=0) for points in contours])
     worst = spread.max(axis=0)
     axis = int(worst.argmin())

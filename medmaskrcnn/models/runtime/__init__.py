@@ -1,1 +1,1 @@
-"""How the dense part of the network runs: device, precision, torch.compile, OpenVINO."""
+"""Runtimes of the network: device, precision, torch.compile, OpenVINO, profiling."""

@@ -1,4 +1,4 @@
-"""What runs a network's layers, and what ``auto`` means: a model's own settings first, then the rule by processor."""
+"""Chooses the runtime of a network's layers; ``auto`` means the model's own settings, then the rule by processor."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.settings import InferenceSettings
 
 ENGINES = ("torch", "openvino", "torch-compile")
-_HOME = {"openvino": "cpu", "torch-compile": "cuda"}  # where a model's own settings choose it
+_HOME = {"openvino": "cpu", "torch-compile": "cuda"}  # device on which a model's settings may choose it
 
 
 def resolve_runtime(inference: InferenceSettings, precision: str, engine: str, device: torch.device) -> tuple[str, str]:
-    """Precision and engine to run a model with.
+    """Resolve the precision and engine with which to run a model.
 
-    What its settings say of OpenVINO holds on a CPU, and of 8 bits where OpenVINO runs it; of torch-compile on a GPU.
+    With ``auto``, the settings' OpenVINO applies on a CPU only, torch-compile on CUDA only, int8 with OpenVINO only.
 
     Args:
         inference: The model's own settings.
-        precision: As asked for; ``auto`` leaves it to the settings, and what they leave stays ``auto``.
-        engine: As asked for; ``auto`` leaves it to the settings.
-        device: Where the network runs.
+        precision: The requested one; ``auto`` takes that of the settings, and stays ``auto`` if they leave it open.
+        engine: The requested one; ``auto`` takes that of the settings.
+        device: Device on which the network runs.
 
     Raises:
         InvalidOptionError: if the engine is unknown, not installed, or does not run there; the message says what to do.

@@ -1,4 +1,4 @@
-"""Where a model runs."""
+"""Choice of the device on which a model runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from medmaskrcnn.errors import InvalidOptionError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for a name; ``auto`` takes an NVIDIA or AMD GPU, else Apple's, else the CPU.
+    """The device for a name; ``auto`` takes an NVIDIA or AMD GPU, else an Apple GPU, else the CPU.
 
     Raises:
-        InvalidOptionError: if the name is unknown or the device is not there.
+        InvalidOptionError: if the name is unknown or the device is not available.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":

@@ -1,8 +1,8 @@
-"""Parts of the network by OpenVINO: compiled for one shape of input at a time, kept on disk.
+"""Runs parts of the network with OpenVINO, compiled per input shape and cached on disk.
 
-A compiled program is found again by all that it depends on: the model's hash and the part of it, the shape, the
-precision, the version of OpenVINO, the processor. Without one the module is converted and compiled, which takes seconds
-to a minute.
+The cache key is everything on which a compiled program depends: the model's hash and the part of it, the shape, the
+precision, the version of OpenVINO, the processor. Without a cached one the module is converted and compiled, which
+takes seconds to a minute.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from medmaskrcnn.models.runtime.precision import processor_features
 from medmaskrcnn.system.files import write_bytes
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
-_MAP_DIMS = 4  # 2D maps go in and out with channels last; in 3D what RoIAlign gains the dense part loses
+_MAP_DIMS = 4  # 2D maps use channels last; in 3D the gain in RoIAlign is lost in the dense part
 
 logger = logging.getLogger(__name__)
 
 
 def imported_openvino() -> Any:
-    """The package ``openvino``, which then reports nothing to anyone.
+    """The package ``openvino``, imported with its telemetry disabled.
 
-    By itself it tells Google Analytics of each import and conversion, which is nothing for a hospital, and may
-    take longer than the conversion. What reports is openvino_telemetry; OpenVINO and NNCF work without it.
+    By default it reports each import and conversion to Google Analytics, which is unacceptable in a hospital and may
+    take longer than the conversion. The reports are sent by openvino_telemetry; OpenVINO and NNCF work without it.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: import fails
     import openvino
@@ -42,22 +42,22 @@ def imported_openvino() -> Any:
 
 
 def cache_folder() -> Path:
-    """Where compiled programs are kept: ``medmaskrcnn/openvino`` in the user's cache folder."""
+    """Folder of compiled programs: ``medmaskrcnn/openvino`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "medmaskrcnn" / "openvino"
 
 
 class OpenVINOProgram(nn.Module):
-    """Stands in for a module from one tensor to one or several, and is run by OpenVINO on the CPU.
+    """Replaces a module from one tensor to one or several; OpenVINO runs it on the CPU.
 
     Args:
-        module: In float32 on the CPU, in evaluation mode; converted where no program is kept.
-        precision: ``fp32`` or ``bf16``: what the processor multiplies in.
-        name: Hash of the model, and which part of it the module is.
-        rows: Run so many rows of the input at a time, or a quarter of them where few are left, the last ones filled up
-            with zeros: for regions, whose number is never the same. By default all at once: for images.
-        quantised: An 8-bit form of the module to run in its place (``.xml`` with its ``.bin``); what is not quantised
-            in it runs in ``precision``.
-        folder: Where programs are kept; :func:`cache_folder` by default.
+        module: In float32 on the CPU, in evaluation mode; converted if no program is cached.
+        precision: ``fp32`` or ``bf16``: the precision of multiplications.
+        name: Hash of the model and name of the part.
+        rows: Run this many rows of the input at a time, or a quarter of them if few are left, padded with zeros: for
+            regions, whose number varies. By default all at once: for images.
+        quantised: An 8-bit form of the module to run in its place (``.xml`` with its ``.bin``); its layers that are not
+            quantised run in ``precision``.
+        folder: Cache of programs; :func:`cache_folder` by default.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class OpenVINOProgram(nn.Module):
         openvino = imported_openvino()
         self.version = str(openvino.get_version())
         self._core = openvino.Core()
-        self._converted = partial(converted, module)  # not an attribute of its own: its weights are not this module's
+        self._converted = partial(converted, module)  # not a submodule: its weights are not this module's
         self._inference_backend: dict[tuple[int, ...], Any] = {}
 
     def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run on ``(B, C, *spatial)``.
 
         Returns:
-            What the module makes, in float32. Without ``rows`` it lies in OpenVINO's own memory: it holds until the
+            The module's output, in float32. Without ``rows`` it lies in OpenVINO's own memory and is valid until the
             next call with this shape.
         """
         made = self._run(inputs) if self.rows is None else self._run_in_chunks(inputs, self.rows)
@@ -113,7 +113,7 @@ class OpenVINOProgram(nn.Module):
         return whole
 
     def file(self, shape: Sequence[int]) -> Path:
-        """Where the program for a shape is kept."""
+        """Cache file of the program for a shape."""
         processor = str(processor_features().get("cpu_name"))
         parts = [self.name, self.precision, str(tuple(shape)), self.version, processor, "2D channels last"]
         if self.quantised is not None:
@@ -127,9 +127,9 @@ class OpenVINOProgram(nn.Module):
             "PERFORMANCE_HINT": "LATENCY",
         }
         if self.quantised is None:
-            # OpenVINO 2026.4 fuses element by element what lies between convolutions. On a stage of two residual blocks
-            # with GroupNorm, the first of them strided, that crashes the process in fp32. Of a network in fp32 or bf16
-            # it saves no time; in 8 bits it crashes nothing, and saves up to a tenth.
+            # OpenVINO 2026.4 fuses element-wise operations between convolutions. On a stage of two residual blocks with
+            # GroupNorm, the first of them strided, this crashes the process in fp32. It saves no time in fp32 or bf16;
+            # in 8 bits it does not crash and saves up to a tenth.
             settings["SNIPPETS_MODE"] = "DISABLE"
         file = self.file(shape)
         if file.is_file():
@@ -148,9 +148,9 @@ class OpenVINOProgram(nn.Module):
 
 
 def pieces(count: int, rows: int) -> Iterator[tuple[int, int]]:
-    """First row and size of each chunk: of ``rows``, then of a quarter of that where less would be filled up.
+    """First row and size of each chunk: ``rows``, then a quarter of that if this needs less padding.
 
-    Without any row there is one chunk all the same, for the shapes of what is made.
+    Without any rows there is still one chunk, to obtain the shapes of the outputs.
     """
     few, start = max(1, rows // 4), 0
     while start < max(count, 1):
@@ -160,18 +160,18 @@ def pieces(count: int, rows: int) -> Iterator[tuple[int, int]]:
 
 
 def converted(module: nn.Module, shape: Sequence[int]) -> Any:
-    """An OpenVINO model of a module, for inputs of any size, made by following one of ``shape``."""
+    """Convert a module to an OpenVINO model for inputs of any size, by tracing it with one of ``shape``."""
     import warnings
 
     openvino = imported_openvino()
-    # Without autocast, in whose context a bf16 network asks for this: it would put rounded weights into the model.
+    # Without autocast, which is active if a bf16 network calls this: it would put rounded weights into the model.
     with torch.no_grad(), torch.autocast("cpu", enabled=False), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's tracing, which is OpenVINO's choice
+        warnings.simplefilter("ignore")  # from torch's tracing, which OpenVINO uses
         return openvino.convert_model(module, example_input=torch.zeros(tuple(shape)))
 
 
 def _of_channels_last(model: Any) -> Any:
-    """The same model of 2D maps ``(B, *spatial, C)``: as OpenVINO computes, and as RoIAlign reads fastest."""
+    """The same model for 2D maps ``(B, *spatial, C)``, OpenVINO's own layout and the fastest for RoIAlign."""
     from openvino import Layout
     from openvino.preprocess import PrePostProcessor
 

@@ -1,8 +1,8 @@
-"""In which precision the network runs: one rule by processor, which anyone may overrule.
+"""Precision in which the network runs: one rule by processor, which the user may override.
 
 The rule (``auto``): bfloat16 on a CPU that multiplies it natively (AMX or AVX512-BF16), where it halves the time;
-float32 everywhere else, the reference. What decides is the processor's kind alone, so that machines of one kind give
-one result; the result records what was taken.
+float32, the reference, everywhere else. It depends only on the type of processor, so that machines of one type give
+the same result; the result records the precision used.
 
 In bfloat16 the convolutions and linear layers run in half precision; logits, deltas, decoded boxes, overlaps and
 suppression stay float32 whatever is chosen, and so do the weights of the last layer of each head.
@@ -27,7 +27,7 @@ _LAYERS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Line
 
 
 def processor_features() -> dict[str, Any]:
-    """What torch knows of the CPU; empty where it does not tell."""
+    """Capabilities of the CPU as reported by torch; empty if torch does not report them."""
     ask = getattr(torch.cpu, "get_capabilities", None)  # torch 2.10 and later
     return dict(ask()) if ask else {}
 
@@ -39,11 +39,11 @@ def multiplies_bf16() -> bool:
 
 
 def choose_precision(asked: str, device: torch.device) -> Precision:
-    """The precision to run in.
+    """Choose the precision in which the network runs.
 
     Args:
         asked: ``auto`` (the rule above), ``fp32`` or ``bf16``.
-        device: Where the network runs.
+        device: Device on which the network runs.
 
     Raises:
         InvalidOptionError: if the name is unknown.
@@ -58,7 +58,7 @@ def choose_precision(asked: str, device: torch.device) -> Precision:
 
 
 def to_channels_last(network: nn.Module, *, exact: Collection[nn.Module]) -> None:
-    """Make a network ready for :func:`autocast_context` in bfloat16, in place: weights rounded once, channels last.
+    """Prepare a network for :func:`autocast_context` in bfloat16, in place: weights rounded once, channels last.
 
     Args:
         network: In evaluation mode.
@@ -79,5 +79,5 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def autocast_context(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
-    """The context in which the network's layers take ``precision``; for float32 whatever is in force."""
+    """The context in which the network's layers run in ``precision``; float32 leaves the current context unchanged."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

@@ -1,10 +1,10 @@
-"""Where the time and the memory of a segmentation go, stage by stage, and how close its dense part is to the machine.
+"""Time and memory of a segmentation, stage by stage, and the efficiency of its dense part.
 
-A :class:`Profile` is told when a stage ends and books the time since the one before. It listens to what the pipeline
-and the network report of themselves anyway (progress, and the products of each step), plus two forward hooks.
+A :class:`Profile` is notified when a stage ends and records the time since the previous one. It uses the callbacks that
+the pipeline and the network have anyway (progress, and the output of each step), plus two forward hooks.
 
-How close: the dense part is convolutions, matrix products in the end. Their floating-point operations over their
-seconds, divided by the rate of a large square product on the same machine in the same precision.
+Efficiency: the dense part consists of convolutions, that is, of matrix products. It is their floating-point operations
+per second, divided by the rate of a large square matrix product on the same machine in the same precision.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ STAGES = (
     "read", "preprocess", "backbone", "FPN", "RPN", "proposals", "RoIAlign", "box head", "selection", "mask head",
     "postprocess", "measure", "export",
 )  # fmt: skip
-"""In their order. ``proposals`` and ``selection`` decode boxes and suppress; ``postprocess`` pastes and links."""
+"""Stages in order. ``proposals`` and ``selection`` decode boxes and run NMS; ``postprocess`` pastes and links."""
 
 DENSE = ("backbone", "FPN", "RPN")
 _OF_STEP = {
-    "input": "postprocess",  # what came before the first layer: slices were cut, the last ones' masks pasted
+    "input": "postprocess",  # before the first layer: cropping of slices, pasting of the previous masks
     "pyramid": "FPN",
     "rpn": "RPN",
     "proposals": "proposals",
@@ -49,13 +49,13 @@ _GEMM_RUNS = 5
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage took in all.
+    """Total time and peak memory of one stage.
 
     Attributes:
         name: One of :data:`STAGES`.
         seconds: Wall time.
-        share: Of all stages' time, 0..1.
-        peak_bytes: The most memory the process (on a GPU: torch) held while the stage ran; ``None`` if unknown.
+        share: Fraction of the time of all stages, 0..1.
+        peak_bytes: Peak memory of the process (on a GPU: of torch) while the stage ran; ``None`` if unknown.
     """
 
     name: str
@@ -66,10 +66,10 @@ class StageCost:
 
 @dataclass(eq=False)
 class Profile:
-    """Takes down the stages of one or more segmentations.
+    """Records the stages of one or more segmentations.
 
     Attributes:
-        device: Where the network runs.
+        device: Device on which the network runs.
     """
 
     device: torch.device
@@ -79,27 +79,27 @@ class Profile:
     _stage: str | None = None
 
     def progress(self, stage: str, done: float) -> None:
-        """Take what the pipeline tells of its progress: a new stage ends the one before."""
+        """Progress callback for the pipeline: a new stage ends the previous one."""
         stage = _OF_PROGRESS.get(stage, stage)
         if stage != self._stage:
             self.end()
             self._stage = stage
 
     def end(self) -> None:
-        """The last stage is over."""
+        """End the last stage."""
         if self._stage is not None:
             self.mark(self._stage)
         self._stage = None
         self._start()
 
     def watch(self, step: str, made: Any) -> None:
-        """Take what the network shows of a step; ``"input"`` and ``"masks"`` frame a forward pass."""
+        """Watch callback for the network; ``"input"`` and ``"masks"`` begin and end a forward pass."""
         self.mark(_OF_STEP[step])
         if step == "input":
             self.shapes[tuple(made.shape)] += 1
 
     def mark(self, stage: str) -> None:
-        """Book the time since the last mark."""
+        """Add the time since the last mark to a stage."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.timer.end(stage)
@@ -110,7 +110,7 @@ class Profile:
 
     @contextmanager
     def listening(self, network: nn.Module) -> Iterator[None]:
-        """While this lasts, ``network`` tells when its backbone and its mask head begin or end."""
+        """Context in which ``network`` reports when its backbone and its mask head begin or end."""
         backbone = network.get_submodule("pyramid.backbone")
         hooks = [backbone.register_forward_hook(lambda *_: self.mark("backbone"))]
         runs = getattr(network, "compiled", None) or network  # another engine has a mask head of its own
@@ -126,7 +126,7 @@ class Profile:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds by the stage's name."""
+        """Seconds by name of the stage."""
         return self.timer.seconds
 
     @property
@@ -140,12 +140,12 @@ class Profile:
         ]
 
     def dense_flops(self, network: nn.Module) -> int:
-        """Floating-point operations (two a multiply-add) of backbone, FPN and RPN in all passes that were seen."""
+        """Floating-point operations (two per multiply-add) of backbone, FPN and RPN in all recorded passes."""
         return sum(count * dense_flops(network, shape) for shape, count in self.shapes.items())
 
     @property
     def dense_seconds(self) -> float:
-        """That backbone, FPN and RPN took."""
+        """Seconds spent in backbone, FPN and RPN."""
         return sum(self.seconds.get(name, 0.0) for name in DENSE)
 
     def _start(self) -> None:
@@ -163,7 +163,7 @@ def dense_flops(network: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a large square matrix product, the best of a few."""
+    """Floating-point operations per second of a large square matrix product, the best of a few."""
     a, b = (torch.randn(_GEMM_SIZE, _GEMM_SIZE, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(_GEMM_RUNS + 1):
@@ -191,11 +191,11 @@ def _forget_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         return
     try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: resets the peak
     except OSError:
         return
 
 
 def torch_dtype(precision: str) -> torch.dtype:
-    """The type that a precision multiplies in."""
+    """The data type of multiplications in a precision."""
     return torch.bfloat16 if precision == "bf16" else torch.float32

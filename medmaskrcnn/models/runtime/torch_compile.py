@@ -1,7 +1,7 @@
-"""A module by ``torch.compile``: one program for images of every size, on a CPU or a GPU.
+"""Runs a module with ``torch.compile``: one program for images of every size, on a CPU or a GPU.
 
-Sizes are symbols of the program, so that a further one compiles nothing; a batch of one image is a program of its own,
-which torch makes by itself. What was compiled torch keeps for later processes (``TORCHINDUCTOR_CACHE_DIR``).
+Sizes are symbolic, so that a new size needs no recompilation; torch compiles a separate program for a batch of one
+image. It caches compiled programs for later processes (``TORCHINDUCTOR_CACHE_DIR``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 
 
 class TorchCompiled(nn.Module):
-    """Stands in for a module from one tensor to several.
+    """Replaces a module from one tensor to several.
 
     Args:
-        module: Where it is to run, and in its precision, in evaluation mode.
+        module: On the device and in the precision of inference, in evaluation mode.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -25,7 +25,7 @@ class TorchCompiled(nn.Module):
         self._ran = False
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Run on ``(B, C, *spatial)``; the first time takes a minute or more.
+        """Run on ``(B, C, *spatial)``; the first call takes a minute or more.
 
         Raises:
             MedMaskRCNNError: if it cannot be compiled here.
