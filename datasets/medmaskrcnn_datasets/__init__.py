@@ -1,4 +1,4 @@
-"""Labelled data for medmaskrcnn: phantoms, and adapters from other formats to the manifest that training reads."""
+"""Labelled data for medmaskrcnn: phantoms, and adapters from other formats to the training manifest."""
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
 from medmaskrcnn.export.nifti import write_nifti

@@ -1,4 +1,4 @@
-"""A command for each format that labelled data comes in."""
+"""One command for each format of labelled data."""
 
 from __future__ import annotations
 

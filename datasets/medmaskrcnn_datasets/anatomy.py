@@ -1,8 +1,8 @@
-"""The phantom's body plan: which solids make a trunk, where they lie, and how much X-ray they absorb.
+"""The phantom's anatomy: the solids that make up a trunk, their positions and their attenuation.
 
 Positions are R, A, S in mm of a body 330 mm wide; larger and smaller people are scaled. The origin lies in the
 middle of the body at the height of the liver. Structures come in painting order, front first: what comes earlier
-hides what comes later, so a gall bladder is cut out of the liver and the heart out of the left lung.
+hides what comes later, so the gallbladder is cut out of the liver and the heart out of the left lung.
 HU are those of a portal venous phase.
 """
 
@@ -38,15 +38,15 @@ class Structure:
     """One solid of the body.
 
     Attributes:
-        name: What it is.
+        name: Its name.
         shape: Its solid.
         hu: Mean attenuation in HU.
-        mottle_hu: Standard deviation of its slow texture in HU.
-        rim: (HU at the surface, mm over which it fades inwards), e.g. the cortex of a bone; ``None`` without.
+        mottle_hu: Standard deviation of its low-frequency texture in HU.
+        rim: (HU at the surface, mm over which it fades inwards), e.g. the cortex of a bone, or ``None``.
         vessels: (HU added in the vessels, their thickness as a share of the texture's scale), or ``None``.
         class_name: One of :data:`CLASS_NAMES` if it is labelled, else ``None``.
         host: Index of the structure that a tumour lies in, counted among the organs.
-        in_world: The shape is given in the scan's mm (tumours), not in those of the undeformed body.
+        in_world: The shape is in the scan's mm (tumours), not in the undeformed body's.
         diameter_mm: Longest axis of a tumour.
     """
 
@@ -63,13 +63,13 @@ class Structure:
 
     @property
     def bounds(self) -> Bounds:
-        """Box around the solid, infinite where it has no end."""
+        """Bounding box of the solid, infinite where it is unbounded."""
         return getattr(self.shape, "bounds", EVERYWHERE)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """The walls that the organs are fitted into."""
+    """The body wall that the organs are fitted into."""
 
     skin: Tube
     under_skin: Tube
@@ -96,7 +96,7 @@ class _Chance:
         return a, b, c
 
     def rotation(self, about: Point, spread: float) -> tuple[Point, Point, Point]:
-        """Turned by ``about`` +- ``spread`` degrees about the R, A and S axes."""
+        """A rotation by ``about`` +- ``spread`` degrees about the R, A and S axes."""
         matrix = np.eye(3)
         for axis, angle in enumerate(about):
             turn = np.radians(self.near(angle, spread))
@@ -115,7 +115,7 @@ class _Chance:
 
 
 def make_anatomy(rng: np.random.Generator) -> list[Structure]:
-    """A trunk without tumours, front first. All chance comes from ``rng``."""
+    """A trunk without tumours, in painting order. All randomness comes from ``rng``."""
     chance = _Chance(rng)
     frame = _frame(chance)
     return [
@@ -153,7 +153,7 @@ def _frame(chance: _Chance) -> _Frame:
 
 
 def _spine(chance: _Chance, frame: _Frame) -> list[Structure]:
-    """Vertebrae from L4 or so to the upper chest, discs between them, the canal behind."""
+    """Vertebrae from about L4 to the upper chest, the discs between them and the spinal canal."""
     structures = [
         Structure("spinal canal", Tube((0.0, -84.0), (8.0, 7.5)), 25, 3.0),
     ]
@@ -178,7 +178,7 @@ def _spine(chance: _Chance, frame: _Frame) -> list[Structure]:
 
 
 def _vertebra(chance: _Chance, x: float, middle: float, width: float, height: float) -> Union:
-    """Body, arch around the canal, spinous and transverse processes; lower than its own disc space."""
+    """Vertebral body, arch around the canal, spinous and transverse processes; not as high as its disc space."""
     half = height / 2
     return Union(
         (
@@ -230,7 +230,7 @@ def _liver_and_spleen(chance: _Chance, frame: _Frame) -> list[Structure]:
 
 
 def _bowel(chance: _Chance, frame: _Frame) -> list[Structure]:
-    """Stomach and gut: soft tissue, some loops with gas on top; they fill what the organs leave."""
+    """Stomach and bowel: soft tissue, some loops with gas on top; they fill the space between the organs."""
     under = Diaphragm(frame.diaphragm.domes, frame.diaphragm.fall_per_mm, shift_mm=4.0)
     stomach = chance.blob((-48, 22, -22), (40, 42, 48), turn=(0, 20, 0))
     gas = Superellipsoid((stomach.centre[0], stomach.centre[1] + 30, stomach.centre[2]), (26.0, 10.0, 30.0))

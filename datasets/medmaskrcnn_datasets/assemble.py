@@ -1,4 +1,4 @@
-"""What every adapter does once it knows its cases: deal the patients into splits, convert, write the manifest."""
+"""The steps common to all adapters: assign patients to splits, convert the cases, write the manifest."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from medmaskrcnn_datasets.splits import SplitRule
 
 CountProgress = Callable[[int, int], None]
 LabelFiles = tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]
-"""Label maps of one case, and what their values mean."""
+"""Label maps of one case, and the meaning of their values."""
 
 
 @dataclass(frozen=True, eq=False)
 class FoundCase:
-    """A case that an adapter found, its labels not read yet.
+    """A case that an adapter found, before its labels are read.
 
     Attributes:
-        id: Unique in the data set, fit for a file's name.
+        id: Unique in the data set, usable as a file name.
         image: One file (or series folder), or several sequences on one grid.
-        convert: Given the folder for label maps, reads the labels and gives them.
-        patient: Whose it is; by default what ``patient_of`` says of the id.
+        convert: Reads and returns the labels, given the folder for label maps.
+        patient: Its patient; by default ``patient_of`` the id.
     """
 
     id: str
@@ -43,8 +43,8 @@ class FoundDataset:
     """A data set that an adapter found.
 
     Attributes:
-        name, modality, licence: As the manifest will say.
-        class_names: In order; empty: those that occur, by name.
+        name, modality, licence: As written to the manifest.
+        class_names: In order; if empty, those that occur, sorted by name.
         cases: At least one.
     """
 
@@ -67,14 +67,14 @@ def assemble(
 
     Args:
         found: The cases.
-        out_dir: Gets the manifest, and label maps in ``labels/`` where the data set's own do not serve.
-        splits: Who is for validation and testing; ``None`` leaves every case's split open.
-        patient_of: Patient of a case id, for cases that do not tell; by default each is a patient of its own.
+        out_dir: Gets the manifest, and label maps in ``labels/`` where the data set's own cannot be used.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
+        patient_of: Patient of a case id, for cases without one; by default each is a patient of its own.
         progress: Called with the number of cases done and their total.
 
     Raises:
-        ReadError: if cases cannot be read or two have one id; the message lists them all.
-        ValueError: if ``splits`` names patients that are not there.
+        ReadError: if cases cannot be read or two have the same id; the message lists them all.
+        ValueError: if ``splits`` names unknown patients.
         OutputError: if ``out_dir`` cannot be written.
     """
     twice = sorted(name for name, n in Counter(case.id for case in found.cases).items() if n > 1)
@@ -121,10 +121,10 @@ def assemble(
 
 
 def patient_by(pattern: str) -> Callable[[str], str]:
-    """The patient of a case by a regular expression: what its first group matches, or else the whole match.
+    """The patient of a case by a regular expression: the match of its first group, or else the whole match.
 
     Raises:
-        ValueError: if it is no regular expression; and, when called, if it matches nothing in the case.
+        ValueError: if it is not a regular expression; and, when called, if it does not match the case.
     """
     try:
         compiled = re.compile(pattern)
@@ -142,15 +142,15 @@ def patient_by(pattern: str) -> Callable[[str], str]:
 
 
 def stem_of(path: Path) -> str:
-    """A file's name without its ending, ``.nii.gz`` being one."""
+    """A file's name without its extension; ``.nii.gz`` counts as one."""
     return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
 
 
 def json_object(path: Path, what: str) -> dict[str, Any]:
-    """A JSON file's object.
+    """Read a JSON file that holds an object.
 
     Raises:
-        ReadError: if it is missing, no JSON or no object; ``what`` tells what it should be.
+        ReadError: if it is missing, not JSON or not an object; ``what`` says what it should be.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -164,9 +164,9 @@ def json_object(path: Path, what: str) -> dict[str, Any]:
 
 
 def modality_of(stated: object) -> str | None:
-    """DICOM's word for what a data set says of its channels, ``{"0": "FLAIR", "1": "T1w"}`` being ``"MR"``.
+    """The DICOM modality of a data set's channel names: ``"MR"`` for ``{"0": "FLAIR", "1": "T1w"}``.
 
-    ``None`` for other words and mixtures.
+    ``None`` for other names and mixtures.
     """
     words = [str(v).upper() for v in (stated.values() if isinstance(stated, dict) else [stated])]
     known = {next((name for name, marks in _MODALITIES.items() if w.startswith(marks)), None) for w in words}

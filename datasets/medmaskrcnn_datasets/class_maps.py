@@ -1,4 +1,4 @@
-"""Cases whose label file is a map of classes: what MSD, nnU-Net and folders of segmentations have in common."""
+"""Cases with semantic label maps, as in MSD, nnU-Net and folders of segmentations."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def class_map_converter(
     *,
     background: Sequence[int] | None = (),
 ) -> Callable[[Path], LabelFiles]:
-    """How the labels of a case are read and, where its own map does not serve, written anew.
+    """A function that reads the labels of a case and, where its own map cannot be used, writes new ones.
 
     Args:
-        case: Its id, for errors and names of files.
+        case: Its id, for error messages and file names.
         image: One of its images; its header is compared with the map's.
-        label: Map of classes; values that mean nothing are refused.
-        classes: Class names as the data set has them, and their values.
+        label: Semantic label map; unknown values are refused.
+        classes: The data set's class names and their values.
         rules: What one object is.
-        background: Values besides 0 that are background; ``None``: all that no class has.
+        background: Values besides 0 that are background; ``None``: all values without a class.
 
     Raises:
-        ValueError: if the rules speak of a class that there is not.
+        ValueError: if the rules name an unknown class.
     """
     named = rules.named(classes)
     known = {*(background or ()), *(value for group in classes.values() for value in group)}

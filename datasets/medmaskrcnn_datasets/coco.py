@@ -1,6 +1,6 @@
-"""COCO JSON: pictures with polygons or run-length codes (https://cocodataset.org/#format-data).
+"""COCO JSON: 2D images with polygons or RLE masks (https://cocodataset.org/#format-data).
 
-Overlapping objects go to several label maps. Crowds (``iscrowd``) are regions of many objects, no objects themselves.
+Overlapping objects go to several label maps. Crowds (``iscrowd``) are regions of many objects, not single objects.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Document:
-    """A COCO file, checked as far as it can be without an image."""
+    """A COCO file, checked as far as possible without its images."""
 
     path: Path
     images: dict[Any, dict[str, Any]]
@@ -51,21 +51,21 @@ def coco_dataset(
     Args:
         file: The JSON.
         out_dir: Gets ``manifest.json`` and label maps in ``labels/``.
-        images: The folder of pictures; by default they are looked for beside the file, in ``images/`` and in a folder
-            named as the file's last word (``train2017`` for ``instances_train2017.json``), there and one folder up.
+        images: The folder of images; by default they are searched beside the file, in ``images/`` and in a folder named
+            after the file's last word (``train2017`` for ``instances_train2017.json``), there and one folder up.
         rename: New names of categories; an empty one leaves the category out.
-        name: Of the data set; by default the file's.
-        splits: Who is for validation and testing; ``None`` leaves every case's split open.
-        patient_of: Patient of a case id (the picture's path without ending, ``/`` as ``_``); by default its own.
+        name: Name of the data set; by default the file's.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
+        patient_of: Patient of a case id (the image's path without extension, ``/`` as ``_``); by default the id.
         progress: Called with the number of cases done and their total.
 
     Returns:
-        Path of the manifest. Annotations without a pixel, without an outline (a box alone), and crowds are left out;
-        the log tells how many.
+        Path of the manifest. Annotations without a pixel, without a mask (box only), and crowds are left out;
+        their number is logged.
 
     Raises:
-        ReadError: if the file is no COCO JSON, or a picture is missing or of another size.
-        ValueError: if ``splits`` names patients, or ``rename`` categories, that are not there.
+        ReadError: if the file is not a COCO JSON, or an image is missing or of another size.
+        ValueError: if ``splits`` names unknown patients, or ``rename`` unknown categories.
         OutputError: if ``out_dir`` cannot be written.
     """
     document = _read(Path(file).resolve())
@@ -114,7 +114,7 @@ def _read(path: Path) -> _Document:
 
 
 def _picture(path: Path, file_name: str, images: Path | str | None) -> Path:
-    """Where a picture lies; the first of the usual places where it does not lie anywhere."""
+    """Path of an image; in the first of the usual folders if it is in none of them."""
     if images is not None:
         return Path(images).resolve() / file_name
     last_word = path.stem.rpartition("_")[2]

@@ -1,4 +1,4 @@
-"""Commands that write manifests. Whoever trains a model starts here."""
+"""Commands that write manifests, the starting point for training a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands of all adapters have in common: options about patients and splits, a bar, errors."""
+"""What all adapter commands share: options for patients and splits, a progress bar, error handling."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")]
 
 
 class Adapter(Protocol):
-    """Writes a manifest; its other arguments are given already."""
+    """Writes a manifest; its other arguments are already bound."""
 
     def __call__(self, *, splits: SplitRule, patient_of: Callable[[str], str] | None, progress: CountProgress) -> Path:
-        """Write it with these splits; ``patient_of`` a case's name is ``None`` for the adapter's own rule."""
+        """Write it with these splits; ``patient_of`` gives a case's patient, ``None`` means the adapter's own rule."""
 
 
 def adapter_command(what: str) -> Callable[[Callable[..., Adapter]], Callable[..., None]]:
-    """Make a command of a function that makes an adapter of its options.
+    """Turn a function that builds an adapter from its options into a command.
 
-    The command gets the options of :func:`_splits_and_patients` behind those of the function, and calls the adapter
-    with what they say. A bar shows the progress, the manifest's path is printed, and errors about files end with exit
-    code 1.
+    The command has the function's options followed by those of :func:`_splits_and_patients`, and passes the latter to
+    the adapter. A bar shows the progress, the manifest's path is printed, and file errors end with exit code 1.
 
     Args:
         what: What the bar counts, ``"cases"``.
@@ -72,7 +71,7 @@ def _splits_and_patients(
         str, typer.Option(help="Regular expression; what it matches in a case's name (its first group) is the patient.")
     ] = "",
 ) -> tuple[SplitRule, Callable[[str], str] | None]:
-    """What the options say.
+    """The split rule and the patient function given by the options.
 
     Raises:
         ValueError: if they contradict each other.

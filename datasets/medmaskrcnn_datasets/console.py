@@ -1,4 +1,4 @@
-"""What the commands of this package show on standard error: a bar, notes and errors."""
+"""Output of this package's commands on standard error: progress bar, notes and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _errors = Console(stderr=True)
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, fed with (done, total)."""
+    """A progress bar on standard error, updated with (done, total)."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=_errors) as progress:
         task = progress.add_task(what, total=None)
@@ -27,7 +27,7 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Warnings are shown; errors about files end the command with their message and exit code 1."""
+    """Show warnings; end the command with message and exit code 1 on file errors."""
     handler = RichHandler(logging.WARNING, _errors, show_time=False, show_path=False)
     package = logging.getLogger("medmaskrcnn_datasets")
     package.addHandler(handler)

@@ -1,6 +1,6 @@
-"""Any labelled data to a manifest: the format is told by what lies there, and what is assumed is told.
+"""Converts any supported labelled data to a manifest: the format is detected, and assumptions are reported.
 
-This is what ``medmaskrcnn train`` calls when it is given something else than a manifest.
+``medmaskrcnn train`` calls this when it is given something other than a manifest.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ OnEvent = Callable[[str], None]
 DEFAULT_SPLITS = SplitRule(test_share=0.2, val_share=0.1)
 
 _LOG = logging.getLogger(__name__)
-_LOOKED_AT = 200  # files of a folder, until one of them is DICOM
+_LOOKED_AT = 200  # at most this many files of a folder are tested for DICOM
 _PICTURES = ("PNG", "TIFF", "JPEG")
 
 
 def detect_format(path: Path | str) -> Format | None:
-    """Which adapter reads a file or folder; ``"manifest"`` where none is needed, ``None`` where none can.
+    """The format of a file or folder; ``"manifest"`` if no adapter is needed, ``None`` if none can read it.
 
     Raises:
         ReadError: if it does not exist.
@@ -76,19 +76,19 @@ def to_manifest(
     on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
-    """A manifest of whatever labelled data lies at a path, with the defaults of its adapter.
+    """Write a manifest for the labelled data at a path, with the defaults of its adapter.
 
     Args:
-        path: A manifest (given back as it is), a data set in MSD or nnU-Net layout, a COCO JSON, a folder of images
+        path: A manifest (returned unchanged), a data set in MSD or nnU-Net layout, a COCO JSON, a folder of images
             with masks or labels, or a folder of DICOM with RTSTRUCT or SEG.
-        out_dir: Gets the manifest and what had to be converted. What was converted before from the same files, by
-            their names, sizes and times, is used again.
-        splits: Who is for validation and testing.
-        on_event: Called with each thing that was assumed; by default the log is told.
+        out_dir: Gets the manifest and converted files. An earlier conversion of the same files, by their names, sizes
+            and times, is reused.
+        splits: Patients for validation and testing.
+        on_event: Called with each assumption; by default they are logged.
         progress: Called with the number of cases done and their total.
 
     Raises:
-        ReadError: if nothing there can be turned into a manifest, or a part of it cannot be read.
+        ReadError: if nothing there can be converted to a manifest, or part of it cannot be read.
         OutputError: if ``out_dir`` cannot be written.
     """
     source = Path(path).resolve()

@@ -1,7 +1,7 @@
-"""DICOM as a hospital or an archive hands it over: patients' series, and RTSTRUCT or SEG objects that label them.
+"""Adapter for DICOM folders from a hospital or archive: series, and RTSTRUCT or SEG objects that label them.
 
-Which series an object labels is told by the series that it names, else by its frame of reference. Scans and labels are
-written as NIfTI, without anything that names the patient.
+An object labels the series that it references, else one with its frame of reference. Scans and labels are written as
+NIfTI, without anything that identifies the patient.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LABEL_KINDS = ("RTSTRUCT", "SEG")
 
 @dataclass(frozen=True)
 class _LabelObject:
-    """An RTSTRUCT or SEG: the series and frames of reference that it names, and whose it is."""
+    """An RTSTRUCT or SEG: the series and frames of reference that it references, and its patient."""
 
     path: Path
     series: frozenset[str]
@@ -68,24 +68,24 @@ def dicom_dataset(
     Args:
         folder: Many patients and series, nested in any way; it is only read.
         out_dir: Gets ``manifest.json``, scans in ``images/`` and label maps in ``labels/``.
-        modality: Which labelled series are taken, ``"MR"``; needed where there are several kinds.
-        classes: Regions or segments that are taken, by their new names; empty: all.
-        rename: New names of regions, ``{"GTV_Mass": "tumour"}``; several may get the same, an empty one leaves it out.
-        name: Of the data set; by default the folder's.
-        licence: Of the data.
-        splits: Who is for validation and testing; ``None`` leaves every case's split open.
+        modality: Modality of the series to use, ``"MR"``; needed if there are several.
+        classes: Regions or segments to use, by their new names; empty: all.
+        rename: New names of regions, ``{"GTV_Mass": "tumour"}``; several may share one, an empty one leaves it out.
+        name: Name of the data set; by default the folder's.
+        licence: Licence of the data.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
         patient_of: Patient of a case id. By default: the first folder below ``folder`` where each holds one patient,
-            else a pseudonym made of the Patient ID.
+            else a pseudonym made from the Patient ID.
         progress: Called with the number of cases done and their total.
 
     Returns:
         Path of the manifest. A case's id is its series' folder below ``folder`` with ``_`` for ``/``. Series without
-        labels are left out; labels whose series is not there are told in the log.
+        labels are left out; labels whose series is missing are logged.
 
     Raises:
-        ReadError: if there is no labelled series, there are several kinds of which none is chosen, or one cannot be
+        ReadError: if there is no labelled series, there are several modalities and none is chosen, or one cannot be
             read.
-        ValueError: if ``splits`` names patients that are not there.
+        ValueError: if ``splits`` names unknown patients.
         OutputError: if ``out_dir`` cannot be written.
     """
     root = Path(folder).resolve()
@@ -152,7 +152,7 @@ def _series_of_frame(frame: Dataset) -> set[str]:
 
 
 def _labelled(one: _LabelObject, scans: Sequence[FoundScan]) -> int | None:
-    """The scan that an object labels: one that it names, else the nearest in the tree of folders with its frame."""
+    """The scan that an object labels: one that it references, else the nearest in the folder tree with its frame."""
     candidates = [i for i, scan in enumerate(scans) if scan.info.series_uid in one.series]
     if not candidates and not one.series:
         candidates = [i for i, scan in enumerate(scans) if _frame(scan) in one.frames]
@@ -170,7 +170,7 @@ def _frame(scan: FoundScan) -> str | None:
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many folders two paths share from the root on."""
+    """Number of leading folders that two paths share."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
@@ -193,7 +193,7 @@ def _of_modality(
 
 
 def _case_ids(root: Path, series: Sequence[_LabelledSeries]) -> list[str]:
-    """A series' folder below the root, with a number where it holds several."""
+    """Case id of each series: its folder below the root, numbered if it holds several."""
     names = []
     for one in series:
         path = Path(one.scan.info.path)
@@ -238,7 +238,7 @@ def _converter(
 def _objects(
     case: str, labels: Sequence[_LabelObject], volume: Volume, rename: Mapping[str, str]
 ) -> list[LabelledObject]:
-    """Objects of all label objects of a series; of names that several of them have, those of the first."""
+    """Objects in all RTSTRUCT and SEG of a series; if several have the same name, those of the first."""
     found: list[LabelledObject] = []
     for one in labels:
         read = load_labels(one.path, volume)

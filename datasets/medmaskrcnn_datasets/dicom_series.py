@@ -1,4 +1,4 @@
-"""A phantom as a hospital exports a CT: one DICOM file a slice, named in no helpful order.
+"""Writes a phantom as a hospital exports a CT: one DICOM file per slice, numbered in random order.
 
 CT Image Storage (PS3.3 A.3), Explicit VR Little Endian, stored values = HU + 1024 in 12 bits. UIDs are hashes of
 the voxels and the grid, dates are fixed: the same phantom gives the same bytes.
@@ -31,7 +31,7 @@ def write_dicom_series(
     """Write the phantom's scan as a CT series.
 
     Args:
-        phantom: Its grid's D axis is the one that is sliced. Where D does not run along the slices' normal
+        phantom: Sliced along its grid's D axis. Where D does not run along the slices' normal
             (rows x columns; true for ``"SPL"``, ``"SAR"``, ...) a reader that sorts along the normal returns the
             slices reversed, with the affine to match.
         folder: Gets ``IM0001``, ``IM0002``, ..., numbered at random.
@@ -57,7 +57,7 @@ def write_dicom_series(
 
 
 def _digest(phantom: Phantom) -> str:
-    """A hash of voxels, grid and seed: what the series' UIDs are made from."""
+    """A hash of voxels, grid and seed, from which the series' UIDs are derived."""
     voxels = np.ascontiguousarray(phantom.volume.array, dtype="<i2")
     parts = (voxels.data, phantom.volume.affine_vox_to_ras.astype("<f8").tobytes(), b"%d" % phantom.settings.seed)
     digest = hashlib.sha256()

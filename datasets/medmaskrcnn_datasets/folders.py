@@ -1,7 +1,7 @@
-"""Folders of images and folders of label maps, paired by name; and a folder per image with a mask file per object.
+"""Adapters for folders of images and label maps paired by name, and for a folder per image with a mask per object.
 
-Label maps are *instance* maps (each object has a number of its own, as microscopists keep them) or maps of *classes*
-(as segmentation networks write them). Images may be pictures or scans of any format that can be read.
+Label maps are *instance* maps (each object has its own number, as in microscopy) or *semantic* maps (as segmentation
+networks write them). Images may be 2D images or scans of any readable format.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def instances_dataset(
     """Write a manifest for images with instance masks.
 
     Args:
-        folder: Holds ``images/`` and ``masks/`` with files of equal names, each mask an integer map with a number for
-            each object; or a folder per image, each with ``images/`` (one file) and ``masks/`` (one file for each
-            object, not 0 where it is), as in Data Science Bowl 2018.
-        out_dir: Gets ``manifest.json``; label maps in ``labels/`` are written only for a file per object.
-        class_name: What the objects are.
-        name: Of the data set; by default the folder's.
-        modality: DICOM modality, for scans; ``None`` for pictures.
-        licence: Of the data.
-        splits: Who is for validation and testing; ``None`` leaves every case's split open.
+        folder: Holds ``images/`` and ``masks/`` with files of equal names, each mask an integer map with one number
+            per object; or a folder per image, each with ``images/`` (one file) and ``masks/`` (one file per object,
+            nonzero inside it), as in Data Science Bowl 2018.
+        out_dir: Gets ``manifest.json``; label maps in ``labels/`` are written only for one file per object.
+        class_name: Class of the objects.
+        name: Name of the data set; by default the folder's.
+        modality: DICOM modality, for scans; ``None`` for 2D images such as PNG.
+        licence: Licence of the data.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
         patient_of: Patient of a case id; by default each image is a patient of its own.
         progress: Called with the number of cases done and their total.
 
@@ -59,7 +59,7 @@ def instances_dataset(
 
     Raises:
         ReadError: if images and masks do not fit together, or one cannot be read.
-        ValueError: if ``splits`` names patients that are not there.
+        ValueError: if ``splits`` names unknown patients.
         OutputError: if ``out_dir`` cannot be written.
     """
     root = Path(folder).resolve()
@@ -87,18 +87,18 @@ def semantic_dataset(
     patient_of: Callable[[str], str] | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
-    """Write a manifest for images with maps of classes.
+    """Write a manifest for images with semantic label maps.
 
     Args:
         folder: Holds ``images/`` and ``labels/`` with files of equal names, the label's perhaps with ``_seg`` or the
-            like behind it.
-        out_dir: Gets ``manifest.json``, and maps of instances in ``labels/`` where the rules need them.
+            like appended.
+        out_dir: Gets ``manifest.json``, and instance maps in ``labels/`` where the rules need them.
         classes: Class of each value; several values may have one class. Values that it lacks are background.
         rules: What one object is; by default each connected part of a class.
-        name: Of the data set; by default the folder's.
-        modality: DICOM modality, for scans; ``None`` for pictures.
-        licence: Of the data.
-        splits: Who is for validation and testing; ``None`` leaves every case's split open.
+        name: Name of the data set; by default the folder's.
+        modality: DICOM modality, for scans; ``None`` for 2D images such as PNG.
+        licence: Licence of the data.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
         patient_of: Patient of a case id; by default each image is a patient of its own.
         progress: Called with the number of cases done and their total.
 
@@ -107,7 +107,7 @@ def semantic_dataset(
 
     Raises:
         ReadError: if images and labels do not fit together, or one cannot be read.
-        ValueError: if ``splits`` names patients, or ``rules`` classes, that are not there.
+        ValueError: if ``splits`` names unknown patients, or ``rules`` unknown classes.
         OutputError: if ``out_dir`` cannot be written.
     """
     root = Path(folder).resolve()
@@ -145,7 +145,7 @@ def paired_files(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
     """Id, image and label map of each case, by name.
 
     Raises:
-        ReadError: if there is no image, two have one name, or one has no label map.
+        ReadError: if there is no image, two have the same name, or one has no label map.
     """
     labels = {stem_of(file): file for file in _files(masks)}
     cases: dict[str, tuple[str, Path, Path]] = {}
@@ -171,7 +171,7 @@ def paired_files(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
 
 
 def is_folder_per_image(root: Path) -> bool:
-    """True if the folder holds folders with ``images/`` and ``masks/`` in them, and none of these itself."""
+    """True if the folder's subfolders hold ``images/`` and ``masks/``, and the folder itself does not."""
     if not root.is_dir() or (root / "images").is_dir():
         return False
     return any(_has_masks(one) for one in sorted(root.iterdir()))

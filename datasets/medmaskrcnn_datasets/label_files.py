@@ -26,10 +26,10 @@ _SAME_SPACING = 1e-3  # relative: headers of different programs round differentl
 
 
 def read_label_map(case: str, image: Path, label: Path) -> tuple[NDArray[np.integer], Grid]:
-    """A label map ``(D, H, W)`` and its grid, after a look at the image's header.
+    """A label map ``(D, H, W)`` and its grid, checked against the image's header.
 
     Raises:
-        ReadError: if a file is missing or damaged, their sizes or voxels differ, or the map holds no whole numbers.
+        ReadError: if a file is missing or damaged, their sizes or voxels differ, or the map does not hold integers.
     """
     scan = describe_image(case, image)
     try:
@@ -55,7 +55,7 @@ def read_label_map(case: str, image: Path, label: Path) -> tuple[NDArray[np.inte
 
 
 def describe_image(case: str, image: Path) -> ScanInfo:
-    """What the image's header says.
+    """The information in the image's header.
 
     Raises:
         ReadError: if it cannot be read.
@@ -69,12 +69,12 @@ def describe_image(case: str, image: Path) -> ScanInfo:
 def write_label_maps(
     objects: Sequence[LabelledObject], grid: Grid, stem: Path
 ) -> tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]:
-    """Write objects as label maps: PNG for a picture without millimetres, else NIfTI.
+    """Write objects as label maps: PNG for a 2D image without spacing, else NIfTI.
 
     Args:
         objects: On the grid; they may overlap.
-        grid: The scan's.
-        stem: Folder and beginning of the files' names.
+        grid: The scan's grid.
+        stem: Folder and prefix of the file names.
 
     Raises:
         OutputError: if a file cannot be written.
@@ -95,10 +95,10 @@ def write_label_maps(
 
 
 def classes_that_occur(folder: Path) -> list[int]:
-    """Values other than 0 in all label maps of a folder, rising.
+    """Values other than 0 in all label maps of a folder, in ascending order.
 
     Raises:
-        ReadError: if a map cannot be read or holds no whole numbers.
+        ReadError: if a map cannot be read or does not hold integers.
     """
     found: set[int] = set()
     for path in sorted(folder.iterdir()):

@@ -1,6 +1,6 @@
-"""Writing the manifest, the one form in which labelled scans reach training.
+"""Writes the manifest, the only form in which training reads labelled scans.
 
-What it may say is defined in :mod:`medmaskrcnn.data.manifest`; every adapter of this package writes it.
+Its content is defined in :mod:`medmaskrcnn.data.manifest`; every adapter of this package writes it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,6 @@ def write_manifest(manifest: Manifest, path: Path | str) -> Path:
 
 
 def located(path: Path, folder: Path) -> str:
-    """A file as the manifest in ``folder`` names it: relative where it lies in that folder, else absolute."""
+    """A file's path for the manifest in ``folder``: relative if it is in that folder, else absolute."""
     resolved, base = path.resolve(), folder.resolve()
     return resolved.relative_to(base).as_posix() if resolved.is_relative_to(base) else str(resolved)

@@ -1,6 +1,6 @@
 """Data sets in the layout of the Medical Segmentation Decathlon (https://medicaldecathlon.com).
 
-``dataset.json`` names the classes and pairs images with maps of classes; a 4D image holds several sequences, which
+``dataset.json`` names the classes and pairs images with semantic label maps; a 4D image holds several sequences, which
 become channels. The data set's own folder is only read.
 """
 
@@ -27,13 +27,13 @@ from medmaskrcnn_datasets.splits import SplitRule
 
 @dataclass(frozen=True)
 class MsdDescription:
-    """What a ``dataset.json`` says.
+    """The content of a ``dataset.json``.
 
     Attributes:
         folder: The data set's folder.
         name, licence: As stated.
-        modality: DICOM's word for it, ``"MR"`` or ``"CT"``, or ``None`` for others and mixtures.
-        classes: Class name of each label value, background left out.
+        modality: DICOM modality, ``"MR"`` or ``"CT"``, or ``None`` for others and mixtures.
+        classes: Class name of each label value, without the background.
         pairs: Case id, image and label of each training case.
     """
 
@@ -58,9 +58,9 @@ def msd_dataset(
 
     Args:
         folder: Holds ``dataset.json``; it may be read-only.
-        out_dir: Gets ``manifest.json``, and maps of instances in ``labels/`` where the rules need them.
-        rules: What one object is; by default each label value in a case is one.
-        splits: Who is for validation and testing; ``None`` leaves every case's split open.
+        out_dir: Gets ``manifest.json``, and instance maps in ``labels/`` where the rules need them.
+        rules: What one object is; by default each label value of a case.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
         patient_of: Patient of a case id; by default each case is a patient of its own.
         progress: Called with the number of cases done and their total.
 
@@ -69,7 +69,7 @@ def msd_dataset(
 
     Raises:
         ReadError: if ``dataset.json`` or a case is missing, damaged or contradicts itself.
-        ValueError: if ``splits`` names patients, or ``rules`` classes, that are not there.
+        ValueError: if ``splits`` names unknown patients, or ``rules`` unknown classes.
         OutputError: if ``out_dir`` cannot be written.
     """
     rules = rules or ClassRules()
@@ -90,7 +90,7 @@ def read_description(folder: Path | str) -> MsdDescription:
     """Read ``dataset.json``; no image is opened.
 
     Raises:
-        ReadError: if it is missing, no JSON, or lacks labels or training cases.
+        ReadError: if it is missing, not JSON, or lacks labels or training cases.
     """
     root = Path(folder).resolve()
     path = root / "dataset.json"

@@ -1,4 +1,4 @@
-"""Data sets in nnU-Net's raw layout: ``imagesTr/CASE_0000.nii.gz`` (one file a channel), ``labelsTr/CASE.nii.gz``.
+"""Data sets in nnU-Net's raw layout: ``imagesTr/CASE_0000.nii.gz`` (one file per channel), ``labelsTr/CASE.nii.gz``.
 
 ``dataset.json`` is that of version 2 (``channel_names``, labels by name, regions as lists of values) or of version 1.
 """
@@ -33,9 +33,9 @@ def nnunet_dataset(
 
     Args:
         folder: Holds ``dataset.json``, ``imagesTr`` and ``labelsTr``; it may be read-only.
-        out_dir: Gets ``manifest.json``, and maps of instances in ``labels/`` where the rules need them.
-        rules: What one object is; by default each label value in a case is one. Regions overlap: each is one object.
-        splits: Who is for validation and testing; ``None`` leaves every case's split open.
+        out_dir: Gets ``manifest.json``, and instance maps in ``labels/`` where the rules need them.
+        rules: What one object is; by default each label value of a case. Regions overlap: each is one object.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
         patient_of: Patient of a case id; by default each case is a patient of its own.
         progress: Called with the number of cases done and their total.
 
@@ -44,7 +44,7 @@ def nnunet_dataset(
 
     Raises:
         ReadError: if ``dataset.json`` or a case is missing, damaged or contradicts itself.
-        ValueError: if ``splits`` names patients, or ``rules`` classes, that are not there.
+        ValueError: if ``splits`` names unknown patients, or ``rules`` unknown classes.
         OutputError: if ``out_dir`` cannot be written.
     """
     root = Path(folder).resolve()
@@ -68,7 +68,7 @@ def nnunet_dataset(
 
 
 def _classes(path: Path, content: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
-    """Values of each class, smallest first, and those that are to be ignored."""
+    """Values of each class, smallest first, and the values to ignore."""
     labels = content.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise ReadError(f"{path} must hold 'labels', got keys {sorted(content)}")

@@ -1,7 +1,7 @@
-"""From maps of classes to objects, and from objects to label maps.
+"""Converts semantic label maps to objects, and objects to label maps.
 
-A map of classes says of each voxel whether it is liver; what a detector learns from are objects. A rule for each class
-tells what one object is. Objects that share voxels go to several label maps.
+A semantic map gives the class of each voxel, but a detector is trained on objects. A rule for each class defines what
+one object is. Objects that share voxels go to several label maps.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class ClassRules:
     """How values of a label map become objects.
 
     Attributes:
-        default: The rule of classes that ``by_class`` does not name.
+        default: The rule of classes not in ``by_class``.
         by_class: Rules of single classes, by their final names.
-        rename: New names of classes; several may get the same (right and left kidney to kidney), and one whose new
+        rename: New names of classes; several may share one (right and left kidney to kidney), and a class whose new
             name is empty is left out.
         within: Class to the class that it lies in (tumour to liver): the outer object's mask then holds the inner's
             voxels too.
@@ -51,7 +51,7 @@ class ClassRules:
         """Classes and their values under their new names.
 
         Raises:
-            ValueError: if a rule speaks of a class that there is not.
+            ValueError: if a rule names an unknown class.
         """
         unknown = sorted(set(self.rename) - set(classes))
         result: dict[str, tuple[int, ...]] = {}
@@ -65,7 +65,7 @@ class ClassRules:
         return result
 
     def keep_values(self, classes: Mapping[str, Sequence[int]]) -> bool:
-        """True if each value of the map is one object already, so that the map serves as it is."""
+        """True if each value of the map is one object already, so that the map can be used as it is."""
         values = [value for group in classes.values() for value in group]
         simple = all(self.rule(name) == "value" or (self.rule(name) == "one" and len(group) == 1)
                      for name, group in classes.items())  # fmt: skip
@@ -79,7 +79,7 @@ class ClassRules:
 def objects_of_classes(
     values: NDArray[np.integer], classes: Mapping[str, Sequence[int]], rules: ClassRules
 ) -> list[LabelledObject]:
-    """Objects of a map of classes.
+    """Objects of a semantic label map.
 
     Args:
         values: ``(D, H, W)``.
@@ -104,7 +104,7 @@ def objects_of_classes(
 
 
 def _nested(objects: list[LabelledObject], within: Mapping[str, str]) -> list[LabelledObject]:
-    """Outer objects with the voxels of those that lie in them: of each inner one, in the one it touches most."""
+    """Objects with inner objects' voxels added to the outer ones, each to the one it touches most."""
     if not within:
         return objects
     result = list(objects)
@@ -126,10 +126,10 @@ def packed_maps(
 
     Args:
         objects: Objects without a voxel are left out.
-        shape: Of the scan, D, H, W.
+        shape: Shape of the scan, D, H, W.
 
     Returns:
-        Maps ``(D, H, W)``, at least one, and what their values mean.
+        Maps ``(D, H, W)``, at least one, and the meaning of their values.
 
     Raises:
         ValueError: if one map would hold more than 65,535 objects.

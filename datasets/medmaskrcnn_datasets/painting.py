@@ -1,8 +1,8 @@
-"""From solids to voxels: attenuation with partial volume, label map and true volumes, a slab of slices at a time.
+"""Rasterises solids: attenuation with partial volume, label map and true volumes, one slab of slices at a time.
 
 Structures are painted front to back. Each voxel keeps the share of it that is still uncovered; a structure covers
 part of that share and adds its attenuation in proportion. A voxel's label is the frontmost structure that holds
-its centre. Working in slabs bounds memory whatever the scan's size.
+its centre. Working in slabs bounds the memory for any scan size.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VESSEL_SCALE_MM = 30.0
 
 @dataclass(frozen=True)
 class Body:
-    """How the anatomy's own mm lie on the scan: scaled to the person and gently deformed.
+    """The mapping of the anatomy's own mm to the scan: scaled to the person and slightly deformed.
 
     Attributes:
         grid: The scan's grid; its world origin is the anatomy's origin.
@@ -70,7 +70,7 @@ class Body:
 
     @cached_property
     def _farthest(self) -> NDArray[np.float64]:
-        """How far the deformation reaches along R, A, S, in the anatomy's mm."""
+        """Largest displacement by the deformation along R, A, S, in the anatomy's mm."""
         return DEFORM_MM * np.array([f.largest() for f in self.deformation])
 
     def window_of(self, structure: Structure) -> Window | None:
@@ -92,7 +92,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Textures:
-    """Slow random fields shared by all tissues: one for mottle, two whose common zeros are vessels."""
+    """Low-frequency random fields shared by all tissues: one for mottle, two whose common zeros are vessels."""
 
     mottle: SmoothField
     vessels: tuple[SmoothField, SmoothField]
@@ -104,7 +104,7 @@ def random_body(grid: Grid, scale: NDArray[np.float64], rng: np.random.Generator
     Args:
         grid: The scan's grid.
         scale: ``(3,)``, scan mm per anatomical mm along R, A, S.
-        rng: What it is drawn from.
+        rng: Random generator.
     """
     fields = [SmoothField(grid.shape, grid.voxel_size, scale_mm=DEFORM_SCALE_MM, rng=rng) for _ in range(3)]
     return Body(grid, scale, (fields[0], fields[1], fields[2]))
@@ -120,7 +120,7 @@ def random_textures(grid: Grid, rng: np.random.Generator) -> Textures:
 def paint(
     body: Body, structures: Sequence[Structure], textures: Textures, *, noise_hu: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.int16], NDArray[np.uint16], NDArray[np.float64]]:
-    """The scan, which structure each voxel shows, and how much of each there is.
+    """Paint the scan, the structure shown by each voxel, and the volume of each structure.
 
     Args:
         body: Grid, scale and deformation.
@@ -131,7 +131,7 @@ def paint(
 
     Returns:
         HU ``(D, H, W)`` int16; for each voxel 1 + the index of the frontmost structure at its centre, or 0 for
-        air, uint16; and per structure its visible volume in mm³, partial voxels counted in part.
+        air, uint16; and per structure its visible volume in mm³, including partial voxels by their share.
     """
     shape = body.grid.shape
     hu = np.empty(shape, np.int16)
@@ -195,9 +195,9 @@ def _field(
 
 
 def _occupancy(field: Field) -> Field:
-    """Share of each voxel that lies inside, from the field's value and its change from voxel to voxel.
+    """Share of each voxel that lies inside, from the field's value and its gradient.
 
-    For a plane across one axis it is exact; 0.5 lies where the surface passes the voxel's centre.
+    It is exact for a plane perpendicular to an axis, and 0.5 where the surface passes through the voxel's centre.
     """
     steepness = np.full(field.shape, 1e-12, np.float32)
     for axis in range(3):
@@ -222,7 +222,7 @@ def _tissue(structure: Structure, inside: Field, textures: Textures, window: Win
 
 
 def _noise(shape: tuple[int, ...], noise_hu: float, rng: np.random.Generator) -> Field:
-    """Noise with the given standard deviation, correlated in the slice."""
+    """Noise with the given standard deviation, correlated in-plane."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     reach = int(4 * NOISE_SIGMA_PX + 0.5)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / NOISE_SIGMA_PX) ** 2)

@@ -1,6 +1,6 @@
 """Synthetic CT scans of a trunk with organs and tumours, every instance labelled. Start reading here.
 
-``settings -> anatomy -> tumours -> painting -> Phantom``. Nothing is learnt from patients; it is a test object for
+``settings -> anatomy -> tumours -> painting -> Phantom``. It is not derived from patient data: a test object for
 software, not a model of disease.
 """
 
@@ -21,7 +21,7 @@ from medmaskrcnn_datasets.tumours import place_tumours
 __all__ = ["CLASS_NAMES", "Phantom", "PhantomInstance", "PhantomSettings", "make_phantom", "random_settings"]
 
 LEAST_LABELLED_MM3 = 2000.0
-"""An organ of which the scan's end leaves less than this stays unlabelled: nobody would recognise it."""
+"""An organ cut off by the scan's edge to less than this stays unlabelled, since it is not recognisable."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PhantomInstance:
         class_name: One of :data:`CLASS_NAMES`.
         part_of: Value of the organ it lies in (tumours), else ``None``. The organ includes it.
         diameter_mm: Longest axis of a tumour, else ``None``.
-        volume_mm3: Volume within the scan, parts included, partial voxels counted in part.
+        volume_mm3: Volume within the scan including its parts, partial voxels by their share.
     """
 
     value: int
@@ -45,14 +45,14 @@ class PhantomInstance:
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A synthetic scan with its truth.
+    """A synthetic scan with its ground truth.
 
     Attributes:
-        settings: What made it.
+        settings: Its settings.
         volume: int16 HU, ``(1, D, H, W)``, modality CT.
         labels: ``(D, H, W)`` uint16 on the volume's grid; 0 is unlabelled. A tumour's voxels carry the tumour's
             value, not its organ's.
-        instances: What the values mean, by rising value; each has at least one voxel.
+        instances: The labelled objects by ascending value; each has at least one voxel.
     """
 
     settings: PhantomSettings
@@ -62,7 +62,7 @@ class Phantom:
 
 
 def make_phantom(settings: PhantomSettings) -> Phantom:
-    """Make the phantom that the settings describe; the same settings give the same bytes.
+    """Make the phantom described by the settings; the same settings give the same bytes.
 
     Example:
         >>> phantom = make_phantom(PhantomSettings(seed=7, shape=(24, 64, 64), spacing_mm=(12.0, 6.0, 6.0)))

@@ -1,4 +1,4 @@
-"""A folder of phantoms with its manifest: what the model that ships for the demo learns from."""
+"""A folder of phantoms with its manifest: the training data of the demo model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LICENCE = "CC0-1.0 (synthetic)"
 
 @dataclass(frozen=True)
 class _Job:
-    """What one process needs to know to make one case."""
+    """The arguments with which a worker process makes one case."""
 
     folder: Path
     seed: int
@@ -41,15 +41,15 @@ def phantom_dataset(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Make phantoms with the settings that their seeds give, and write them as NIfTI pairs.
+    """Make phantoms with settings drawn from their seeds, and write them as NIfTI pairs.
 
     Args:
         out_dir: Gets ``images/``, ``labels/`` and ``manifest.json``.
         seeds: One case each.
         max_shape: See :func:`medmaskrcnn_datasets.phantom_settings.random_settings`.
-        val: Seeds for validation; what is in neither list is for training.
+        val: Seeds for validation; seeds in neither list are for training.
         test: Seeds for testing.
-        workers: Processes; 1 works in this one. With more, a script that calls this needs the usual
+        workers: Processes; 1 uses the calling one. With more, a script that calls this needs the usual
             ``if __name__ == "__main__":``.
         progress: Called with the number of finished cases and their total.
 
@@ -79,7 +79,7 @@ def phantom_dataset(
 
 
 def write_case(phantom: Phantom, folder: Path, *, case_id: str, split: Split | None = None) -> ManifestCase:
-    """Write image and label map of one phantom; the entry for a manifest in ``folder``.
+    """Write image and label map of one phantom; returns its entry for a manifest in ``folder``.
 
     Raises:
         OutputError: if a file cannot be written.
@@ -97,7 +97,7 @@ def write_case(phantom: Phantom, folder: Path, *, case_id: str, split: Split | N
 def _made(
     folder: Path, seeds: Sequence[int], max_shape: Shape3, val: Collection[int], test: Collection[int], workers: int
 ) -> Iterator[tuple[int, ManifestCase]]:
-    """Cases as they are finished."""
+    """Yield cases as they are finished."""
     jobs = [_Job(folder, s, max_shape, "val" if s in val else "test" if s in test else "train") for s in seeds]
     if workers <= 1:
         yield from (_make_one(job) for job in jobs)
@@ -121,7 +121,7 @@ def _make_one(job: _Job) -> tuple[int, ManifestCase]:
 
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Processes started here use one BLAS thread each: more only fight over the same cores."""
+    """Processes started here use one BLAS thread each, since more would compete for the same cores."""
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -1,4 +1,4 @@
-"""What decides a phantom: its seed, its grid and what is to be seen in it."""
+"""Settings of a phantom: its seed, its grid and its content."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ LOWEST_MM = -160.0
 
 @dataclass(frozen=True)
 class PhantomSettings:
-    """Everything that decides a phantom; equal settings give equal bytes.
+    """Everything that determines a phantom; equal settings give equal bytes.
 
     Attributes:
-        seed: Decides the anatomy, the tumours, the texture and the noise.
+        seed: Determines the anatomy, the tumours, the texture and the noise.
         shape: Voxels along D, H, W.
         spacing_mm: Distance of voxel centres along D, H, W in mm.
-        orientation: Where D, H, W run to before the rotation, e.g. ``"SPL"``: up, to the back, to the left.
+        orientation: Directions of D, H, W before the rotation, e.g. ``"SPL"``: superior, posterior, left.
         rotation_degrees: The grid is turned by these angles about the patient's R, A and S axes.
         gantry_tilt_degrees: Each slice is shifted along H so that the stack leans by this angle (a shear).
-        offset_mm: R, A, S of the scan's centre against the anatomy; ``None`` lets the scan begin below the
-            kidneys.
+        offset_mm: R, A, S of the scan's centre relative to the anatomy; ``None`` starts the scan below the kidneys.
         body_width_mm: Width of the body from right to left.
         tumours: How many tumours to place, 0 to 8.
-        touching: Let two of them touch in one organ (needs at least two).
+        touching: Whether two of them touch in one organ (needs at least two).
         noise_hu: Standard deviation of the noise.
 
     Raises:
@@ -92,15 +91,15 @@ class PhantomSettings:
 
 
 def random_settings(seed: int, *, max_shape: Shape3 = (128, 256, 256)) -> PhantomSettings:
-    """Settings as they vary from hospital to hospital, drawn from the seed.
+    """Settings drawn from the seed, with the variation between hospitals.
 
     Args:
         seed: The same seed gives the same settings (for one ``max_shape``), and is the phantom's own seed.
-        max_shape: Most voxels up-down, front-back and right-left; the in-plane ones are used in full.
+        max_shape: Largest number of voxels along S, A and R; the in-plane ones are used in full.
 
     Returns:
         Settings with 240 to 340 mm of the trunk, slices of 1 to 4 mm, pixels of 0.7 to 1.5 mm where
-        ``max_shape`` allows, mostly axial and straight, sometimes oblique or with exchanged axes.
+        ``max_shape`` allows, mostly axial without rotation, sometimes oblique or with swapped axes.
     """
     rng = np.random.default_rng([seed, 1])
     width = float(np.round(rng.uniform(290, 350)))
@@ -133,7 +132,7 @@ def random_settings(seed: int, *, max_shape: Shape3 = (128, 256, 256)) -> Phanto
 
 
 def _axis(letter: str) -> int:
-    """World axis 0, 1, 2 of a direction letter; -1 for a letter that is none."""
+    """World axis 0, 1, 2 of a direction letter; -1 for other letters."""
     return next((i for i, pair in enumerate(("RL", "AP", "SI")) if letter in pair), -1)
 
 

@@ -1,8 +1,8 @@
-"""Solids as functions of position: the alphabet in which the phantom's anatomy is written.
+"""Solids as implicit functions of position: the building blocks of the phantom's anatomy.
 
 A shape takes coordinates R, A, S (arrays of one shape, mm) and returns a field that is negative inside, positive
 outside and zero on its surface, roughly a distance in mm near it. Union is the minimum of two fields, intersection
-the maximum, as usual for implicit solids. Painting divides the field by its own slope, so only its zero and its
+the maximum, as usual for implicit solids. Painting divides the field by its gradient, so only its zero level and its
 sign have to be exact.
 """
 
@@ -20,12 +20,12 @@ Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 Shape = Callable[[Field, Field, Field], Field]
 
 EVERYWHERE: Bounds = (np.full(3, -np.inf), np.full(3, np.inf))
-"""Bounds of a shape without an end."""
+"""Bounds of an infinite shape."""
 
 
 @dataclass(frozen=True)
 class Superellipsoid:
-    """``(sum |x / a|^n)^(1/n) <= 1``: an ellipsoid for n = 2, ever closer to a box for larger n.
+    """``(sum |x / a|^n)^(1/n) <= 1``: an ellipsoid for n = 2, closer to a box for larger n.
 
     Attributes:
         centre: R, A, S in mm.
@@ -57,7 +57,7 @@ class Superellipsoid:
 
 @dataclass(frozen=True)
 class Tube:
-    """An elliptic tube along S whose centre line swings gently.
+    """An elliptic tube along S with a gently curved centre line.
 
     Attributes:
         centre: R and A of the centre line in mm.
@@ -83,7 +83,7 @@ class Tube:
 
     @property
     def bounds(self) -> Bounds:
-        """Corners of a box around the tube; without an end along S."""
+        """Corners of a box around the tube; unbounded along S."""
         reach = np.array([r + abs(s) for r, s in zip(self.radii, self.swing[:2], strict=True)] + [np.inf])
         centre = np.array([*self.centre, 0.0])
         return centre - reach, centre + reach
@@ -91,7 +91,7 @@ class Tube:
 
 @dataclass(frozen=True)
 class Union:
-    """Everything in any of the parts; with ``blend_mm`` the joints are filleted."""
+    """The union of the parts; with ``blend_mm`` the joints are smoothed."""
 
     parts: tuple[Superellipsoid, ...]
     blend_mm: float = 0.0
@@ -151,7 +151,7 @@ class Diaphragm:
     Attributes:
         domes: For each dome its R, A and S of the top in mm.
         fall_per_mm: The surface falls ``fall_per_mm * distance^2`` from a top; in 1/mm.
-        shift_mm: The surface is lowered by so much.
+        shift_mm: Distance by which the surface is lowered.
     """
 
     domes: tuple[Point, ...]
@@ -170,14 +170,14 @@ class Diaphragm:
 
 @dataclass(frozen=True)
 class Ribs:
-    """Bars in the chest wall, one every ``pitch_mm``, falling towards the front.
+    """Bars in the chest wall, one every ``pitch_mm``, sloping down towards the front.
 
     Attributes:
         wall: Field of the surface in which the ribs' axes lie.
         below: The ribs end below this surface (:class:`Diaphragm` lowered).
         pitch_mm, phase_mm: Distance from rib to rib along S, and where the first lies.
         half_mm: Half thickness across the wall and half height, mm.
-        fall: Fall along A, mm per mm.
+        fall: Slope along A, mm per mm.
     """
 
     wall: Tube

@@ -1,7 +1,7 @@
 """Smooth random fields on a scan's voxels: the deformation of organs, the mottle of tissue, the paths of vessels.
 
 Random numbers on a coarse lattice are the coefficients of a uniform cubic B-spline. The spline factors into one
-small matrix per axis, so any window of the scan is three matrix products away and the whole field is never stored.
+small matrix per axis, so any window of the scan takes three matrix products and the whole field is never stored.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class SmoothField:
 
     Args:
         shape: Voxels of the scan along D, H, W.
-        spacing_mm: Their distances.
-        scale_mm: Distance of the lattice's points: structures are about this large.
+        spacing_mm: Their spacing.
+        scale_mm: Distance between lattice points: structures are about this large.
         rng: Source of the coefficients.
     """
 
@@ -55,7 +55,7 @@ class SmoothField:
         return values
 
     def largest(self) -> float:
-        """An upper bound on the field's absolute values, found on every few voxels and rounded up."""
+        """An upper bound on the field's absolute values, estimated on a subset of voxels and rounded up."""
         coarse = [np.unique(np.linspace(0, len(b) - 1, 4 * b.shape[1]).astype(int)) for b in self._bases]
         d, h, w = (basis[rows] for basis, rows in zip(self._bases, coarse, strict=True))
         return 1.05 * float(np.abs(_tensor_product(d, h, w, self._coefficients)).max())

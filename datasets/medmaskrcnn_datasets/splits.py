@@ -1,4 +1,4 @@
-"""Who is for training, who for validation, who for testing: decided by patient, never by scan."""
+"""Assigns patients, never single scans, to training, validation and test splits."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pathlib import Path
 from medmaskrcnn.data.manifest import Split
 from medmaskrcnn.errors import ReadError
 
-_FEWEST = 3  # patients; from so many on, a split with a share gets one at least
+_FEWEST = 3  # patients; from this many on, a split with a share gets at least one
 
 
 @dataclass(frozen=True)
 class SplitRule:
-    """Patients in a split by name, shares of the others, and folds of what is left.
+    """Named patients in a split, shares of the others, and folds of the rest.
 
-    Those who are named nowhere are put in an order that depends on their names alone (SHA-256), so that the same
-    patients always lie in the same split; the first of them are for testing, the next for validation.
+    Patients not named are put in an order that depends only on their names (SHA-256), so that the same patients are
+    always in the same split; the first of them are for testing, the next for validation.
 
     Attributes:
         test: Patients for testing.
         val: Patients for validation.
-        train: Patients that no share and no fold takes away from training.
+        train: Patients that always stay in training.
         test_share: Share of all patients that is for testing, those in ``test`` included.
         val_share: Share of all patients that is for validation, those in ``val`` included.
-        folds: With 2 or more, the patients left for training are dealt into so many folds.
+        folds: With 2 or more, the patients left for training are divided into this many folds.
         fold: Which of the folds, from 0, is for validation.
 
     Raises:
-        ValueError: if a patient is in two lists, the shares leave nobody to train on, or the fold does not exist.
+        ValueError: if a patient is in two lists, the shares leave no training patient, or the fold does not exist.
     """
 
     test: tuple[str, ...] = ()
@@ -78,13 +78,13 @@ class SplitRule:
         return result | {name: "val" for name, fold in self._dealt(unnamed).items() if fold == self.fold}
 
     def fold_of(self, patients: Iterable[str]) -> dict[str, int]:
-        """The fold of each patient who is in one, whichever fold is for validation; errors as :meth:`assign`."""
+        """The fold of each patient in one, whichever fold is for validation; raises as :meth:`assign`."""
         names = sorted(set(patients))
         held_out = {name for name, split in self.assign(names).items() if split == "test"} | set(self.val)
         return self._dealt([name for name in self._shuffled(dict.fromkeys(names, "train")) if name not in held_out])
 
     def _shuffled(self, splits: dict[str, Split]) -> list[str]:
-        """Patients for training that no list names, in their fixed order."""
+        """Training patients in no list, in their fixed order."""
         free = [name for name, split in splits.items() if split == "train" and name not in self.train]
         return sorted(free, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
 
@@ -95,12 +95,12 @@ class SplitRule:
 
 
 def read_splits(path: Path | str) -> SplitRule:
-    """The rule that a file of names states: ``{"test": [...], "val": [...]}``; all other patients are for training.
+    """Read a split file, ``{"test": [...], "val": [...]}``; all other patients are for training.
 
-    Further keys (who made it, by which rule) are for people.
+    Further keys (author, rule used) are ignored.
 
     Raises:
-        ReadError: if it cannot be read or holds no such lists.
+        ReadError: if it cannot be read or lacks such lists.
         ValueError: if a patient is in both.
     """
     try:

@@ -1,4 +1,4 @@
-"""Where tumours grow: slightly irregular ellipsoids in millimetres, wholly inside their organ and the scan."""
+"""Places tumours: slightly irregular ellipsoids in millimetres, entirely inside their organ and the scan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medmaskrcnn_datasets.shapes import Bounds, Field, Point, Superellipsoid
 SMALLEST_MM = 8.0
 ATTEMPTS = 300
 GAP_MM = 6.0
-"""Least tissue between two tumours that do not touch."""
+"""Smallest gap between two tumours that do not touch."""
 
 _HOSTS = {"liver": (0.45, 45.0), "right lung": (0.2, 40.0), "left lung": (0.2, 40.0),
           "right kidney": (0.075, 28.0), "left kidney": (0.075, 28.0)}  # fmt: skip
@@ -62,11 +62,11 @@ def place_tumours(
     """Up to ``count`` tumours at random places in liver, lungs and kidneys.
 
     Args:
-        body: Where the anatomy lies on the scan.
+        body: Mapping of the anatomy to the scan.
         organs: The anatomy, front first; ``host`` of each tumour is an index into it.
         count: How many to place; fewer are placed only where the scan shows too little of the organs.
         touching: The first two lie in one organ and touch.
-        rng: Source of all chance.
+        rng: Random generator.
     """
     hosts = {s.name: i for i, s in enumerate(organs) if s.name in _HOSTS}
     names = [n for n in hosts if _reachable(body, organs[hosts[n]]) is not None]
@@ -95,7 +95,7 @@ def _grow(
     twin: Structure | None,
     rng: np.random.Generator,
 ) -> Structure | None:
-    """One tumour in the organ, smaller after every few failures; ``None`` if there is no room."""
+    """Place one tumour in the organ, smaller after every few failures; ``None`` if there is no room."""
     organ = organs[host]
     box = _reachable(body, organ)
     assert box is not None
@@ -141,7 +141,7 @@ def _lesion(centre: NDArray[np.float64], diameter: float, rng: np.random.Generat
 
 
 def _beside(lesion: Lesion, twin: Structure, rng: np.random.Generator) -> Lesion:
-    """The lesion moved so that its surface just meets the twin's, in a random direction."""
+    """The lesion moved so that its surface just touches that of ``twin``, in a random direction."""
     other = twin.shape
     assert isinstance(other, Lesion)
     direction = rng.standard_normal(3)
@@ -170,7 +170,7 @@ def _surface(lesion: Lesion, grow_mm: float) -> NDArray[np.float64]:
 
 
 def _fits(body: Body, organs: Sequence[Structure], host: int, lesion: Lesion) -> bool:
-    """Inside the scan, inside the organ with 1 mm to spare, and clear of whatever is cut out of it."""
+    """Whether a lesion is inside the scan and the organ, with 1 mm margin, and clear of what is cut out of it."""
     points = _surface(lesion, 1.0)
     index = body.grid.ras_to_coordinate(points)
     if (index < 2).any() or (index > np.array(body.grid.shape) - 2).any():
@@ -182,7 +182,7 @@ def _fits(body: Body, organs: Sequence[Structure], host: int, lesion: Lesion) ->
 
 
 def _apart(lesion: Lesion, placed: Sequence[Structure], twin: Structure | None) -> bool:
-    """Far from all tumours but the twin."""
+    """Whether a lesion is far from all tumours except ``twin``."""
     points = _surface(lesion, GAP_MM)
     x, y, z = (column.astype(np.float32) for column in points.T)
     return all((p.shape(x, y, z) > 0).all() for p in placed if p is not twin)
@@ -200,7 +200,7 @@ def _reachable(body: Body, organ: Structure) -> Bounds | None:
 
 
 def _tumour_hu(organ: Structure, rng: np.random.Generator) -> float:
-    """Darker than liver and kidney, soft tissue in the lung."""
+    """Attenuation in HU: lower than liver and kidney, soft tissue in the lung."""
     if organ.name == "liver":
         return float(organ.hu - rng.uniform(42, 65))
     if "kidney" in organ.name:

@@ -1,7 +1,7 @@
-"""What every operator refuses, in one place: wrong shapes, unusable boxes, batch indices that name no image.
+"""Input checks of all operators: wrong shapes, invalid boxes, batch indices out of range.
 
-Checks of shapes and of values are apart: the former hold while a graph is traced, the latter need the numbers. Those
-name the first bad row, and cost one host synchronisation each on a GPU.
+Checks of shapes and of values are separate: the former also work while a graph is traced, the latter need the values.
+Value checks name the first bad row, and cost one host synchronisation each on a GPU.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 MOST_ADAPTIVE_SAMPLES = 1 << 14
-"""Samples to a bin along one axis; a bin of so many cells lies almost wholly outside any feature map."""
+"""Samples per bin along one axis; a bin of this many cells lies almost entirely outside any feature map."""
 FEATURE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def per_axis(value: float | Sequence[float], dims: int, *, name: str) -> tuple[float, ...]:
-    """One number for every spatial axis; a single number is meant for all of them.
+    """One number for every spatial axis; a single number applies to all of them.
 
     Raises:
         ValueError: if the count is not ``dims`` or a value is not positive.
@@ -30,7 +30,7 @@ def per_axis(value: float | Sequence[float], dims: int, *, name: str) -> tuple[f
 
 
 def check_output_size(output_size: int | Sequence[int], dims: int) -> tuple[int, ...]:
-    """Bins along each spatial axis; a single integer is meant for all of them."""
+    """Bins along each spatial axis; a single integer applies to all of them."""
     sizes = per_axis(output_size, dims, name="output_size")
     if any(s != int(s) for s in sizes):
         raise ValueError(f"output_size must be whole numbers, got {output_size}")
@@ -128,7 +128,7 @@ def check_batch_values(batch_index: Tensor, images: int) -> None:
 
 
 def check_adaptive_samples(bin_size: Tensor) -> None:
-    """Refuse boxes that adaptive sampling would visit for ever.
+    """Refuse boxes for which adaptive sampling would take far too many samples.
 
     Args:
         bin_size: ``(N,)`` extent of each box's bins in cells, each of which takes that many samples.
@@ -167,7 +167,7 @@ def check_score_values(scores: Tensor) -> None:
 
 
 def check_iou_threshold(iou_threshold: float) -> None:
-    """Make sure that ``iou_threshold`` is a share.
+    """Make sure that ``iou_threshold`` is within 0..1.
 
     Raises:
         ValueError: if it lies outside 0..1.

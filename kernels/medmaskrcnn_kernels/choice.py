@@ -1,4 +1,4 @@
-"""Which implementation runs: Triton's kernels on a GPU that they serve, the portable form everywhere else.
+"""Chooses the implementation: Triton kernels on supported GPUs, the portable form everywhere else.
 
 The choice is made once per device, at first use: Triton must be installed, must find the C compiler and the Python
 headers that it needs to launch kernels, and its kernels must agree with the portable form on a small problem. If not,
@@ -30,7 +30,7 @@ _checked: list[bool] = [False]
 
 
 def implementation(device: str | torch.device) -> tuple[str, str]:
-    """Name of the implementation that serves a device, and the reason.
+    """Name of the implementation used on a device, and the reason.
 
     Args:
         device: Such as ``"cuda"`` or ``"cpu"``.
@@ -54,13 +54,13 @@ def implementation(device: str | torch.device) -> tuple[str, str]:
 
 
 def before_first_use(check: SelfCheck) -> SelfCheck:
-    """Decorator: ask this function before Triton serves a device. It needs the operators, which need this file."""
+    """Decorator: call this check before Triton is used on a device (it imports the operators, which import this)."""
     _self_checks.append(check)
     return check
 
 
 def use_triton(device: torch.device) -> bool:
-    """Whether tensors of this device go to Triton's kernels."""
+    """Whether tensors on this device are processed by Triton kernels."""
     return implementation(device)[0] == "triton"
 
 
@@ -96,7 +96,7 @@ def values_are_checked(device: torch.device) -> bool:
 
 
 def why_not_triton() -> str:
-    """What Triton lacks on this machine, or nothing."""
+    """What Triton lacks on this machine; empty if nothing."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed (pip install triton)"
     compiler = os.environ.get("CC", "")
@@ -118,8 +118,8 @@ def _from_environment() -> str:
 
 
 def _disagreement(device: torch.device) -> str:
-    """Why Triton's kernels must not be used here: what failed, or disagreed with the portable form; or nothing."""
+    """Why Triton kernels must not be used here: what failed or disagreed with the portable form; empty if fine."""
     try:
         return next(filter(None, (check(device) for check in _self_checks)), "")
-    except Exception as error:  # whatever a compiler, a driver or a launch throws: the portable form is there
+    except Exception as error:  # any error of compiler, driver or launch: fall back to the portable form
         return f"triton's kernels do not run here ({type(error).__name__}: {str(error).splitlines()[:1]})"

@@ -1,10 +1,10 @@
-"""The operators as PyTorch knows them, and the one place where an implementation is chosen.
+"""The operators as registered with PyTorch, and the one place where an implementation is chosen.
 
 Registration with ``torch.library``, with a fake kernel and a derivative, lets ``torch.compile`` and ``torch.export``
 take a model that calls the operators as one graph. Values are checked here, where they are known; shapes are checked by
 ``operators.py``. Autocast is switched off inside: coordinates, weights and sums are float32 whatever the features are.
-Triton's kernels, where ``choice.py`` chooses them, give zeros for a row that is no box; the portable form,
-where values are not checked, gets such rows as empty boxes and blanks them.
+Triton kernels, where ``choice.py`` chooses them, give zeros for a row that is not a box; the portable form,
+where values are not checked, gets such rows as empty boxes and sets their output to zero.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def roi_align(
         boxes: ``(N, 2S)`` in voxels of the image.
         batch_index: ``(N,)``, the image of each box.
         scales: Cells of a map per voxel of the image, S numbers for each map, in turn.
-        least_areas: From which area or volume (voxels) on a box goes to the second map, the third, ...
+        least_areas: Smallest area or volume (voxels) from which a box reads the second map, the third, ...
         output_size: Bins along each axis.
-        sampling_ratio: Samples per bin along each axis; 0 takes as many as cells.
-        aligned: Whether cells have their centres at half-integers.
+        sampling_ratio: Samples per bin along each axis; 0 takes one per cell.
+        aligned: Whether cell centres are at half-integers.
     """
     pooled = empty_like_map(maps[0], boxes.shape[0], output_size)
     images = maps[0].shape[0]
@@ -101,7 +101,7 @@ def roi_align_backward(
     """Gradients of the maps, ``(B, C, *spatial)`` each, in the dtype of ``gradient``.
 
     Arguments as :func:`roi_align`, whose result has the ``gradient`` ``(N, C, *output_size)``; the maps' spatial
-    ``shapes`` stand one after the other.
+    ``shapes`` are concatenated.
     """
     dims, output_size = gradient.ndim - 2, gradient.shape[2:]
     with torch.autocast(boxes.device.type, enabled=False):
@@ -233,7 +233,7 @@ def _check_rows(boxes: Tensor, batch_index: Tensor, images: int) -> None:
 
 
 def _good_rows(boxes: Tensor, batch_index: Tensor, images: int) -> Tensor | None:
-    """Rows that are boxes of an image, or ``None`` for all: then they have been checked."""
+    """Rows that are boxes of an image, or ``None`` for all, when they have been checked."""
     if values_are_checked(boxes.device):
         return None
     return box_rows(boxes) & (batch_index >= 0) & (batch_index < images)
@@ -253,7 +253,7 @@ def is_channels_last(features: Tensor) -> bool:
 
 
 def empty_like_map(feature: Tensor, count: int, spatial: Sequence[int]) -> Tensor:
-    """``(count, C, *spatial)`` in the dtype and layout of a map ``(B, C, ...)``, not yet filled."""
+    """``(count, C, *spatial)`` in the dtype and layout of a map ``(B, C, ...)``, uninitialised."""
     channels = feature.shape[1]
     if is_channels_last(feature):
         return feature.new_empty(count, *spatial, channels).movedim(-1, 1)

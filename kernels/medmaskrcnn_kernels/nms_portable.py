@@ -1,12 +1,12 @@
 """Non-maximum suppression in blocks: no Python loop over boxes, and never an N x N matrix.
 
-Boxes are taken by falling score, a block at a time. Within a block the greedy rule "kept unless a kept, better box
-overlaps it" is solved by iterating it to a fixed point: after ``k`` rounds at least the first ``k`` decisions are the
-greedy ones, and in practice a few rounds settle all. The block's survivors then strike out everything they overlap
-further down, so that what is struck out early costs nothing later.
+Boxes are processed by descending score, one block at a time. Within a block the greedy rule "kept unless a kept, better
+box overlaps it" is solved by iterating it to a fixed point: after ``k`` rounds at least the first ``k`` decisions are
+the greedy ones, and in practice a few rounds suffice. The block's survivors then suppress everything they overlap
+further down, so that boxes suppressed early cost nothing later.
 
 Areas, intersections and ratios are float32 in torchvision's order of operations, so that ties at the threshold fall
-the same way. Work is laid out as few passes over small float tiles; boolean reductions are several times slower.
+the same way. The work is arranged as few passes over small float tiles; boolean reductions are several times slower.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BLOCK = 256
 TILE_ROWS = 64
 """Survivors compared at once with everything further down; a tile of 64 x 6,000 still fits a CPU's cache."""
 SMALLEST = 2.0**-149
-"""The smallest positive float32: stands in for an empty union, so that 0 / 0 is 0 and no box strikes another."""
+"""The smallest positive float32: replaces an empty union, so that 0 / 0 is 0 and no box suppresses another."""
 
 
 def nms_portable(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Indices ``(K,)`` int64 of the boxes ``(N, 2S)`` that are kept, by falling score, equal scores by rising index."""
+    """Indices ``(K,)`` int64 of the boxes ``(N, 2S)`` that are kept, by descending score, ties by ascending index."""
     threshold = largest_float32(iou_threshold)
     order = scores.argsort(descending=True, stable=True)
     left = boxes.float()[order]
@@ -43,7 +43,7 @@ def nms_portable(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def batched_nms_portable(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """The same indices, by class: boxes ``(N, 2S)`` of different ``idxs`` ``(N,)`` never strike one another out."""
+    """The same indices, by class: boxes ``(N, 2S)`` of different ``idxs`` ``(N,)`` never suppress one another."""
     kept = [idxs.new_zeros(0, dtype=torch.int64)]
     for label in torch.unique(idxs):
         own = (idxs == label).nonzero()[:, 0]
@@ -96,7 +96,7 @@ def box_sizes(boxes: Tensor) -> Tensor:
 
 
 def largest_float32(value: float) -> float:
-    """The largest float32 not above ``value``: a float32 exceeds the one if and only if it exceeds the other."""
+    """The largest float32 not above ``value``: a float32 exceeds one if and only if it exceeds the other."""
     nearest = torch.tensor(value, dtype=torch.float32)
     if nearest.item() > value:
         nearest = torch.nextafter(nearest, torch.tensor(-math.inf))

@@ -1,10 +1,10 @@
-"""The operators as users call them: names, defaults and shapes are settled here, then ``library.py`` takes over.
+"""The public operators: arguments and shapes are checked here, then ``library.py`` is called.
 
 Boxes are ``(N, 2S)`` throughout: S minima, then S maxima, in array-axis order, S = 2 or 3, in continuous voxel
 coordinates of the input image (voxel ``i`` covers ``[i, i + 1)``).
 
-On the CPU a row that is no box, or that names no image, raises a ValueError with its number. On a GPU, where asking
-would make the host wait, such a row gives zeros (and is never kept by ``nms``), unless ``checked()`` is in force.
+On the CPU a row that is not a box, or names no image, raises a ValueError with its number. On a GPU, where checking
+would make the host wait, such a row gives zeros (and is never kept by ``nms``), unless within ``checked()``.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def roi_align(
         features: ``(B, C, *spatial)``, 2 or 3 spatial axes; float16, bfloat16, float32 or float64.
         boxes: ``(N, 2S)`` in voxels of the image.
         batch_index: ``(N,)`` integers, image of each box.
-        output_size: Bins along each axis; one number is meant for all.
+        output_size: Bins along each axis; one number applies to all.
         spatial_scale: Cells of the map per voxel, ``1 / stride``; one number or one per axis.
-        sampling_ratio: Samples to a bin along each axis; 0 takes ``ceil(bin size)``.
-        aligned: Take a cell's value to lie at its centre. False is the older rule, half a cell off.
+        sampling_ratio: Samples per bin along each axis; 0 takes ``ceil(bin size)``.
+        aligned: Place a cell's value at its centre. False is the older rule, off by half a cell.
 
     Returns:
         ``(N, C, *output_size)`` in the features' dtype and memory layout. Differentiable with respect to the
@@ -78,13 +78,13 @@ def multiscale_roi_align(
     """RoIAlign over a feature pyramid: each box reads the map that suits its size (FPN, equation 1).
 
     Args:
-        features: Maps ``(B, C, *spatial)`` of rising stride, each level twice as coarse on the last axis.
+        features: Maps ``(B, C, *spatial)`` of increasing stride, each level twice as coarse on the last axis.
         boxes: ``(N, 2S)`` in voxels of the image.
         batch_index: ``(N,)`` integers, image of each box.
-        output_size: Bins along each axis; one number is meant for all.
+        output_size: Bins along each axis; one number applies to all.
         strides: Voxels per cell of each map, one number or one per axis.
-        sampling_ratio: Samples to a bin along each axis; 0 takes ``ceil(bin size)``.
-        aligned: Take a cell's value to lie at its centre.
+        sampling_ratio: Samples per bin along each axis; 0 takes ``ceil(bin size)``.
+        aligned: Place a cell's value at its centre.
         canonical_size: Box extent in voxels, over the last two axes, that belongs to ``canonical_level``.
         canonical_level: Level k0 of that extent: its stride on the last axis is ``2 ** k0``.
 
@@ -125,7 +125,7 @@ def least_areas(levels: Sequence[int], *, canonical_size: float, canonical_level
     """Area in voxels, over the last two axes, from which a box reads the second, third, ... of ``levels``.
 
     Equation 1 of FPN, ``floor(k0 + log2(sqrt(area) / canonical_size) + 1e-6)``, solved for the area; ``levels`` are
-    consecutive and rising, and boxes beyond either end read the first or the last. A single level has NaN, which no
+    consecutive and ascending, and boxes beyond either end read the first or the last. A single level has NaN, which no
     area reaches.
     """
     return [(canonical_size * 2.0 ** (level - canonical_level - 1e-6)) ** 2 for level in levels[1:]] or [nan]
@@ -164,7 +164,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         iou_threshold: A box is dropped if it overlaps a better, kept one by more than this.
 
     Returns:
-        Indices ``(K,)`` int64 of what is kept, by falling score, equal scores by rising index.
+        Indices ``(K,)`` int64 of the kept boxes, by descending score, ties by ascending index.
 
     Raises:
         ValueError: for a row that is not a box or whose score is NaN, a threshold outside 0..1, or wrong shapes.
@@ -201,7 +201,7 @@ def paste_masks(
         probabilities: ``(N, M, ..., M)`` over the boxes' own extents.
         boxes: ``(N, 2S)`` voxel coordinates.
         windows: ``(N, 2S)`` integer, half-open voxel windows, e.g. from :func:`mask_windows`.
-        threshold: Give boolean crops instead: where the probability reaches this.
+        threshold: Return boolean crops instead: where the probability reaches this.
 
     Returns:
         N crops, each of its window's shape, float32 (float64 for float64 probabilities); 0 outside the box.

@@ -1,7 +1,7 @@
-"""Mask probabilities, given on a box's own M x ... x M grid, painted into the voxels of the image.
+"""Pastes mask probabilities, given on a box's own M x ... x M grid, into the voxels of the image.
 
 Continuous convention: mask cell ``j`` covers the ``j``-th of M equal shares of the box, and its value belongs to the
-share's centre; voxel ``i`` covers ``[i, i + 1)`` and is asked at its centre ``i + 0.5``. Between the centres of cells
+share's centre; voxel ``i`` covers ``[i, i + 1)`` and is sampled at its centre ``i + 0.5``. Between the centres of cells
 the value is linear, between the border cells' centres and the box's faces it is constant, and it is 0 for voxels
 whose centre lies outside the box. Linear interpolation is a product over the axes: one small matrix for each.
 """
@@ -35,7 +35,7 @@ def mask_windows(boxes: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def paste_all(probabilities: Tensor, boxes: Tensor, windows: Tensor, threshold: float | None) -> list[Tensor]:
-    """Crops of all windows; with a threshold where they reach it, so that only one is ever held as numbers.
+    """Crops of all windows; with a threshold, boolean crops, so that only one is held as floats at a time.
 
     Args:
         probabilities: ``(N, M, ..., M)``, float32 or float64.
@@ -66,7 +66,7 @@ def _matrices(sides: Tensor, windows: Tensor, cells: int) -> Tensor:
 
     Args:
         sides: ``(N, 2)`` minimum and maximum of the boxes along it, voxels.
-        windows: ``(N, 2)`` first voxel and last voxel + 1; the longest says how many rows there are.
+        windows: ``(N, 2)`` first voxel and last voxel + 1; the longest gives the number of rows.
         cells: M.
     """
     n_voxels = int((windows[:, 1] - windows[:, 0]).max()) if len(windows) else 0

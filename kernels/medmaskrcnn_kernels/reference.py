@@ -1,4 +1,4 @@
-"""Each operator written from its formula in slow, obvious loops: what the implementations are tested against.
+"""Reference of each operator in slow, obvious loops from its formula, against which implementations are tested.
 
 Nothing here shares code with the implementations, and nothing is vectorised but the channels. Boxes are ``(N, 2S)``,
 minima then maxima, in array-axis order, in voxels of the image; S may be any number of axes. Arguments are not checked.
@@ -61,7 +61,7 @@ def interpolate(feature: Tensor, point: Sequence[float]) -> Tensor:
 
 
 def flat_index(cell: Sequence[int], sizes: Sequence[int]) -> int:
-    """Place of a cell in the map laid out as one row, last axis fastest."""
+    """Index of a cell in the flattened map, last axis fastest."""
     place = 0
     for index, size in zip(cell, sizes, strict=True):
         place = place * size + index
@@ -125,7 +125,7 @@ def _product(factors: Tensor) -> Tensor:
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    """Best box first, keep each that overlaps no kept one by more than the threshold; ties by rising index.
+    """Best box first, keep each that overlaps no kept one by more than the threshold; ties by ascending index.
 
     ``boxes`` are ``(N, 2S)`` in voxels, ``scores`` ``(N,)``; gives the indices ``(K,)`` int64 of those kept.
     """
@@ -138,7 +138,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
-    """:func:`nms` where only boxes of one class (``idxs`` ``(N,)``) strike one another out; indices ``(K,)`` int64."""
+    """:func:`nms` where only boxes of one class (``idxs`` ``(N,)``) suppress one another; indices ``(K,)`` int64."""
     kept: list[int] = []
     for label in set(idxs.tolist()):
         own = [i for i in range(len(boxes)) if idxs[i] == label]

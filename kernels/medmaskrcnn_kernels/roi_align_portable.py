@@ -1,7 +1,7 @@
 """RoIAlign over a feature pyramid in plain PyTorch. Boxes are sorted by map and size and run in chunks for the cache.
 
 Forward, each bin is one weighted sum of the cells it reads, whose weights are products over the axes: on the CPU one
-call of ``embedding_bag``, which keeps nothing in between. Backward, the matrices of ``separable.py`` transposed take
+call of ``embedding_bag``, without intermediate tensors. Backward, the matrices of ``separable.py`` transposed take
 each box's gradient axis by axis to the window of cells that the box reads,
 
     (P0, P1, P2, C) -> (K0, P1, P2, C) -> (K0, K1, P2, C) -> (K0, K1, K2, C)
@@ -38,16 +38,16 @@ FEWEST_CHANNELS = 16
 
 @dataclass(frozen=True)
 class SamplingPlan:
-    """All that RoIAlign needs to know of the boxes, sorted so that neighbours have windows of like size.
+    """All that RoIAlign needs of the boxes, sorted so that neighbours have windows of similar size.
 
     Attributes:
-        order: ``(N,)`` int64, place of each sorted box in the caller's list.
+        order: ``(N,)`` int64, index of each sorted box in the caller's list.
         level: Feature map of each box.
         image: ``(N,)`` int64, image of each box.
         shapes: Spatial shape of each feature map.
         grids: One sampling grid per axis.
         counts: Cells that each box reads along each axis.
-        columns: A bound of the cells that one bin of each box reads along each axis.
+        columns: Upper bound of the cells that one bin of each box reads along each axis.
         output_size: Bins along each axis.
     """
 
@@ -99,9 +99,9 @@ def make_plan(
         scales: Cells per voxel along each axis, of each map.
         least_areas: Box area from which the second, third, ... map is read.
         output_size: Bins along each axis.
-        sampling_ratio: Samples to a bin along each axis; 0 is adaptive.
+        sampling_ratio: Samples per bin along each axis; 0 is adaptive.
         aligned: Shift by half a cell.
-        checked: Raise for a box that adaptive sampling would visit for ever; without, it gets no samples.
+        checked: Raise for a box with too many adaptive samples; otherwise it gets no samples.
     """
     dims = boxes.shape[1] // 2
     level = levels_of(boxes, least_areas)
@@ -136,7 +136,7 @@ def make_plan(
 
 
 def levels_of(boxes: Tensor, least_areas: Sequence[float]) -> Tensor:
-    """Which map each box ``(N, 2S)`` (voxels) reads, ``(N,)``: as many steps up as there are areas that it reaches."""
+    """Which map each box ``(N, 2S)`` (voxels) reads, ``(N,)``: the number of areas that it reaches."""
     dims = boxes.shape[1] // 2
     extent = boxes[:, dims:].float() - boxes[:, :dims].float()
     area = extent[:, -2] * extent[:, -1]
@@ -156,7 +156,7 @@ def cut(
         extents: What each box takes along each axis.
         first: First box.
         stop: One past the last.
-        fits: Whether so many boxes of such shared extents, which alone take so much in all, may run together.
+        fits: Whether a chunk may run together, given its shared extents, number of boxes and total size.
     """
     begin = first
     while begin < stop:
@@ -258,13 +258,13 @@ def rows_of_channels(feature: Tensor) -> Tensor:
         return feature.movedim(1, -1).reshape(-1, feature.shape[1])
     rows = feature.new_empty(feature.shape[0], prod(feature.shape[2:]), feature.shape[1])
     for image, own in zip(feature, rows, strict=True):
-        own.copy_(image.reshape(feature.shape[1], -1).T)  # a plain transposition, which PyTorch does in blocks
+        own.copy_(image.reshape(feature.shape[1], -1).T)  # a plain transpose, which PyTorch does in blocks
     return rows.view(-1, feature.shape[1])
 
 
 def weighted_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """Sum of rows of ``table`` ``(R, C)``: rows and weights ``(bags, K)`` give ``(bags, C)``."""
-    if table.device.type == "cpu":  # one pass, nothing gathered in between
+    if table.device.type == "cpu":  # one pass, without an intermediate gather
         return functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
     return torch.bmm(weights[:, None], table[rows])[:, 0]
 

@@ -1,4 +1,4 @@
-"""RoI pooling of Fast R-CNN (Girshick 2015, section 2.1), in 2D and 3D: the ablation that RoIAlign is measured against.
+"""RoI pooling of Fast R-CNN (Girshick 2015, section 2.1), in 2D and 3D: the ablation that RoIAlign is compared with.
 
 A box is rounded to whole cells, ``round(coordinate * scale)`` with both ends included and at least one cell long, and
 cut into bins ``floor(p * bin) .. ceil((p + 1) * bin)``; each bin gives its largest value, an empty one gives 0. The
@@ -78,7 +78,7 @@ def _pool(features: Tensor, image: Tensor, edges: list[tuple[Tensor, Tensor]]) -
     values, source = features, image
     for axis, (low, high) in enumerate(edges, start=2):
         values = _largest(values.movedim(axis, 1), source, low, high).movedim(1, axis)
-        source = torch.arange(len(image), device=image.device)  # from the second axis on each box has a row of its own
+        source = torch.arange(len(image), device=image.device)  # from the second axis on, each box has its own row
     empty = torch.zeros(values.shape[:1] + values.shape[2:], dtype=torch.bool, device=values.device)
     for axis, (low, high) in enumerate(edges, start=1):
         empty |= (high <= low).view(len(low), *(1,) * (axis - 1), -1, *(1,) * (empty.ndim - 1 - axis))
@@ -112,5 +112,5 @@ def _edges(low: Tensor, high: Tensor, bins: int, size: int) -> tuple[Tensor, Ten
 
 
 def _round_half_away(values: Tensor) -> Tensor:
-    """C's ``round``: halves go away from zero, where torch's go to the even number."""
+    """C's ``round``: halves round away from zero, whereas torch rounds them to even."""
     return ((values.abs() + 0.5).floor() * values.sign()).long()

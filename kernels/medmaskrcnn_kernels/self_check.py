@@ -1,4 +1,4 @@
-"""A small problem that both implementations solve, before one is trusted on hardware it never ran on."""
+"""A small problem on which both implementations are compared before Triton is used on a new device."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ Interpolation weights are products over the axes and the grid is a product of on
     out[p, q, c] = sum_ij  A0[p, i] * A1[q, j] * feature[i, j, c]
 
 with one matrix ``A`` (bins x cells) for each axis of each box, in 3D with a third one. This file builds them for all
-boxes at once, over only those cells that a box reads. On one axis, with ``g`` samples to a bin, the sample ``k`` of
+boxes at once, over only those cells that a box reads. On one axis, with ``g`` samples per bin, the sample ``k`` of
 bin ``p`` lies at ``start + p * bin + (k + 0.5) * bin / g`` in cell indices; beyond ``[-1, size]`` it counts as 0, and
 within it is clamped to the first and last cell. That is torchvision's rule, in torchvision's order of operations.
 """
@@ -31,7 +31,7 @@ class AxisGrid:
     Attributes:
         start: ``(N,)`` lower edge of each box.
         bin_size: ``(N,)`` length of one bin, in cells.
-        samples: ``(N,)`` int64, samples to a bin.
+        samples: ``(N,)`` int64, samples per bin.
         size: ``(N,)`` int64, cells of the feature map along this axis.
         bins: Number of bins.
     """
@@ -50,7 +50,7 @@ class AxisGrid:
         """Cell index, continuous, of a sample; arguments broadcast against ``(N, 1, 1)``. Shape ``(N, P, G)``."""
         start, length, count = (t[:, None, None] for t in (self.start, self.bin_size, self.samples))
         position = start + bin_number * length + (sample + 0.5) * length / count.clamp(min=1)
-        return position.nan_to_num(nan=-2.0)  # a box near the end of the float range: not seen
+        return position.nan_to_num(nan=-2.0)  # a box near the end of the float range: not sampled
 
     def first_cell(self) -> Tensor:
         """``(N,)`` int64: lowest cell that a sample reads."""
@@ -72,7 +72,7 @@ class AxisGrid:
         return torch.minimum(extent, 2 * self.bins * self.samples).clamp(min=1)
 
     def bin_columns_at_most(self) -> Tensor:
-        """``(N,)`` int64: a bound of what :func:`bin_columns` needs for one bin of each box."""
+        """``(N,)`` int64: upper bound of the columns :func:`bin_columns` needs for one bin of each box."""
         within = torch.minimum(self.bin_size.clamp(max=2.0**30).ceil().long() + 2, self.size)
         return torch.minimum(within, 2 * self.samples).clamp(min=1)
 
@@ -88,7 +88,7 @@ def axis_grid(
         scale: ``(N,)`` cells of the feature map per voxel.
         size: ``(N,)`` int64, cells of each box's feature map.
         bins: Number of bins.
-        sampling_ratio: Samples to a bin; 0 takes ``ceil(bin size)``, and none where that is over
+        sampling_ratio: Samples per bin; 0 takes ``ceil(bin size)``, and none where that is over
             ``MOST_ADAPTIVE_SAMPLES``.
         aligned: Subtract half a cell, so that cell ``i``'s value belongs to its centre ``i + 0.5``. Without it a
             box is at least one cell long.

@@ -1,7 +1,7 @@
-"""RoIAlign's sampling rule on one axis, as Triton functions: what ``separable.py`` is to the portable form.
+"""RoIAlign's sampling rule on one axis as Triton functions, the counterpart of ``separable.py``.
 
 A box is laid on a feature map axis by axis: ``start`` and ``length`` of a bin in cells, ``samples`` to a bin. Sample
-``k`` of bin ``p`` lies at ``start + p * length + (k + 0.5) * length / samples``, is not seen beyond ``[-1, size]``,
+``k`` of bin ``p`` lies at ``start + p * length + (k + 0.5) * length / samples``, is ignored beyond ``[-1, size]``,
 and is clamped to the first and last cell. A bin's weight in a cell is the mean over its samples of ``hat(position -
 cell)``. Two-dimensional boxes get a first axis of one cell, so one program serves both.
 """
@@ -16,7 +16,7 @@ MOST_SAMPLES = tl.constexpr(1 << 14)  # of an adaptive grid along one axis, as `
 
 @triton.jit
 def pick_map(maps, level):
-    """``maps[level]`` of a tuple of pointers, ``level`` being known at run time only."""
+    """``maps[level]`` of a tuple of pointers, with ``level`` known only at run time."""
     chosen = maps[0]
     for other in tl.static_range(1, len(maps)):
         if level == other:
@@ -67,7 +67,7 @@ def lay_axis(low, high, scale, bins: tl.constexpr, ratio, aligned: tl.constexpr)
 
 @triton.jit
 def sample_at(start, length, samples, bin_number, sample, size):
-    """Position of a sample, clamped to the map's cells, and 1.0 where it is seen, else 0.0."""
+    """Position of a sample, clamped to the map's cells, and 1.0 if it counts, else 0.0."""
     position = start + bin_number * length + tl.div_rn((sample + 0.5) * length, samples * 1.0 + start * 0)
     seen = ((position >= -1.0) & (position <= size)).to(tl.float32)
     return tl.minimum(tl.maximum(position, 0.0), size - 1.0), seen

@@ -1,8 +1,8 @@
-"""Greedy non-maximum suppression on the GPU: two launches, no host synchronisation but the count of what is kept.
+"""Greedy non-maximum suppression on the GPU: two launches, one host synchronisation for the number of kept boxes.
 
-The first kernel compares all pairs, best boxes first, and packs "strikes out" into bits, 32 boxes a word. The second,
-one program, walks through the boxes 32 at a time: the greedy rule within the 32 is iterated to its fixed point, as in
-``nms_portable.py``, and the rows of those kept are joined with what is struck out already. IoU is float32 in
+The first kernel compares all pairs, best boxes first, and packs "suppresses" into bits, 32 boxes per word. The second,
+one program, goes through the boxes 32 at a time: the greedy rule within the 32 is iterated to its fixed point, as in
+``nms_portable.py``, and the rows of those kept are OR-ed with what is already suppressed. IoU is float32 in
 torchvision's order of operations, without fused multiply-add, so that ties at the threshold fall the same way.
 """
 
@@ -17,7 +17,7 @@ from medmaskrcnn_kernels.checks import box_rows
 from medmaskrcnn_kernels.nms_portable import largest_float32
 
 WORD = 32
-"""Boxes whose bits lie in one word."""
+"""Boxes per word of bits."""
 ROWS = 64
 """Boxes compared with a word's boxes by one program."""
 MOST_BOXES = 1 << 15
@@ -75,7 +75,7 @@ def _scan(strikes, kept, count, words, WORD: tl.constexpr, BLOCK_WORDS: tl.const
         out = tl.sum(tl.where(word == now, struck, 0), 0)
         alive = ((((out >> bit) & 1) == 0) & (row < count)).to(tl.int32)
         within = tl.load(strikes + rows + now, mask=row < count, other=0)
-        pairs = (within[:, None] >> bit[None, :]) & 1  # row strikes column
+        pairs = (within[:, None] >> bit[None, :]) & 1  # row suppresses column
         keep, changed = alive, 1
         while changed > 0:
             # The same decisions once along the columns, once along the rows: a sum over bits changes the layout.
@@ -92,12 +92,12 @@ def _scan(strikes, kept, count, words, WORD: tl.constexpr, BLOCK_WORDS: tl.const
 
 
 def nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float) -> Tensor:
-    """Indices ``(K,)`` int64 of the boxes that are kept, by falling score, equal scores by rising index.
+    """Indices ``(K,)`` int64 of the boxes that are kept, by descending score, ties by ascending index.
 
     Args:
-        boxes: ``(N, 2S)``; a row that is no box, or whose score is NaN, is not kept and strikes out nothing.
+        boxes: ``(N, 2S)``; a row that is not a box, or whose score is NaN, is not kept and suppresses nothing.
         scores: ``(N,)``.
-        labels: ``(N,)`` integers; boxes of different labels never strike one another out. ``None``: all are alike.
+        labels: ``(N,)`` integers; boxes of different labels never suppress one another. ``None``: all the same.
         iou_threshold: A box is dropped if it overlaps a better, kept one by more than this.
     """
     dims = boxes.shape[1] // 2

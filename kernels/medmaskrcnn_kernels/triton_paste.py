@@ -1,4 +1,4 @@
-"""Masks pasted into all windows in one launch: the rule of ``paste.py``, voxel by voxel."""
+"""Pastes masks into all windows in one launch, by the rule of ``paste.py``, voxel by voxel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 VOXELS = 1024
-"""Voxels of one program."""
+"""Voxels per program."""
 
 
 @triton.jit

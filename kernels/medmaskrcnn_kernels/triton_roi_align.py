@@ -1,4 +1,4 @@
-"""RoIAlign over a whole pyramid in one launch, 2D and 3D, for GPUs that Triton knows.
+"""RoIAlign over a whole pyramid in one launch, 2D and 3D, for GPUs that Triton supports.
 
 The separable form of ``separable.py``, with the channels side by side in memory. Forward, one program makes one row of
 a box's bins (along the last axis) for some channels: rows of cells are read whole, weighted by the first axes' columns,
@@ -7,7 +7,7 @@ transposed and is written from the cell's side: one program owns a row of cells,
 their contributions in the boxes' order and writes once. So no atomics, no float32 copy of the gradient, and the same
 bits each time. Coordinates, weights and sums are float32.
 
-A row of ``boxes`` that is no box, or that names no image, gives zeros and reads nothing.
+A row of ``boxes`` that is not a box, or names no image, gives zeros and reads nothing.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ Number = TypeVar("Number", int, float)
 CELLS = 16
 """Cells of a row that are multiplied together; the least that ``tl.dot`` takes."""
 CHANNELS = 128
-"""Channels of one program."""
+"""Channels per program."""
 WARPS = 8
 """Threads of one program in groups of 32 (AMD: 64): with fewer the backward kernel spills registers."""
 PRECISION = "tf32x3" if torch.version.hip is None else "ieee"
 """How ``tl.dot`` multiplies float32: in three TF32 parts, good to about 2e-7, or plainly."""
 BOXES_AT_ONCE = 64
-"""Boxes that a backward program asks at once whether they read its row."""
+"""Boxes that a backward program tests at once for reading its row."""
 
 
 @triton.jit
@@ -105,7 +105,7 @@ def _forward(
 
 @triton.jit
 def _touches(low, high, scale, bins: tl.constexpr, aligned: tl.constexpr, begin, end):
-    """Whether boxes may read a cell of ``begin..end``: a little generous, the weights decide."""
+    """Whether boxes may read a cell of ``begin..end``; slightly generous, since the weights decide."""
     start, length, _ = lay_axis(low, high, scale, bins, 1, aligned)
     return (start < end + 1) & (start + bins * length > begin - 2)
 
@@ -119,7 +119,7 @@ def _first_bin(start, length, cell, bins: tl.constexpr):
 
 @triton.jit
 def _bins_end(start, length, cell, bins: tl.constexpr):
-    """One past a bin at or behind the last one that reads ``cell``."""
+    """One past a bin at or after the last one that reads ``cell``."""
     guess = tl.floor((cell + 1 - start) / tl.maximum(length, 1e-6)) + 2
     return tl.where(length > 1e-6, tl.minimum(tl.maximum(guess, 0.0), bins), bins * 1.0).to(tl.int32)
 
@@ -216,7 +216,7 @@ def align(
         pooled: Result, of the maps' dtype.
         scales: Cells per voxel along each axis, of each map.
         least_areas: Box area, over the last two axes, from which the second, third, ... map is read.
-        sampling_ratio: Samples to a bin along each axis; 0 is adaptive.
+        sampling_ratio: Samples per bin along each axis; 0 is adaptive.
         aligned: Shift by half a cell.
     """
     channels, dims = pooled.shape[1], pooled.ndim - 2
@@ -275,7 +275,7 @@ def _sort_by_map(
 ) -> tuple[Tensor, Tensor]:
     """Rows of ``boxes`` ordered by level, image and number, and where each level's and image's rows begin.
 
-    Rows that are no boxes, or name no image, come last and belong to none.
+    Rows that are not boxes, or name no image, come last and belong to none.
     """
     key = batch_index.long() + images * levels_of(boxes, least_areas)
     good = box_rows(boxes) & (batch_index >= 0) & (batch_index < images)

@@ -1,12 +1,12 @@
 """A model as a MONAI Bundle: a folder that ``python -m monai.bundle run`` executes on a scan.
 
-    configs/inference.json   the walk: load, read, segment, write; every value may be overridden on the command line
-    configs/metadata.json    what MONAI's specification asks for
-    models/model.safetensors the model file as it is, beside it the folder of its 8-bit form where there is one
+    configs/inference.json   the workflow: load, read, segment, write; the command line may override every value
+    configs/metadata.json    the metadata that MONAI's specification requires
+    models/model.safetensors the unchanged model file, beside it the folder of its 8-bit form if there is one
     docs/README.md, docs/license.txt
 
-The bundle holds no code: it needs this package where it runs. The specification's ``model.pt`` would be a pickle; the
-weights lie in a safetensors file instead, which the configuration names.
+The bundle holds no code: this package must be installed where it runs. The specification's ``model.pt`` would be a
+pickle; the weights are in a safetensors file instead, which the configuration names.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def write_bundle(model: Path, folder: Path) -> list[Path]:
 
     Args:
         model: A model file.
-        folder: Of the bundle; new or empty.
+        folder: The bundle's folder; new or empty.
 
     Returns:
         The files that were written.
 
     Raises:
         ModelFileError: if the model cannot be read.
-        OutputError: if the folder holds something already, or cannot be written.
+        OutputError: if the folder is not empty or cannot be written.
     """
     network, settings = read_model(model)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -68,7 +68,7 @@ def write_bundle(model: Path, folder: Path) -> list[Path]:
 
 
 def inference_config() -> dict[str, Any]:
-    """What ``monai.bundle run`` executes; ``$`` marks Python, ``@`` another entry."""
+    """The configuration that ``monai.bundle run`` executes; ``$`` marks Python, ``@`` refers to another entry."""
     return {
         "imports": ["$import medmaskrcnn", "$from pathlib import Path"],
         "bundle_root": ".",
@@ -92,7 +92,7 @@ def inference_config() -> dict[str, Any]:
 
 
 def _made_of_entries(kind: type[SegmentOptions | OutputOptions]) -> dict[str, Any]:
-    """Options made of the entries with their names, so that each may be overridden by itself."""
+    """Options built from the entries of the same names, so that each can be overridden on its own."""
     return {"_target_": f"{kind.__module__}.{kind.__name__}", **{name: f"@{name}" for name in kind.model_fields}}
 
 
@@ -128,7 +128,7 @@ def metadata(settings: ModelFileSettings) -> dict[str, Any]:
 
 
 def version_of(package: str) -> str:
-    """The version of a package that need not be here."""
+    """The version of a package that may not be installed."""
     try:
         return version(package)
     except ModuleNotFoundError:  # importlib's PackageNotFoundError is one

@@ -1,4 +1,4 @@
-"""The dense part of a model file, and images to follow it with."""
+"""The dense part of a model file (backbone, FPN, RPN head), and example images to run it on."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def read_dense_part(path: Path) -> tuple[DensePart, ModelFileSettings]:
 
 
 def default_shape(settings: ModelFileSettings) -> tuple[int, ...]:
-    """Shape of one image batch: a slice of 512 x 512, or a tile, as the network is given them."""
+    """Shape of one image batch as the network receives it: a slice of 512 x 512, or a tile."""
     model, pad = settings.model, settings.preprocess.pad_multiple
     sides = settings.inference.tile if model.spatial_dims == 3 else (DEFAULT_SIDE_2D,) * 2
     return 1, model.input_channels, *(-(-n // m) * m for n, m in zip(sides, pad, strict=True))
 
 
 def check_shape(shape: Sequence[int], settings: ModelFileSettings) -> tuple[int, ...]:
-    """The shape of an image batch whose spatial part a user gave.
+    """The shape of an image batch with the spatial shape given by the user.
 
     Raises:
-        ModelFileError: if the network cannot take such images.
+        ModelFileError: if the network does not accept such images.
     """
     pad = settings.preprocess.pad_multiple
     if len(shape) != len(pad) or any(n < 1 or n % m for n, m in zip(shape, pad, strict=True)):
@@ -52,7 +52,7 @@ def check_shape(shape: Sequence[int], settings: ModelFileSettings) -> tuple[int,
 
 
 def random_images(shape: Sequence[int]) -> Tensor:
-    """Images ``(B, C, *spatial)`` to compare two forms of a network on: blobs and noise, the same every time."""
+    """Images ``(B, C, *spatial)`` for comparing two forms of a network: blobs and noise, the same every time."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.randn((*shape[:2], *(max(2, n // 16) for n in shape[2:])), generator=random)
     mode = "trilinear" if len(shape) == 5 else "bilinear"
@@ -61,12 +61,12 @@ def random_images(shape: Sequence[int]) -> Tensor:
 
 
 def images_of(volumes: Iterable[Volume], settings: ModelFileSettings, *, per_volume: int) -> Iterator[Tensor]:
-    """Slices or tiles of scans as the network is given them, spread evenly over each scan.
+    """Slices or tiles of scans as the network receives them, spread evenly over each scan.
 
     Args:
         volumes: Scans that the model is for.
-        settings: Of the model.
-        per_volume: At most so many of each.
+        settings: The model's settings.
+        per_volume: Maximum number per scan.
 
     Yields:
         ``(1, C, *spatial)`` float32.
@@ -85,6 +85,6 @@ def images_of(volumes: Iterable[Volume], settings: ModelFileSettings, *, per_vol
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many items, evenly from first to last."""
+    """At most ``most`` items, evenly spaced from first to last."""
     count = min(most, len(items))
     return [items[round((i + 0.5) * len(items) / count - 0.5)] for i in range(count)]

@@ -1,6 +1,6 @@
-"""A model's dense part for other runtimes: ONNX, or an archive of ``torch.export``; compared with torch when written.
+"""Exports a model's dense part to ONNX or a ``torch.export`` archive, and compares the file's output with torch's.
 
-What follows depends on what is in the image and stays with this package: proposals, RoIAlign, the heads.
+The later stages depend on the image content and are not exported: proposals, RoIAlign, the heads.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from medmaskrcnn.models.dense_part import DensePart
 from medmaskrcnn.system.files import make_folder, replacing
 
 TOLERANCE = 1e-3
-"""Largest difference from torch's float32 result that a written form may have, as a share of the largest value."""
+"""Largest allowed difference from torch's float32 result, relative to the largest value."""
 
 
 def export_dense(model: Path, form: str, out: Path, *, shape: Sequence[int] | None = None) -> float:
-    """Write the dense part of a model and compare what was written with torch.
+    """Write the dense part of a model and compare the written file with torch.
 
     Args:
         model: A model file.
         form: ``onnx`` or ``torch-export``.
         out: The file to write.
-        shape: Spatial shape of the images; 512 x 512 or the model's tile by default. A written form has one shape.
+        shape: Spatial shape of the images; 512 x 512 or the model's tile by default. It is fixed in the file.
 
     Returns:
-        The largest difference found, as a share of the largest value of each output.
+        The largest difference found, relative to the largest value of each output.
 
     Raises:
-        ModelFileError: if the model cannot be read or takes no such images.
-        MedMaskRCNNError: if a package is missing, or what was written computes something else.
+        ModelFileError: if the model cannot be read or does not accept such images.
+        MedMaskRCNNError: if a package is missing, or the written file computes something else.
         OutputError: if the file cannot be written.
     """
     part, settings = read_dense_part(model)
@@ -54,12 +54,12 @@ def export_dense(model: Path, form: str, out: Path, *, shape: Sequence[int] | No
 
 
 def output_names(levels: int) -> list[str]:
-    """Names of what a written form gives, in order: pyramid levels from P2, their objectness, their deltas."""
+    """Names of an exported file's outputs, in order: pyramid levels from P2, their objectness, their deltas."""
     return [f"{kind}{level}" for kind in ("p", "objectness", "deltas") for level in range(2, 2 + levels)]
 
 
 def difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
-    """The largest difference of outputs, of any shape, as a share of the largest value of each."""
+    """The largest difference between outputs of any shape, relative to the largest value of each."""
     pairs = zip(expected, got, strict=True)
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-6)) for a, b in pairs)
 
@@ -79,7 +79,7 @@ def _write_onnx(part: DensePart, images: Tensor, file: Path) -> Sequence[Tensor]
     import onnxruntime
 
     names = output_names(len(part(images)) // 3)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter reports its steps
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its steps
         warnings.simplefilter("ignore")
         torch.onnx.export(
             part, (images,), file, input_names=["images"], output_names=names, dynamo=True, external_data=False

@@ -1,10 +1,10 @@
-"""Structured pruning: a network with fewer channels, those that matter least being gone.
+"""Structured pruning: removes the least important channels of a network.
 
-Which layers must lose the same channels is found by torch-pruning (Fang et al. 2023, "DepGraph"), which follows a pass
-through the network; which channels matter least by the norm of all weights that belong to a channel. Every group of
-layers loses the same share, so that what is left is a network that settings describe: channels of the four stages, of
-the pyramid, of the mask head, width of the box head. Channels go by eights, the groups of GroupNorm: what is left of a
-normalised map keeps its statistics. At least 16 stay.
+torch-pruning (Fang et al. 2023, "DepGraph") traces a pass through the network to find which layers must lose the same
+channels; the importance of a channel is the norm of all weights that belong to it. Every group of layers loses the
+same share, so that settings can still describe the network: channels of the four stages, of the pyramid and of the
+mask head, width of the box head. Channels are removed in blocks of eight, the groups of GroupNorm, so that the
+remaining groups keep their statistics. At least 16 stay.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.settings import ModelSettings
 
-_BLOCK = 8  # channels that go together
-_FEWEST = 16  # channels that stay: with 8, oneDNN of torch 2.15 writes past the gradient of 1-wide convolutions
-_EXPANSION = 4  # of what a bottleneck gives out against what is inside it
-_CELLS_OF_P5 = 2  # per axis, of the image that is followed through the network
+_BLOCK = 8  # channels removed together
+_FEWEST = 16  # channels that remain: with 8, oneDNN of torch 2.15 writes past the gradient of 1-wide convolutions
+_EXPANSION = 4  # output channels of a bottleneck relative to its inner channels
+_CELLS_OF_P5 = 2  # per axis, of the image that is traced through the network
 
 
 def prune(network: MaskRCNN, share: float) -> MaskRCNN:
-    """A network of which about a share of the channels is gone; it is to be trained further.
+    """A copy of a network without about a given share of its channels; it needs fine-tuning.
 
     Args:
-        network: In float32 on the CPU; stays as it is.
-        share: Of the channels of every layer but the outputs, 0..1; rounded so that eights of channels go.
+        network: In float32 on the CPU; left unchanged.
+        share: Share of the channels of every layer but the outputs, 0..1; rounded to blocks of eight channels.
 
     Returns:
         A network in evaluation mode with settings of its own.
 
     Raises:
-        ValueError: if ``share`` leaves nothing or takes nothing.
+        ValueError: if ``share`` would remove all channels or none.
         MedMaskRCNNError: if torch-pruning is not installed, or the network is of a kind that cannot be pruned.
     """
     if not 0 < share < 1:
@@ -67,7 +67,7 @@ def prune(network: MaskRCNN, share: float) -> MaskRCNN:
 
 
 def is_prunable(network: MaskRCNN) -> str | None:
-    """Why a network cannot be pruned; ``None`` where it can."""
+    """The reason why a network cannot be pruned; ``None`` if it can."""
     if network.settings.backbone.pyramid != "fpn" or not isinstance(network.box_head, BoxHead):
         return "pruning needs a network with a feature pyramid"
     if not isinstance(network.pyramid.backbone, ResNetBackbone):
@@ -78,10 +78,10 @@ def is_prunable(network: MaskRCNN) -> str | None:
 
 
 class _Walk(nn.Module):
-    """One pass through all layers that tells which of them are tied; its values mean nothing.
+    """A forward pass through all layers, from which their dependencies are traced; its values are meaningless.
 
-    Regions are read from every level, so what the levels give to the heads must be the same channels: their sum over
-    whole maps stands in for RoIAlign.
+    RoIs are pooled from every level, so all levels must give the heads the same channels: their sum over whole maps
+    stands in for RoIAlign.
     """
 
     def __init__(self, network: MaskRCNN) -> None:
@@ -90,7 +90,7 @@ class _Walk(nn.Module):
 
     @property
     def outputs(self) -> list[nn.Module]:
-        """Layers whose outputs have a meaning each, and stay."""
+        """Layers whose output channels have a fixed meaning and are kept."""
         net = self.network
         own = [net.rpn_head.objectness, net.rpn_head.deltas, net.box_head.classes, net.box_head.deltas]
         return [*own, *([net.mask_head.logits] if net.mask_head is not None else [])]
@@ -116,19 +116,19 @@ def _image(settings: ModelSettings) -> Tensor:
 
 
 def _norm_group(group: Any) -> int:
-    """Channels that a normalisation among the group's layers takes together; 1 without one."""
+    """Channels per group of a normalisation among the group's layers; 1 without one."""
     sizes = [dep.layer.num_channels // dep.layer.num_groups for dep, _ in group if isinstance(dep.layer, nn.GroupNorm)]
     return max(sizes, default=1)
 
 
 def _gives_out(group: Any, walk: _Walk) -> bool:
-    """Whether the group holds what bottlenecks give out: four times the channels that are inside them."""
+    """Whether the group holds bottleneck outputs, which have four times the inner channels."""
     last = {id(layer) for name, layer in walk.named_modules() if name.endswith(".conv3")}
     return any(id(dep.layer) in last and dep.pruning_fn.__name__ == "prune_out_channels" for dep, _ in group)
 
 
 def _least(importance: Tensor, together: int, share: float, *, wider: int) -> list[int]:
-    """Channels to remove: whole blocks, those of least importance in sum; ``wider`` blocks where others lose one."""
+    """Channels to remove: whole blocks with the lowest summed importance; ``wider`` blocks where others lose one."""
     block = together if together > 1 else _BLOCK
     blocks = importance[: len(importance) // block * block].reshape(-1, block)
     others = len(blocks) // wider
@@ -140,7 +140,7 @@ def _least(importance: Tensor, together: int, share: float, *, wider: int) -> li
 
 
 def _rebuilt(pruned: MaskRCNN, settings: ModelSettings) -> MaskRCNN:
-    """The network that settings with the widths of ``pruned`` describe, with its weights."""
+    """A network built from settings with the widths of ``pruned``, with its weights."""
     if _widths(pruned, settings) == settings:
         raise ValueError("the share is too small: no layer would lose a channel")
     with torch.random.fork_rng(devices=[]):
@@ -171,7 +171,7 @@ def _conv(module: nn.Module) -> nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.
 
 
 def _frozen_norm_pruner() -> Any:
-    """How torch-pruning takes channels from our frozen normalisation, whose constants are buffers."""
+    """The torch-pruning function for our frozen normalisation, whose constants are buffers."""
     import torch_pruning as tp
 
     class FrozenNormPruner(tp.BasePruningFunc):  # type: ignore[misc]

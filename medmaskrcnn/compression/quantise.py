@@ -1,8 +1,8 @@
-"""A model in 8 bits: post-training quantisation (NNCF) of its parts with a few of the user's own scans.
+"""Post-training quantisation of a model to 8 bits (NNCF), calibrated on a few of the user's own scans.
 
-Ranges of the activations are taken from the scans: backbone, FPN and RPN head are shown the images, the heads the
-regions that the float32 network makes of them. Weights are rounded channel by channel, biases corrected; the last
-layers of the heads stay as they are. The 8-bit form lies beside the model file; nothing is trained.
+Activation ranges are estimated on the scans: backbone, FPN and RPN head receive the images, the heads receive the
+regions that the float32 network pools from them. Weights are quantised per channel and biases corrected; the last
+layers of the heads stay as they are. The 8-bit form is stored beside the model file; nothing is trained.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.openvino_engine import converted, imported_openvino
 from medmaskrcnn.system.files import replacing_folder
 
-_NUMBERS = 1 << 19  # of an image's regions, kept for a head: 40 regions of 256 x 7 x 7, 10 of 256 x 14 x 14
-_BEST_PROPOSALS = 10  # stand in for objects where none is found
+_NUMBERS = 1 << 19  # values of an image's regions kept for a head: 40 regions of 256 x 7 x 7, 10 of 256 x 14 x 14
+_BEST_PROPOSALS = 10  # used in place of detections where there are none
 _LAYERS = ("MatMul", "Convolution", "ConvolutionBackpropData")
 
 
@@ -35,27 +35,27 @@ def quantise(model: Path, images: Iterable[Tensor]) -> Path:
 
     Args:
         model: A model file.
-        images: Each ``(1, C, *spatial)`` float32, as the network is given them; some dozens.
+        images: Each ``(1, C, *spatial)`` float32, as the network receives them; a few dozen.
 
     Returns:
-        The folder of the form.
+        The folder of the 8-bit form.
 
     Raises:
-        MedMaskRCNNError: if NNCF or OpenVINO are not installed, or there is nothing to take ranges from.
+        MedMaskRCNNError: if NNCF or OpenVINO is not installed, or there are no images to calibrate on.
         ModelFileError: if the model cannot be read.
-        OutputError: if the form cannot be written.
+        OutputError: if the 8-bit form cannot be written.
     """
     network, _ = read_model(model)
     return quantise_network(network.eval(), images, quantised_folder(model, model_sha256(model)))
 
 
 def quantise_network(network: MaskRCNN, images: Iterable[Tensor], folder: Path) -> Path:
-    """Write the 8-bit forms of a network's parts to a folder, which is there in whole or not at all.
+    """Write the 8-bit forms of a network's parts to a folder, which is complete or absent.
 
     Args:
         network: In float32 on the CPU, run by torch.
-        images: Each ``(1, C, *spatial)`` float32, as the network is given them.
-        folder: Takes the place of what was there.
+        images: Each ``(1, C, *spatial)`` float32, as the network receives them.
+        folder: Replaced if it exists.
 
     Returns:
         The folder.
@@ -73,7 +73,7 @@ def quantise_network(network: MaskRCNN, images: Iterable[Tensor], folder: Path) 
 
 
 def copy_eight_bits(model: Path, target: Path) -> list[Path]:
-    """Copy the 8-bit form of a model, if it has one, to where that of another model file belongs.
+    """Copy the 8-bit form of a model, if it has one, to the place of another model file's 8-bit form.
 
     Returns:
         The files that were written.
@@ -103,7 +103,7 @@ def _quantised(module: nn.Module, samples: Sequence[Tensor], *, keep_last: bool)
 
 
 def _last_layers(model: Any) -> list[str]:
-    """Names of the layers, one for each output, after which nothing is multiplied with weights any more."""
+    """Names of the last layers with weights, one for each output."""
     found = []
     for result in model.get_results():
         node = result
@@ -114,7 +114,7 @@ def _last_layers(model: Any) -> list[str]:
 
 
 def _inputs_of_parts(network: MaskRCNN, images: Iterable[Tensor]) -> dict[str, list[Tensor]]:
-    """What each part is given while the network looks at images, of the regions of an image some."""
+    """Inputs of each part while the network runs on images; for the heads, a selection of each image's regions."""
     samples: dict[str, list[Tensor]] = {"dense": [], "box_head": [], "mask_head": []}
     for image in images:
         samples["dense"].append(image)
@@ -133,7 +133,7 @@ def _inputs_of_parts(network: MaskRCNN, images: Iterable[Tensor]) -> dict[str, l
 
 @contextmanager
 def _inputs(module: nn.Module | None) -> Iterator[list[Tensor]]:
-    """While this lasts, what a module is given."""
+    """Record the inputs of a module within this context."""
     given: list[Tensor] = []
     with ExitStack() as hooks:
         if module is not None:
@@ -143,7 +143,7 @@ def _inputs(module: nn.Module | None) -> Iterator[list[Tensor]]:
 
 
 def _some_rows(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Of all batches some rows, evenly from first to last, as one batch; none where there are none."""
+    """Some rows of all batches, evenly spaced from first to last, as one batch; empty if there are none."""
     rows = sum(len(batch) for batch in batches)
     if not rows:
         return []

@@ -1,1 +1,1 @@
-"""What the network did with one image, step by step, as a page to read; and what a training did."""
+"""Pages that explain a forward pass on one image step by step, and a training run."""

@@ -22,8 +22,8 @@ class Canvas:
     """A drawing with rows down and columns across; later parts cover earlier ones.
 
     Args:
-        view: First row, first column, last row, last column that are seen, in voxels.
-        label: What is to be seen, for those who cannot see it.
+        view: Visible first row, first column, last row, last column, in voxels.
+        label: Text alternative for screen readers.
     """
 
     def __init__(self, view: tuple[float, float, float, float], label: str) -> None:
@@ -65,7 +65,7 @@ class Canvas:
         width: float = 1,
         arrow: bool = False,
     ) -> Canvas:
-        """From one ``(row, column)`` to another."""
+        """A line from one ``(row, column)`` to another."""
         head = ' marker-end="url(#tip)"' if arrow else ""
         self._parts.append(
             f'<line x1="{start[1]:.2f}" y1="{start[0]:.2f}" x2="{end[1]:.2f}" y2="{end[0]:.2f}" '
@@ -74,7 +74,7 @@ class Canvas:
         return self
 
     def grid(self, rows: Sequence[float], columns: Sequence[float], stroke: str, *, width: float = 1) -> Canvas:
-        """Lines along all ``rows`` and ``columns`` (their edges, rising)."""
+        """Lines along all ``rows`` and ``columns`` (cell edges, ascending)."""
         for row in rows:
             self.line((row, columns[0]), (row, columns[-1]), stroke, width=width)
         for column in columns:
@@ -82,7 +82,7 @@ class Canvas:
         return self
 
     def dots(self, rows: Sequence[float], columns: Sequence[float], fill: str, radius: float) -> Canvas:
-        """A dot wherever a row meets a column."""
+        """A dot at each crossing of a row and a column."""
         circles = "".join(f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{radius:.3f}"/>' for y in rows for x in columns)
         self._parts.append(f'<g fill="{fill}" stroke="none">{circles}</g>')
         return self
@@ -93,7 +93,7 @@ class Canvas:
         return self
 
     def svg(self) -> str:
-        """The drawing, as wide as its place allows."""
+        """The drawing, as wide as its container."""
         top, left, bottom, right = self._view
         return (
             f'<svg viewBox="{left:g} {top:g} {right - left:g} {bottom - top:g}" role="img" '
@@ -102,7 +102,7 @@ class Canvas:
 
 
 def shared_picture(name: str, uri: str, height: int, width: int) -> str:
-    """Defines a picture that many drawings show, so that the page holds it once."""
+    """Define a picture that many drawings show, so that the page contains it only once."""
     return f'<image id="{name}" href="{uri}" x="0" y="0" width="{width}" height="{height}" preserveAspectRatio="none"/>'
 
 

@@ -1,4 +1,4 @@
-"""A line chart as SVG that fills its place; what its ends say stands in the caption, readable on a phone."""
+"""A line chart as SVG that fills its container; the axis ends are given in the caption, readable on a phone."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def line_chart(
     """Values over steps, from 0 to ``top``.
 
     Args:
-        steps: Rising.
-        values: As many; drawn faint where a smoothed line is given.
-        label: What is to be seen, for those who cannot see it.
-        top: Value at the upper edge; higher ones are cut.
+        steps: Ascending steps.
+        values: One per step; drawn faint if a smoothed line is given.
+        label: Text alternative for screen readers.
+        top: Value at the upper edge; higher ones are clipped.
         smooth: A second line over the same steps.
     """
     lines = [(values, "raw" if smooth else "main"), *([(smooth, "main")] if smooth else [])]
@@ -30,7 +30,7 @@ def line_chart(
 
 
 def moving_mean(values: Sequence[float], window: int) -> list[float]:
-    """The mean of up to ``window`` values, the last of which is the one that it stands for."""
+    """The mean of up to ``window`` values, ending at each value."""
     means, total = [], 0.0
     for i, value in enumerate(values):
         total += value - (values[i - window] if i >= window else 0.0)
@@ -39,7 +39,7 @@ def moving_mean(values: Sequence[float], window: int) -> list[float]:
 
 
 def _points(steps: Sequence[float], values: Sequence[float], top: float) -> str:
-    if len(steps) == 1:  # of a line nobody would see anything
+    if len(steps) == 1:  # a line would be invisible
         steps, values = [0.0, 1.0], [values[0], values[0]]
     first, last = (steps[0], steps[-1]) if steps else (0.0, 1.0)
     across, up = _WIDTH / max(last - first, 1e-9), _HEIGHT / max(top, 1e-12)

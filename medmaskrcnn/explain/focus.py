@@ -15,12 +15,12 @@ from medmaskrcnn_kernels.roi_align_portable import levels_of
 
 @dataclass(frozen=True)
 class Focus:
-    """What is followed.
+    """The detection, proposal and slice that the page follows.
 
     Attributes:
-        detection: Index of the detection, ``None`` where nothing was found.
-        proposal: Index of the proposal that it came from; the best proposal where nothing was found, ``None`` where
-            there is none either.
+        detection: Index of the detection, ``None`` if there is none.
+        proposal: Index of the proposal it came from; the best proposal if nothing was detected, ``None`` if there are
+            no proposals either.
         plane: Slice of the window along D that is shown; 0 in 2D.
         levels: ``(P,)`` int64, index into the pyramid of the level that RoIAlign read for each proposal.
     """
@@ -32,7 +32,7 @@ class Focus:
 
 
 def choose_focus(walk: Walk, roi: RoISettings, plane: int | None) -> Focus:
-    """Follow the most certain detection (of those that ``plane`` shows, if a plane was asked for)."""
+    """Follow the detection with the highest score (among those on ``plane``, if one was requested)."""
     levels = levels_of_boxes(walk, walk.proposals, roi)
     boxes = walk.detections.boxes
     shown = (
@@ -56,7 +56,7 @@ def levels_of_boxes(walk: Walk, boxes: Tensor, roi: RoISettings) -> Tensor:
 
 
 def on_plane(boxes: Tensor, plane: int) -> Tensor:
-    """Which boxes ``(N, 2S)`` (voxels of the window) a slice of it cuts, ``(N,)`` bool; all of them in 2D."""
+    """Which boxes ``(N, 2S)`` (voxels of the window) intersect a slice of it, ``(N,)`` bool; all of them in 2D."""
     dims = boxes.shape[1] // 2
     if dims == 2:
         return torch.ones(len(boxes), dtype=torch.bool)

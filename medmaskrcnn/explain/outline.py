@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 
 def outline_path(mask: NDArray[np.bool_], top: int, left: int) -> str:
-    """Edges between a voxel of the mask and one that is not, neighbouring ones joined to straight lines.
+    """Edges between voxels inside and outside the mask, collinear neighbours merged into lines.
 
     Args:
         mask: ``(h, w)``.
         top: Row of its first voxel.
-        left: Column of it.
+        left: Column of its first voxel.
     """
     padded = np.pad(mask, 1)
     parts = []
@@ -24,7 +24,7 @@ def outline_path(mask: NDArray[np.bool_], top: int, left: int) -> str:
 
 
 def _runs(edges: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
-    """Line, first place and length of every run of true values along the second axis."""
+    """Row, start and length of every run of true values along the second axis."""
     steps = np.diff(np.pad(edges.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     lines, begins = np.nonzero(steps == 1)
     _, ends = np.nonzero(steps == -1)

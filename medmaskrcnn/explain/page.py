@@ -1,7 +1,7 @@
-"""The page: its frame and style, and the few forms (section, figure, table) that its parts are made of.
+"""The HTML page: frame, style and building blocks (section, figure, table).
 
-One file that needs nothing else: no script, no font, no address. It follows the reader's light or dark setting and
-folds into one column on a phone.
+One self-contained file: no script, no font, no external address. It follows the reader's light or dark setting and
+uses a single column on a phone.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Section:
 
     Attributes:
         name: Its anchor.
-        title: What stands above it.
+        title: Its heading.
         body: HTML.
-        chips: Shapes, time and memory in short.
+        chips: Short labels for shapes, time and memory.
     """
 
     name: str
@@ -93,16 +93,16 @@ class Section:
 
 
 class HtmlPage:
-    """What has been made into a page.
+    """A finished HTML page.
 
     Attributes:
-        html: The page, whole.
+        html: The complete page.
     """
 
     html: str
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page; returns where.
+        """Write the page; returns its path.
 
         Raises:
             OSError: if the file cannot be written.
@@ -115,14 +115,14 @@ class HtmlPage:
 def page(
     title: str, lead: str, sections: Sequence[Section], *, shared: Sequence[str] = (), warnings: Sequence[str] = ()
 ) -> str:
-    """A whole HTML page.
+    """A complete HTML page.
 
     Args:
         title: Plain text.
         lead: HTML under it.
         sections: The steps.
         shared: Pictures that drawings refer to, from :func:`medmaskrcnn.explain.canvas.shared_picture`.
-        warnings: Plain sentences that must be seen.
+        warnings: Warnings as plain sentences, shown prominently.
     """
     alarms = "".join(f'<p class="stamp alarm" role="alert">{escape(text)}</p>' for text in warnings)
     body = "".join(_section(number, part) for number, part in enumerate(sections, 1))
@@ -148,7 +148,7 @@ def figure(drawing: str, caption: str) -> str:
 
 
 def figures(*parts: str, each: str = "21rem", pairs: bool = False) -> str:
-    """Figures side by side, each at least so wide where the screen allows; with ``pairs`` two in a row on a phone."""
+    """Figures side by side, each at least ``each`` wide if the screen allows; with ``pairs`` two per row on a phone."""
     return f'<div class="figures" style="--each:{each};--least:{"44%" if pairs else "100%"}">{"".join(parts)}</div>'
 
 
@@ -160,7 +160,7 @@ def table(
     Args:
         header: Plain column titles.
         rows: HTML cells.
-        numbers: Titles of the columns that hold figures.
+        numbers: Titles of the numeric columns.
         fold: On a phone each row becomes a paragraph.
     """
 
@@ -181,7 +181,7 @@ def _of(title: str, column: int) -> str:
 
 
 def key(colour: str, text: str) -> str:
-    """A patch of colour and what it stands for (HTML)."""
+    """A legend entry: a patch of colour and its meaning (HTML)."""
     return f'<span class="key" style="background:{colour}">&nbsp;</span>{text}'
 
 
@@ -197,5 +197,5 @@ def paragraph(text: str) -> str:
 
 
 def more(title: str, text: str) -> str:
-    """What can be unfolded."""
+    """A collapsible block."""
     return f"<details><summary>{escape(title)}</summary><p>{text}</p></details>"

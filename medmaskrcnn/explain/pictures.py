@@ -1,4 +1,4 @@
-"""Arrays as pictures that stand inside a page, in a ``data:`` address, nothing loaded from elsewhere."""
+"""Arrays as images embedded in a page as ``data:`` URLs, so that nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def plane_of(level: Tensor, plane: int, stride: tuple[int, ...]) -> NDArray[np.f
 
     Args:
         level: A feature map.
-        plane: Slice of the window, in its voxels along D; of no meaning for 2D maps.
-        stride: Of the map, per axis.
+        plane: Slice of the window, in its voxels along D; ignored for 2D maps.
+        stride: Stride of the map per axis.
     """
     if level.ndim == 4:
         level = level[:, min(plane // stride[0], level.shape[1] - 1)]
@@ -65,6 +65,6 @@ def plane_of(level: Tensor, plane: int, stride: tuple[int, ...]) -> NDArray[np.f
 
 
 def strength(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How strongly a place excites the network: root mean square over the channels, ``(C, H, W)`` to ``(H, W)``."""
+    """Activation strength: root mean square over the channels, ``(C, H, W)`` to ``(H, W)``."""
     mean: NDArray[np.float32] = np.sqrt(np.square(maps).mean(axis=0))
     return mean

@@ -1,8 +1,8 @@
-"""What the forward pass of one window handed from step to step: recorded, not computed again.
+"""Records the intermediate results of the forward pass on one window, without computing them again.
 
-:meth:`MaskRCNN.detect` shows each step's product to a watcher; two forward hooks add the backbone's maps and the mask
-head's logits, which it does not show. What non-maximum suppression was given is asked of the same functions that the
-network calls, with what was recorded.
+:meth:`MaskRCNN.detect` passes each step's output to a callback; two forward hooks add the backbone's maps and the mask
+head's logits, which it does not pass. The inputs of non-maximum suppression are recomputed from the recorded tensors
+with the functions that the network calls.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from medmaskrcnn.system.stage_timer import StageTimer
 
 @dataclass(frozen=True)
 class Step:
-    """What one step cost.
+    """Time and memory of one step.
 
     Attributes:
         name: ``"backbone"``, ``"pyramid"``, ``"rpn"``, ``"proposals"``, ``"regions"``, ``"scores"``, ``"found"`` or
             ``"masks"``.
         seconds: Wall time.
-        made_bytes: Memory of the tensors that it hands on.
-        memory_bytes: On a GPU the most that was allocated during the step; on a CPU what the process held at its end;
-            ``None`` where the system does not tell.
+        made_bytes: Memory of its output tensors.
+        memory_bytes: On a GPU the peak allocation during the step; on a CPU the process's memory at its end; ``None``
+            if the system does not report it.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """One window on its way through the network; all tensors on the CPU, float32 unless said otherwise.
+    """Recorded forward pass of one window; all tensors on the CPU, float32 unless stated otherwise.
 
     Letters: ``C`` channels, ``P`` proposals, ``N`` detections, ``K`` classes, ``A`` anchors per cell, ``S`` dims.
 
@@ -53,7 +53,7 @@ class Walk:
         shape: Spatial shape without the padding.
         backbone: C2..C5, each ``(C, *map)``.
         pyramid: P2..P6, each ``(C, *map)``.
-        strides: Of P2..P6 per axis, in voxels of the input.
+        strides: Strides of P2..P6 per axis, in voxels of the input.
         objectness: Per level ``(cells * A,)``, logits.
         anchors: Per level ``(cells * A, 2S)`` in voxels.
         candidates: Boxes ``(M, 2S)``, objectness in 0..1 ``(M,)`` and level ``(M,)`` before suppression.
@@ -63,9 +63,9 @@ class Walk:
         deltas: ``(P, K + 1, 2S)``.
         certain: Boxes with a score above the candidates' threshold, before suppression.
         certain_regions: ``(N',)`` int64, the proposal of each of them.
-        detections: What was found, with masks if the network has a mask head.
+        detections: The detections, with masks if the network has a mask head.
         mask_logits: ``(N, K, *2 bins)``, or ``None`` without a mask head.
-        steps: What each step cost.
+        steps: Time and memory of each step.
     """
 
     image: Tensor
@@ -94,7 +94,7 @@ class Walk:
 
 @dataclass
 class _Recorder:
-    """Takes down what each step made, and what it cost since the step before."""
+    """Records each step's output, and time and memory since the previous step."""
 
     device: torch.device
     made: dict[str, Any] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class _Recorder:
         self.timer.start()
 
     def watch(self, name: str, made: Any) -> None:
-        """Take down a step that has just ended."""
+        """Record a step that has just ended."""
         self._settle()
         seconds = self.timer.end(name)
         self.steps.append(Step(name, seconds, _bytes(made), _memory(self.device)))
@@ -123,17 +123,17 @@ class _Recorder:
 def record_walk(
     network: MaskRCNN, window: TracedWindow, device: torch.device, *, post_nms_top_n: int | None = None
 ) -> Walk:
-    """Run the network on a window and keep what its steps hand on.
+    """Run the network on a window and record the outputs of its steps.
 
     Args:
         network: On ``device``, in evaluation mode.
         window: From :func:`medmaskrcnn.explain.window.choose_window`.
         device: Where the network is.
-        post_nms_top_n: At most so many proposals; the settings' own by default.
+        post_nms_top_n: Maximum number of proposals; that of the settings by default.
     """
     images = window.images.to(device)
     if device.type != "cpu":
-        network.detect(images, [window.shape])  # compiles the operators, so that times are those of the work
+        network.detect(images, [window.shape])  # warm-up: compiles the operators, so that compilation is not timed
     recorder = _Recorder(device)
     with ExitStack() as hooks:
         hooks.enter_context(_after(network.pyramid.backbone, lambda maps: recorder.watch("backbone", maps)))
@@ -191,7 +191,7 @@ def _joined_masks(network: MaskRCNN, recorder: _Recorder) -> Tensor | None:
 
 
 def _after(module: nn.Module, take: Callable[[Any], None]) -> Any:
-    """A forward hook that hands a module's output to ``take``; removed where the context ends."""
+    """A forward hook that passes a module's output to ``take``; removed when the context ends."""
 
     def hook(module: nn.Module, inputs: Any, output: Any) -> None:
         take(output)

@@ -1,4 +1,4 @@
-"""What all pictures of one page share: the walk, what is followed, the scan behind the drawings, colours and units."""
+"""What all pictures of a page share: recorded forward pass, focus, background scan, colours and units."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.settings import ModelFileSettings
 
 LEVEL_COLOURS = ("#4fc3f7", "#81dc84", "#ffee58", "#ffa726", "#ff5f9e")
-"""Of P2 to P6."""
+"""Colours of P2 to P6."""
 PROPOSAL = "#ffee58"
 GONE = "#9aa0a8"
-_MARGIN = 0.35  # of a box's longer side, seen around it
+_MARGIN = 0.35  # shown around a box, as a share of its longer side
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """The material of one page.
+    """The data shown on one page.
 
     Attributes:
-        walk: What was recorded.
-        settings: Of the model.
-        focus: What is followed.
-        scan: The slice as the scan has it, in the network's axes and the scan's own voxels: grey or colour.
+        walk: The recorded forward pass.
+        settings: The model's settings.
+        focus: The object that is followed.
+        scan: The original slice, in the network's axes and the scan's own voxels: grey or colour.
         spacing_mm: Size of the network's voxels along D, H, W; ``None`` where unknown.
     """
 
@@ -61,7 +61,7 @@ class Scene:
         return [grey(plane, low=float(plane.min()), high=float(plane.max())) for plane in planes]
 
     def shared(self) -> str:
-        """The picture behind all drawings: the slice as the network sees it, in its most telling channel."""
+        """The background of all drawings: the slice as the network sees it, in its most informative channel."""
         model = self.settings.model
         if model.image_channels == 3 and not model.context_slices:
             pixels = np.stack(self.channels, axis=-1)
@@ -83,7 +83,7 @@ class Scene:
         return row - half, column - half, row + half, column + half
 
     def seen(self, boxes: Tensor) -> list[int]:
-        """Indices of the boxes ``(N, 2S)`` (voxels of the window) that the slice cuts."""
+        """Indices of the boxes ``(N, 2S)`` (voxels of the window) that intersect the slice."""
         return [int(i) for i in torch.nonzero(on_plane(boxes, self.focus.plane)).flatten()]
 
     def class_colour(self, label: int) -> str:
@@ -96,17 +96,17 @@ class Scene:
 
     @cached_property
     def proposal_origin(self) -> Tensor:
-        """For each proposal the row ``(P,)`` int64 of the candidates that it is."""
+        """Row of each proposal among the candidates, ``(P,)`` int64."""
         if not len(self.walk.proposals):
             return torch.zeros(0, dtype=torch.int64)
         return torch.cdist(self.walk.proposals, self.walk.candidates[0], p=1).argmin(dim=1)
 
     @property
     def objectness(self) -> Tensor:
-        """Of each proposal ``(P,)``, 0..1."""
+        """Objectness of each proposal ``(P,)``, 0..1."""
         return self.walk.candidates[1][self.proposal_origin]
 
     def length(self, voxels: float, axis: int) -> str:
-        """A length along D, H or W (0, 1, 2): voxels of the network, and millimetres where they are known."""
+        """A length along D, H or W (0, 1, 2): voxels of the network, and millimetres if known."""
         text = f"{voxels:.1f} voxels"
         return text if self.spacing_mm is None else f"{text} ({voxels * self.spacing_mm[axis]:.1f} mm)"

@@ -1,4 +1,4 @@
-"""Boxes: from anchors to proposals, to levels, to refined boxes with a class."""
+"""Sections on boxes: anchors, proposals, pyramid levels, refined boxes with classes."""
 
 from __future__ import annotations
 

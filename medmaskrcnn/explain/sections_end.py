@@ -1,4 +1,4 @@
-"""The end of the page: what was removed on the way, what follows this window, and what articles teach."""
+"""Last sections of the page: removed boxes, the steps after this window, and shapes given in articles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GONE_DRAWN = 200
 
 
 def removed_section(scene: Scene, stage: Stage) -> Section:
-    """How many boxes were left after each rule, and where those lay that went."""
+    """Number of boxes left after each rule, and the positions of those removed."""
     walk, model, inference = scene.walk, scene.settings.model, scene.settings.inference
     pairs = len(walk.logits) * len(model.class_names)
     reported = int((walk.detections.scores >= inference.score).sum())
@@ -74,7 +74,7 @@ def _afterwards(scene: Scene) -> str:
 
 
 def articles_section(differences: tuple[Difference, ...]) -> Section:
-    """The shapes that articles teach beside those of this walk."""
+    """The shapes given in articles compared with those of this forward pass."""
     rows = [
         [f"<strong>{escape(d.what)}</strong>", escape(d.articles), escape(d.here), escape(d.why)] for d in differences
     ]

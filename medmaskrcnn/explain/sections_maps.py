@@ -1,4 +1,4 @@
-"""The dense part of the walk: what goes in, what the backbone sees in it, what the pyramid makes of that."""
+"""Sections on the dense part of the network: input, backbone features and feature pyramid."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def backbone_section(scene: Scene, stage: Stage) -> Section:
 
 
 def pyramid_section(scene: Scene, stage: Stage) -> Section:
-    """How strongly each level answers, over the slice."""
+    """Activation strength of each level over the slice."""
     parts = []
     for number, (level, stride) in enumerate(zip(scene.walk.pyramid, scene.walk.strides, strict=True), 2):
         planes = plane_of(level, scene.focus.plane, stride)
@@ -127,7 +127,7 @@ def _montage(planes: NDArray[np.float32]) -> Bytes:
 
 
 def _lit(plane: NDArray[np.float32]) -> Bytes:
-    """``(H, W)`` in colours, scaled by what lies away from the border, where zeros around the image are seen."""
+    """``(H, W)`` in colours, scaled by the values away from the border, which zero padding affects."""
     inside = _inside(plane)
     return heat(plane, low=float(np.percentile(inside, 0.5)), high=float(np.percentile(inside, 99.5)))
 

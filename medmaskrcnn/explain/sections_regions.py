@@ -1,4 +1,4 @@
-"""Regions: what RoIAlign reads beside what RoIPool would have read, and the masks that come of it."""
+"""Sections on regions: RoIAlign compared with RoIPool, and the resulting masks."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def _rounded(scene: Scene, level: int) -> Canvas:
 
 
 def _moved(scene: Scene, level: int) -> str:
-    """By how much rounding moves the box at most."""
+    """Largest displacement of the box by rounding."""
     walk, bins = scene.walk, scene.settings.model.roi.box_size
     box, stride = walk.proposals[scene.focus.proposal or 0], walk.strides[level]
     worst, where = 0.0, 0

@@ -1,4 +1,4 @@
-"""The walk in figures: shape, time and memory of every step, and how they differ from what articles teach."""
+"""Shape, time and memory of every step, and how the shapes differ from those in articles."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from medmaskrcnn.settings import ModelSettings
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the walk.
+    """One step of the forward pass.
 
     Attributes:
         name: Anchor of its section on the page.
-        title: What it is called.
-        shape: What it hands on.
+        title: Its title.
+        shape: Shape of its output.
         seconds: Wall time, ``None`` where it is part of another step.
-        made_bytes: Memory of what it hands on, ``None`` likewise.
+        made_bytes: Memory of its output, ``None`` likewise.
         memory_bytes: See :attr:`medmaskrcnn.explain.record.Step.memory_bytes`.
     """
 
@@ -34,7 +34,7 @@ class Stage:
 
     @property
     def cost(self) -> tuple[str, str]:
-        """Time, and memory of what it hands on, as text; empty where they are part of another step."""
+        """Time and output memory as text; empty where they are part of another step."""
         return (
             "" if self.seconds is None else time_text(self.seconds),
             "" if not self.made_bytes else size_text(self.made_bytes),
@@ -64,7 +64,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 
 def size_text(size: int) -> str:
-    """Bytes in a unit that suits."""
+    """Bytes in a suitable unit."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
@@ -74,7 +74,7 @@ def time_text(seconds: float) -> str:
 
 
 def stages(walk: Walk, settings: ModelSettings) -> tuple[Stage, ...]:
-    """Every step of the walk, in order."""
+    """Every step of the forward pass, in order."""
     steps = {step.name: (step.seconds, step.made_bytes, step.memory_bytes) for step in walk.steps}
     cells = sum(len(level) for level in walk.anchors)
     classes, found = len(settings.class_names), len(walk.detections.boxes)
@@ -99,7 +99,7 @@ def stages(walk: Walk, settings: ModelSettings) -> tuple[Stage, ...]:
 
 
 def differences(walk: Walk, settings: ModelSettings) -> tuple[Difference, ...]:
-    """The shapes that articles teach for 800 x 800, beside this network's, and the reason for each difference."""
+    """The shapes given in articles for 800 x 800, those of this network, and the reason for each difference."""
     roi, rpn, channels = settings.roi, settings.rpn, settings.backbone.fpn_channels
     cells = [len(level) for level in walk.anchors]
     added = " + ".join(f"{n:,}" for n in cells)

@@ -1,4 +1,4 @@
-"""The trace: one slice or tile of a scan on its way through a network, step by step, as a page.
+"""The trace: a page that shows step by step how a network processes one slice or tile of a scan.
 
     trace(scan, model) -> Trace -> save("trace.html")
 
@@ -38,14 +38,14 @@ from medmaskrcnn.structures.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class Trace(HtmlPage):
-    """One window's walk through a network, ready to be looked at.
+    """The trace of one window through a network.
 
     Attributes:
-        walk: What was recorded: maps, boxes, scores and masks as tensors.
+        walk: The recorded maps, boxes, scores and masks as tensors.
         stages: Shape, time and memory of each step.
-        differences: How the shapes differ from what articles teach, and why.
+        differences: How the shapes differ from those in articles, and why.
         title: What was traced.
-        html: The page, whole.
+        html: The complete page.
     """
 
     walk: Walk
@@ -72,18 +72,18 @@ def trace(
         source: A file, a DICOM folder, or a volume already read.
         model: Name of a shipped model, a model file, or a loaded model.
         slice_index: Which slice, from 0 along the network's first axis (for most models from the feet up); for 3D
-            models the tile around it. By default the middle of the scan, in 3D the most certain object's slice.
+            models the tile around it. By default the middle of the scan, in 3D the slice of the highest-scoring object.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: As for :func:`load_model`; a loaded model stays as it was loaded.
+        precision: As for :func:`load_model`; a loaded model keeps its own.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
-        allow_out_of_domain: Trace a model on a scan that it was not made for; the page says so.
-        options: All of these and those of reading in one object, in place of them.
+        allow_out_of_domain: Trace a model on a scan that it was not made for; the page states it.
+        options: All of these and the reading options in one object, used in place of them.
 
     Raises:
         ReadError: if the scan cannot be read.
-        ModelFileError: if the model cannot.
-        UnsuitableScanError: if they do not fit each other.
-        InvalidOptionError: if an option cannot be: a device that is not there, another engine than torch.
+        ModelFileError: if the model cannot be read.
+        UnsuitableScanError: if the scan does not suit the model.
+        InvalidOptionError: if an option is invalid: a missing device, an engine other than torch.
         ValueError: if there is no such slice, or the network has no feature pyramid.
 
     Example:
@@ -117,7 +117,7 @@ def trace(
 
 
 def _check_kind(model: ModelSettings) -> None:
-    """The page explains networks as everyone runs them, not the variants that they are compared with."""
+    """Refuse ablation variants: the page explains only the standard networks."""
     if model.backbone.pyramid != "fpn" or model.roi.pooler != "align":
         raise ValueError(
             "the trace explains networks with a feature pyramid and RoIAlign; this model has "
@@ -175,7 +175,7 @@ def _glance(lines: tuple[Stage, ...]) -> str:
 
 
 def _slice(volume: Volume, prepared: Preprocessed, index: int) -> Bytes:
-    """A slice as the scan has it, in the network's axes: grey, or colour for colour pictures."""
+    """An original slice of the scan in the network's axes: grey, or colour for colour images."""
     planes: NDArray[np.floating] = np.asarray(prepared.axes.apply(volume.array)[:, index], dtype=np.float64)
     if volume.channel_kind == "colour":
         return np.stack([grey(plane, low=0, high=255) for plane in planes[:3]], axis=-1)

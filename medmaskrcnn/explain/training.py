@@ -1,6 +1,6 @@
-"""The trace of a training: its losses and scores by epoch, as a table and as a page, with what each of them means.
+"""The trace of a training: losses and scores by epoch, as a table and as a page, each with an explanation.
 
-It reads the tables that ``medmaskrcnn train`` leaves in the run's folder, while a training goes on too.
+It reads the tables that ``medmaskrcnn train`` writes to the run's folder, also during training.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ MEANINGS = {
 }
 """What the columns of the tables mean, in a sentence each."""
 
-_PARTS = 10  # that a training without validation is told in
+_PARTS = 10  # into which a training without validation is divided
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What happened between two validations.
+    """The training steps between two validations.
 
     Attributes:
         step: The last step.
-        losses: Mean of each term since the epoch before.
-        scores: On the validation cases at its end; empty without validation.
+        losses: Mean of each term since the previous epoch.
+        scores: Validation scores at its end; empty without validation.
     """
 
     step: int
@@ -52,11 +52,11 @@ class Epoch:
 
 @dataclass(frozen=True, eq=False)
 class TrainingTrace(HtmlPage):
-    """A training, ready to be looked at.
+    """The trace of a training.
 
     Attributes:
-        epochs: In their order.
-        html: The page, whole.
+        epochs: Epochs in order.
+        html: The complete page.
     """
 
     epochs: tuple[Epoch, ...]
@@ -72,10 +72,10 @@ def trace_training(folder: str | os.PathLike[str]) -> TrainingTrace:
     """Read a run's folder and explain it.
 
     Args:
-        folder: What ``medmaskrcnn train -o`` names.
+        folder: The folder given to ``medmaskrcnn train -o``.
 
     Raises:
-        ReadError: if it holds no losses, or they are damaged.
+        ReadError: if it has no table of losses, or the table is damaged.
     """
     run = Path(folder)
     if not is_training(run):
@@ -151,7 +151,7 @@ def _score_section(scores: Sequence[Mapping[str, float]]) -> Section:
 
 
 def _meaning(name: str) -> str:
-    """What a score is; ``ap50 liver`` is that of a class."""
+    """Explanation of a score; ``ap50 liver`` is that of a class."""
     kind, _, of = name.partition(" ")
     if of and kind == "ap50":
         return f"Average precision of masks at an IoU of 0.5, of {of} alone."

@@ -1,4 +1,4 @@
-"""Which part of a scan the trace follows: a slice for 2D and 2.5D models, a tile for 3D ones."""
+"""Chooses the part of a scan to trace: a slice for 2D and 2.5D models, a tile for 3D ones."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from medmaskrcnn.settings import ModelFileSettings
 
 @dataclass(frozen=True, eq=False)
 class TracedWindow:
-    """What is put into the network in one go.
+    """The network's input in one forward pass.
 
     Attributes:
-        images: ``(1, C, *spatial)`` float32, padded as the network wants it.
+        images: ``(1, C, *spatial)`` float32, padded as the network requires.
         shape: Spatial shape without the padding.
         low: First voxel D, H, W of the window in the prepared scan.
-        slice_index: The slice (from 0, along the network's first axis, the scan's own slices) that was asked for or
-            lies in the middle.
-        plane: The same in voxels of the window along D; 0 for a model that sees slices.
+        slice_index: The requested or middle slice (from 0, along the network's first axis, in the scan's own slices).
+        plane: The same in voxels of the window along D; 0 for a slice-wise model.
     """
 
     images: Tensor
@@ -33,11 +32,11 @@ class TracedWindow:
 
 
 def choose_window(prepared: Preprocessed, settings: ModelFileSettings, slice_index: int | None) -> TracedWindow:
-    """The slice asked for, or the tile whose middle is nearest to it; the scan's middle by default.
+    """The requested slice, or the tile whose centre is nearest to it; the scan's middle by default.
 
     Args:
         prepared: The scan as the network sees it.
-        settings: Of the model.
+        settings: The model's settings.
         slice_index: Number of a slice from 0, along the network's first axis (for most models from the feet up).
 
     Raises:
@@ -62,7 +61,7 @@ def choose_window(prepared: Preprocessed, settings: ModelFileSettings, slice_ind
 def _nearest(
     windows: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], at: int, prepared: Preprocessed
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tile whose middle is nearest to the middle of slice ``at``."""
+    """The tile whose centre is nearest to the centre of slice ``at``."""
     _, height, width = prepared.tensor.shape[1:]
     wanted = (at + 0.5, height / 2, width / 2)
     return min(

@@ -1,1 +1,1 @@
-"""Files made from a result: label map, table, JSON, preview."""
+"""Writes a result to files: label map, tables, JSON, preview and report, meshes and DICOM objects."""

@@ -1,4 +1,4 @@
-"""What can be refused before any work is done, rather than after all of it."""
+"""Checks of the output options that are made before segmentation starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medmaskrcnn.structures.volume import Volume
 
 
 def check_output_folder(folder: Path) -> None:
-    """Make sure that ``folder`` can be made and written to; leaves nothing behind.
+    """Make sure that ``folder`` can be created and written to; leaves nothing behind.
 
     Raises:
         OutputError: if it is a file, lies under one, or may not be written to.
@@ -30,10 +30,10 @@ def check_output_folder(folder: Path) -> None:
 
 
 def refuse_unwritable(volume: Volume, output: OutputOptions) -> None:
-    """Refuse a scan that a DICOM object cannot be written about.
+    """Refuse a scan for which no DICOM object can be written.
 
     Raises:
-        OutputError: if one was asked for and the scan is no DICOM series with geometry.
+        OutputError: if a DICOM format was requested and the scan is not a DICOM series with geometry.
     """
     if dicom := [name for name in output.formats if name in DICOM_FORMATS]:
         read_source(volume, f"a DICOM {dicom[0].upper()}")

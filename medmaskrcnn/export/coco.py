@@ -1,8 +1,8 @@
 """``coco.json``: the instances in COCO's format for detection, slice by slice.
 
-COCO knows pictures, not volumes: each slice along the array's D axis is an image, each instance has an annotation in
-every slice that it is in, and ``instance_id`` (its id in the label map) says which belong together. Masks are
-run-length codes as pycocotools packs them: runs down the columns, in COCO's text code. Pictures have one slice.
+COCO describes 2D images, not volumes: each slice along the array's D axis is an image, each instance has an
+annotation in every slice it occupies, and annotations of one instance share its ``instance_id`` (its id in the label
+map). Masks are compressed RLE as in pycocotools, in column-major order. A 2D image counts as one slice.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def write_coco(result: CaseResult, stream: IO[bytes]) -> None:
 
 
 def _annotations(found: Instances, i: int) -> list[dict[str, Any]]:
-    """One instance's annotations, slice by slice; slices that it skips have none."""
+    """One instance's annotations, slice by slice; slices without its voxels have none."""
     along, rows, columns = found.masks[i].window
     annotations = []
     for k, crop in enumerate(found.masks[i].array):

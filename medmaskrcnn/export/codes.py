@@ -1,13 +1,13 @@
-"""What a class's name means to other programs: SNOMED CT terms for organs and tumours.
+"""Coded terms of class names: SNOMED CT terms for organs and tumours.
 
-A segment carries a category (is it anatomy, or a change of it?), a type (liver, neoplasm), and where they apply a
-modifier (left) and the region that a tumour lies in. The terms are those of the context groups of DICOM PS3.16
-(CID 7150 and the ones below it). Names are compared in small letters, ``_`` and ``-`` being spaces; a side before
-or after the name becomes the modifier, and ``liver tumour`` a neoplasm whose region is the liver.
+A segment carries a category (anatomical structure or morphologically abnormal structure), a type (liver, neoplasm)
+and, where they apply, a modifier (left) and the region that a tumour lies in. The terms are those of the context
+groups of DICOM PS3.16 (CID 7150 and those it includes). Names are compared in lower case with ``_`` and ``-`` as
+spaces; a side before or after the name becomes the modifier, and ``liver tumour`` a neoplasm whose region is the liver.
 
-A model's card adds to the table or overrides it (:attr:`medmaskrcnn.settings.ModelCard.codes`). A name that neither
-knows gets a code of our own, scheme ``99MEDMASKRCNN``, whose value is a hash of the name: it says at least which
-segments are of one class.
+A model's card adds to the table or overrides it (:attr:`medmaskrcnn.settings.ModelCard.codes`). A name in neither
+gets a private code, scheme ``99MEDMASKRCNN``, whose value is a hash of the name, so that segments of the same class
+still share a code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Coding:
         category: Segmented Property Category Code (0062,0003).
         type: Segmented Property Type Code (0062,000F).
         modifier: Segmented Property Type Modifier Code (0062,0011): a side, or ``None``.
-        region: Anatomic Region (0008,2218) that a change of tissue lies in, or ``None``.
+        region: Anatomic Region (0008,2218) that an abnormality lies in, or ``None``.
         region_modifier: The region's side, or ``None``.
     """
 
@@ -192,15 +192,15 @@ _NUMBERED = re.compile(r"(vertebra|rib)e?s?( left| right)? [ctls]?\d+")  # "vert
 
 
 def coding_of(name: str, extra: Mapping[str, Any] | None = None) -> Coding:
-    """What a class of this name is.
+    """The coded terms of a class name.
 
     Args:
         name: The class's name, ``"left kidney"``.
-        extra: Codes of the model's card by class name, as JSON has them: objects with ``type`` and, if need be,
+        extra: Codes of the model's card by class name, as in JSON: objects with ``type`` and, optionally,
             ``category``, ``modifier`` and ``region``, each ``[scheme, value, meaning]``.
 
     Returns:
-        Its terms; of our own scheme if neither the card nor the table knows the name.
+        Its terms; in the private scheme if the name is neither on the card nor in the table.
 
     Example:
         >>> coding_of("left kidney").type.meaning, coding_of("left kidney").modifier.meaning

@@ -1,11 +1,11 @@
 """De-identification after the Basic Application Level Confidentiality Profile (DICOM PS3.15, annex E).
 
-What to do with each attribute is the standard's own table E.1-1, which the package dicom-anonymizer carries (edition
-2026c); carrying it out is done here, because the profile asks for it inside sequences too and because the same input
-must give the same output: UIDs become hashes of themselves, so references between de-identified objects stay whole.
+The action for each attribute comes from the standard's table E.1-1, which the package dicom-anonymizer provides
+(edition 2026c). The actions are carried out here, because the profile requires them inside sequences too and because
+the same input must give the same output: UIDs are replaced by their hashes, so that references stay consistent.
 
-What it does not do: it changes no pixel. A name burned into the picture stays, and so does a face that a head scan
-shows. Neither is it a pseudonymisation with a secret: whoever has the original UIDs can compute the new ones.
+Limits: pixels are not changed. A name burned into the image stays, and so does a face that a head scan shows. Nor is
+this a pseudonymisation with a secret key: anyone who has the original UIDs can compute the new ones.
 
 =========== ==================================================================================
 action      done here
@@ -68,13 +68,13 @@ _PSEUDONYMS = {"PatientName": "{}^", "PatientID": "{}"}
 
 
 def deidentify(dataset: Dataset) -> None:
-    """Take out of a dataset what identifies the patient; see the top of this file.
+    """Remove from a dataset what identifies the patient; see the module docstring.
 
     Args:
-        dataset: Any DICOM object or header, changed in place, with its file meta. Pixels stay as they are.
+        dataset: Any DICOM object or header; changed in place, with its file meta. Pixels stay as they are.
 
     Raises:
-        MissingExtraError: if dicom-anonymizer, which has the table, is not installed.
+        MissingExtraError: if dicom-anonymizer, which provides the table, is not installed.
     """
     pseudonym = pseudonym_of(str(dataset.get("StudyInstanceUID") or ""))
     _clean(dataset, _table())
@@ -95,7 +95,7 @@ def deidentify(dataset: Dataset) -> None:
 
 
 def deidentified_uid(uid: str) -> str:
-    """The UID that stands for another: a hash; the standard's own UIDs (SOP classes and so on) stay.
+    """The UID that replaces another, made from its hash; the standard's own UIDs (SOP classes and so on) stay.
 
     Example:
         >>> deidentified_uid("1.2.840.10008.5.1.4.1.1.2"), deidentified_uid("1.2.3").startswith("2.25.")
@@ -106,7 +106,7 @@ def deidentified_uid(uid: str) -> str:
 
 
 def pseudonym_of(study_uid: str) -> str:
-    """What a patient is called after de-identification: the same within a study, another in the next.
+    """The patient's pseudonym after de-identification: the same within a study, different between studies.
 
     Example:
         >>> len(pseudonym_of("1.2.3"))
@@ -116,14 +116,14 @@ def pseudonym_of(study_uid: str) -> str:
 
 
 def deidentified_result(result: CaseResult) -> CaseResult:
-    """A result whose record names hashed UIDs and which says nothing of host and paths."""
+    """A copy of a result with hashed UIDs in its record and without host and paths."""
     return replace(
         result, record=replace(result.record, source=_hashed(result.record.source)), run=without_places(result.run)
     )
 
 
 def without_places(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What varies from run to run, without host and paths."""
+    """The part of the record that varies from run to run, without host and paths."""
     return {key: value for key, value in run.items() if key in ("seconds", "python", "torch", "threads")}
 
 

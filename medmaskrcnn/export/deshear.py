@@ -1,8 +1,8 @@
-"""A tilted scan on an orthogonal grid, for programs that know no shear.
+"""Resamples a scan with gantry tilt to an orthogonal grid, for programs that do not support sheared grids.
 
-With a tilted gantry each slice is shifted within its own plane against the one below. The slices stay where they are
-and are shifted back by interpolation along rows and columns; the picture grows to hold them all. Nothing is done
-across slices.
+With a tilted gantry each slice is shifted within its own plane relative to the one below. The slice planes stay where
+they are; each slice is shifted back by interpolation along rows and columns, and the image grows to hold them all.
+There is no interpolation across slices.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _SHEAR_COSINE = 1e-5
 
 
 def is_tilted(grid: Grid) -> bool:
-    """Whether the slices of a grid are shifted against each other."""
+    """Whether the slices of a grid are shifted relative to each other."""
     step, rows, columns = (grid.affine_vox_to_ras[:3, k] / grid.voxel_size[k] for k in range(3))
     return max(abs(float(step @ rows)), abs(float(step @ columns))) > _SHEAR_COSINE
 
 
 def regular_grid(grid: Grid) -> tuple[Grid, FloatArray]:
-    """The orthogonal grid that holds a tilted one, and how far each slice lies into it.
+    """The orthogonal grid that encloses a tilted one, and the offset of each slice in it.
 
     Returns:
-        The grid, of the same pixels and slices, and ``(D, 2)`` rows and columns by which each slice is moved.
+        The grid, with the same pixel size and slices, and ``(D, 2)`` rows and columns by which each slice is moved.
 
     Raises:
-        ValueError: if rows and columns themselves are not at a right angle.
+        ValueError: if rows and columns are not perpendicular.
     """
     affine = grid.affine_vox_to_ras
     step, rows, columns = (affine[:3, k] for k in range(3))
@@ -53,7 +53,7 @@ def regular_grid(grid: Grid) -> tuple[Grid, FloatArray]:
 
 
 def regular_volume(volume: Volume) -> Volume:
-    """The scan on an orthogonal grid, linear within each slice; what is new at the edges has the scan's least value."""
+    """The scan on an orthogonal grid, interpolated linearly in-plane; new voxels at the edges get its minimum."""
     target, shifts = regular_grid(volume.grid)
     array = np.empty((volume.array.shape[0], *target.shape), volume.array.dtype)
     fill = float(volume.array.min())
@@ -67,7 +67,7 @@ def regular_volume(volume: Volume) -> Volume:
 
 
 def regular_instances(instances: Instances) -> Instances:
-    """Instances of a tilted scan on its orthogonal grid, each slice moved by whole voxels: none is won or lost."""
+    """Instances of a tilted scan on its orthogonal grid; slices move by whole voxels, so the voxel count is kept."""
     target, shifts = regular_grid(instances.grid)
     masks = []
     for mask in instances.masks:
@@ -83,7 +83,7 @@ def regular_instances(instances: Instances) -> Instances:
 def _moved(
     plane: NDArray[Any], move: FloatArray, shape: tuple[int, ...], fill: float, dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """A plane ``(h, w)`` moved by so many rows and columns into a picture of ``shape``."""
+    """A plane ``(h, w)`` moved by ``move`` rows and columns into an image of ``shape``."""
     moved = ndimage.affine_transform(
         plane.astype(np.float64), np.ones(2), offset=-np.asarray(move), output_shape=shape, order=1, cval=fill,
         mode="grid-constant",

@@ -1,4 +1,4 @@
-"""One door to the DICOM objects. Behind it waits highdicom, whose import takes a second that most runs need not pay."""
+"""Entry point for writing DICOM objects; highdicom takes a second to import and is imported only when needed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def write_dicom_object(
     label_map: bool = False,
     algorithm: AlgorithmType = "AUTOMATIC",
 ) -> None:
-    """Write one DICOM object about a result.
+    """Write a result as one DICOM object.
 
     Args:
         kind: One of :data:`DICOM_FORMATS`.
         result: The result.
         source: Headers of its scan.
         path: The file.
-        label_map: Let the SEG, and what refers to it, be a LABELMAP where nothing overlaps.
+        label_map: Write the SEG, and what refers to it, as a LABELMAP where no instances overlap.
         algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
     """
     module = import_module(f"medmaskrcnn.export.{_MODULES[kind]}")

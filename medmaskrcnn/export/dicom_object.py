@@ -1,6 +1,6 @@
-"""What SEG, RTSTRUCT and SR have in common: whose they are, who made them, when, and how they reach the disk.
+"""What SEG, RTSTRUCT and SR have in common: patient, equipment, dates, segment descriptors and file writing.
 
-Nothing here depends on the clock: content dates are the source series' own, so that the same work written twice is
+Nothing here depends on the clock: content dates are those of the source series, so that the same result always gives
 the same bytes.
 """
 
@@ -33,14 +33,14 @@ _NO_DATE, _NO_TIME = "19000101", "000000"
 
 @dataclass(frozen=True, eq=False)
 class SegmentDescriptor:
-    """How one instance is called in DICOM.
+    """How one instance is described in DICOM.
 
     Attributes:
-        label: What a viewer lists, ``"liver 1"``: the class and its id, unique in the object.
+        label: Segment label shown by a viewer, ``"liver 1"``: the class and the id, unique in the object.
         name: The class.
         coding: Its coded terms.
-        tracking_uid: The UID that names it in SEG and SR alike.
-        index: Its place among the result's instances; ``None`` for a class of which none was found.
+        tracking_uid: Its Tracking UID, the same in SEG and SR.
+        index: Its index among the result's instances; ``None`` for a class of which none was found.
         description: The class and, after a semicolon, its score; readers take the class from it.
     """
 
@@ -53,15 +53,15 @@ class SegmentDescriptor:
 
 
 def uids_of(result: CaseResult, source: SourceSeries, algorithm: AlgorithmType) -> ResultUIDs:
-    """The UIDs that the result's objects get; other ones once a person has corrected it."""
+    """The UIDs of the result's objects; they differ once a person has corrected it."""
     return ResultUIDs(result, source.series_uid, source.sop_instance_uids, variant=algorithm)
 
 
 def segment_descriptors(result: CaseResult, uids: ResultUIDs) -> list[SegmentDescriptor]:
     """One per instance of the result, in the order of the ids 1..n.
 
-    A result without instances gives one for each class that was looked for: an object needs at least one segment or
-    region, and so says what was not found.
+    A result without instances gives one for each class that the model detects: an object needs at least one segment
+    or region, and this records which classes were not found.
     """
     found, settings = result.instances, result.record.settings
     codes = settings.get("codes")
@@ -92,23 +92,23 @@ def segment_descriptors(result: CaseResult, uids: ResultUIDs) -> list[SegmentDes
 
 
 def series_description(result: CaseResult, what: str) -> str:
-    """Begins with RESEARCH, and says so where the model was used out of its domain; at most 64 characters."""
+    """Starts with RESEARCH and states if the model was used out of its domain; at most 64 characters."""
     stamp = "RESEARCH OUT OF DOMAIN" if result.record.out_of_domain else "RESEARCH"
     return f"{stamp} {what} by {printable(result.record.model_name)}"[:_LONG].strip()
 
 
 def content_description(result: CaseResult) -> str:
-    """What the object says of itself, at most 64 characters."""
+    """Content Description of the object, at most 64 characters."""
     return (OUT_OF_DOMAIN if result.record.out_of_domain else "Research use only. Not a medical device.")[:_LONG]
 
 
 def printable(text: str) -> str:
-    """``text`` without what DICOM's short strings may not hold: backslashes and control characters."""
+    """``text`` without the backslashes and control characters that DICOM's short strings may not hold."""
     return "".join(c if c.isprintable() and c != "\\" else "_" for c in text)
 
 
 def character_set(source: SourceSeries, texts: Iterable[str]) -> str | list[str]:
-    """The scan's own, which its patient's name needs; UTF-8 where our texts have more letters than ASCII."""
+    """The scan's own character set, needed for the patient's name; UTF-8 where our texts are not plain ASCII."""
     own = source.first.get("SpecificCharacterSet") or "ISO_IR 192"
     if all(text.isascii() for text in texts):
         return own if isinstance(own, str) else list(own)
@@ -116,17 +116,17 @@ def character_set(source: SourceSeries, texts: Iterable[str]) -> str | list[str]
 
 
 def software_version(result: CaseResult) -> str:
-    """``"0.1.0"`` of ``"medmaskrcnn 0.1.0"``."""
+    """The version alone: ``"0.1.0"`` of ``"medmaskrcnn 0.1.0"``."""
     return result.record.software.rpartition(" ")[2][:_LONG]
 
 
 def serial_number(result: CaseResult) -> str:
-    """The model's hash: which weights were at work."""
+    """The model's hash, which identifies the weights."""
     return result.record.model_sha256[:_LONG] or "unknown"
 
 
 def content_date_time(source: SourceSeries) -> tuple[str, str]:
-    """Date and time of the scan, which stand for those of the content: the clock would make each writing differ."""
+    """Date and time of the scan, used as content date and time: with the clock's, no two files would be equal."""
     header = source.first
     for kind in ("Content", "Acquisition", "Series", "Study"):
         date = header.get(f"{kind}Date")
@@ -150,7 +150,7 @@ def _time(text: str) -> str:
 
 
 def equipment_attributes(result: CaseResult, source: SourceSeries) -> dict[str, Any]:
-    """Who made an object, and when, as highdicom's classes take it."""
+    """Equipment and series attributes of an object, as arguments of highdicom's classes."""
     date, time = content_date_time(source)
     return {
         "manufacturer": MANUFACTURER,
@@ -165,7 +165,7 @@ def equipment_attributes(result: CaseResult, source: SourceSeries) -> dict[str, 
 
 
 def set_fixed_timestamps(dataset: Dataset, source: SourceSeries) -> None:
-    """Set what a library has taken from the clock to :func:`content_date_time`."""
+    """Replace dates and times that a library took from the clock by :func:`content_date_time`."""
     date, time = content_date_time(source)
     dataset.InstanceCreationDate, dataset.InstanceCreationTime = date, time
     for item in dataset.get("ContributingEquipmentSequence", ()):

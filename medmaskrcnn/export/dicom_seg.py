@@ -1,15 +1,15 @@
-"""DICOM Segmentation (PS3.3 A.51): every instance a segment, voxel for voxel on the images of its scan.
+"""DICOM Segmentation (PS3.3 A.51): every instance is a segment, voxel for voxel on the images of its scan.
 
-BINARY: a bit a voxel, one segment and one tracking UID per instance; segments may overlap, as a tumour does its
-liver. LABELMAP: one number a voxel, run-length encoded: a twentieth of the size, for results without overlaps and
-readers that know it (it came into the standard in 2024).
+BINARY: one bit per voxel, one segment and one tracking UID per instance; segments may overlap, as a tumour and the
+liver do. LABELMAP: one number per voxel, run-length encoded, a twentieth of the size; for results without overlaps
+and readers that support it (it was added to the standard in 2024).
 
-A result without instances is a result: it becomes one segment for each class that was looked for, each with an empty
-frame, so that the object is valid and says what was not found.
+A result without instances becomes one segment for each class that the model detects, each with an empty frame, so
+that the object is valid and records which classes were not found.
 
-highdicom makes the object. It takes segments either as one dense array each or as one array of numbers; the
-instances go in as the latter, sorted into as few layers without overlap as will do, so memory stays that of a few
-volumes whatever their number.
+highdicom makes the object. It takes segments either as one dense array each or as one label map; the instances are
+passed as the latter, packed into as few layers without overlap as possible, so that memory stays that of a few volumes
+however many instances there are.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def make_seg(
     ]
     parts = [_part(result, source, uids, descriptions, layer, label_map) for layer in layers]
     seg = parts[0] if len(parts) == 1 else _joined(parts, layers, descriptions)
-    # where pixels agree highdicom takes the images' own measures instead of ours: their thickness need not be the step
+    # where pixels agree highdicom uses the images' pixel measures, not ours; their thickness may differ from the step
     seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(result, source)
     _name_dimensions(seg, uids)
     set_fixed_timestamps(seg, source)
@@ -104,9 +104,9 @@ def _part(
     layer: Sequence[int],
     label_map: bool,
 ) -> Segmentation:
-    """The object with one layer's segments alone, numbered from 1 in the layer's order; of no layer, all of them.
+    """The object with only one layer's segments, numbered from 1 in the layer's order; all segments if it is empty.
 
-    highdicom looks for every segment that it knows of in every frame: it is told of no more than it needs to be.
+    highdicom searches every frame for every segment it was given, so it is given no more than needed.
     """
     pixels, places = _stacked(result.instances, layer)
     own = [deepcopy(descriptions[i]) for i in layer] or list(descriptions)
@@ -139,12 +139,12 @@ def is_label_map(instances: Instances, encoding: Encoding) -> bool:
 
 
 def seg_kind(label_map: bool) -> str:
-    """What the UIDs of the object are made from: two encodings of one result are two objects."""
+    """The kind that the object's UIDs are derived from: two encodings of one result are two objects."""
     return "SEG label map" if label_map else "SEG"
 
 
 def _stacked(found: Instances, layer: Sequence[int]) -> tuple[NDArray[Any], list[int]]:
-    """Frames ``(F, H, W)`` holding numbers in the layer, those without any left out, and the slice D of each."""
+    """The layer's non-empty frames ``(F, H, W)`` of segment numbers, and the slice index D of each."""
     dtype = np.uint8 if len(layer) <= np.iinfo(np.uint8).max else np.uint16
     windows = [(number, found.masks[i].array, *found.masks[i].window) for number, i in enumerate(layer, start=1)]
     touched = sorted({d for _, _, along, _, _ in windows for d in range(along.start, along.stop)})
@@ -165,7 +165,7 @@ def _stacked(found: Instances, layer: Sequence[int]) -> tuple[NDArray[Any], list
 def _joined(
     parts: Sequence[Segmentation], layers: Sequence[Sequence[int]], descriptions: Sequence[SegmentDescription]
 ) -> Segmentation:
-    """All layers' frames in the first layer's object, segments and dimension indices counted anew (PS3.3 C.7.6.17)."""
+    """All layers' frames in the first layer's object, segments and dimension indices renumbered (PS3.3 C.7.6.17)."""
     whole = parts[0]
     whole.SegmentsOverlap = "YES"
     whole.SegmentSequence = list(descriptions)
@@ -188,7 +188,7 @@ def _joined(
 
 
 def _tell_each_frame(part: Segmentation) -> None:
-    """What highdicom says once for all frames of a part, since it is the same in them, said frame by frame."""
+    """Move functional groups that highdicom shares between all frames of a part to each frame."""
     shared = part.SharedFunctionalGroupsSequence[0]
     for element in [element for element in shared if element.keyword not in _SAME_IN_ALL_PARTS]:
         for item in part.PerFrameFunctionalGroupsSequence:
@@ -289,7 +289,7 @@ def _position(source: SourceSeries, d: int) -> PlanePositionSequence:
 
 
 def _name_dimensions(seg: Segmentation, uids: ResultUIDs) -> None:
-    """The one UID that highdicom draws at random, made one of ours (PS3.3 C.7.6.17)."""
+    """Replace the one UID that highdicom draws at random by one of ours (PS3.3 C.7.6.17)."""
     uid = uids.other("SEG", "dimensions")
     seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
     for item in seg.DimensionIndexSequence:

@@ -1,12 +1,12 @@
 """``meshes/``: the surface of each instance as binary STL, for printing and for other programs.
 
 Surfaces are made by naive surface nets (Gibson, "Constrained elastic surface nets", 1998, without the relaxation):
-each cube between eight voxel centres, some inside and some not, gets one point, the mean of the middles of its edges
+each cube between eight voxel centres, some inside and some not, gets one point, the mean of the midpoints of its edges
 that cross the surface; each pair of neighbouring voxels, one inside and one not, gives two triangles between the
 points of the four cubes around it. The surface is closed, its triangles face outwards, and no library is needed.
 
-Coordinates are mm in the patient's L, P, S, as DICOM and 3D Slicer have them; the file's header says so. Where the
-scan's spacing is unknown they are pixels.
+Coordinates are in mm, LPS, as in DICOM and 3D Slicer; the file's header says so. Where the scan's spacing is unknown
+they are in pixels.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def surface(mask: BoolArray) -> tuple[FloatArray, NDArray[np.int64]]:
 
 
 def _quads(padded: BoolArray, number: NDArray[np.int64], axis: int) -> NDArray[np.int64]:
-    """Two triangles for each pair of neighbours along ``axis`` of which one is inside."""
+    """Two triangles for each pair of neighbours along ``axis`` of which exactly one is inside."""
     step = np.diff(padded.astype(np.int8), axis=axis)
     after, last = (axis + 1) % 3, (axis + 2) % 3
     triangles = []

@@ -2,7 +2,7 @@
 
 NIfTI's axes x, y, z are the array's W, H, D: the affine is the scan's with its columns in that order, nothing
 else. A label map gives each voxel to one object, so larger objects are painted first and small ones stay
-visible; what overlaps is told in ``result.json`` and kept whole in ``instances.npz``.
+visible; overlaps are reported in ``result.json``, and ``instances.npz`` holds the complete masks.
 
 What the header says about the affine (nifti1.h, "3D IMAGE (VOLUME) ORIENTATION AND LOCATION IN SPACE"):
 
@@ -14,7 +14,7 @@ with a shear         1, scanner             0, unknown; empty   mm
 no known spacing     2, aligned to another  0, unknown; empty   none
 ===================  =====================  ==================  =====
 
-A sform_code of 0 for an unknown spacing would make readers throw the affine away, and each would invent another one.
+With an sform_code of 0 for an unknown spacing, readers would discard the affine and each would use its own default.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _UNKNOWN, _SCANNER, _ALIGNED = 0, 1, 2  # NIFTI_XFORM_UNKNOWN, _SCANNER_ANAT, _A
 _QFORM_FIELDS = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 _DESCRIPTION_BYTES = 79
 _SCAN_LEVEL, _LABELS_LEVEL = 4, 6
-"""Of gzip: at level 6 a scan takes three times as long and becomes 1 % smaller, a label map 26 %."""
+"""Level of gzip: at level 6 a scan takes three times as long and becomes 1 % smaller, a label map 26 %."""
 
 
 def write_nifti(array: NDArray[Any], grid: Grid, path: Path | str, *, description: str = "") -> Path:
@@ -51,7 +51,7 @@ def write_nifti(array: NDArray[Any], grid: Grid, path: Path | str, *, descriptio
         array: ``(D, H, W)`` or ``(C, D, H, W)``; stored with the same dtype, as NIfTI's i, j, k = W, H, D and C last
             (nothing is resampled).
         grid: Its grid; goes into the sform, and into the qform where that can hold it.
-        path: Where to; a file that is there is replaced once the new one is complete. A missing folder is made.
+        path: The file; an existing one is replaced once the new one is complete. A missing folder is created.
         description: At most 79 bytes for the header's ``descrip``.
 
     Raises:
@@ -70,7 +70,7 @@ def write_nifti(array: NDArray[Any], grid: Grid, path: Path | str, *, descriptio
 
 
 def label_map(instances: Instances) -> NDArray[np.integer]:
-    """Paint instances into one array: the i-th gets the value i + 1, larger ones lie below smaller ones.
+    """Paint instances into one array: the i-th gets the value i + 1, smaller ones overwrite larger ones.
 
     Returns:
         ``(D, H, W)`` uint16, or int32 where there are more than 65,535 instances; 0 is background.
@@ -83,7 +83,7 @@ def label_map(instances: Instances) -> NDArray[np.integer]:
 def write_label_map(result: CaseResult, stream: IO[bytes]) -> None:
     """Write the result's instances as gzipped NIfTI-1; the same result gives the same bytes.
 
-    The header's description names the software, and says so where the model was used out of its domain.
+    The header's description names the software and states if the model was used out of its domain.
 
     Args:
         result: The result; voxel values are the ids 1..n of :attr:`CaseResult.kept`.
@@ -113,7 +113,7 @@ def _nifti_image(array: NDArray[Any], grid: Grid, description: str) -> nib.Nifti
 
 
 def _clear_qform(header: nib.Nifti1Header) -> None:
-    """Leave no rotation: nibabel fills in the nearest one to a sheared affine even where the code is 0."""
+    """Clear the rotation: nibabel fills in the one nearest to a sheared affine even where the code is 0."""
     header["qform_code"] = _UNKNOWN
     header["pixdim"][0] = 1
     for field in _QFORM_FIELDS:
@@ -121,7 +121,7 @@ def _clear_qform(header: nib.Nifti1Header) -> None:
 
 
 def _write_gzipped(image: nib.Nifti1Image, stream: IO[bytes], level: int) -> None:
-    """Compressed without name and date, so that equal images give equal bytes."""
+    """Write gzip without file name and date, so that equal images give equal bytes."""
     with gzip.GzipFile(filename="", mode="wb", fileobj=stream, compresslevel=level, mtime=0) as packed:
         image.to_stream(packed)
 

@@ -1,10 +1,10 @@
-"""DICOM RT Structure Set (PS3.3 A.19): every instance a region of interest, contours on the planes of its images.
+"""DICOM RT Structure Set (PS3.3 A.19): every instance is a region of interest, contoured on its image planes.
 
-Written with pydicom alone. Decimal strings keep to 16 characters, and the file is Implicit VR Little Endian, as
-contours of many points are longer than the 65,534 bytes that an explicit VR of type DS can announce. Holes are kept,
-as keyholes (:mod:`medmaskrcnn.export.contours`).
+Written with pydicom alone. Decimal strings have at most 16 characters, and the file is Implicit VR Little Endian,
+because contours of many points exceed the 65,534 bytes that an explicit VR of type DS can hold. Holes are kept as
+keyholes (:mod:`medmaskrcnn.export.contours`).
 
-A result without instances becomes one region without contours for each class that was looked for.
+A result without instances becomes one ROI without contours for each class that the model detects.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
 
-_DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  # what PS3.3 C.8.8.5 has a study be referred to by
+_DETACHED_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  # SOP class by which PS3.3 C.8.8.5 refers to a study
 _CONTOUR_DATA = Tag("ContourData")  # (3006,0050)
 _SHORT = 16  # characters of VR SH
 _DECIMALS = 4  # of a coordinate in mm
@@ -190,7 +190,7 @@ def _contour(polygon: NDArray[np.float64], frame: Frame) -> Dataset:
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(points)
     text = "\\".join(map(decimal, points.ravel().tolist())).encode()
-    # As bytes: pydicom would make each of millions of coordinates an object and check it by a regular expression.
+    # As bytes: pydicom would make an object of each of millions of coordinates and check it by a regular expression.
     text += b" " * (len(text) % 2)
     item[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)
     return item

@@ -1,8 +1,8 @@
-"""The DICOM series that a result was made from, read again when a DICOM object is to be written about it.
+"""The DICOM series that a result was made from, whose headers are read again when a DICOM object is written.
 
-A result knows the UIDs of its scan and nothing of the patient. The objects that go back into an archive must carry
-the patient, the study and the frame of reference of the scan: they are taken from the scan's own headers at the
-moment of writing, and kept nowhere.
+A result holds the UIDs of its scan and nothing about the patient. Objects that go back into an archive must carry the
+patient, the study and the frame of reference of the scan: these are taken from the scan's own headers when the object
+is written, and stored nowhere else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from medmaskrcnn.io.dicom.frames import Frame, frames_of_dataset
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
 from medmaskrcnn.structures.volume import Volume
 
-_PLACE_TOLERANCE = 0.3  # of a slice step: how far a header's plane may lie off the grid's (rounded positions)
+_PLACE_TOLERANCE = 0.3  # fraction of the slice step that a header's plane may be off the grid's (rounded positions)
 _SHORT = 16  # characters of VR SH
 _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -40,7 +40,7 @@ class SourceSeries:
 
     Attributes:
         headers: One per file of the scan's first channel, in slice order, without pixels.
-        frames: The one that each slice of the grid comes from, in the grid's order.
+        frames: The frame that each slice of the grid comes from, in the grid's order.
     """
 
     headers: tuple[Dataset, ...]
@@ -48,7 +48,7 @@ class SourceSeries:
 
     @property
     def first(self) -> Dataset:
-        """The header that speaks for patient, study and series."""
+        """The header from which patient, study and series are taken."""
         return self.headers[0]
 
     @property
@@ -67,12 +67,12 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
 
     Args:
         volume: The scan; its provenance names the files.
-        what: What is to be written, for errors: ``"a DICOM SEG"``.
-        without_identity: De-identify the headers (:mod:`medmaskrcnn.export.deidentify`), so that what is made from
-            them names no patient and refers to the series as it is after de-identification.
+        what: What is to be written, for error messages: ``"a DICOM SEG"``.
+        without_identity: De-identify the headers (:mod:`medmaskrcnn.export.deidentify`), so that objects made from
+            them name no patient and refer to the de-identified series.
 
     Raises:
-        OutputError: if the scan is no DICOM series, its files are gone or changed, or it has no frame of reference.
+        OutputError: if the scan is not a DICOM series, its files are gone or changed, or it has no frame of reference.
     """
     origin = volume.provenance
     if origin.format != "DICOM" or not origin.files:
@@ -97,7 +97,7 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
 
 @contextmanager
 def suppress_pydicom_warnings() -> Iterator[None]:
-    """Keeps warnings of pydicom and highdicom from the log: they quote what they warn of, patients' names too."""
+    """Keep warnings of pydicom and highdicom out of the log: they quote values, patients' names included."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -118,7 +118,7 @@ def _headers(files: Sequence[str], expected: Sequence[str], what: str) -> dict[P
 
 
 def _complete(header: Dataset, file: str, what: str) -> None:
-    """Give the header what it must have: refused without, emptied where that is allowed."""
+    """Complete the header: attributes that may be empty are added, and it is refused if others are missing."""
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         if not header.get(keyword):
             raise OutputError(f"{what} needs {keyword} of the scan, which {file} lacks. Write NIfTI instead")
@@ -127,14 +127,14 @@ def _complete(header: Dataset, file: str, what: str) -> None:
         if value is None or isinstance(value, MultiValue):
             setattr(header, keyword, "" if value is None else value[0])
     if "SliceThickness" not in header:
-        header.SliceThickness = None  # type 2; highdicom asks every image for it
-    # Not longer than VR SH allows. Half an accession number would be that of another order: none is better.
+        header.SliceThickness = None  # type 2; highdicom reads it from every image
+    # VR SH limits the length. A truncated accession number could be that of another order: none is better.
     header.StudyID = str(header.StudyID)[:_SHORT]
     header.AccessionNumber = "" if len(str(header.AccessionNumber)) > _SHORT else header.AccessionNumber
 
 
 def _frames(headers: Mapping[Path, FileDataset], volume: Volume, what: str) -> tuple[Frame, ...]:
-    """For each slice of the grid the frame that it came from."""
+    """The frame that each slice of the grid came from."""
     grid, volume_name = volume.grid, volume.provenance.policy.separated_by
     to_lps = LPS_FROM_RAS @ grid.affine_vox_to_ras
     found: dict[int, Frame] = {}
@@ -162,7 +162,7 @@ def _frames(headers: Mapping[Path, FileDataset], volume: Volume, what: str) -> t
 
 
 def _slice_at(position_lps_mm: Sequence[float], to_lps: FloatArray, grid: Grid) -> int | None:
-    """The slice of the grid that begins at a place; ``None`` where none does."""
+    """Index of the grid's slice at a position; ``None`` if there is none."""
     index = np.linalg.solve(to_lps[:3, :3], np.subtract(position_lps_mm, to_lps[:3, 3]))
     d = round(float(index[0]))
     off_mm = float(np.linalg.norm(to_lps[:3, :3] @ (index - [d, 0, 0])))
@@ -170,7 +170,7 @@ def _slice_at(position_lps_mm: Sequence[float], to_lps: FloatArray, grid: Grid) 
 
 
 def _belongs_to(frame: Frame, volume_name: str) -> bool:
-    """Whether a frame is of the volume that was read: ``"EchoTime 4.6"``, or several such values joined by commas."""
+    """Whether a frame belongs to the volume that was read: ``"EchoTime 4.6"``, or several values joined by commas."""
     for condition in filter(None, volume_name.split(", ")):
         keyword, _, wanted = condition.partition(" ")
         value = frame.dimensions.get(keyword)

@@ -1,7 +1,7 @@
 """DICOM Structured Report of the measurements (TID 1500), each referring to its segment in the SEG.
 
 Volume, long and short axis and intensity per instance, with UCUM units and the coded terms of the instance; tracking
-identifier and tracking UID are those of the segment. The report is UNVERIFIED and preliminary: no person has read it.
+identifier and tracking UID are those of the segment. The report is UNVERIFIED and preliminary: nobody has read it.
 Sizes are left out where the scan's spacing is unknown.
 """
 
@@ -49,7 +49,7 @@ from medmaskrcnn.export.source_series import SourceSeries
 from medmaskrcnn.export.uids import uid_of
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 
-LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")  # younger than pydicom 3.0's list
+LABEL_MAP_SEGMENTATION_STORAGE = UID("1.2.840.10008.5.1.4.1.1.66.7")  # newer than pydicom 3.0's list
 VOLUME = Term("118565006", "Volume")
 LONG_AXIS = Term("103339001", "Long axis")
 SHORT_AXIS = Term("103340004", "Short axis")
@@ -73,7 +73,7 @@ def make_sr(
     Args:
         result: The result.
         source: Headers of the scan that it belongs to.
-        encoding: As the SEG that it refers to was made, see :func:`medmaskrcnn.export.dicom_seg.make_seg`.
+        encoding: That of the SEG it refers to, see :func:`medmaskrcnn.export.dicom_seg.make_seg`.
         algorithm: ``"SEMIAUTOMATIC"`` once a person has corrected the result.
     """
     uids = uids_of(result, source, algorithm)
@@ -110,7 +110,7 @@ def make_sr(
 
 
 def _evidence_of_seg(source: SourceSeries, series_uid: str, sop_instance_uid: str, label_map: bool) -> Dataset:
-    """The SEG as far as the report must know it: its UIDs, and the patient and study of the scan."""
+    """A stand-in for the SEG with what the report needs: its UIDs, and the patient and study of the scan."""
     seg = Dataset()
     seg.update(source.first)
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality"):
@@ -123,7 +123,7 @@ def _evidence_of_seg(source: SourceSeries, series_uid: str, sop_instance_uid: st
 
 
 def _observer(result: CaseResult) -> ObservationContext:
-    """A program has looked at the images, no person (TID 1002)."""
+    """Observer context: the images were analysed by a device, not by a person (TID 1002)."""
     record = result.record
     device = DeviceObserverIdentifyingAttributes(
         uid=uid_of(record.software, record.model_name, record.model_sha256),
@@ -165,7 +165,7 @@ def _group(
 
 
 def _sites(coding: Coding) -> list[FindingSite] | None:
-    """Where it is: the region of a tumour; an organ with a side is its own place (laterality)."""
+    """Finding sites: the region of a tumour, or a paired organ itself with its laterality."""
     if coding.category == MORPHOLOGY:
         place, side = coding.region, coding.region_modifier
     else:

@@ -1,4 +1,4 @@
-"""Tracks of a film: where each instance is in each frame, and how large, as a table."""
+"""``tracks.csv``: area and centre of each instance in each frame of a cine series."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _COLUMNS = ("track", "class", "score", "frame", "area_px", "area_mm2", "centre_r
 
 
 def write_tracks(result: CaseResult, pixel_mm: tuple[float, float] | None, stream: TextIO) -> None:
-    """Write area and centre of each instance in each frame that it is in; rows and columns count from 0.
+    """Write area and centre of each instance in each frame it is present in; rows and columns count from 0.
 
     Args:
-        result: Of a film, whose first axis is time.
-        pixel_mm: Size of a pixel (row, column) in mm; ``None`` where it is unknown, then areas are in pixels alone.
-        stream: Where to.
+        result: Result of a cine series, whose first axis is time.
+        pixel_mm: Pixel size (row, column) in mm; ``None`` if unknown, in which case areas are in pixels only.
+        stream: Text stream to write to.
     """
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(_COLUMNS)

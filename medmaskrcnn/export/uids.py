@@ -1,9 +1,8 @@
-"""UIDs that name what they are made from: the same work sent twice is the same object.
+"""Reproducible DICOM UIDs, derived from an object's content: the same result always gets the same UIDs.
 
-A UID is ``2.25.`` and a 128-bit number (DICOM PS3.5, B.2), here the head of a SHA-256 over everything that decides
-what an object holds: the UIDs of its source, the model, the settings, the software's version and the content. So an
-archive that receives a result a second time finds that it has it, and a result of other settings never takes the
-place of this one.
+A UID is ``2.25.`` and a 128-bit number (DICOM PS3.5, B.2), here the first bits of a SHA-256 over everything that
+determines an object: the UIDs of its source, the model, the settings, the software's version and the content. An
+archive that receives a result twice thus recognises it, and a result with other settings never replaces this one.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _BITS = 128
 
 
 def uid_of(*parts: str | bytes) -> str:
-    """The UID of a sequence of texts and bytes; no two different sequences are taken for one.
+    """The UID of a sequence of texts and bytes; it depends on where each part ends.
 
     Example:
         >>> uid_of("liver") == uid_of("liver"), uid_of("a", "bc") == uid_of("ab", "c")
@@ -35,7 +34,7 @@ def uid_of(*parts: str | bytes) -> str:
 
 
 def instances_digest(instances: Instances) -> bytes:
-    """SHA-256 of what instances are: grid, names, classes, scores and masks, each voxel of them."""
+    """SHA-256 of instances: grid, names, classes, scores and every voxel of the masks."""
     digest = hashlib.sha256(json.dumps([instances.grid.shape, instances.class_names]).encode())
     digest.update(instances.grid.affine_vox_to_ras.astype("<f8").tobytes())
     for i in range(len(instances)):
@@ -45,7 +44,7 @@ def instances_digest(instances: Instances) -> bytes:
 
 
 def instance_digest(instances: Instances, i: int) -> bytes:
-    """SHA-256 of one instance: its class's name, its place and its mask."""
+    """SHA-256 of one instance: its class name, position and mask."""
     mask = instances.masks[i]
     place = [*mask.start, *mask.array.shape]
     digest = hashlib.sha256(json.dumps([instances.class_names[instances.labels[i]], place]).encode())
@@ -54,13 +53,13 @@ def instance_digest(instances: Instances, i: int) -> bytes:
 
 
 class ResultUIDs:
-    """The UIDs of the DICOM objects that one result becomes.
+    """The UIDs of the DICOM objects made from one result.
 
     Args:
         result: The result.
         series_uid: Series Instance UID of the scan it was made from.
         sop_instance_uids: SOP Instance UIDs of the scan's images.
-        variant: Whatever else decides what the objects hold, e.g. that a person corrected the result.
+        variant: Anything else that determines the objects' content, e.g. that a person corrected the result.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class ResultUIDs:
 
     @cached_property
     def _work(self) -> str:
-        """Everything that decides the result but the kind of object it is written as."""
+        """Everything that determines the objects except their kind."""
         record, found = self._result.record, self._result.instances
         settings = to_first_names(record.settings)
         made = [record.software, record.model_name, record.model_sha256, settings, record.out_of_domain]
@@ -79,15 +78,15 @@ class ResultUIDs:
         return uid_of(text, instances_digest(found))
 
     def series(self, kind: str) -> str:
-        """Series Instance UID of the objects of a kind (``"SEG"``)."""
+        """Series Instance UID of objects of this kind (``"SEG"``)."""
         return uid_of(self._work, kind, "series")
 
     def instance(self, kind: str) -> str:
-        """SOP Instance UID of the object of a kind."""
+        """SOP Instance UID of the object of this kind."""
         return uid_of(self._work, kind, "instance")
 
     def other(self, kind: str, what: str) -> str:
-        """Any other UID that an object of a kind needs."""
+        """Any other UID that an object of this kind needs."""
         return uid_of(self._work, kind, what)
 
     def tracking(self, i: int) -> str:

@@ -1,7 +1,7 @@
-"""A result becomes a folder: either every file of it, or none.
+"""Writes a result's files to a folder: either all of them or none.
 
-All files are first written into a hidden folder inside the output folder and moved up only when the last one
-is complete, so that a full disk leaves nothing half-written and an earlier run's files stay as they were.
+All files are first written into a hidden folder inside the output folder and moved into place when the last one is
+complete, so that a full disk leaves nothing half-written and an earlier run's files stay as they were.
 """
 
 from __future__ import annotations
@@ -73,30 +73,30 @@ def write_result(
     options: OutputOptions | None = None,
     tracks: bool = False,
 ) -> dict[str, Path]:
-    """Write a result's files into one folder, which is made if need be.
+    """Write a result's files into one folder, which is created if needed.
 
-    Files of an earlier run are replaced; those of its exports that are not asked for now are removed, since
-    they would speak of another result.
+    Files of an earlier run are replaced; its exports that are not requested now are removed, since they
+    would belong to another result.
 
     Args:
         result: The result.
         volume: The scan it belongs to.
         out_dir: The folder.
         formats: Any of :data:`ALL_FORMATS`.
-        label_map_seg: Let the DICOM SEG be a LABELMAP, run-length encoded, where no two instances overlap.
+        label_map_seg: Write the DICOM SEG as a LABELMAP, run-length encoded, where no two instances overlap.
         deidentify: Write no patient's name, ID or date into DICOM, hashes instead of UIDs into every file, and neither
-            host nor path into ``run.json``; see ``docs/dicom-out.md`` for what that does not do.
+            host nor path into ``run.json``; ``docs/dicom-out.md`` states the limits.
         paths_in_run: False leaves the scan's paths and the host out of ``run.json``.
-        options: These four in one object, in place of them.
-        tracks: Write ``tracks.csv``, a table of every frame, of a film: a scan of several slices without a spacing.
+        options: The four options above in one object, used in place of them.
+        tracks: Write ``tracks.csv``, a table of every frame, for a cine series: several slices without a spacing.
 
     Returns:
-        Path of each file (``"stl"``: folder) written, by format; ``"instances"`` and ``"run"`` are always among them.
+        Path of each file (``"stl"``: folder) written, by format; always includes ``"instances"`` and ``"run"``.
 
     Raises:
         ValueError: if a format is unknown or the scan is not the result's.
-        OutputError: if the files cannot be written, or a DICOM object is asked for of a scan that is no DICOM series;
-            then nothing is left of them.
+        OutputError: if the files cannot be written, or a DICOM format is requested for a scan that is not a DICOM
+            series; nothing is left behind.
     """
     asked = options_from(
         options, OutputOptions, formats=formats, label_map_seg=label_map_seg, deidentify=deidentify,
@@ -122,7 +122,7 @@ def write_result(
 def _writers(
     chosen: Sequence[str], result: CaseResult, volume: Volume, options: OutputOptions
 ) -> dict[str, Callable[[Path], None]]:
-    """What writes each file, given its path; DICOM objects share one reading of the scan's headers."""
+    """The function that writes each file, given its path; the scan's headers are read once for all DICOM objects."""
     dicom = [name for name in chosen if name in DICOM_FORMATS]
     source = None
     if dicom:
@@ -142,7 +142,7 @@ def _writers(
 
 
 def _algorithm(result: CaseResult) -> AlgorithmType:
-    """Thresholds alone are settings; what a person decided about single instances makes a result semiautomatic."""
+    """Changed thresholds are settings; decisions of a person on single instances make a result semiautomatic."""
     review = result.review
     return "SEMIAUTOMATIC" if review and (review.accepted or review.rejected or review.changed) else "AUTOMATIC"
 
@@ -179,12 +179,12 @@ def _refuse_unusable(folder: Path, targets: dict[str, Path], volume: Volume) -> 
 
 
 def _is_ours(target: Path) -> bool:
-    """Whether a folder in the place of an export holds nothing but meshes of an earlier run."""
+    """Whether a folder at an export's path holds nothing but meshes of an earlier run."""
     return target.name == FILE_NAMES["stl"] and all(p.suffix == ".stl" and p.is_file() for p in target.iterdir())
 
 
 def _missing_parents(folder: Path) -> list[Path]:
-    """Folders that making ``folder`` will make, innermost first."""
+    """Missing folders that have to be created for ``folder``, innermost first."""
     return [place for place in (folder, *folder.parents) if not place.exists()]
 
 
@@ -195,7 +195,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _move_into_place(staging: Path, folder: Path, targets: dict[str, Path]) -> None:
-    if (folder / FILE_NAMES["instances"]).exists():  # an earlier run of ours: its other exports are now stale
+    if (folder / FILE_NAMES["instances"]).exists():  # an earlier run: its other exports are now stale
         for name in set(FILE_NAMES) - set(targets):
             _remove(folder / FILE_NAMES[name])
     for target in targets.values():

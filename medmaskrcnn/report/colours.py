@@ -1,9 +1,9 @@
 """The colour of each class, the same in previews, reports, DICOM objects, traces and napari.
 
-Organs that people know have a colour of their own, roughly the one that anatomy atlases give them. Any other name
-prefers one of a fixed set, chosen by the name alone; where two names of one list prefer the same, the later one gets
-the next that is free. So a class has the same colour in every scan, mostly the same with every model, and never that
-of another class of the same model.
+Well-known organs have fixed colours, roughly those of anatomy atlases. Any other name has a preferred colour from a
+fixed set, determined by the name alone; if two names of a list prefer the same one, the later name gets the next free
+colour. A class thus has the same colour in every scan, mostly the same with every model, and never that of another
+class of the same model.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OTHER_COLOURS: tuple[Colour, ...] = (
 )  # fmt: skip
 """Each at least 20 in CIELAB away from every other and from every organ's."""
 
-_DARKER, _ROUNDS = 0.8, 8  # so much darker are the others when they come again, for very long lists of classes
+_DARKER, _ROUNDS = 0.8, 8  # factor by which the set is darkened each time it is reused, for very long lists of classes
 _SIDES = {
     word: side
     for side, words in {
@@ -78,12 +78,12 @@ _SAME = {
 
 @lru_cache(maxsize=256)
 def class_colours(class_names: tuple[str, ...]) -> tuple[Colour, ...]:
-    """The colour of each class of a list; no two classes have the same, but two spellings of one name do.
+    """The colour of each class of a list; only spellings of the same name share a colour.
 
-    A class that is added at the end changes none of the earlier ones.
+    Adding a class at the end changes none of the earlier ones.
 
     Args:
-        class_names: Of one model or result, in its order.
+        class_names: Class names of one model or result, in its order.
     """
     names = [canonical_name(name) for name in class_names]
     chosen = {name: ORGAN_COLOURS[name] for name in names if name in ORGAN_COLOURS}
@@ -96,7 +96,7 @@ def class_colours(class_names: tuple[str, ...]) -> tuple[Colour, ...]:
 
 
 def canonical_name(name: str) -> str:
-    """A class's name whatever its spelling: ``Kidney_L``, ``kidney (left)`` and ``left-kidney`` are one.
+    """A class name independent of its spelling: ``Kidney_L``, ``kidney (left)`` and ``left-kidney`` are the same.
 
     >>> canonical_name("Kidney_L"), canonical_name("enhancing tumor")
     ('left kidney', 'enhancing tumour')
@@ -107,7 +107,7 @@ def canonical_name(name: str) -> str:
 
 
 def _preferences(name: str) -> Iterator[Colour]:
-    """The colours that a name would like, best first."""
+    """The colours of a name in order of preference."""
     first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % len(OTHER_COLOURS)
     for turn in range(_ROUNDS):
         for red, green, blue in OTHER_COLOURS[first:] + OTHER_COLOURS[:first]:

@@ -1,4 +1,4 @@
-"""The frame of every HTML page: it stands alone, runs no script and loads nothing from the net."""
+"""The frame of every HTML page: self-contained, without scripts, loading nothing from the network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ NOT_CLINICAL = "Not for clinical use. Research software, not a medical device."
 
 
 def html_page(title: str, body: str, *, style: str, stamp: str = NOT_CLINICAL) -> str:
-    """A whole page.
+    """A complete HTML page.
 
     Args:
-        title: HTML.
-        body: HTML that stands below the stamp.
+        title: Title, as HTML.
+        body: HTML below the stamp.
         style: The style sheet.
-        stamp: What the page is not for.
+        stamp: The disclaimer at the top.
     """
     return f"""<!DOCTYPE html>
 <html lang="en">

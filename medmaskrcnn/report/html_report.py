@@ -1,7 +1,7 @@
-"""``report.html``: one scan's result to read, in one file that needs nothing else, not even a network.
+"""``report.html``: a readable report of one scan's result, in one self-contained file that works offline.
 
-What was found in a table, where in a montage with outlines, how it came about, and on top, whatever the screen, that
-it is not for clinical use. It names no patient, no path and no date; pictures are embedded; there is no script.
+It shows a table of the instances, a montage with their outlines and the provenance, below a banner, visible on every
+screen, that it is not for clinical use. It names no patient, path or date; images are embedded; there is no script.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ figure img { width: 100%; display: block; margin: auto 0 } figcaption { backgrou
 code { font-size: .88em }
 @media print { .stamp { position: static } body { max-width: none } figure, tr { break-inside: avoid } }
 """
-"""Of every report that we write."""
+"""Style sheet of every report."""
 
 
 def write_report(result: CaseResult, volume: Volume, stream: IO[bytes]) -> None:
@@ -70,7 +70,7 @@ def write_report(result: CaseResult, volume: Volume, stream: IO[bytes]) -> None:
 
 
 def report_html(result: CaseResult, volume: Volume) -> str:
-    """The report as HTML text; see the top of this file."""
+    """The report as HTML text; see the module docstring."""
     record, n = result.record, len(result.kept)
     title = f"{n} instance{'' if n == 1 else 's'} found by {escape(record.model_name)}"
     alarm = f'<p class="stamp alarm" role="alert">{escape(OUT_OF_DOMAIN)}.</p>' if record.out_of_domain else ""
@@ -100,7 +100,7 @@ def _lead(result: CaseResult, volume: Volume) -> str:
 
 
 def _counts(result: CaseResult) -> str:
-    """How many of each class, those of which there is none included."""
+    """The number of instances of each class, including classes without any."""
     found = result.candidates
     labels = [int(found.labels[i]) for i in result.kept]
     classes = enumerate(zip(found.class_names, class_colours(found.class_names), strict=True))
@@ -159,7 +159,7 @@ def _pictures(result: CaseResult, volume: Volume) -> str:
 
 
 def embedded(picture: Image.Image) -> str:
-    """A picture as the address of an ``img`` element that needs no file."""
+    """An image as a data URL for an ``img`` element."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -191,7 +191,7 @@ def _value(value: Any) -> str:
 
 
 def _listed(texts: Iterable[str]) -> str:
-    """A list in a line; of a long one the beginning and the number of the rest."""
+    """A list on one line; a long one is cut and the number of remaining items given."""
     items = list(texts)
     shown = ", ".join(escape(text) for text in items[:8])
     return (f"{shown} and {len(items) - 8} more" if len(items) > 8 else shown) or _DASH

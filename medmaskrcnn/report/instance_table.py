@@ -1,8 +1,8 @@
 """``instances.csv``: one row per instance, for spreadsheets.
 
-Columns carry their unit in their name: ``_mm3`` and ``_mm``, or ``_px`` where the scan's spacing is unknown; a
-file is all the one or all the other. The centroid is in patient coordinates (R, A, S in mm), in pictures of
-unknown spacing in voxel coordinates x, y, z of the label map (voxel ``i`` covers ``[i, i + 1)``).
+Column names carry the unit: ``_mm3`` and ``_mm``, or ``_px`` where the scan's spacing is unknown; a file never mixes
+the two. The centroid is in patient coordinates (R, A, S in mm); for images of unknown spacing it is in voxel
+coordinates x, y, z of the label map (voxel ``i`` covers ``[i, i + 1)``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medmaskrcnn.structures.grid import Grid
 OUT_OF_DOMAIN = "OUT OF DOMAIN: the model was not made for this kind of scan"
 """The stamp that exports carry where :attr:`RunRecord.out_of_domain` is set."""
 
-_DIGITS = 7  # more than a float32 score or a scan's geometry can claim
+_DIGITS = 7  # more than the precision of a float32 score or a scan's geometry
 
 
 def columns(spacing_known: bool) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""``preview.png``: what was found, at one glance.
+"""``preview.png``: a picture of the detections.
 
-A montage of slices in radiological convention (the patient's right on the left of the picture, anterior up) and
-true proportions, each instance outlined in its class's colour with its box, id, name and score, beside them the
-list of instances with their sizes. It carries neither patient names nor paths, and the stamp where the model
-was used out of its domain.
+A montage of slices in radiological convention (the patient's right on the left of the picture, anterior up) and true
+proportions, each instance outlined in its class's colour with its box, id, name and score, next to a list of the
+instances with their sizes. It contains no patient names or paths, and carries a stamp if the model was used out of
+its domain.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GAP = 10
 _CAPTION = 22  # height of the line below each panel
 _SIDEBAR = 430
 _LINE = 21  # height of a line of the list
-_PANEL_SIZE = {1: 860, 2: 560, 3: 440}  # longest side of a panel, by panels in a row
+_PANEL_SIZE = {1: 860, 2: 560, 3: 440}  # longest side of a panel, by panels per row
 
 
 def write_preview(result: CaseResult, volume: Volume, stream: IO[bytes]) -> None:
@@ -53,7 +53,7 @@ def write_preview(result: CaseResult, volume: Volume, stream: IO[bytes]) -> None
 
 
 def draw_preview(result: CaseResult, volume: Volume) -> Image.Image:
-    """The preview as an RGB picture; see the top of this file."""
+    """The preview as an RGB image; see the module docstring."""
     montage = _montage(result, volume)
     width = montage.width + _SIDEBAR + 3 * _MARGIN
     head = _head(result, volume, width)
@@ -95,12 +95,12 @@ def draw_montage_panels(result: CaseResult, volume: Volume) -> list[tuple[Image.
 
 
 def _across(n_panels: int) -> int:
-    """How many panels stand in a row."""
+    """Number of panels per row."""
     return {1: 1, 2: 2, 4: 2}.get(n_panels, 3)
 
 
 def caption(volume: Volume, plane: PreviewPlane) -> str:
-    """What a slice is: its direction, number and place."""
+    """Caption of a slice: its orientation, number and position."""
     n_slices = volume.grid.shape[plane.view.axis]
     if not volume.grid.spacing_known:
         return f"slice {plane.index + 1} of {n_slices}" if n_slices > 1 else "picture, size of a pixel unknown"
@@ -108,7 +108,7 @@ def caption(volume: Volume, plane: PreviewPlane) -> str:
 
 
 def _head(result: CaseResult, volume: Volume, width: int) -> Image.Image:
-    """Title, what was done, warnings, and the stamps."""
+    """Title, processing summary, warnings and stamps."""
     record = result.record
     n = len(result.kept)
     found = f"{n} instance{'' if n == 1 else 's'} with a score of {result.score_threshold:.3g} or more"
@@ -140,7 +140,7 @@ def _image_words(volume: Volume) -> list[str]:
 
 
 def _sidebar(result: CaseResult, height: int) -> Image.Image:
-    """Legend with counts, then the list of instances, as many as there is room for."""
+    """Legend with counts, then the list of instances, as many as fit."""
     image = Image.new("RGB", (_SIDEBAR, height), BACKGROUND)
     draw = ImageDraw.Draw(image)
     found, kept = result.candidates, result.kept

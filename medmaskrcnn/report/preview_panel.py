@@ -1,4 +1,4 @@
-"""One slice of the preview, the way a radiologist looks at it: window, outlines, boxes, names, directions."""
+"""One slice of the preview, as a radiologist views it: window, outlines, boxes, names, orientation labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FILL = 0.16
 _PAD = 2  # voxels of background around a mask before it is enlarged
 _CT_SOFT_TISSUE = (40.0, 400.0)
 _PERCENTILES = (0.5, 99.5)
-_MANY, _TOO_MANY = 12, 150  # instances in a panel from which names become numbers, and nothing
+_MANY, _TOO_MANY = 12, 150  # instances per panel from which labels are ids only, and from which there are none
 _LABEL_SIZE = 14
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
@@ -36,7 +36,7 @@ class CrossSection:
 
     Attributes:
         number: The instance's id.
-        text: What is written beside it.
+        text: Its label.
         colour: Its class's colour.
         mask: One slice thick; its other axes are the picture's rows and columns.
         box: Its detection box in this plane: left, top, right, bottom, in voxels.
@@ -57,7 +57,7 @@ class CrossSection:
 
 
 def grey_range(volume: Volume) -> tuple[float, float]:
-    """Values shown black and white: the file's own window, soft tissue for CT, else percentiles of the scan."""
+    """Values shown as black and white: the file's own window, soft tissue for CT, else percentiles of the scan."""
     window = volume.window or (_CT_SOFT_TISSUE if volume.modality == "CT" else None)
     if window and volume.channel_kind != "colour":
         return window[0] - window[1] / 2, window[0] + window[1] / 2
@@ -96,9 +96,9 @@ def draw_panel(
         instances: The result's instances, in the order of their ids.
         plane: The slice.
         size: Width and height in pixels, see :func:`panel_size`.
-        greys: Values shown black and white, see :func:`grey_range`.
-        texts: What is written beside each instance ("" for nothing), which then has no box drawn; by default its id,
-            class and score.
+        greys: Values shown as black and white, see :func:`grey_range`.
+        texts: Label of each instance ("" for none), in which case no boxes are drawn; by default its id, class and
+            score.
     """
     picture = _picture(volume, plane, greys)
     across, down = size[0] / picture.width, size[1] / picture.height
@@ -123,7 +123,7 @@ def draw_panel(
 
 
 def _picture(volume: Volume, plane: PreviewPlane, greys: tuple[float, float]) -> Image.Image:
-    """The part of the slice that is shown, as RGB, one pixel a voxel."""
+    """The part of the slice that is shown, as RGB, one pixel per voxel."""
     colour = volume.channel_kind == "colour" and volume.array.shape[0] >= 3
     pixels = oriented(volume.array[: 3 if colour else 1], plane)[:, slice(*plane.rows), slice(*plane.columns)]
     channels = np.broadcast_to(np.nan_to_num(pixels.astype(np.float32)), (3, *pixels.shape[1:]))
@@ -152,7 +152,7 @@ def _cross_section(instances: Instances, i: int, plane: PreviewPlane) -> CrossSe
 
 
 def _paint(image: Image.Image, section: CrossSection, across: float, down: float) -> None:
-    """Tint a mask and draw its outline, smooth, at ``across`` x ``down`` pixels a voxel."""
+    """Tint a mask and draw its smooth outline at ``across`` x ``down`` pixels per voxel."""
     (_, row, column), (_, last_row, last_column) = section.mask.start, section.mask.end
     padded = Image.fromarray(np.pad(section.mask.array[0], _PAD).astype(np.uint8) * 255)
     left, right = _pixels(column - _PAD, last_column + _PAD, across, image.width)
@@ -181,7 +181,7 @@ def _pixels(low: float, high: float, scale: float, n: int) -> tuple[int, int]:
 
 
 def _annotate(image: Image.Image, sections: list[CrossSection], across: float, down: float, *, boxes: bool) -> None:
-    """Draw boxes and names, names where they hide least of each other."""
+    """Draw boxes and names, placing names where they overlap least."""
     draw = ImageDraw.Draw(image, "RGBA")
     taken: list[Rectangle] = []
     scaled = [(s, _scaled(s.box, across, down)) for s in sections]
@@ -202,7 +202,7 @@ def _scaled(box: Rectangle, across: float, down: float) -> Rectangle:
 
 
 def _free_place(box: Rectangle, text: str, taken: list[Rectangle], size: tuple[int, int]) -> Rectangle:
-    """Where a name goes: near its box, inside the picture, and off the names already there if possible."""
+    """Position of a name: near its box, inside the picture and clear of names already placed if possible."""
     width, height = text_width(text, _LABEL_SIZE), _LABEL_SIZE + 3
     left, top, right, bottom = box
     middle = (top + bottom - height) / 2
@@ -246,7 +246,7 @@ def _directions(image: Image.Image, plane: PreviewPlane) -> None:
 
 
 def _scale_bar(image: Image.Image, mm_per_pixel: float) -> None:
-    """A bar of a round length, at most a quarter of the picture, at the lower right."""
+    """Draw a scale bar of a round length, at most a quarter of the picture, at the lower right."""
     longest = image.width / 4 * mm_per_pixel
     lengths = [mantissa * 10.0**power for power in range(-4, 4) for mantissa in (1, 2, 5)]
     length = max((n for n in lengths if n <= longest), default=lengths[0])

@@ -1,4 +1,4 @@
-"""Which slices the preview shows: few, yet every instance well, small tumours as well as large organs."""
+"""Chooses the slices of the preview: few, but showing every instance well, small tumours as well as large organs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_AXIAL = 8
 _WORLD_AXIS = {"axial": SUPERIOR, "coronal": ANTERIOR, "sagittal": RIGHT}  # along which such slices are stacked
 _WELL_SHOWN = 0.6  # share of an instance's largest cross-section
 _SEEN_IN_CORONAL = 0.25  # weight of an instance that the coronal picture shows well (a column of vertebrae)
-_ENOUGH = 3  # axial planes from which on one such instance alone is no reason for another
-_FOREGROUND = 0.15  # grey from which a voxel is body, not air
+_ENOUGH = 3  # number of axial planes from which one such instance alone does not justify another
+_FOREGROUND = 0.15  # grey value from which a voxel is body, not air
 _MARGIN = 0.03  # of the picture's longer side, left around the body
 _FEWEST_CORONAL_ROWS = 8  # slices below which a coronal picture shows nothing
 
@@ -28,7 +28,7 @@ class PreviewPlane:
     """One slice of the scan and how it is shown.
 
     Attributes:
-        view: Direction and orientation.
+        view: Plane and orientation.
         index: Slice number (from 0) along ``view.axis``.
         rows, columns: Part of the slice that is shown: first voxel and last + 1 down and across the picture.
     """
@@ -40,7 +40,7 @@ class PreviewPlane:
 
 
 def whole_plane(grid: Grid, view: PlaneView, index: int) -> PreviewPlane:
-    """A slice shown from edge to edge."""
+    """A whole slice, not cropped."""
     return PreviewPlane(view, index, (0, grid.shape[view.row_axis]), (0, grid.shape[view.column_axis]))
 
 
@@ -66,9 +66,9 @@ def choose_planes(instances: Instances) -> list[PreviewPlane]:
 
 
 def cross_sections(instances: Instances, view: PlaneView) -> tuple[list[int], FloatArray]:
-    """Slice numbers from head to feet (front to back, right to left), and what they show of each instance.
+    """Slice numbers from head to feet (front to back, right to left), and how much of each instance they show.
 
-    The order is the patient's, not the file's, so that a choice among equals does not depend on storage.
+    The order is the patient's, not the file's, so that ties are broken independently of storage.
 
     Returns:
         The slice numbers, and ``(N, slices)`` each instance's area in them as a share of its largest.
@@ -90,7 +90,7 @@ def _cover(shown: FloatArray, weights: FloatArray) -> list[int]:
     left = np.ones(len(shown), bool)
     while left.any() and len(chosen) < MAX_AXIAL:
         well = weights[left, None] * (shown[left] >= _WELL_SHOWN)
-        # most instances first; among equals the slice that shows them largest
+        # most instances first; among ties the slice that shows them largest
         gain = well.sum(axis=0) + _SEEN_IN_CORONAL * (shown[left] * well).sum(axis=0) / (left.sum() + 1)
         if len(chosen) >= _ENOUGH and gain.max() < 2 * _SEEN_IN_CORONAL:
             break
@@ -106,7 +106,7 @@ def _evenly(n_slices: int) -> list[int]:
 def cut_to_body(
     planes: list[PreviewPlane], volume: Volume, instances: Instances, greys: tuple[float, float]
 ) -> list[PreviewPlane]:
-    """Leave out the air around the body, the same for all slices of one direction; instances stay whole."""
+    """Crop the air around the body, equally for all slices of one orientation; instances stay whole."""
     threshold = greys[0] + _FOREGROUND * (greys[1] - greys[0])
     cut = {}
     for view in dict.fromkeys(plane.view for plane in planes):
@@ -132,7 +132,7 @@ def _extent(
 
 
 def oriented(array: NDArray[Any], plane: PreviewPlane) -> NDArray[Any]:
-    """``(C, rows, columns)``: one whole slice of a ``(C, D, H, W)`` array, the way it is shown."""
+    """One whole slice ``(C, rows, columns)`` of a ``(C, D, H, W)`` array, oriented for display."""
     view = plane.view
     flat = array.take(plane.index, view.axis + 1)
     rows_before_columns = view.row_axis < view.column_axis
@@ -141,7 +141,7 @@ def oriented(array: NDArray[Any], plane: PreviewPlane) -> NDArray[Any]:
 
 
 def slice_position(grid: Grid, plane: PreviewPlane) -> str:
-    """Where a slice lies in the patient, as on a workstation: ``"S 12.5 mm"`` is above the origin."""
+    """Slice location in the patient, as on a workstation: ``"S 12.5 mm"`` is superior to the origin."""
     index = (np.asarray(grid.shape) - 1) / 2
     index[plane.view.axis] = plane.index
     world = _WORLD_AXIS[plane.view.kind]

@@ -1,11 +1,11 @@
-"""``result.json`` and ``run.json``: the result for programs, a versioned contract (``docs/output-contract.md``).
+"""``result.json`` and ``run.json``: the machine-readable result, a versioned contract (``docs/output-contract.md``).
 
 Index order is that of ``labels.nii.gz``: x, y, z, which are the array's axes W, H, D. Boxes are half-open:
 ``min`` is the first voxel, ``max`` one past the last. Voxel coordinates are continuous, voxel ``i`` covering
-``[i, i + 1)``; put through ``geometry.affine_vox_to_ras`` they need half a voxel taken off first, because that
-affine, as NIfTI's, takes the integer index of a voxel to its centre.
+``[i, i + 1)``; subtract half a voxel before applying ``geometry.affine_vox_to_ras``, because that affine, as in NIfTI,
+maps the integer index of a voxel to its centre.
 
-The same work done twice gives the same ``result.json``; times, host and paths are in ``run.json`` alone.
+Repeating a run gives the same ``result.json``; times, host and paths are only in ``run.json``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def result_document(result: CaseResult, volume: Volume) -> dict[str, Any]:
 
     Args:
         result: The result.
-        volume: The scan it belongs to; only its modality is looked at.
+        volume: The scan it belongs to; only its modality is used.
     """
     record, found = result.record, result.candidates
     names = [found.class_names[found.labels[i]] for i in result.kept]
@@ -68,7 +68,7 @@ def run_document(result: CaseResult, volume: Volume) -> dict[str, Any]:
 
 
 def to_json(document: dict[str, Any]) -> str:
-    """A document as strict JSON text: numbers that JSON does not know (NaN, infinity) become null."""
+    """A document as strict JSON text: numbers that JSON does not support (NaN, infinity) become null."""
     text = json.dumps(_strict(document), indent=2, ensure_ascii=False, allow_nan=False)
     return _LIST_OF_NUMBERS.sub(lambda found: "".join(found[0].split()).replace(",", ", "), text) + "\n"
 
@@ -115,7 +115,7 @@ def _instance(result: CaseResult, i: int, number: int, volume: Volume) -> dict[s
 
 
 def _shortest(score: np.float32) -> float:
-    """A float32 as the shortest decimal that names it: 0.9, not 0.8999999761581421."""
+    """A float32 as the shortest decimal that identifies it: 0.9, not 0.8999999761581421."""
     return float(str(score))
 
 
@@ -131,7 +131,7 @@ def _strict(value: Any) -> Any:
         return [_strict(item) for item in value]
     if isinstance(value, np.generic):
         return _strict(value.item())
-    if isinstance(value, str):  # a path may hold bytes that are no UTF-8
+    if isinstance(value, str):  # a path may hold bytes that are not UTF-8
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):
         return None

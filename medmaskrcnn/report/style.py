@@ -1,4 +1,4 @@
-"""Colours and type of the preview."""
+"""Colours and fonts of the preview."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RED: Colour = (200, 25, 30)
 
 @lru_cache(maxsize=16)
 def font(size: int) -> Font:
-    """Pillow's own scalable font at ``size`` pixels: no font of the system is needed."""
+    """Pillow's own scalable font at ``size`` pixels: no system font is needed."""
     return ImageFont.load_default(size)
 
 
 def drawable(text: str) -> str:
-    """``text`` in the letters that the font has: accents are dropped, what is left of other scripts becomes ?."""
+    """``text`` in the font's letters: accents are dropped, letters of other scripts become ``?``."""
     plain = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if " " <= c <= "~" else "?" for c in plain)
 
@@ -36,7 +36,7 @@ def text_width(text: str, size: int) -> int:
 
 
 def shortened(text: str, size: int, width: int) -> str:
-    """``text`` in :func:`drawable` letters if it fits into ``width`` pixels, else its beginning and three dots."""
+    """``text`` in :func:`drawable` letters, cut and ended by three dots if wider than ``width`` pixels."""
     text = drawable(text)
     if text_width(text, size) <= width:
         return text

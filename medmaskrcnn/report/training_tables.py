@@ -1,4 +1,4 @@
-"""The tables that a training leaves, losses by step and scores by validation, as written and as explained."""
+"""The tables of a training: losses by step and validation scores; column names and reader."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from medmaskrcnn.errors import ReadError
 
 LOSSES, VALIDATION = "losses.csv", "validation.csv"
 NO_TERMS = ("step", "learning_rate", "seconds")
-"""Columns of the losses that are none."""
+"""Columns of the losses table that are not losses."""
 
 SMOOTHED = 50
 """Steps of the moving mean that plots show."""
 
 
 def read_table(path: Path) -> list[dict[str, float]]:
-    """Rows of a table, also while a training adds to it; empty cells are left out. Without a file there are no rows.
+    """Rows of a table, also while training appends to it, without empty cells; no rows if the file is missing.
 
     Raises:
-        ReadError: if the file is no table of numbers.
+        ReadError: if the file is not a table of numbers.
     """
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""How sizes are written for people: with their unit, in about three digits."""
+"""Formats sizes for display: with their unit, in about three digits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ def volume_text(volume: float, unit: str) -> str:
 
     Args:
         volume: In mm³, or in pixels.
-        unit: Of lengths: ``"mm"`` or ``"px"``.
+        unit: Unit of lengths, ``"mm"`` or ``"px"``.
 
     >>> volume_text(12345, "mm"), volume_text(345, "mm"), volume_text(345, "px")
     ('12.3 mL', '345 mm³', '345 px')
@@ -21,7 +21,7 @@ def volume_text(volume: float, unit: str) -> str:
 
 
 def volume_unit(unit: str) -> str:
-    """The unit in which tables give volumes, ``"mL"`` or ``"px"``, by that of lengths, ``"mm"`` or ``"px"``."""
+    """The unit of volumes in tables, ``"mL"`` or ``"px"``, for the unit of lengths, ``"mm"`` or ``"px"``."""
     return "mL" if unit == "mm" else unit
 
 
@@ -31,19 +31,19 @@ def in_volume_unit(volume: float, unit: str) -> float:
 
 
 def length_text(length: float | None, unit: str) -> str:
-    """A length with its unit, ``-`` where there is none."""
+    """A length with its unit; ``-`` if there is none."""
     return "-" if length is None else f"{_digits(length)} {unit}"
 
 
 def diameters_text(longest: float | None, perpendicular: float | None, unit: str) -> str:
-    """Longest axial diameter x its perpendicular; nothing where there is none."""
+    """Longest axial diameter x its perpendicular; empty if there is none."""
     if longest is None or perpendicular is None:
         return ""
     return f"{_digits(longest)} x {_digits(perpendicular)} {unit}"
 
 
 def intensity_unit(modality: str | None) -> str | None:
-    """The unit of a scan's values where its modality tells: ``"HU"`` for CT."""
+    """The unit of a scan's values if its modality defines one: ``"HU"`` for CT."""
     return "HU" if modality == "CT" else None
 
 

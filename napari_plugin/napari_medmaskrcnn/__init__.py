@@ -1,4 +1,4 @@
-"""napari plugin of medmaskrcnn: opens scans and the results of ``medmaskrcnn segment``, right way round, in mm.
+"""napari plugin of medmaskrcnn: opens scans and results of ``medmaskrcnn segment``, correctly oriented, in mm.
 
-``napari.yaml`` is the table of contents. Depends on no one Qt binding; the library never imports napari.
+``napari.yaml`` is the table of contents. Works with any Qt binding; the library never imports napari.
 """

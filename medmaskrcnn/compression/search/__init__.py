@@ -1,1 +1,1 @@
-"""The fastest version of a model that is about as good: tried, measured, written."""
+"""Search for the fastest variant of a model with nearly the same accuracy."""

@@ -1,4 +1,4 @@
-"""Measures the variants of a search one by one, and remembers; one that fails does not end the search."""
+"""Measures the variants of a search one by one and stores the outcomes; a failing variant does not end the search."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.training.training_run import Event
 
 _TURNS = 5
-_ENOUGH = 60.0  # seconds of timing a variant, after the first turn
+_ENOUGH = 60.0  # seconds of timing per variant, after the first round
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Is told how a search goes on.
+    """Callbacks that report the progress of a search.
 
     Attributes:
         trying: Called when a variant begins.
         ended: Called with its outcome.
-        cases: Called with the number of cases evaluated and of all.
-        training: Called as fine-tuning goes on.
+        cases: Called with the number of cases evaluated and the total.
+        training: Called as fine-tuning progresses.
     """
 
     trying: Callable[[Variant], None] = lambda variant: None
@@ -45,12 +45,12 @@ class Bench:
     """Measures variants.
 
     Attributes:
-        forms: Their files.
-        split: Of the manifest, for AP.
-        volumes: Scans to be timed on.
-        measured: What is known already, and is added to.
-        on_event: Is told.
-        options: How scans are segmented, as whether on those that the model refuses.
+        forms: Their model files.
+        split: Split of the manifest on which AP is measured.
+        volumes: Scans used for timing.
+        measured: Outcomes measured so far; new ones are added.
+        on_event: Callbacks that report progress.
+        options: How scans are segmented, such as whether to run on scans that the model refuses.
     """
 
     forms: Forms
@@ -65,10 +65,10 @@ class Bench:
         self._original: LoadedModel | None = None
 
     def outcome(self, variant: Variant) -> VariantResult:
-        """What a variant is worth.
+        """Speed and AP of a variant.
 
         Raises:
-            Exception: whatever the original fails with; of other variants it is told in the outcome.
+            Exception: any failure of the original; failures of other variants are reported in the outcome.
         """
         if variant not in self.seen:
             known = self.measured.of(variant)
@@ -83,7 +83,7 @@ class Bench:
     def _tried(self, variant: Variant) -> VariantResult:
         try:
             return self._measure(variant)
-        except Exception as error:  # of whatever library: the other variants go on
+        except Exception as error:  # from any library: the other variants are still tried
             if variant == ORIGINAL:
                 raise
             log.exception("variant %s failed", variant.name)

@@ -1,4 +1,4 @@
-"""Images to take the ranges of activations from: slices or tiles of the training scans."""
+"""Calibration images for activation ranges: slices or tiles of the training scans."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from medmaskrcnn.settings import ModelFileSettings
 
 
 def calibration_images(manifest: Manifest, settings: ModelFileSettings, count: int) -> Iterator[Tensor]:
-    """About so many images of the training split, spread over its scans.
+    """About ``count`` images of the training split, spread over its scans.
 
     Args:
-        manifest: Its cases of the split ``train``, or without one, are taken.
-        settings: Of the model.
-        count: Slices or tiles.
+        manifest: Its cases of the split ``train``, or of no split, are used.
+        settings: The model's settings.
+        count: Number of slices or tiles.
 
     Returns:
-        ``(1, C, *spatial)`` float32 each, as the network is given them.
+        ``(1, C, *spatial)`` float32 each, as the network receives them.
 
     Raises:
-        MedMaskRCNNError: if there is no case for training.
+        MedMaskRCNNError: if there is no training case.
     """
     cases = [case for case in manifest.cases if case.split in FOR_TRAINING]
     if not cases:

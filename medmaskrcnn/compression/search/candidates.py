@@ -1,6 +1,6 @@
-"""In which order variants are tried: engines and precisions, then fewer proposals, then fewer channels.
+"""The order in which variants are tried: engines and precisions, then fewer proposals, then fewer channels.
 
-Each stage goes on with what was fastest within the allowed loss before, so that a dozen measurements serve in place of
+Each stage continues with the fastest variants so far within the allowed AP loss, so that a dozen measurements replace
 a hundred. Losses add up, but every variant is measured as a whole.
 """
 
@@ -17,13 +17,13 @@ from medmaskrcnn.models.runtime.precision import multiplies_bf16
 Try = Callable[[Variant], VariantResult]
 """Measures a variant."""
 
-_BUDGETS = (2, 4, 8)  # parts of the model's own number of proposals
+_BUDGETS = (2, 4, 8)  # divisors of the model's own number of proposals
 _FEWEST = 20  # proposals
 _RUNTIMES_OF_PRUNED = 2
 
 
 def runtimes(target: str) -> tuple[list[Variant], list[str]]:
-    """Engines and precisions to try on a CPU or GPU, the original first, and why others are left out."""
+    """Engines and precisions to try on a CPU or GPU, the original first, and the reasons why others are left out."""
     if target == "gpu":
         return [ORIGINAL, Variant("torch", "bf16"), *(Variant("torch-compile", p) for p in ("fp32", "bf16"))], []
     found, left_out = [ORIGINAL], []
@@ -43,13 +43,13 @@ def runtimes(target: str) -> tuple[list[Variant], list[str]]:
 
 
 def search(first: Sequence[Variant], proposals: int, shares: Sequence[float], most: float, measure: Try) -> None:
-    """Try variants; ``measure`` remembers what came of each.
+    """Try variants; ``measure`` stores the outcome of each.
 
     Args:
         first: Engines and precisions, the original first.
-        proposals: The model's own number.
-        shares: Of channels to prune.
-        most: AP that may be lost.
+        proposals: The model's own number of proposals.
+        shares: Shares of channels to prune.
+        most: Largest allowed loss of AP.
         measure: Measures a variant.
     """
     outcomes = [measure(variant) for variant in first]
@@ -68,10 +68,10 @@ def search(first: Sequence[Variant], proposals: int, shares: Sequence[float], mo
     for share in shares:
         for number, runtime in enumerate(_fastest_runtimes(outcomes[: len(first)], most)):
             measure(replace(runtime, proposals=budget, pruned=share))
-            if number == 0 and budget is not None:  # fewer proposals may have taken what AP may be lost
+            if number == 0 and budget is not None:  # fewer proposals may have used up the allowed AP loss
                 measure(replace(runtime, pruned=share))
 
 
 def _fastest_runtimes(outcomes: Sequence[VariantResult], most: float) -> list[Variant]:
-    """What pruned networks are tried with: the fastest of the runtimes that lose no more than is allowed."""
+    """Runtimes for the pruned networks: the fastest of those within the allowed loss."""
     return [o.variant for o in allowed(outcomes, most)][:_RUNTIMES_OF_PRUNED]

@@ -1,4 +1,4 @@
-"""The chosen variant as a model file that says itself how it is to be run."""
+"""Writes the chosen variant as a model file that stores how it is to be run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medmaskrcnn.system.version import __version__
 
 
 def processor() -> str:
-    """What times are of."""
+    """The processor that times were measured on."""
     return str(processor_features().get("cpu_name", platform.machine()))
 
 
@@ -25,11 +25,11 @@ def write_chosen(chosen: VariantResult, original: VariantResult, forms: Forms, f
     """Write the chosen model, and its 8-bit form beside it where it needs one.
 
     Args:
-        chosen: What was chosen.
-        original: What it was compared with.
+        chosen: The chosen variant.
+        original: The variant it was compared with.
         forms: The files of the variants.
-        file: To be written.
-        data: What figures were measured on, for the card.
+        file: The file to write.
+        data: The data that the figures were measured on, for the card.
 
     Raises:
         OutputError: if a file cannot be written.
@@ -62,7 +62,7 @@ def _settings(
 
 
 def _card(card: ModelCard, chosen: VariantResult, original: VariantResult, data: str) -> ModelCard:
-    """The card, whose figures were the original's, with those of this search."""
+    """The card with the original's figures replaced by those of this search."""
     scores = {f"{name} (before optimize)": text for name, text in card.scores.items()}
     scores["AP and speed"] = (
         f"AP {chosen.ap:.3f} ({original.ap:.3f} before) on {data}; {chosen.times:.1f} times as fast on {processor()}"

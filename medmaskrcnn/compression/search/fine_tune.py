@@ -1,4 +1,4 @@
-"""A pruned network learns again what it lost: a short training on the manifest, from its own weights."""
+"""Fine-tuning of a pruned network: a short training on the manifest, starting from its own weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from medmaskrcnn.training.planner.planner import make_plan
 from medmaskrcnn.training.run import train
 from medmaskrcnn.training.training_run import CHECKPOINT, Event
 
-_GENTLER = 0.3  # of the plan's learning rate: the weights are nearly right
+_GENTLER = 0.3  # of the plan's learning rate: the weights are nearly converged
 _WARM_UP = 0.05  # of the steps
 _FOLLOW = 10.0  # the moving average of the weights forgets the start this many times over
 
 
 def planned_training(manifest: Manifest, settings: ModelFileSettings) -> Plan:
-    """How the planner would train on a manifest, for a model that is there already."""
+    """The planner's training plan on a manifest for an existing model."""
     report = check_manifest(manifest)
     report.raise_if_bad()
     model = settings.model
@@ -40,18 +40,18 @@ def fine_tune(
     cache: Path | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Path:
-    """Train a model file further; goes on where it was broken off.
+    """Train a model file further; resumes an interrupted training.
 
     Args:
         pruned: The model file.
-        manifest: Labelled cases; those of the split ``train`` are learnt.
-        plan: How samples are drawn and learnt; network and preprocessing are those of the file.
-        folder: Of the training.
-        steps: Updates.
+        manifest: Labelled cases; those of the split ``train`` are used.
+        plan: Sampling and optimisation; network and preprocessing are those of the file.
+        folder: The training's folder.
+        steps: Number of optimiser steps.
         device: Where to train.
         workers: Processes that draw samples.
         cache: Where prepared cases are kept.
-        on_event: Called as it goes on.
+        on_event: Called as training progresses.
 
     Returns:
         The trained model file.
@@ -86,7 +86,7 @@ def fine_tune(
 
 
 def _whole_cells(patch: Patch | None, settings: ModelFileSettings) -> Patch | None:
-    """A window enlarged to multiples of what the network pads to."""
+    """A patch enlarged to multiples of the network's padding."""
     if patch is None:
         return None
     multiples = (1,) * (3 - settings.model.spatial_dims) + settings.preprocess.pad_multiple

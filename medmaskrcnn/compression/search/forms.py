@@ -1,4 +1,4 @@
-"""The files of the variants: the model as it is, in 8 bits, pruned and trained again. Each is made once."""
+"""The files of the variants: the original model, quantised to 8 bits, pruned and fine-tuned. Each is made once."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Forms:
         model: The model file to start from.
         manifest: Labelled cases.
         folder: Where files are kept.
-        steps: Of fine-tuning.
+        steps: Number of fine-tuning steps.
         plan: How to fine-tune; the planner's by default.
-        images: Slices or tiles to take ranges from for 8 bits.
-        device: Where variants run, ``cpu`` or ``cuda``; training takes what there is.
+        images: Number of slices or tiles to calibrate 8-bit forms on.
+        device: Where variants run, ``cpu`` or ``cuda``; training uses whatever is available.
         workers: Processes that draw training samples.
-        on_event: Called as a training goes on.
+        on_event: Called as training progresses.
     """
 
     model: Path
@@ -78,7 +78,7 @@ class Forms:
         start, run = self.folder / f"{name}-untrained.safetensors", self.folder / name
         save_model(smaller, settings.model_copy(update={"model": smaller.settings}), start)
         if not (run / CHECKPOINT).exists():
-            shutil.rmtree(run, ignore_errors=True)  # broken off before its first checkpoint
+            shutil.rmtree(run, ignore_errors=True)  # interrupted before its first checkpoint
         if self.plan is None:
             self.plan = planned_training(self.manifest, settings)
         best = fine_tune(

@@ -1,7 +1,7 @@
-"""How fast and how good a variant is.
+"""Measures the speed and AP of a variant.
 
-Time is that of ``segment`` on a scan in memory: preparing, finding, measuring. The original and the variant take turns
-on every scan, so that what else the machine does hits both; each has seen every scan once before anything is timed.
+Time is that of ``segment`` on a scan in memory: preprocessing, detection, measurement. The original and the variant
+alternate on every scan, so that other load on the machine affects both; each has run on every scan once before timing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from medmaskrcnn.system.memory import retain_freed_memory
 _LIGHT = MetricSettings(surfaces=False, replicates=0)
 
 CountProgress = Callable[[int, int], None]
-"""Called with the number of cases done and of all."""
+"""Called with the number of cases done and the total."""
 
 
 def paired_seconds(
@@ -38,11 +38,11 @@ def paired_seconds(
     """Seconds of both on each scan, in pairs.
 
     Args:
-        original: Has seen every scan already.
-        variant: Has not.
+        original: The original, which has already run on every scan.
+        variant: The variant, which has not.
         volumes: The scans.
-        turns: How often each is timed, at most.
-        enough: No further turn begins after so many seconds.
+        turns: Maximum number of timings per scan.
+        enough: No further round begins after this many seconds.
         options: How scans are segmented.
 
     Returns:
@@ -55,7 +55,7 @@ def paired_seconds(
         return time.perf_counter() - began
 
     pairs: list[tuple[float, float]] = []
-    with retain_freed_memory():  # as of one scan after the other
+    with retain_freed_memory():  # as when processing many scans
         for volume in volumes:
             seconds(variant, volume)
         began = time.perf_counter()
@@ -67,7 +67,7 @@ def paired_seconds(
 
 
 def times_as_fast(original: Sequence[float], variant: Sequence[float]) -> float:
-    """The median over the pairs."""
+    """The median speed-up over the pairs."""
     return statistics.median(a / b for a, b in zip(original, variant, strict=True))
 
 
@@ -79,10 +79,10 @@ def average_precision(
     options: SegmentOptions = AS_THE_MODEL_SAYS,
     progress: CountProgress,
 ) -> float:
-    """COCO's AP over the classes, of masks; of boxes where the model has no masks.
+    """COCO's mask AP over the classes; box AP if the model has no masks.
 
     Raises:
-        MedMaskRCNNError: if a case fails, or nothing is there to find.
+        MedMaskRCNNError: if a case fails, or the cases contain no objects.
     """
     found = evaluate(model, manifest, split=split, settings=_LIGHT, options=options, progress=progress)
     if found.failed:

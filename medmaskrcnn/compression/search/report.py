@@ -1,4 +1,4 @@
-"""What was measured: a JSON file that a search goes on from, a table (CSV) and a plot of AP over speed."""
+"""Outcomes of a search: a JSON file from which it resumes, a table (CSV) and a plot of AP over speed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Measured:
     """Outcomes of a search, on disk after each.
 
     Args:
-        folder: The search's.
-        conditions: What figures depend on; a search under others must have a folder of its own.
+        folder: The search's folder.
+        conditions: What the figures depend on; a search under other conditions needs its own folder.
 
     Raises:
         OutputError: if the folder holds the measurements of another search.
-        ReadError: if what it holds cannot be read.
+        ReadError: if its content cannot be read.
     """
 
     def __init__(self, folder: Path, conditions: Mapping[str, Any]) -> None:
@@ -54,18 +54,18 @@ class Measured:
             )
 
     def of(self, variant: Variant) -> VariantResult | None:
-        """What a variant was found to be worth, unless it failed."""
+        """The stored outcome of a variant, unless it failed."""
         return next((o for o in self.outcomes if o.variant == variant and not o.error), None)
 
     def add(self, outcome: VariantResult) -> None:
-        """Keep an outcome, in place of an earlier one of the variant."""
+        """Store an outcome, replacing an earlier one of the same variant."""
         self.outcomes = [o for o in self.outcomes if o.variant != outcome.variant] + [outcome]
         document = {"conditions": self.conditions, "outcomes": [asdict(o) for o in self.outcomes]}
         write_bytes(self.folder / MEASURED, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def write_table(outcomes: Sequence[VariantResult], path: Path) -> None:
-    """One row a variant, in the order of trying."""
+    """Write one row per variant, in the order of trying."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "pruned", "engine", "precision", "proposals", "seconds", "times", "ap", "error"])
@@ -76,12 +76,12 @@ def write_table(outcomes: Sequence[VariantResult], path: Path) -> None:
 
 
 def draw_trade_offs(outcomes: Sequence[VariantResult], most: float, chosen: VariantResult, path: Path) -> None:
-    """AP over speed of each variant, the Pareto front, and the AP that may be lost; PNG.
+    """Plot AP over speed of each variant, the Pareto front and the allowed AP loss as PNG.
 
     Args:
-        outcomes: The original first.
-        most: AP that may be lost.
-        chosen: Is marked.
+        outcomes: Outcomes, the original first.
+        most: Largest allowed loss of AP.
+        chosen: The chosen variant, which is marked.
         path: The file.
     """
     done = [o for o in outcomes if o.ap is not None and o.times is not None]
@@ -95,7 +95,7 @@ def draw_trade_offs(outcomes: Sequence[VariantResult], most: float, chosen: Vari
         axis.plot([o.times or 0 for o in some], [o.ap or 0 for o in some], marker, color="tab:blue", label=label)
     axis.plot([chosen.times or 0], [chosen.ap or 0], "o", ms=14, mfc="none", color="tab:red", label="chosen")
     axis.axhline((done[0].ap or 0) - most, ls="--", lw=1, color="tab:gray", label=f"loses {most:g}")
-    for number, o in enumerate(done, start=1):  # names would lie upon one another
+    for number, o in enumerate(done, start=1):  # names would overlap
         axis.annotate(str(number), (o.times or 0, o.ap or 0), xytext=(4, 5), textcoords="offset points", fontsize=8)
     names = "\n".join(f"{number}  {o.variant.name}" for number, o in enumerate(done, start=1))
     axis.text(1.02, 1.0, names, transform=axis.transAxes, va="top", fontsize=8, linespacing=1.5)

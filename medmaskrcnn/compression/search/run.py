@@ -1,8 +1,8 @@
-"""Find of one model the fastest version that loses little: try, measure, choose, write.
+"""Finds the fastest variant of a model within an allowed AP loss: try, measure, choose, write.
 
     model file -> variants (engine, precision, proposals, pruned) -> speed and AP of each -> the chosen model file
 
-The chosen file says itself how it is to be run, so that ``segment --model FILE`` needs no further option.
+The chosen file stores how it is to be run, so that ``segment --model FILE`` needs no further option.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.training.plan import Plan, plan_text
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
-"""Where the model is to run, by what the user calls it."""
+"""Where the model is to run, by the user's name for it."""
 
 PRUNED_SHARES = (0.25, 0.5)
 FINE_TUNE_STEPS = 500
@@ -39,13 +39,13 @@ _TIMED_CASES = 5
 
 @dataclass(frozen=True)
 class Optimised:
-    """How a search ended.
+    """The outcome of a search.
 
     Attributes:
-        file: The chosen model.
-        folder: Tables, plot and the files of the variants.
-        outcomes: Of all variants, the original first.
-        chosen: The one that was written.
+        file: The chosen model's file.
+        folder: Folder with tables, plot and the files of the variants.
+        outcomes: Outcomes of all variants, the original first.
+        chosen: The variant that was written.
         notes: What was not tried, and why.
     """
 
@@ -72,27 +72,27 @@ def optimize(
     options: SegmentOptions = AS_THE_MODEL_SAYS,
     on_event: Listener | None = None,
 ) -> Optimised:
-    """Find the fastest version of a model that loses at most so much AP, and write it.
+    """Find the fastest variant of a model that loses at most ``max_ap_loss`` AP, and write it.
 
     Args:
         model: Name of a shipped model, or a model file.
-        manifest: Labelled cases; speed and AP are measured on ``split``, 8 bits and fine-tuning take ``train``.
-        out: The model file to write. Beside it a folder of this name and ``-search`` keeps what was measured; the same
-            call goes on there where it was broken off.
-        target: ``cpu`` or ``gpu``; it must be this machine's.
+        manifest: Labelled cases; speed and AP are measured on ``split``, quantisation and fine-tuning use ``train``.
+        out: The model file to write. A folder beside it, with the suffix ``-search``, keeps the measurements; the same
+            call resumes there after an interruption.
+        target: ``cpu`` or ``gpu``; this machine must have it.
         max_ap_loss: AP that may be lost against the original in float32, 0..1.
-        split: Of the manifest, to measure on.
-        shares: Of the channels to prune, each tried on its own; none leaves pruning out.
-        fine_tune: Steps of training after pruning; 0 leaves pruning out.
+        split: Split of the manifest to measure on.
+        shares: Shares of the channels to prune, each tried on its own; an empty sequence skips pruning.
+        fine_tune: Training steps after pruning; 0 skips pruning.
         plan: How to fine-tune; the planner's by default.
-        images: Slices or tiles to take ranges from for 8 bits.
+        images: Number of slices or tiles to calibrate 8-bit forms on.
         workers: Processes that draw training samples.
-        options: How scans are segmented; of these, whether on scans that the model refuses counts.
-        on_event: Is told how it goes on.
+        options: How scans are segmented; only whether to run on scans that the model refuses matters here.
+        on_event: Callbacks that report progress.
 
     Raises:
         ReadError: if the manifest cannot be read.
-        ModelFileError: if the model cannot.
+        ModelFileError: if the model cannot be read.
         OutputError: if a file cannot be written, or the folder holds another search.
         MedMaskRCNNError: if the original itself cannot be run on the cases.
         ValueError: if a number is out of range, or there is no such target, device or split.
@@ -147,6 +147,6 @@ def _check(target: str, max_ap_loss: float, shares: Sequence[float]) -> None:
 
 
 def _volumes_to_time(manifest: Manifest, split: str) -> list[Volume]:
-    """A few scans of a split, evenly from first to last."""
+    """A few scans of a split, evenly spaced from first to last."""
     cases = choose_cases(manifest, split, None)
     return [read_image(manifest, case) for case in cases[:: max(1, len(cases) // _TIMED_CASES)][:_TIMED_CASES]]

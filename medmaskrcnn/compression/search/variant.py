@@ -1,4 +1,4 @@
-"""What is tried: a network, whole or pruned, with an engine, a precision, a number of proposals; what came of it."""
+"""A variant (full or pruned network, engine, precision, number of proposals) and its measured outcome."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Variant:
     Attributes:
         engine: ``torch``, ``openvino`` or ``torch-compile``.
         precision: ``fp32``, ``bf16`` or ``int8``.
-        proposals: At most so many a slice or tile; ``None`` leaves the model's own number.
-        pruned: Share of the channels that is gone, 0 for the network as it was.
+        proposals: Maximum number of proposals per slice or tile; ``None`` keeps the model's own number.
+        pruned: Share of the channels that was removed, 0 for the original network.
     """
 
     engine: str
@@ -24,7 +24,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """For people, and to know it again."""
+        """Readable name, which also identifies the variant."""
         parts = [f"{self.engine} {self.precision}"]
         parts += [f"{self.proposals} proposals"] if self.proposals is not None else []
         parts += [f"{self.pruned:.0%} pruned"] if self.pruned else []
@@ -32,17 +32,17 @@ class Variant:
 
 
 ORIGINAL = Variant("torch", "fp32")
-"""What all others are compared with."""
+"""The variant that all others are compared with."""
 
 
 @dataclass(frozen=True)
 class VariantResult:
-    """What a variant was worth.
+    """Measured speed and AP of a variant.
 
     Attributes:
         variant: What was tried.
         seconds: Median time of a case.
-        times: How many times as fast as the original: median over pairs of runs that followed one another.
+        times: Speed-up over the original: median over pairs of consecutive runs.
         ap: Average precision of masks (of boxes where there are none) on the validation cases, COCO's mean over IoUs.
         error: Why it could not be tried; the figures are then ``None``.
     """
@@ -59,14 +59,14 @@ class VariantResult:
 
 
 def allowed(outcomes: Sequence[VariantResult], most: float) -> list[VariantResult]:
-    """Those that lose at most so much AP against the first, which is the original; the fastest first."""
+    """Outcomes that lose at most ``most`` AP against the first, which is the original; fastest first."""
     found = [(o, o.loss(outcomes[0])) for o in outcomes]
     kept = [o for o, loss in found if loss is not None and loss <= most + 1e-9]
     return sorted(kept, key=lambda o: -(o.times or 0.0))
 
 
 def best_trade_offs(outcomes: Sequence[VariantResult]) -> list[VariantResult]:
-    """The Pareto front, fastest first: those that none other beats in both speed and AP."""
+    """The Pareto front, fastest first: outcomes that no other beats in both speed and AP."""
     front: list[VariantResult] = []
     done = [o for o in outcomes if o.ap is not None and o.times is not None]
     for one in sorted(done, key=lambda o: (-(o.times or 0.0), -(o.ap or 0.0))):

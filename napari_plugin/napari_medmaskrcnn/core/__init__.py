@@ -1,1 +1,1 @@
-"""The review of a result without napari or Qt: the model of a review, its instances, training cases."""
+"""The review of a result, independent of napari and Qt: review model, instances, training cases."""

@@ -1,4 +1,4 @@
-"""Two results of one scan, or a result and its truth: what was matched, missed, or found in vain."""
+"""Compares two results of one scan, or a result with its ground truth: matched, missed and false objects."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Comparison:
     """A result against a reference.
 
     Attributes:
-        result, reference: What was compared, on one grid.
-        summary: Which is which.
+        result, reference: The instances compared, on one grid.
+        summary: Their match: pairs, missed and false objects.
     """
 
     result: Instances
@@ -29,14 +29,14 @@ class Comparison:
     summary: CaseSummary
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """(class, what became of it, Dice) of each object: matched, then missed, then false."""
+        """(class, outcome, Dice) of each object: matched, then missed, then false."""
         matched = [(m.class_name, "matched", f"{m.dice:.2f}") for m in self.summary.matches]
         missed = [(_name(self.reference, i), "missed", "") for i in self.summary.missed]
         false = [(_name(self.result, i), "false", "") for i in self.summary.false_positives]
         return [*matched, *missed, *false]
 
     def sentence(self) -> str:
-        """The outcome in a line."""
+        """The outcome in one sentence."""
         s = self.summary
         dice = f", mean Dice {s.mean_dice:.2f}" if s.mean_dice is not None else ""
         return f"{len(s.matches)} matched{dice}, {len(s.missed)} missed, {len(s.false_positives)} false."
@@ -48,13 +48,13 @@ def compare(
     """Match a result with a reference.
 
     Args:
-        result: What is judged.
-        reference: What it is judged by.
-        iou_threshold: Agreement of two masks from which they are one object, in (0, 1].
-        by_class: Objects match only if their classes have one name; an RTSTRUCT's "GTV" may well be a tumour.
+        result: Instances to evaluate.
+        reference: Instances to compare with.
+        iou_threshold: Mask IoU from which two instances match, in (0, 1].
+        by_class: Objects match only if their class names agree; an RTSTRUCT's "GTV", though, may be a tumour.
 
     Raises:
-        ValueError: if the two do not lie on one grid.
+        ValueError: if the two are not on the same grid.
     """
     if result.grid.shape != reference.grid.shape or not np.allclose(
         result.grid.affine_vox_to_ras, reference.grid.affine_vox_to_ras, atol=1e-3
@@ -65,9 +65,9 @@ def compare(
 
 
 def comparison_layers(found: Comparison) -> list[LayerData]:
-    """Labels layers ``matched``, ``missed`` and ``false``; a voxel's value is the object's place in its list, from 1.
+    """Labels layers ``matched``, ``missed`` and ``false``; a voxel's value is the object's number in its list, from 1.
 
-    Matched objects are drawn as the result has them; where objects overlap the later one is on top.
+    Matched objects are drawn with the result's masks; where objects overlap, the later one is on top.
     """
     summary = found.summary
     kinds = (

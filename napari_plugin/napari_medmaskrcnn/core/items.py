@@ -1,4 +1,4 @@
-"""One instance under review, and how it is split: pure functions, without napari or Qt."""
+"""An instance under review, and functions to convert and split it; without napari or Qt."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Verdict = Literal["", "accepted", "rejected"]
 
 @dataclass(frozen=True, eq=False)
 class Item:
-    """One instance under review; a change makes a new one with the same key.
+    """One instance under review; a change makes a new object with the same key.
 
     Attributes:
         key: Its value in the Labels layers, from 1; stays the same however thresholds and edits change.
-        class_name: What it is.
-        score: 0..1; 1 for what a person drew.
+        class_name: Its class.
+        score: 0..1; 1 if a person drew it.
         box: ``(6,)`` float32, detection box in voxel coordinates: minima D, H, W, then maxima.
-        mask: Tight.
+        mask: Its mask, tightly cropped.
         size: Its measurement.
-        verdict: What the user decided, ``""`` if nothing: its score decides then.
+        verdict: The user's decision; with ``""`` its score decides.
         changed: Whether a person drew or changed its mask or class.
     """
 
@@ -57,14 +57,14 @@ def to_instances(grid: Grid, class_names: tuple[str, ...], items: Sequence[Item]
 
 
 def divided(mask: Mask, voxel_size: Sequence[float]) -> list[Mask]:
-    """A mask in pieces: its separate parts; if it is in one, the two that it falls into at its narrowest place.
+    """Split a mask: into its connected components, or if there is one, in two at its narrowest place.
 
-    It is worn away from outside, in steps of a voxel, until it falls apart; every voxel then goes to the nearest of the
-    parts that are left. What never falls apart (a ball) is cut in two through its centroid, across its longest axis.
+    It is eroded in steps of one voxel until it falls apart; every voxel is then assigned to the nearest remaining part.
+    A mask that never falls apart (a ball) is cut in two through its centroid, perpendicular to its longest axis.
 
     Args:
         mask: At least two voxels.
-        voxel_size: Along D, H, W, in any one unit.
+        voxel_size: Along D, H, W, in any unit.
 
     Returns:
         Two or more pieces, the largest first.

@@ -1,4 +1,4 @@
-"""A model's card in a few lines of HTML: what it finds, in what, how well, and what it cannot do."""
+"""A model's card in a few lines of HTML: its classes, domain, accuracy and limits."""
 
 from __future__ import annotations
 

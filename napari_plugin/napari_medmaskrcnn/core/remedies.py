@@ -1,4 +1,4 @@
-"""What the panels say may be done about an error; what cannot be had in napari they do not offer."""
+"""Remedies that the panels suggest for an error; those not available in napari are left out."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ IN_NAPARI: Mapping[Remedy, str] = {
 
 
 def in_words(error: Exception) -> str:
-    """An error as the panels tell it."""
+    """The text of an error as the panels show it."""
     return with_remedy(error.reason, error.remedy, IN_NAPARI) if isinstance(error, MedMaskRCNNError) else str(error)

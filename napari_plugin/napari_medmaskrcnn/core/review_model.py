@@ -1,6 +1,6 @@
-"""The state of a review: a scan, every candidate, thresholds, what the user did, and the way back.
+"""The state of a review: a scan, every candidate, thresholds, the user's decisions, and undo.
 
-Without napari or Qt: widgets call the methods here, and the canvas and the table follow its two signals.
+Independent of napari and Qt: widgets call its methods, and the canvas and the table follow its two signals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.core.items import Item, Verdict, divided, to_instances
 
 NO_SIZE = Measurement("mm", 0.0, None, None, None, None, None, None)
-"""Stands for the measurement of what is not measured yet."""
+"""Placeholder for a measurement not made yet."""
 
 
 class ReviewModel:
@@ -28,13 +28,13 @@ class ReviewModel:
 
     Attributes:
         volume: The scan.
-        record: How the result came about.
-        run: What varied from run to run.
-        items: Every instance by key, those below the threshold and the rejected ones too.
+        record: Provenance of the result.
+        run: The part of the provenance that varies from run to run.
+        items: Every instance by key, including rejected ones and those below the threshold.
         class_names: The classes; those of the model come first.
         threshold: Score from which an instance is in the result.
-        class_thresholds: The same for single classes, where it differs.
-        hidden: Keys that the user does not want to see; they stay in the result.
+        class_thresholds: The thresholds of single classes, where they differ.
+        hidden: Keys that the user has hidden; they stay in the result.
     """
 
     edited = Signal(object)
@@ -58,7 +58,7 @@ class ReviewModel:
         self._undone: list[tuple[str, dict[int, Item]]] = []
 
     def to_result(self) -> CaseResult:
-        """Everything as a result: candidates by falling score, decisions in its review."""
+        """The review as a result: all candidates by descending score, with the user's decisions."""
         items = sorted(self.items.values(), key=lambda item: (-item.score, item.key))
         review = Review(
             accepted=tuple(i for i, item in enumerate(items) if item.verdict == "accepted"),
@@ -76,7 +76,7 @@ class ReviewModel:
         )
 
     def is_in(self, key: int) -> bool:
-        """Whether an instance is in the result: by what the user decided, else by its score."""
+        """Whether an instance is in the result: by the user's decision, else by its score."""
         item = self.items[key]
         if item.verdict:
             return item.verdict == "accepted" and not item.mask.is_empty
@@ -84,17 +84,17 @@ class ReviewModel:
         return not item.mask.is_empty and bool(np.float32(item.score) >= np.float32(threshold))
 
     def keys_in(self) -> list[int]:
-        """Keys of the result's instances, ordered by class, then falling score."""
+        """Keys of the result's instances, ordered by class, then by descending score."""
         order = {name: i for i, name in enumerate(self.class_names)}
         found = (self.items[key] for key in self.items if self.is_in(key))
         return [i.key for i in sorted(found, key=lambda i: (order[i.class_name], -i.score, i.key))]
 
     def keys_shown(self) -> set[int]:
-        """Keys of what is to be drawn: in the result and not hidden."""
+        """Keys of the instances to draw: in the result and not hidden."""
         return {key for key in self.items if key not in self.hidden and self.is_in(key)}
 
     def set_threshold(self, score: float, class_name: str | None = None) -> None:
-        """Move the score threshold of all classes, or of one."""
+        """Set the score threshold of all classes, or of one."""
         if class_name is None:
             self.threshold = float(score)
             self.class_thresholds.clear()
@@ -113,17 +113,17 @@ class ReviewModel:
         self._apply({"accepted": "accept", "rejected": "reject", "": "undecide"}[verdict], new)
 
     def relabel(self, keys: Iterable[int], class_name: str) -> None:
-        """Give instances another class; a name that is new becomes a class."""
+        """Give instances another class; a new name is added to the classes."""
         name = self._class(class_name)
         new = {key: replace(self.items[key], class_name=name, changed=True) for key in keys}
         self._apply(f"relabel as {name}", new)
 
     def delete(self, keys: Iterable[int]) -> None:
-        """Remove instances for good; unlike rejected ones they are not saved."""
+        """Delete instances; unlike rejected ones they are not saved."""
         self._apply("delete", {}, gone=set(keys))
 
     def merge(self, keys: Iterable[int]) -> int:
-        """Make one instance of several, of the class of the most certain one; returns its key.
+        """Merge several instances into one, with the class of the highest score; returns its key.
 
         Raises:
             ValueError: if fewer than two instances with voxels are given.
@@ -137,7 +137,7 @@ class ReviewModel:
         return whole.key
 
     def split(self, key: int) -> list[int]:
-        """Make several instances of one: its separate parts, or two cut at its narrowest place; returns their keys.
+        """Split an instance into its connected components, or in two at its narrowest place; returns their keys.
 
         Raises:
             ValueError: if it has fewer than two voxels.
@@ -156,7 +156,7 @@ class ReviewModel:
         """Add an instance that a person drew; returns its key.
 
         Args:
-            class_name: What it is.
+            class_name: Its class.
             mask: Its voxels.
             box: ``(6,)``, minima D, H, W, then maxima, in voxels; by default the box around the mask.
 
@@ -172,9 +172,9 @@ class ReviewModel:
         return key
 
     def repaint(self, masks: Mapping[int, tuple[str, Mask]]) -> None:
-        """Take over masks that the user painted, by key, with their classes. A new key is a new instance.
+        """Apply masks that the user painted, by key, with their classes. A new key is a new instance.
 
-        An instance of which nothing is left is deleted.
+        An instance without any voxels left is deleted.
         """
         new: dict[int, Item] = {}
         gone: set[int] = set()
@@ -189,25 +189,25 @@ class ReviewModel:
             self._apply("paint", new, gone=gone)
 
     def unused_key(self) -> int:
-        """The value that a new instance will have."""
+        """The key that a new instance will get."""
         return self._next_key
 
     @property
     def undo_text(self) -> str:
-        """What undo would take back, ``""`` if nothing."""
+        """Description of the change that undo would revert, ``""`` if there is none."""
         return self._done[-1][0] if self._done else ""
 
     @property
     def redo_text(self) -> str:
-        """What redo would do again, ``""`` if nothing."""
+        """Description of the change that redo would repeat, ``""`` if there is none."""
         return self._undone[-1][0] if self._undone else ""
 
     def undo(self) -> None:
-        """Take back the last change; nothing happens if there is none."""
+        """Undo the last change; nothing happens if there is none."""
         self._travel(self._done, self._undone)
 
     def redo(self) -> None:
-        """Do again what was last taken back; nothing happens if there is none."""
+        """Redo the change that was last undone; nothing happens if there is none."""
         self._travel(self._undone, self._done)
 
     def _travel(self, from_: list[tuple[str, dict[int, Item]]], to: list[tuple[str, dict[int, Item]]]) -> None:
@@ -234,7 +234,7 @@ class ReviewModel:
         return name
 
     def _reshaped(self, item: Item, mask: Mask) -> Item:
-        """An item with another mask: measured anew, its box tight around it."""
+        """An item with another mask: measured again, with a tight box around it."""
         tight = mask.tight()
         shaped = replace(item, mask=tight, box=tight.box, changed=True)
         (size,) = measure_instances(self.volume, to_instances(self.volume.grid, (item.class_name,), [shaped]))

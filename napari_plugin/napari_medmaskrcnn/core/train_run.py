@@ -1,4 +1,4 @@
-"""What a training run has written so far: its losses, and the model to use. Without Qt, and without torch."""
+"""Reads what a training run has written so far: its losses, and the model to use; without Qt or torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MODELS = ("best.safetensors", "last.safetensors")
 
 
 def losses_of(folder: Path) -> list[tuple[float, float]]:
-    """(step, total loss) of each row that is whole; the last one may still be being written."""
+    """(step, total loss) of each complete row; the last one may still be being written."""
     try:
         with (folder / LOSSES).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -27,5 +27,5 @@ def losses_of(folder: Path) -> list[tuple[float, float]]:
 
 
 def model_of(folder: Path) -> Path | None:
-    """The best model of a run, else its last; ``None`` while there is none."""
+    """The best model of a run, else its last one; ``None`` while there is none."""
     return next((folder / name for name in MODELS if (folder / name).is_file()), None)

@@ -1,7 +1,7 @@
-"""A reviewed result becomes a case of a manifest, which is what training reads.
+"""Adds a reviewed result as a case to a manifest, which training reads.
 
-The scan is copied as NIfTI beside the manifest, without anything of the patient; the instances become label maps, as
-many as their overlaps ask for.
+The scan is copied as NIfTI beside the manifest, without patient data; the instances become label maps, as many as
+their overlaps require.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _PATIENT_LETTERS = 12
 
 
 def add_training_case(path: Path, result: CaseResult, volume: Volume, split: Split | None) -> str:
-    """Add the result's instances and their scan to a manifest; the manifest is made if it is not there.
+    """Add the result's instances and their scan to a manifest; the manifest is created if it does not exist.
 
     Args:
         path: The manifest; the case's files go into a folder beside it.
-        result: Its instances, those in the result alone, are the truth.
+        result: The result, whose kept instances are the ground truth.
         volume: The scan.
-        split: The set that the case belongs to, ``None`` if that is open.
+        split: The split that the case belongs to, ``None`` if undecided.
 
     Returns:
         The case's id.
 
     Raises:
-        OutputError: if something cannot be written, or the scan is a colour picture.
-        ReadError: if there is a file of that name that is no manifest.
+        OutputError: if something cannot be written, or the scan is a colour image.
+        ReadError: if there is a file of that name that is not a manifest.
     """
     from medmaskrcnn.export.nifti import write_nifti
-    from medmaskrcnn_datasets.manifest import write_manifest  # the labelled data's package: for this button alone
+    from medmaskrcnn_datasets.manifest import write_manifest  # only this button needs it
 
     if volume.channel_kind == "colour":
         raise OutputError("a colour picture cannot be a training case as NIfTI; add it to the manifest by hand")
@@ -81,7 +81,7 @@ def _new_manifest(path: Path, volume: Volume, found: Instances) -> Manifest:
 
 
 def _label_maps(found: Instances) -> tuple[list[NDArray[np.uint16]], tuple[ManifestInstance, ...]]:
-    """Label maps in which nothing overlaps, and what their values mean."""
+    """Label maps without overlaps, and the meaning of their values."""
     layers = pack_layers(found.masks)
     maps = [paint_labels([found.masks[i] for i in layer], found.grid.shape, np.uint16) for layer in layers]
     instances = tuple(
@@ -93,7 +93,7 @@ def _label_maps(found: Instances) -> tuple[list[NDArray[np.uint16]], tuple[Manif
 
 
 def _storable(channel: NDArray[Any]) -> NDArray[Any]:
-    """Values in a type that NIfTI programs read: 16, 32 bit whole numbers or float32."""
+    """Values in a type that NIfTI programs read: 16- or 32-bit integers or float32."""
     if channel.dtype in (np.int16, np.uint8, np.int32, np.float32):
         return channel
     wide = np.issubdtype(channel.dtype, np.integer) and np.abs(channel.astype(np.int64)).max(initial=0) < 2**31
@@ -101,6 +101,6 @@ def _storable(channel: NDArray[Any]) -> NDArray[Any]:
 
 
 def _patient(volume: Volume, case_id: str) -> str:
-    """One name for all scans of a study, so that they stay in one split; it tells nothing of who it is."""
+    """One pseudonym for all scans of a study, so that they stay in one split; it does not identify the patient."""
     study = volume.provenance.study_uid
     return hashlib.sha256(study.encode()).hexdigest()[:_PATIENT_LETTERS] if study else case_id

@@ -1,9 +1,9 @@
-"""The process in which networks run, so that the viewer stays free and cancelling is at once.
+"""Runs networks in a process of their own, so that the viewer stays responsive and cancelling is immediate.
 
 A thread would share one interpreter with the viewer, and a network cannot be stopped in the middle of a layer. A
-process can be ended at any moment, and takes its memory along (:mod:`medmaskrcnn.system.child_process`).
+process can be ended at any moment, which frees its memory (:mod:`medmaskrcnn.system.child_process`).
 
-Jobs and answers are the messages of :mod:`.ipc`. A scan is sent once and kept by the process until another one comes.
+Jobs and answers are the messages of :mod:`.ipc`. A scan is sent once and kept by the process until another is sent.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SHUTDOWN_S = 2.0
 
 
 class Cancelled(Exception):
-    """The process was ended while the job ran."""
+    """The process was ended while the job was running."""
 
 
 class JobFailed(Exception):
-    """The job came to nothing; the message is for the user.
+    """The job failed; the message is for the user.
 
     Attributes:
-        details: A traceback, where the failure was not foreseen.
+        details: A traceback, if the failure was unexpected.
     """
 
     def __init__(self, failed: Failed) -> None:
@@ -41,7 +41,7 @@ class JobFailed(Exception):
 
 
 class Engine:
-    """One process, started when needed and kept warm: torch and the last model stay loaded between jobs."""
+    """One process, started when needed and kept running: torch and the last model stay loaded between jobs."""
 
     def __init__(self) -> None:
         self._process: ChildProcess | None = None
@@ -51,26 +51,26 @@ class Engine:
 
     @property
     def pid(self) -> int | None:
-        """Process number, ``None`` while there is none."""
+        """Process id, ``None`` while there is none."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def warm_up(self) -> None:
-        """Start the process, so that the first job need not wait for torch; returns at once."""
+        """Start the process, so that the first job need not wait for torch; returns immediately."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._sent = None
                 self._process = ChildProcess(MODULE)
 
     def run(self, job: Job, report: Callable[[JobProgress], None]) -> Any:
-        """Do a job; blocks, so call it from a thread.
+        """Run a job; blocks, so call it from a thread.
 
         Args:
-            job: What to do.
+            job: The job.
             report: Called with each step of progress, from this thread.
 
         Raises:
             Cancelled: if :meth:`stop` was called meanwhile.
-            JobFailed: if it could not be done.
+            JobFailed: if it failed.
         """
         self.warm_up()
         process = self._process
@@ -100,7 +100,7 @@ class Engine:
                 report(message)
 
     def stop(self) -> None:
-        """End the process, whatever it does; its memory is free when this returns."""
+        """End the process, whatever it is doing; its memory is free when this returns."""
         with self._lock:
             process, self._process, self._sent = self._process, None, None
         if process is not None:

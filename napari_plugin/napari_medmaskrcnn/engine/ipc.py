@@ -1,4 +1,4 @@
-"""Messages between the viewer's process and the engine's, as JSON fields and arrays."""
+"""Messages between the viewer and the engine process, as JSON fields and arrays."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _SIMPLE = {kind.__name__: TypeAdapter(kind) for kind in (Ready, JobProgress, Fai
 
 
 def send(channel: Channel, message: Message) -> None:
-    """Send a message; errors as of :meth:`Channel.send`."""
+    """Send a message; raises the errors of :meth:`Channel.send`."""
     arrays: Arrays = []
     fields = _packed(message, arrays)
     channel.send({"kind": type(message).__name__, "fields": fields}, arrays)
 
 
 def receive(channel: Channel) -> Message:
-    """Wait for a message; errors as of :meth:`Channel.receive`."""
+    """Wait for a message; raises the errors of :meth:`Channel.receive`."""
     header, arrays = channel.receive()
     return _unpacked(header["kind"], header["fields"], arrays)
 

@@ -1,4 +1,4 @@
-"""What the plugin asks of the library, as messages to the process that does it; no napari, no Qt, no torch here."""
+"""Requests of the plugin to the engine process, and its answers; without napari, Qt or torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from medmaskrcnn.structures.volume import Volume
 
 @dataclass(frozen=True, eq=False)
 class SegmentJob:
-    """Find, outline and measure: the arguments of :func:`medmaskrcnn.segment`. Answered with a ``CaseResult``.
+    """Segment and measure: the arguments of :func:`medmaskrcnn.segment`. Answered with a ``CaseResult``.
 
     Attributes:
-        volume: The scan; ``None`` on its way to a process that has it already.
+        volume: The scan; ``None`` in a message to a process that has it already.
         model: Name of a shipped model, or a model file.
-        options: Where and how.
+        options: How the scan is segmented.
     """
 
     volume: Volume | None
@@ -26,10 +26,10 @@ class SegmentJob:
 
 @dataclass(frozen=True, eq=False)
 class OutlineJob:
-    """Outline the object in a box: the arguments of :func:`medmaskrcnn.inference.segment_box.segment_box`.
+    """Segment the object in a box: the arguments of :func:`medmaskrcnn.inference.segment_box.segment_box`.
 
-    Answered with ``Instances`` of one. Attributes as of :class:`SegmentJob`; ``box_vox`` holds minima D, H, W, then
-    maxima in voxel coordinates.
+    Answered with ``Instances`` holding one. Attributes as in :class:`SegmentJob`; ``box_vox`` holds minima D, H, W,
+    then maxima in voxel coordinates.
     """
 
     volume: Volume | None
@@ -44,14 +44,14 @@ Job = SegmentJob | OutlineJob
 
 @dataclass(frozen=True)
 class Ready:
-    """The first message of a process: what it can compute on."""
+    """The first message of a process: the devices it can compute on."""
 
     devices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class JobProgress:
-    """How far a job is: a stage and the share of it that is done, 0..1."""
+    """Progress of a job: a stage and the completed share of it, 0..1."""
 
     stage: str
     share: float
@@ -59,12 +59,12 @@ class JobProgress:
 
 @dataclass(frozen=True)
 class Failed:
-    """A job that came to nothing.
+    """A failed job.
 
     Attributes:
-        message: What to tell the user.
-        details: The traceback, ``""`` where the message says all there is to say.
-        remedy: What the user may ask for to get on.
+        message: The message to the user.
+        details: The traceback, ``""`` where the message suffices.
+        remedy: What the user can do about it.
     """
 
     message: str
@@ -74,6 +74,6 @@ class Failed:
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A job's answer."""
+    """The answer to a job."""
 
     answer: object

@@ -1,4 +1,4 @@
-"""The program that :mod:`.client` starts: is sent jobs and answers them."""
+"""The program that :mod:`.client` starts: it receives jobs and answers them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from napari_medmaskrcnn.engine import ipc
 from napari_medmaskrcnn.engine.messages import Done, Failed, Job, JobProgress, OutlineJob, Ready, SegmentJob
 
 NICENESS = 5
-"""The viewer comes first where both want the same core."""
+"""The viewer has priority where both need the same core."""
 
 _SMALLEST_TILE = 64
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def answer(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> Done | Failed:
-    """Do a job; whatever goes wrong becomes words."""
+    """Run a job; any error becomes a message."""
     try:
         memory.volume = job.volume if job.volume is not None else memory.volume
         if memory.volume is None:
@@ -85,7 +85,7 @@ def _do(job: Job, memory: Memory, on_progress: Callable[[str, float], None]) -> 
 
 
 def segment_in_memory(job: SegmentJob, model: LoadedModel, on_progress: Callable[[str, float], None]) -> CaseResult:
-    """Segment; where the GPU's memory does not do, again with tiles of half the size, which the result then says."""
+    """Segment; if GPU memory runs out, retry with half the batch or tile size, which the result then records."""
     assert job.volume is not None
     warnings: tuple[str, ...] = ()
     while True:
@@ -110,7 +110,7 @@ def segment_in_memory(job: SegmentJob, model: LoadedModel, on_progress: Callable
 
 
 def with_smaller_tiles(model: LoadedModel) -> LoadedModel | None:
-    """The same model, walking in steps of half the size; ``None`` if they are as small as is sensible."""
+    """The same model with half the batch or tile size; ``None`` if both are as small as is sensible."""
     inference, in_tiles = model.settings.inference, model.settings.model.spatial_dims == 3
     batch = "tiles_per_batch" if in_tiles else "slices_per_batch"
     many: int = getattr(inference, batch)

@@ -1,4 +1,4 @@
-"""Jobs of the engine on a thread, with Qt signals, napari's activity dock and the time that is left."""
+"""Runs jobs of the engine on a thread, with Qt signals, napari's activity dock and the remaining time."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _WORDS = {
 
 
 class Worker(QObject):
-    """Runs one job at a time; signals arrive on the thread of the receiver.
+    """Runs one job at a time; signals arrive on the receiver's thread.
 
     Args:
-        engine: The process that does the work.
-        parent: Qt's.
+        engine: The process that runs the jobs.
+        parent: Qt parent object.
     """
 
     progressed = Signal(float, str)
@@ -52,11 +52,11 @@ class Worker(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether a job runs."""
+        """Whether a job is running."""
         return self._thread is not None
 
     def start(self, job: Job, what: str) -> None:
-        """Begin a job; ``what`` names it in the activity dock.
+        """Start a job; ``what`` names it in the activity dock.
 
         Raises:
             RuntimeError: if one is running.
@@ -69,7 +69,7 @@ class Worker(QObject):
         self._thread.start()
 
     def cancel(self) -> None:
-        """End the job at once: the process goes, and with it all that it held."""
+        """End the job immediately, by ending the process with everything it holds."""
         if self.busy:
             self._engine.stop()
 
@@ -109,7 +109,7 @@ class Worker(QObject):
 
 
 def whole_share(message: JobProgress) -> float:
-    """How much of the whole job is done, 0..1, from a stage's share."""
+    """The completed share of the whole job, 0..1, from a stage's share."""
     done = 0.0
     for stage, weight in _STAGES.items():
         if stage == message.stage:
@@ -119,7 +119,7 @@ def whole_share(message: JobProgress) -> float:
 
 
 def time_left(elapsed_s: float, share: float) -> str:
-    """A guess in words of how long it still takes; "" while there is nothing to guess from."""
+    """Estimated remaining time in words; "" while it cannot be estimated."""
     if share < 0.15 or elapsed_s < 2:
         return ""
     seconds = elapsed_s * (1 - share) / share

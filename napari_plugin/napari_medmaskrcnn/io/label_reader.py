@@ -1,7 +1,7 @@
-"""Segmentations of other programs: DICOM SEG and RTSTRUCT, put onto the scan that they belong to.
+"""Reads segmentations of other programs, DICOM SEG and RTSTRUCT, onto the grid of the scan they belong to.
 
-Such a file knows its scan by UID alone. The scan is looked for among what is open, beside the file, and in the folders
-next to it; without it a segmentation has no place to lie.
+Such a file refers to its scan only by UID. The scan is searched for among the open layers, beside the file and in the
+neighbouring folders; without it a segmentation has no grid.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from medmaskrcnn.system.version import __version__
 KINDS = ("RTSTRUCT", "SEG")
 _FOLDERS_UP = 3
 _MOST_FILES = 5000
-"""A folder with more is not searched: it is somebody's home, not a study."""
+"""A folder with more files is not searched: it is probably not a study."""
 
 
 def labels_with_scan(path: Path, known: Sequence[Volume]) -> tuple[CaseResult, Volume]:
-    """A SEG or RTSTRUCT as a result, and the scan it lies on.
+    """A SEG or RTSTRUCT as a result, and its scan.
 
     Args:
         path: The file.
         known: Scans that are open already.
 
     Raises:
-        ReadError: if the scan is not found, or the file is damaged or belongs to none of the scans.
+        ReadError: if the scan is not found, or the file is damaged or does not belong to any of the scans.
     """
     wanted = referenced_series(dcmread(path, stop_before_pixels=True))
     fitting = [volume for volume in known if volume.provenance.series_uid in wanted]
@@ -45,7 +45,7 @@ def labels_with_scan(path: Path, known: Sequence[Volume]) -> tuple[CaseResult, V
 
 
 def labels_as_result(labels: Instances, volume: Volume, *, name: str = "labels") -> CaseResult:
-    """Labels of unknown making as a result, measured on their scan; every score is 1."""
+    """Labels of unknown origin as a result, measured on their scan; every score is 1."""
     record = RunRecord(
         software=f"medmaskrcnn {__version__}",
         model_name=name,

@@ -26,7 +26,7 @@ from napari_medmaskrcnn.layers.result_layers import result_to_layers
 
 try:
     import napari
-except ImportError:  # the reader itself needs no viewer
+except ImportError:  # the reader works without a viewer
     napari = None
 
 RESULT_FILE = "instances.npz"
@@ -41,10 +41,10 @@ _ENDINGS = (
 
 
 def napari_get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """napari asks for a reader of ``path``: ours, or ``None`` where the path is certainly none of ours.
+    """napari's reader hook: our reader for ``path``, or ``None`` if we certainly cannot read it.
 
     Args:
-        path: A file or folder, or several of them, of which each is opened by itself.
+        path: A file or folder, or several, each of which is opened separately.
     """
     paths = _as_paths(path)
     return read_layers if paths and all(map(_may_be_ours, paths)) else None
@@ -54,7 +54,7 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
     """Layers of a scan, of every series in a folder, or of a result.
 
     Raises:
-        ReadError: if a path holds nothing that can be shown; the message says what is there instead.
+        ReadError: if a path holds nothing that can be shown; the message states what it holds instead.
     """
     return [layer for one in _as_paths(path) for layer in (_result_layers(one) or _scan_layers(one))]
 
@@ -73,7 +73,7 @@ def _as_paths(path: str | Sequence[str]) -> list[Path]:
 
 
 def _may_be_ours(path: Path) -> bool:
-    """A quick look: by the ending, for an archive or a file without a telling name by what it begins with."""
+    """A quick check by file extension, or by the first bytes for archives and files without a known extension."""
     name = path.name.lower()
     if path.is_dir() or name.endswith(_ENDINGS):
         return True
@@ -98,7 +98,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _result_layers(path: Path) -> list[LayerData]:
-    """Layers of a result file or folder, below them its scan if that is still there; empty if the path is neither."""
+    """Layers of a result file or folder, above its scan if that still exists; empty if the path is neither."""
     file = path / RESULT_FILE if path.is_dir() else path
     if file.suffix != ".npz" or not file.is_file():
         return []
@@ -112,7 +112,7 @@ def _result_layers(path: Path) -> list[LayerData]:
 def scan_of_result(result: CaseResult, run_file: Path) -> Volume | None:
     """The scan that a result was made from, found by the paths in ``run.json``.
 
-    ``None`` where there is no such file, or where what lies there now is not that scan any more.
+    ``None`` if there is no such file, or if what is there now is no longer that scan.
     """
     try:
         files = [Path(name) for name in json.loads(run_file.read_text(encoding="utf-8"))["input_files"]]
@@ -125,7 +125,7 @@ def scan_of_result(result: CaseResult, run_file: Path) -> Volume | None:
 
 
 def _scan_layers(path: Path) -> list[LayerData]:
-    """An image layer for every scan in ``path``, of several the first visible; and its SEG and RTSTRUCT upon them."""
+    """An image layer for every scan in ``path``, only the first visible, with its SEG and RTSTRUCT above them."""
     found = find_scans(path)
     scans = [one for one in found if one.info.segmentable]
     objects = [one.files[0] for one in found if one.info.kind in KINDS]
@@ -153,7 +153,7 @@ def _scan_layers(path: Path) -> list[LayerData]:
 
 
 def _label_layers(file: Path, volumes: Sequence[Volume], *, alone: bool) -> list[LayerData]:
-    """Layers of a SEG or RTSTRUCT; below them its scan where that is not open. Only ``alone`` it may not fail."""
+    """Layers of a SEG or RTSTRUCT, above its scan if that is not open. Errors are raised only if ``alone``."""
     try:
         result, volume = labels_with_scan(file, volumes)
     except MedMaskRCNNError as error:

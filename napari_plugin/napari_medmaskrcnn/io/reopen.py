@@ -1,4 +1,4 @@
-"""A saved result, or labels of another program, with the scan they lie on: what a review can carry on with."""
+"""Opens a saved result, or labels of another program, together with the scan, to continue a review."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def reopen(path: Path, known: Sequence[Volume]) -> tuple[Volume, CaseResult]:
 
     Args:
         path: ``instances.npz`` or its folder, a SEG, an RTSTRUCT, or a label map.
-        known: Scans that are open, the likeliest first.
+        known: Scans that are open, the most likely first.
 
     Raises:
-        ReadError: if the file is damaged or of another kind, or its scan is not found.
+        ReadError: if the file is damaged or of an unsupported kind, or its scan is not found.
     """
     file = path / "instances.npz" if path.is_dir() else path
     if not file.is_file():

@@ -27,7 +27,7 @@ def phantom_layers() -> list[LayerData]:
 
 
 def phantom_with_result_layers() -> list[LayerData]:
-    """The phantom with what ``phantom-ct`` finds in it."""
+    """The phantom with the result of ``phantom-ct`` on it."""
     volume = read_volume(phantom_folder() / "ct")
     with as_file(files("napari_medmaskrcnn") / "sample" / RESULT) as path:
         result = load_case(path)
@@ -35,11 +35,11 @@ def phantom_with_result_layers() -> list[LayerData]:
 
 
 def phantom_folder() -> Path:
-    """The folder of this version, among temporary files, with the phantom's DICOM series ``ct``.
+    """This version's folder in the temporary directory, with the phantom's DICOM series ``ct``.
 
-    It is made when it is first asked for, in some ten seconds.
+    It is created on first use, which takes about ten seconds.
     """
-    # here, because the samples alone need the labelled data's package
+    # imported here because only the samples need the data set package
     from medmaskrcnn_datasets.dicom_series import write_dicom_series
     from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 

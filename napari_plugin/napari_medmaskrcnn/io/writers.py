@@ -1,7 +1,7 @@
-"""napari's Save As: Labels layers of a result become DICOM SEG, RTSTRUCT, NIfTI, CSV, HTML or instances.npz.
+"""napari's Save As: writes Labels layers of a result as DICOM SEG, RTSTRUCT, NIfTI, CSV, HTML or instances.npz.
 
-What is written is what the layers hold, brush strokes included. They must lie on a scan that the plugin knows:
-layers of a result do.
+The layers are written as they are, brush strokes included. They must belong to a scan that the plugin knows, as layers
+of a result do.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def write(form: str, path: str, layers: Sequence[FullLayerData]) -> list[str]:
         form: One of the library's formats: ``"seg"``, ``"rtstruct"``, ``"nifti"``, ``"csv"``, ``"html"``,
             ``"instances"``.
         path: The file to write.
-        layers: As napari hands them over; layers that are no Labels are passed over.
+        layers: Layers as passed by napari; those that are not Labels are skipped.
 
     Returns:
-        The path, which is what napari wants to hear.
+        The path written, as napari expects.
 
     Raises:
-        OutputError: if the layers lie on no scan that is known, or the file cannot be written.
+        OutputError: if the layers belong to no known scan, or the file cannot be written.
     """
     result, volume = result_of_layers([layer for layer in layers if layer[2] == "labels"])
     target = Path(path)
@@ -58,7 +58,7 @@ def result_of_layers(layers: Sequence[FullLayerData]) -> tuple[CaseResult, Volum
     """The instances that Labels layers hold, measured on their scan, and that scan.
 
     Raises:
-        OutputError: if there is no Labels layer, or one lies on a scan that is not known.
+        OutputError: if there is no Labels layer, or one belongs to no known scan.
     """
     places = [meta.get("metadata", {}).get("medmaskrcnn", {}) for _, meta, _ in layers]
     if not places or any("volume" not in place for place in places):
@@ -79,7 +79,7 @@ def result_of_layers(layers: Sequence[FullLayerData]) -> tuple[CaseResult, Volum
 
 
 def _items(data: Any, meta: dict[str, Any], frame: DisplayFrame, number: int) -> list[Item]:
-    """The instances on one layer; those that the layer's features do not know have its name as their class."""
+    """The instances on one layer; those missing from the layer's features get its name as their class."""
     features = meta.get("features")
     known: dict[int, tuple[str, float]] = {}
     if features is not None and {"index", "class"} <= set(features):

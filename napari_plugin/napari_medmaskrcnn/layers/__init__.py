@@ -1,1 +1,1 @@
-"""napari layers made from scans and results, and back."""
+"""Conversion of scans and results to napari layers and back."""

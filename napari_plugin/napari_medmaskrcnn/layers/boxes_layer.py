@@ -1,4 +1,4 @@
-"""Boxes with name and score, drawn on the slice that is shown: a few rectangles, however many instances there are."""
+"""Boxes with name and score, drawn only on the current slice: few rectangles, however many instances there are."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame
 
 MAX_BOXES = 60
-"""So many of a slice are drawn, the most certain first: napari needs about a millisecond for each."""
+"""Maximum number of boxes drawn per slice, highest scores first: napari needs about a millisecond for each."""
 
 _COLOUR, _SELECTED = "yellow", "white"
 
 
 class BoxesLayer:
-    """A Shapes layer that follows the slider.
+    """A Shapes layer that follows the slice slider.
 
     Args:
         viewer: napari's viewer.
-        review: Whose instances.
+        review: The review whose instances are drawn.
         frame: How the scan lies in napari's world.
         keep: The world axes that the layer has.
-        common: napari's keyword arguments that place it.
+        common: napari's keyword arguments that position it.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class BoxesLayer:
         self.layer.events.visible.connect(self.draw)
 
     def close(self, *, remove_layer: bool) -> None:
-        """Stop following; the layer goes or stays as it is."""
+        """Stop following the slider; the layer is removed or stays as it is."""
         for event in ("current_step", "order", "ndisplay"):
             getattr(self._viewer.dims.events, event).disconnect(self.draw)
         self.layer.events.visible.disconnect(self.draw)
@@ -65,7 +65,7 @@ class BoxesLayer:
 
     @property
     def selected(self) -> set[int]:
-        """Keys whose boxes are marked."""
+        """Keys whose boxes are selected."""
         return self._selected
 
     @selected.setter
@@ -74,12 +74,12 @@ class BoxesLayer:
         self.draw()
 
     def position(self) -> int:
-        """Where further layers go: below the boxes."""
+        """Index at which further layers are inserted: below the boxes."""
         layers = self._viewer.layers
         return layers.index(self.layer) if self.layer in layers else len(layers)
 
     def draw(self, event: Any = None) -> None:
-        """Put the boxes of the current slice in the place of the last one's."""
+        """Replace the boxes by those of the current slice."""
         if not self.layer.visible or self.layer not in self._viewer.layers:
             return
         boxes = self._boxes_here()
@@ -103,7 +103,7 @@ class BoxesLayer:
             self.layer.features = {"label": [f"{item.class_name} {item.score:.2f}" for item in items]}
 
     def _boxes_here(self) -> list[tuple[int, np.ndarray]]:
-        """Key and corners ``(4, ndim)`` of each box that the current slice cuts; none in 3D."""
+        """Key and corners ``(4, ndim)`` of each box that intersects the current slice; none in 3D."""
         dims = self._viewer.dims
         if dims.ndisplay != 2:
             return []

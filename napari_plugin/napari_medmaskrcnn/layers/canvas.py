@@ -1,8 +1,8 @@
-"""A session in the viewer: one Labels layer per class, boxes with names, and back from brush and click.
+"""Draws a review in the viewer, one Labels layer per class and named boxes, and handles brush strokes and clicks.
 
-A Labels layer's voxels hold one value each, so an instance that overlaps another of its class goes onto a further
-layer. Only what changes is painted: moving a threshold touches the voxels of the instances that come or go. The arrays
-are full size, but memory is taken only by the pages that something was painted into.
+A Labels layer holds one value per voxel, so an instance that overlaps another of its class goes onto a further layer.
+Only changes are painted: moving a threshold touches only the voxels of instances that appear or disappear. The arrays
+are full size, but only the memory pages that were painted into are allocated.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from napari_medmaskrcnn.layers.painted import apply_changes, changed_window, win
 Window = tuple[slice, ...]
 
 _SPARE_KEYS = 55
-"""So many instances can be added before a layer of 8 bits has to grow."""
+"""Number of instances that can be added before an 8-bit layer has to grow."""
 
 
 @dataclass
 class ClassLayer:
-    """One Labels layer with what is painted into it.
+    """One Labels layer and the instances painted into it.
 
     Attributes:
         class_name: The class of all instances in it.
         layer: napari's layer.
         data: Its array ``(D, H, W)``, axes as displayed.
         windows: Where each key is painted.
-        colours: Keys that its colormap knows.
+        colours: Keys that are in its colormap.
     """
 
     class_name: str
@@ -55,11 +55,11 @@ class ClassLayer:
 
 
 class ResultCanvas:
-    """Draws a session and follows it; tells of clicks on instances.
+    """Draws a review and follows its changes; emits clicks on instances.
 
     Args:
         viewer: napari's viewer.
-        review: What to draw. Its layers lie in the world as the scan's image layer does.
+        review: The review to draw. Its layers are positioned in the world like the scan's image layer.
     """
 
     clicked = Signal(int, bool)
@@ -88,7 +88,7 @@ class ResultCanvas:
         self.settle()
 
     def close(self, *, remove_layers: bool = True) -> None:
-        """Let go of session and viewer; the layers go too unless they are to stay as they are."""
+        """Disconnect from review and viewer; the layers are removed unless they are to stay."""
         self.review.edited.disconnect(self._on_edited)
         self.review.shown_changed.disconnect(self.draw)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
@@ -102,9 +102,9 @@ class ResultCanvas:
         self._layers.clear()
 
     def draw(self) -> None:
-        """Paint what came, erase what went.
+        """Paint instances that appeared, erase those that disappeared.
 
-        What has no room on the layers there are waits for :meth:`settle`: napari needs a tenth of a second and more
+        Instances that do not fit on existing layers wait for :meth:`settle`: napari needs a tenth of a second or more
         for a new layer, and a slider must not wait for that.
         """
         wanted = self.review.keys_shown()
@@ -147,12 +147,12 @@ class ResultCanvas:
         self._insert(sorted(fresh, key=lambda one: order.index(one.class_name)))
 
     def _spare(self) -> list[ClassLayer]:
-        """Further layers of a class with nothing on them."""
+        """Additional layers of a class with nothing on them."""
         first = {one.class_name: one for one in reversed(self._layers)}
         return [one for one in self._layers if not one.windows and one is not first[one.class_name]]
 
     def select(self, keys: Sequence[int]) -> None:
-        """Mark instances as selected; napari's brush then paints the last one, on its layer."""
+        """Select instances; napari's brush then paints the last one, on its layer."""
         self.boxes.selected = set(keys)
         if keys and keys[-1] in self._drawn:
             one, item = self._drawn[keys[-1]]
@@ -163,7 +163,7 @@ class ResultCanvas:
         return self._drawn[key][0].layer if key in self._drawn else None
 
     def layer_of_class(self, class_name: str) -> Labels:
-        """The first layer of a class; made if there is none."""
+        """The first layer of a class; created if there is none."""
         found = next((one for one in self._layers if one.class_name == class_name), None)
         if found is None:
             found = self._new_layer(class_name)
@@ -171,7 +171,7 @@ class ResultCanvas:
         return found.layer
 
     def center_on(self, key: int) -> None:
-        """Move slider and camera to where an instance is largest."""
+        """Move slider and camera to the slice where an instance is largest."""
         item, dims = self.review.items[key], self.viewer.dims
         if item.mask.is_empty:
             return
@@ -221,7 +221,7 @@ class ResultCanvas:
         depth = sum(one.class_name == class_name for one in self._layers) + 1
         name = class_name if depth == 1 else f"{class_name} (overlapping {depth})"
         stamp = " [out of domain]" if self.review.record.out_of_domain else ""
-        dtype = np.uint8 if self.review.unused_key() + _SPARE_KEYS < 2**8 else np.uint16  # napari colours 8 bit quicker
+        dtype = np.uint8 if self.review.unused_key() + _SPARE_KEYS < 2**8 else np.uint16  # napari draws 8 bits faster
         data = np.zeros([self.frame.shape[i] for i in self.keep], dtype)
         colours = self._colours(class_name)
         settings = {"features": self._features(class_name), **self._common}
@@ -237,7 +237,7 @@ class ResultCanvas:
         return one
 
     def _insert(self, fresh: Sequence[ClassLayer]) -> None:
-        """Put layers into the viewer, below the boxes; what was active stays so."""
+        """Add layers to the viewer, below the boxes; the active layer stays active."""
         active = self.viewer.layers.selection.active
         for one in fresh:
             self.viewer.layers.insert(self.boxes.position(), one.layer)
@@ -245,7 +245,7 @@ class ResultCanvas:
             self.viewer.layers.selection.active = active
 
     def _describe(self, one: ClassLayer) -> None:
-        """Features of all instances of the layer's class, shown or not, and colours for those that are new."""
+        """Set features for all instances of the layer's class, shown or not, and colours for new ones."""
         one.layer.features = self._features(one.class_name)
         colours = self._colours(one.class_name)
         if not one.colours >= colours.keys():
@@ -278,11 +278,11 @@ class ResultCanvas:
         layer.selected_label = self.review.unused_key()
 
     def _on_paint(self, one: ClassLayer, event: Any) -> None:
-        """Take over what the brush did: masks of the instances that it touched."""
+        """Apply a brush stroke: update the masks of the instances it touched."""
         apply_changes(event.value, one.data)
         window, old_values = changed_window(event.value, one.data.shape)
         strangers = {int(k) for k in np.unique(one.data[window])} - one.windows.keys() - {0}
-        for key in strangers & self.review.items.keys():  # a value that an instance elsewhere has: this one is new
+        for key in strangers & self.review.items.keys():  # a value in use on another layer: this is a new instance
             part = one.data[window]
             np.copyto(part, self.review.unused_key(), where=part == key)
         present = {int(k) for k in np.unique(one.data[window])} - {0}
@@ -308,7 +308,7 @@ class ResultCanvas:
             self.review.set_hidden(keys, hidden=True)
 
     def _on_press(self, viewer: ViewerModel, event: Any) -> Iterator[None]:
-        """A click without a drag, while no tool is active, selects what lies under it."""
+        """Select the instance under a click without a drag, while no tool is active."""
         active = viewer.layers.selection.active
         if event.button != 1 or (active is not None and str(active.mode) not in ("pan_zoom", "transform")):
             return
@@ -321,7 +321,7 @@ class ResultCanvas:
             self.clicked.emit(key, bool(modifiers & {"control", "shift", "meta"}))
 
     def _key_at(self, event: Any) -> int:
-        """Key under the cursor, the uppermost layer's; 0 if there is none."""
+        """Key under the cursor on the topmost layer; 0 if there is none."""
         ours: dict[Layer, ClassLayer] = {one.layer: one for one in self._layers}
         for layer in reversed(self.viewer.layers):
             if layer in ours and layer.visible:

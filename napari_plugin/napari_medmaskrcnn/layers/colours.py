@@ -1,4 +1,4 @@
-"""Colours as napari takes them: a class has the library's, its instances differ in lightness."""
+"""Colours for napari: each class has the library's colour, its instances differ in lightness."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Rgba = NDArray[np.float32]
 
 
 def class_rgba(class_names: Sequence[str], name: str) -> Rgba:
-    """The colour of a class out of a list; ``(4,)``, 0..1."""
+    """The colour of a class in a list; ``(4,)``, 0..1."""
     return rgba(class_rgb(class_names, name))
 
 
 def instance_rgba(class_names: Sequence[str], name: str, key: int) -> Rgba:
-    """The colour of one instance: its class's, lighter or darker by its key; ``(4,)``, 0..1."""
+    """The colour of one instance: its class's colour, lighter or darker depending on its key; ``(4,)``, 0..1."""
     lightness = _LIGHTNESS[key % len(_LIGHTNESS)]
     return rgba(np.clip(np.multiply(class_rgb(class_names, name), lightness), 0, 255))
 
 
 def class_rgb(class_names: Sequence[str], name: str) -> Colour:
-    """The colour of a class out of a list, which it is added to if need be; 0..255."""
+    """The colour of a class in a list, to which it is added if missing; 0..255."""
     names = tuple(class_names) if name in class_names else (*class_names, name)
     return class_colours(names)[names.index(name)]
 
 
 def rgba(rgb: NDArray[np.float64] | Colour) -> Rgba:
-    """A colour 0..255 as napari takes it: ``(4,)``, 0..1, opaque."""
+    """A colour 0..255 in napari's form: ``(4,)``, 0..1, opaque."""
     return np.array([*np.divide(rgb, 255), 1.0], np.float32)

@@ -1,17 +1,17 @@
 """How a scan lies in napari's world: axes inferior, posterior, left, in mm.
 
-napari draws a world's last two axes downwards and to the right and gives the first one the slider. With the
+napari draws the last two world axes downwards and to the right, and the slider moves along the first. With the
 world's axes pointing Inferior, Posterior and Left, every view is the one a radiologist expects:
 
-* axial: front up, the patient's right on the left of the screen, the slider runs from head to feet;
+* axial: anterior up, the patient's right on the left of the screen, the slider runs from head to feet;
 * coronal (roll the axes once): head up, the patient's right on the left;
-* sagittal: head up, front on the left;
+* sagittal: head up, anterior on the left;
 * 3D: not mirrored, because I, P, L is right-handed as R, A, S is.
 
-napari cannot cut slices out of a layer whose affine swaps or tilts axes ("non-orthogonal slicing"), so a scan's
-array is permuted and flipped onto the world's axes (views of the same memory, nothing is resampled) and keeps a
-scale and a translation. An oblique scan is shown straight, along its own nearest axes about its own centre, as it was
-acquired; its exact affine stays in the layer's metadata.
+napari cannot slice a layer whose affine swaps or tilts axes ("non-orthogonal slicing"), so a scan's array is permuted
+and flipped onto the world's axes (views of the same memory, nothing is resampled), which leaves a scale and a
+translation. An oblique scan is shown unrotated along its own axes about its own centre, as it was acquired; its exact
+affine stays in the layer's metadata.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WORLD_AXES = ("inferior", "posterior", "left")
 
 @dataclass(frozen=True)
 class DisplayFrame:
-    """The way from a scan's stored axes D, H, W to napari's world axes I, P, L.
+    """The mapping from a scan's stored axes D, H, W to napari's world axes I, P, L.
 
     Attributes:
         axes: For each world axis I, P, L the stored axis (0 = D, 1 = H, 2 = W) that runs along it.
@@ -59,7 +59,7 @@ class DisplayFrame:
         return array.transpose(*self.axes, *rest)[self._flips()]
 
     def to_stored(self, array: NDArray[Any]) -> NDArray[Any]:
-        """The way back: a view of ``(I, P, L, ...)`` voxels with axes D, H, W, ..."""
+        """The inverse: a view of ``(I, P, L, ...)`` voxels with axes D, H, W, ..."""
         rest = tuple(range(3, array.ndim))
         return array[self._flips()].transpose(*np.argsort(self.axes), *rest)
 
@@ -77,7 +77,7 @@ class DisplayFrame:
         return AxisMap(self.axes, self.flipped).apply_mask(mask, stored_shape)
 
     def mask_to_stored(self, mask: Mask) -> Mask:
-        """The way back: a mask of displayed voxels I, P, L in the stored array D, H, W."""
+        """The inverse: a mask of displayed voxels I, P, L in the stored array D, H, W."""
         return AxisMap(self.axes, self.flipped).undo_mask(mask, self.shape)
 
     def coordinate_to_stored(self, displayed: ArrayLike) -> NDArray[np.float64]:
@@ -91,7 +91,7 @@ class DisplayFrame:
 
 
 def display_frame(grid: Grid) -> DisplayFrame:
-    """The frame in which a scan on ``grid`` is shown; the scan's centre keeps its exact place."""
+    """The frame in which a scan on ``grid`` is shown; the scan's centre keeps its exact position."""
     affine = IPL_FROM_RAS @ grid.affine_vox_to_ras
     world_of_stored, signs = nib.orientations.io_orientation(affine).T
     axes = tuple(int(a) for a in np.argsort(world_of_stored))

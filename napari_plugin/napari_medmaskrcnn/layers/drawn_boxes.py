@@ -1,6 +1,6 @@
-"""Rectangles that a user draws, as boxes in the scan's voxels: for the region to segment, and for a missed tumour.
+"""Converts rectangles drawn by the user to boxes in the scan's voxels, for a region to segment or a missed tumour.
 
-A rectangle lies on the slice that is shown. Several on different slices span a box from the first slice to the last.
+A rectangle lies on the current slice. Several on different slices span a box from the first slice to the last.
 Pure functions; the Shapes layer that is drawn on is made in :mod:`.host`.
 """
 
@@ -19,7 +19,7 @@ _FLAT = 1e-3
 
 
 def drawn_box(shapes: Sequence[NDArray[np.float64]], frame: DisplayFrame, keep: Sequence[int]) -> Box | None:
-    """The box around what was drawn.
+    """The box around the drawn shapes.
 
     Args:
         shapes: Corners ``(n, ndim)`` in the data coordinates of a layer with the axes ``keep`` of ``frame``.
@@ -27,8 +27,8 @@ def drawn_box(shapes: Sequence[NDArray[np.float64]], frame: DisplayFrame, keep: 
         keep: The world axes that the layer has.
 
     Returns:
-        ``(6,)`` minima D, H, W, then maxima in voxel coordinates of the scan, within it; along the slider it covers the
-        slices that were drawn on. ``None`` if nothing was drawn, or nothing within the scan.
+        ``(6,)`` minima D, H, W, then maxima in voxel coordinates, clipped to the scan; along the slider axis it covers
+        the slices that were drawn on. ``None`` if nothing was drawn, or nothing within the scan.
     """
     if not len(shapes):
         return None
@@ -52,7 +52,7 @@ def one_slice_axis(box: Box) -> int | None:
 
 
 def deepened(box: Box, axis: int, slices: int, shape: Sequence[int]) -> Box:
-    """A box of one slice, grown to so many along ``axis``, as evenly to both sides as the scan allows."""
+    """A one-slice box extended to ``slices`` along ``axis``, as evenly to both sides as the scan allows."""
     low = max(0.0, min(box[axis] - (slices - 1) // 2, shape[axis] - slices))
     grown = list(box)
     grown[axis], grown[3 + axis] = low, min(float(shape[axis]), low + slices)
@@ -60,13 +60,13 @@ def deepened(box: Box, axis: int, slices: int, shape: Sequence[int]) -> Box:
 
 
 def usual_depth(box: Box, axis: int, voxel_size: Sequence[float]) -> int:
-    """Slices that make a box of one slice as deep as it is wide, in mm: tumours are roundish."""
+    """Number of slices that makes a one-slice box as deep as it is wide, in mm: tumours are roughly round."""
     width = np.mean([(box[3 + a] - box[a]) * voxel_size[a] for a in range(3) if a != axis])
     return max(1, round(float(width) / voxel_size[axis]))
 
 
 def to_region(box: Box, shape: Sequence[int], whole_axis: int | None = None) -> Region:
-    """The whole voxels that a box covers; along ``whole_axis`` all of the scan's."""
+    """The whole voxels that a box covers; along ``whole_axis`` all voxels of the scan."""
     low = [int(np.floor(box[axis] + _FLAT)) for axis in range(3)]
     high = [int(np.ceil(box[3 + axis] - _FLAT)) for axis in range(3)]
     if whole_axis is not None:

@@ -34,7 +34,7 @@ def volume_to_layer(volume: Volume, name: str) -> LayerData:
 
     Args:
         volume: The scan as stored, ``(C, D, H, W)``.
-        name: Name of the layer; shown on screen, so free of patient data.
+        name: Name of the layer; shown on screen, so it must not contain patient data.
 
     Returns:
         (data, keyword arguments, ``"image"``). The data is a view of the scan's array wherever possible.
@@ -58,7 +58,7 @@ def shown_axes(grid: Grid, frame: DisplayFrame) -> tuple[int, ...]:
 
 
 def world_settings(frame: DisplayFrame, keep: Sequence[int]) -> dict[str, Any]:
-    """napari's keyword arguments that place a layer: one value per shown axis."""
+    """napari's keyword arguments that position a layer: one value per shown axis."""
     return {
         "scale": tuple(frame.scale[i] for i in keep),
         "translate": tuple(frame.translate[i] for i in keep),
@@ -68,7 +68,7 @@ def world_settings(frame: DisplayFrame, keep: Sequence[int]) -> dict[str, Any]:
 
 
 def layer_metadata(grid: Grid, frame: DisplayFrame, **more: Any) -> dict[str, Any]:
-    """What leads from the layer back to the scan's stored axes: kept under one key of the layer's metadata.
+    """Metadata that map a layer back to the scan's stored axes, under one key of the layer's metadata.
 
     Image layers carry their ``volume``, layers of a result the ``result`` and, where it is known, the ``volume``.
     """

@@ -1,4 +1,4 @@
-"""What napari's brush changed, out of the history that it keeps: a window of voxels and the values that were there."""
+"""Reads a brush stroke from napari's undo history: the window of changed voxels and their previous values."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Window = tuple[slice, ...]
 
 
 def changed_window(atoms: Sequence[Any], shape: Sequence[int]) -> tuple[Window, set[int]]:
-    """The window around all changes of one stroke, and the values from before in it.
+    """The window around all changes of one stroke, and the previous values in it.
 
     Args:
         atoms: The value of a Labels layer's ``paint`` event. napari writes each change as (indices, old values, new
             value) or, from 0.9 on, as an object with ``slice_key`` and ``old_values``.
-        shape: Of the layer's data.
+        shape: Shape of the layer's data.
     """
     windows: list[Window] = []
     old: set[int] = set()
@@ -38,7 +38,7 @@ def changed_window(atoms: Sequence[Any], shape: Sequence[int]) -> tuple[Window, 
 def apply_changes(atoms: Sequence[Any], data: NDArray[Any]) -> None:
     """Write a stroke's changes into an array ``(D, H, W)``, in their order.
 
-    napari tells of some of its tools' changes (polygon, single dabs) before it writes them: done twice is done once.
+    napari reports changes of some tools (polygon, single clicks) before writing them; applying them twice is harmless.
     """
     for atom in atoms:
         key = getattr(atom, "slice_key", None)
@@ -53,7 +53,7 @@ def apply_changes(atoms: Sequence[Any], data: NDArray[Any]) -> None:
 
 
 def windows_meet(one: Window, other: Window) -> bool:
-    """Whether two windows share a voxel."""
+    """Whether two windows overlap."""
     return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
 
 

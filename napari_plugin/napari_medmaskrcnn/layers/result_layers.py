@@ -1,7 +1,7 @@
-"""A result as napari layers: labels per class, and boxes with names. Pure functions, napari is not imported.
+"""A result as napari layers: labels per class, and boxes with names. Pure functions; napari is not imported.
 
-Instances may overlap (a tumour inside a liver), a Labels layer's voxels hold one value each: so every class has
-a layer of its own, and instances of one class that overlap go onto a further one.
+Instances may overlap (a tumour inside a liver), but a Labels layer holds one value per voxel: so every class has a
+layer of its own, and overlapping instances of one class go onto further ones.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from napari_medmaskrcnn.layers.display_frame import DisplayFrame, display_frame
 from napari_medmaskrcnn.layers.image_layers import LayerData, layer_metadata, shown_axes, world_settings
 
 MAX_RECTANGLES = 1500
-"""napari draws each box as one rectangle a slice and needs about 1 ms for each: more are left out."""
+"""napari draws each box as one rectangle per slice and needs about 1 ms for each: more are left out."""
 
 
 def result_to_layers(result: CaseResult, volume: Volume | None = None) -> list[LayerData]:
     """Layers of a result: Labels per class, then one Shapes layer with the boxes.
 
     A voxel's value is the instance's ``id``, as in ``labels.nii.gz`` and ``instances.csv``; class, score and
-    size stand in the layers' features, which napari shows under the mouse. The candidates below the threshold
-    are not shown. ``volume``, the scan, goes along in the metadata for whoever carries on with the result.
+    size are in the layers' features, which napari shows under the mouse. Candidates below the threshold are not shown.
+    ``volume``, the scan, is kept in the metadata so that a review can continue from the layers.
     """
     instances = result.instances
     measurements = [result.measurements[i] for i in result.kept]
@@ -58,7 +58,7 @@ def result_to_layers(result: CaseResult, volume: Volume | None = None) -> list[L
 
 
 def _colours(class_names: Sequence[str], class_name: str, ids: list[int]) -> dict[int | None, Any]:
-    """A colour for each id; napari makes a colormap of it."""
+    """A colour for each id, from which napari makes a colormap."""
     return {
         None: class_rgba(class_names, class_name),
         0: np.zeros(4, np.float32),
@@ -67,7 +67,7 @@ def _colours(class_names: Sequence[str], class_name: str, ids: list[int]) -> dic
 
 
 def _feature_row(instances: Instances, measurements: list[Measurement], i: int) -> dict[str, Any]:
-    """What napari tells of the instance under the mouse; ``index`` ties the row to the label's value."""
+    """What napari shows of the instance under the mouse; ``index`` links the row to the label's value."""
     size = measurements[i]
     unit = size.unit
     return {
@@ -120,5 +120,5 @@ def box_rectangles(low: NDArray[np.float64], high: NDArray[np.float64]) -> list[
 
 
 def _stamped(name: str, result: CaseResult) -> str:
-    """Results of a model outside its domain say so wherever they are shown."""
+    """The layer name, marked if the model was used outside its domain."""
     return f"{name} [out of domain]" if result.record.out_of_domain else name

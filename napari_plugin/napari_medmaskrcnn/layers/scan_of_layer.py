@@ -1,7 +1,7 @@
 """The scan behind an image layer: the one that our reader opened, or one made from any other image layer.
 
-The library works on a :class:`Volume`; napari shows layers. What our reader opened carries its scan along, with
-modality, window and DICOM source. Of other layers the axes are taken as napari shows them: slices, rows, columns, from
+The library works on a :class:`Volume`; napari shows layers. Layers from our reader carry their scan, with modality,
+window and DICOM source. The axes of other layers are interpreted as napari shows them: slices, rows, columns, from
 head to feet, front to back, right to left.
 """
 
@@ -30,7 +30,7 @@ def scan_of_layer(layer: Any) -> Volume:
         layer: A napari image layer, or ``None``.
 
     Raises:
-        NoScan: if there is none, or the layer is no scan.
+        NoScan: if there is none, or the layer is not a scan.
     """
     if layer is None:
         raise NoScan("There is no image layer. Open a scan first: File > Open, or drop a DICOM folder on the window.")

@@ -1,4 +1,4 @@
-"""Choose two results of one scan; see matched, missed and false in colours and in a table."""
+"""Compare two results of one scan: matched, missed and false objects in colour and in a table."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ComparePanel(QWidget):
         self.refresh()
 
     def refresh(self) -> None:
-        """Offer what there is to compare."""
+        """List the results that can be compared."""
         names = ([UNDER_REVIEW] if self._host.review is not None else []) + list(self._files)
         for box, place in ((self.result, 0), (self.reference, 1)):
             chosen = box.currentText()
@@ -73,7 +73,7 @@ class ComparePanel(QWidget):
         self.run.setEnabled(len(names) > 1)
 
     def add_file(self, path: Path) -> None:
-        """Offer the result or the labels in a file."""
+        """Add the result or the labels in a file to the list."""
         known: list[Volume] = [] if self._host.review is None else [self._host.review.volume]
         for layer in self._host.scan_layers():
             try:
@@ -89,7 +89,7 @@ class ComparePanel(QWidget):
         self.refresh()
 
     def start(self) -> None:
-        """Compare what is chosen."""
+        """Compare the chosen results."""
         try:
             found = compare(
                 self._instances(self.result.currentText()),

@@ -1,4 +1,4 @@
-"""Small Qt helpers: every control gets a name for screen readers, a tip, and where it has one its key."""
+"""Small Qt helpers: every control gets a name for screen readers, a tool tip and, if it has one, its shortcut."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def named(control: Control, name: str, tip: str = "") -> Control:
 
 
 def button(text: str, tip: str, clicked: Callable[[], object], key: str = "") -> QPushButton:
-    """A push button; its key is told in the tip, whoever binds it."""
+    """A push button; its tool tip names its shortcut, which the caller must bind."""
     made = named(QPushButton(text), text, f"{tip} ({key})" if key else tip)
     made.clicked.connect(lambda _=False: clicked())
     made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -40,7 +40,7 @@ def note(text: str = "") -> QLabel:
 
 
 def column(widgets: Iterable[QWidget], parent: QWidget | None = None, *, stretch: bool = True) -> QWidget:
-    """Controls below each other."""
+    """Controls stacked vertically."""
     holder = parent or QWidget()
     layout = QVBoxLayout(holder)
     layout.setContentsMargins(6, 6, 6, 6)
@@ -53,7 +53,7 @@ def column(widgets: Iterable[QWidget], parent: QWidget | None = None, *, stretch
 
 
 def beside(first: QWidget, second: QWidget, *, stretch: bool) -> QWidget:
-    """Two controls in a row; the second is as wide as the first where it may stretch."""
+    """Two controls in a row; the second is as wide as the first if it may stretch."""
     holder = QWidget()
     layout = QHBoxLayout(holder)
     layout.setContentsMargins(0, 0, 0, 0)
@@ -63,7 +63,7 @@ def beside(first: QWidget, second: QWidget, *, stretch: bool) -> QWidget:
 
 
 def form(rows: Iterable[tuple[str, QWidget]]) -> QWidget:
-    """Controls with their names to the left; the name is a mnemonic for its control."""
+    """Controls with their labels to the left; each label holds the keyboard mnemonic of its control."""
     holder = QWidget()
     layout = QFormLayout(holder)
     layout.setContentsMargins(0, 0, 0, 0)
@@ -84,9 +84,9 @@ def line() -> QFrame:
 
 
 class Message(QLabel):
-    """One place where a panel says what happened: plain, as a warning, or as an error.
+    """The place where a panel shows messages: plain, warning or error.
 
-    The kind is said in words as well as by colour, and the text can be selected and copied.
+    The kind is given in words as well as by colour, and the text can be selected and copied.
     """
 
     def __init__(self) -> None:

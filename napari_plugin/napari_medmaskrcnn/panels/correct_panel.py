@@ -1,4 +1,4 @@
-"""The tools of correction, each with a key: decide, relabel, merge, split, delete, paint, add by a box, undo."""
+"""Correction tools, each with a shortcut: decide, relabel, merge, split, delete, paint, add by a box, undo."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ KEYS = {
 
 
 class CorrectPanel(QWidget):
-    """The tools.
+    """The correction tools.
 
     Args:
         host: What the panels share.
-        worker: Runs the outlining of boxes.
+        worker: Runs the segmentation within boxes.
     """
 
     def __init__(self, host: Host, worker: Worker) -> None:
@@ -82,30 +82,30 @@ class CorrectPanel(QWidget):
         self._offer_classes()
 
     def merge(self) -> None:
-        """Make one of the selected instances."""
+        """Merge the selected instances into one."""
         self._try(lambda review: self._host.select((review.merge(self._host.selected),)))
 
     def split(self) -> None:
-        """Divide the selected instance."""
+        """Split the selected instance."""
         if len(self._host.selected) != 1:
             self._host.show_message("Select one instance to split.", "Warning")
             return
         self._try(lambda review: self._host.select(tuple(review.split(self._host.selected[0]))))
 
     def delete(self) -> None:
-        """Remove the selected instances."""
+        """Delete the selected instances."""
         self._try(lambda review: review.delete(self._host.selected))
 
     def undo(self) -> None:
-        """Take back the last change."""
+        """Undo the last change."""
         self._try(ReviewModel.undo)
 
     def redo(self) -> None:
-        """Do again what was taken back."""
+        """Redo the change that was last undone."""
         self._try(ReviewModel.redo)
 
     def paint(self) -> None:
-        """Choose napari's brush, on the selected instance or on a new one."""
+        """Activate napari's brush, on the selected instance or on a new one."""
         review, canvas = self._host.review, self._host.canvas
         if review is None or canvas is None:
             return
@@ -124,7 +124,7 @@ class CorrectPanel(QWidget):
         )
 
     def draw_box(self) -> None:
-        """Choose the rectangle tool on a layer of its own."""
+        """Activate the rectangle tool on a layer of its own."""
         if self._host.review is None:
             return
         layer = self._host.drawing_layer(BOX, self._host.review.volume)
@@ -134,7 +134,7 @@ class CorrectPanel(QWidget):
         self._host.show_message("Drag a rectangle around the object on a slice in its middle.")
 
     def outline(self) -> None:
-        """Outline what is in the drawn box."""
+        """Segment the object in the drawn box."""
         review = self._host.review
         if review is None or self._worker.busy:
             return
@@ -163,7 +163,7 @@ class CorrectPanel(QWidget):
         self._try(lambda review: review.decide(self._host.selected, verdict))  # type: ignore[arg-type]
 
     def _try(self, action: Callable[[ReviewModel], object]) -> None:
-        """Do something to the session; what cannot be done is said."""
+        """Apply an action to the review; errors are shown to the user."""
         if self._host.review is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""What the panels share: the viewer, the engine, and the session under review with its canvas."""
+"""What the panels share: the viewer, the engine, and the current review with its canvas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REST_MS = 250
 
 
 class Host(QObject):
-    """Holds the one session of a viewer.
+    """Holds the single review of a viewer.
 
     Args:
         viewer: napari's viewer.
@@ -31,7 +31,7 @@ class Host(QObject):
     """
 
     session_changed = Signal()
-    """Another session took the place of the last one, or there is none any more."""
+    """Emitted when another review replaced the last one, or the review was closed."""
     selection_changed = Signal()
     message_posted = Signal(str, str)
     """A sentence for the user and its kind: "", "Warning" or "Error"."""
@@ -52,11 +52,11 @@ class Host(QObject):
         self._rest.timeout.connect(self._settle)
 
     def show_message(self, text: str, kind: str = "") -> None:
-        """Tell the user something."""
+        """Show a message to the user."""
         self.message_posted.emit(text, kind)
 
     def show(self, volume: Volume, result: CaseResult) -> None:
-        """Review a result; it takes the place of the last one."""
+        """Review a result; it replaces the previous one."""
         self.close()
         self.review = ReviewModel(volume, result)
         self.canvas = ResultCanvas(self.viewer, self.review)
@@ -66,7 +66,7 @@ class Host(QObject):
         self.session_changed.emit()
 
     def close(self) -> None:
-        """End the review; its layers go."""
+        """End the review and remove its layers."""
         if self.canvas is not None:
             self.canvas.close()
         self.review = self.canvas = None
@@ -82,11 +82,11 @@ class Host(QObject):
             self.selection_changed.emit()
 
     def scan_layers(self) -> list[Image]:
-        """The image layers, the uppermost first."""
+        """The image layers, topmost first."""
         return [layer for layer in reversed(self.viewer.layers) if isinstance(layer, Image)]
 
     def ensure_scan_shown(self, volume: Volume) -> None:
-        """Add the scan's image layer where it is not there."""
+        """Add the scan's image layer if it is missing."""
         for layer in self.scan_layers():
             shown = layer.metadata.get("medmaskrcnn", {}).get("volume")
             if shown is volume or (shown is not None and shown.grid == volume.grid):
@@ -95,7 +95,7 @@ class Host(QObject):
         self.viewer.add_image(data, **settings)
 
     def drawing_layer(self, name: str, volume: Volume) -> Shapes:
-        """An empty Shapes layer over a scan, the rectangle tool chosen; the one of that name if it is there."""
+        """An empty Shapes layer over a scan with the rectangle tool active; reuses the layer of that name."""
         frame = display_frame(volume.grid)
         keep = shown_axes(volume.grid, frame)
         layer = next((one for one in self.viewer.layers if one.name == name and isinstance(one, Shapes)), None)
@@ -116,7 +116,7 @@ class Host(QObject):
         return layer
 
     def drawn(self, name: str, volume: Volume) -> Box | None:
-        """The box around what was drawn on the layer of a name, in the scan's voxels."""
+        """The box around the shapes drawn on the layer of this name, in the scan's voxels."""
         layer: Any = next((one for one in self.viewer.layers if one.name == name and isinstance(one, Shapes)), None)
         if layer is None:
             return None
@@ -150,7 +150,7 @@ class Host(QObject):
         self._rest.start()
 
     def _settle(self) -> None:
-        """Once the slider rests: layers come and go."""
+        """Add and remove layers once the slider rests."""
         if self.canvas is not None:
             self.canvas.settle()
 

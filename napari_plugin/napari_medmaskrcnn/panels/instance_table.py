@@ -1,4 +1,4 @@
-"""The table of instances: sort, filter, hide, fly to a row, export."""
+"""The table of instances: sort, filter, hide, jump to an instance, export."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MARKS = {"accepted": " ✓", "rejected": " ✗", "": ""}
 
 
 class InstanceModel(QAbstractTableModel):
-    """A session's instances as rows: those in the result, or all candidates."""
+    """A review's instances as rows: those in the result, or all candidates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class InstanceModel(QAbstractTableModel):
         self.with_all = False
 
     def load(self, review: ReviewModel | None) -> None:
-        """Show another session, or the same one after a change."""
+        """Show another review, or the same one after a change."""
         self.beginResetModel()
         self.review = review
         if review is None:
@@ -59,7 +59,7 @@ class InstanceModel(QAbstractTableModel):
         self.endResetModel()
 
     def columns(self) -> tuple[str, ...]:
-        """Headers; sizes carry their unit."""
+        """Column headers; sizes include their unit."""
         known = self.review is None or self.review.volume.grid.spacing_known
         unit = "mm" if known else "px"
         return ("class", "score", volume_unit(unit), f"ø {unit}", f"⊥ {unit}", "mean")
@@ -73,7 +73,7 @@ class InstanceModel(QAbstractTableModel):
         return len(self.columns())
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """A column's header, and what it means in words."""
+        """A column's header, and its explanation."""
         if orientation != Qt.Orientation.Horizontal:
             return None
         if role == Qt.ItemDataRole.DisplayRole:
@@ -81,12 +81,12 @@ class InstanceModel(QAbstractTableModel):
         return _MEANINGS[section] if role in (Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole) else None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
-        """The class's cell has a box to tick: shown or hidden."""
+        """The class cell has a check box: shown or hidden."""
         flags = super().flags(index)
         return flags | Qt.ItemFlag.ItemIsUserCheckable if index.column() == 0 else flags
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """What a cell shows."""
+        """The content of a cell."""
         if self.review is None or not index.isValid():
             return None
         item = self.review.items[self.keys[index.row()]]
@@ -112,7 +112,7 @@ class InstanceModel(QAbstractTableModel):
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
-        """Ticking shows or hides an instance."""
+        """Show or hide an instance when its box is ticked."""
         if role != Qt.ItemDataRole.CheckStateRole or self.review is None:
             return False
         shown = Qt.CheckState(value) == Qt.CheckState.Checked
@@ -155,7 +155,7 @@ class InstanceTable(QWidget):
         return [self.model.keys[self.proxy.mapToSource(self.proxy.index(row, 0)).row()] for row in rows]
 
     def reload(self, *_: object) -> None:
-        """Follow the session."""
+        """Update the table from the review."""
         self._following = True
         self.model.load(self._host.review)
         self._following = False

@@ -1,4 +1,4 @@
-"""A small plot of losses over steps, drawn with Qt alone."""
+"""A small plot of the loss over steps, drawn with Qt alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SMOOTHED = 20
 
 
 class LossPlot(QWidget):
-    """The total loss by step: each value faint, the moving mean bold; the axis of losses is logarithmic."""
+    """The total loss by step: single values faint, the moving mean bold, on a logarithmic axis."""
 
     def __init__(self) -> None:
         super().__init__()

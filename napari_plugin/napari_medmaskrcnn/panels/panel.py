@@ -1,4 +1,4 @@
-"""The panel: segment, review, save, compare, train, each a tab; a sentence below says what happened."""
+"""The main panel, with tabs to segment, review, save, compare and train, and a message line below."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MedMaskPanel(QWidget):
         self.engine.warm_up()
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """The process goes with the panel; the layers stay."""
+        """End the engine process with the panel; the layers stay."""
         self.engine.stop()
         super().closeEvent(event)
 
@@ -88,7 +88,7 @@ class MedMaskPanel(QWidget):
         self.setMinimumWidth(400)
 
     def _hint(self) -> tuple[QLabel, QPushButton]:
-        """What to do, until the user has seen it once."""
+        """A hint on what to do, shown until the user dismisses it."""
         settings = QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "medmaskrcnn", "napari")
         label = named(QLabel(HINT), "first steps", "How to begin")
         label.setWordWrap(True)
@@ -115,7 +115,7 @@ class MedMaskPanel(QWidget):
             self.tabs.setCurrentIndex(1)
 
     def _on_inserted(self, event: Any) -> None:
-        """Layers of a saved result that a reader opens are offered for review."""
+        """Offer layers of a saved result that a reader opened for review."""
         ours = event.value.metadata.get("medmaskrcnn", {})
         result, volume = ours.get("result"), ours.get("volume")
         if isinstance(result, CaseResult) and volume is not None and self.host.review is None:

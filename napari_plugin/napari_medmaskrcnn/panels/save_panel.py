@@ -1,4 +1,4 @@
-"""Save the result as files, as a training case, and open a saved one again."""
+"""Save the result as files or as a training case, and reopen a saved one."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class SavePanel(QWidget):
         self._host.show_message(f"Added as case {case} to {self.manifest.text()}.")
 
     def open_result(self, path: Path) -> None:
-        """Carry on with a saved result, on the scan chosen or the one found by its record."""
+        """Continue with a saved result, on the chosen scan or the one found through its record."""
         known = []
         for layer in self._host.scan_layers():
             try:

@@ -1,4 +1,4 @@
-"""Choose scan, model, device, classes and place; run; watch; cancel."""
+"""Choose scan, model, device, classes and region; run, follow the progress, cancel."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SegmentSettings:
     Attributes:
         model: Name of a shipped model, or a path.
         where: One of :data:`WHOLE`, :data:`SLICE`, :data:`DRAWN`.
-        options: Everything else.
+        options: All other inputs.
     """
 
     model: str = ""
@@ -52,10 +52,10 @@ class SegmentSettings:
     options: SegmentOptions = AS_THE_MODEL_SAYS
 
     def to_job(self, volume: Volume, region: Region | None) -> SegmentJob:
-        """The library's call.
+        """The job with the arguments of the library's call.
 
         Raises:
-            ValueError: if no class is chosen, or a region is to be drawn and was not.
+            ValueError: if no class is chosen, or a drawn region is required and missing.
         """
         if self.options.classes == ():
             raise ValueError("No class is chosen. Choose at least one under Classes.")
@@ -102,7 +102,7 @@ class SegmentPanel(QWidget):
 
     @property
     def settings(self) -> SegmentSettings:
-        """The inputs as they are now."""
+        """The current inputs."""
         actions = self.classes.menu().actions() if self.classes.menu() else []
         chosen = tuple(action.text() for action in actions if action.isChecked())
         return SegmentSettings(
@@ -120,7 +120,7 @@ class SegmentPanel(QWidget):
         )
 
     def start(self) -> None:
-        """Run with the inputs as they are; what is wrong with them is said."""
+        """Run with the current inputs; errors in them are shown to the user."""
         if self._worker.busy:
             return
         settings = self.settings
@@ -138,7 +138,7 @@ class SegmentPanel(QWidget):
         self._worker.start(job, f"segmenting {layer.name if layer is not None else 'the scan'}")
 
     def add_model(self, path: Path) -> None:
-        """Offer a model file and choose it; what is no model is told."""
+        """Add a model file to the list and select it; shows an error if it is not a model."""
         try:
             settings = read_model_settings(path)
         except ModelFileError as error:
@@ -148,7 +148,7 @@ class SegmentPanel(QWidget):
         self.model.setCurrentIndex(self.model.count() - 1)
 
     def refresh_scans(self, *_: object) -> None:
-        """Offer the image layers that there are, keeping the choice."""
+        """List the current image layers, keeping the selection."""
         chosen = self.scan.currentData()
         layers = self._host.scan_layers()
         self.scan.clear()
@@ -160,7 +160,7 @@ class SegmentPanel(QWidget):
         self.scan.setPlaceholderText("" if layers else "open a scan first")
 
     def refresh_devices(self) -> None:
-        """Offer what the engine can compute on."""
+        """List the devices the engine can compute on."""
         chosen = self.device.currentText() or "auto"
         self.device.clear()
         self.device.addItems(["auto", *self._host.engine.devices])
@@ -222,7 +222,7 @@ class SegmentPanel(QWidget):
         return to_region(box, volume.grid.shape, whole_axis=None if volume.is_planar else one_slice_axis(box))
 
     def _suggest_model(self, *_: object) -> None:
-        """Of the models that come with the package, choose the one that was made for such scans."""
+        """Select the shipped model that was made for this kind of scan."""
         volume = getattr(self.scan.currentData(), "metadata", {}).get("medmaskrcnn", {}).get("volume")
         for row in range(self.model.count() if volume is not None else 0):
             try:

@@ -1,4 +1,4 @@
-"""Score thresholds: one slider for all classes, and one for each on demand. They act at once; the model is not run."""
+"""Score thresholds: one slider for all classes, and one per class on demand. They act without rerunning the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TALLEST = 130
 
 
 class ThresholdSliders(QWidget):
-    """The sliders.
+    """The score threshold sliders.
 
     Args:
         host: What the panels share.
@@ -45,7 +45,7 @@ class ThresholdSliders(QWidget):
         host.session_changed.connect(self._on_session)
 
     def slider(self, class_name: str | None = None) -> QSlider:
-        """The slider of a class, or the one of all."""
+        """The slider of a class, or the one for all classes."""
         return self._sliders[class_name][0]
 
     def _on_session(self) -> None:

@@ -1,7 +1,7 @@
-"""Train a model: check the data, see the plan, start, watch the losses, stop, use the model.
+"""Train a model: check the data, view the plan, start, watch the losses, stop, use the model.
 
-It runs ``medmaskrcnn train`` as a process of its own and reads the tables that it writes: the same code as the command
-line, and a run that is begun here can be resumed there.
+It runs ``medmaskrcnn train`` as a separate process and reads the tables it writes: the code is that of the command
+line, and a run started here can be resumed there.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class TrainPanel(QWidget):
         self._show_running(False)
 
     def begin(self, arguments: Sequence[str]) -> None:
-        """Run ``medmaskrcnn train`` with arguments, and show what it says."""
+        """Run ``medmaskrcnn train`` with arguments, and show its output."""
         if self._process is not None:
             return
         if not self.manifest.text():
@@ -86,7 +86,7 @@ class TrainPanel(QWidget):
     def interrupt(self) -> None:
         """Ask the process to end, as Ctrl-C does: it writes its checkpoint first."""
         pid = self._process.processId() if self._process is not None else 0
-        if self._process is None or not pid:  # 0: it has ended by itself; to signal 0 would reach the viewer
+        if self._process is None or not pid:  # 0: it has already ended; a signal to pid 0 would reach the viewer
             return
         if os.name == "nt":
             self._process.terminate()
@@ -96,7 +96,7 @@ class TrainPanel(QWidget):
         self._host.show_message("Stopping after this step.")
 
     def look(self) -> None:
-        """Draw the losses as they stand."""
+        """Draw the current losses."""
         self.plot.show_points(losses_of(self._run_folder))
         self.use.setEnabled(model_of(self._run_folder) is not None)
 
