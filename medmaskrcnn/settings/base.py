@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -21,7 +19,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def what_is_wrong(found: ErrorDetails) -> str:
-    """Message of one of the errors listed by pydantic: that of our validator, else pydantic's own."""
+def what_is_wrong(found: Mapping[str, Any]) -> str:
+    """Message of one of the errors that ``ValidationError.errors()`` lists: that of our validator, else pydantic's own."""
     ours = found.get("ctx", {}).get("error")
-    return found["msg"] if ours is None else str(ours)
+    return str(found["msg"] if ours is None else ours)

@@ -128,8 +128,8 @@ SLICES: dict[str, Any] = {
         "spatial_dims": 2,
         "context_slices": 1,
         "class_names": ["liver", "tumour"],
-        "backbone": {"name": "light", "light_channels": [8, 8, 8, 8], "fpn_channels": 8, "pyramid": "c5"},
-        "anchors": {"sizes": [[9, 9], [15, 15], [23, 23]], "ratios": [1.0]},
+        "backbone": {"name": "light", "light_channels": [8, 8, 8, 8], "fpn_channels": 8},
+        "anchors": {"sizes": [[7, 7], [11, 11], [15, 15], [23, 23], [31, 31]], "ratios": [1.0]},
         "rpn": {"pre_nms_top_n": 40, "post_nms_top_n": 30, "matcher": "atss"},
         "roi": {
             "pooler": "pool",
@@ -138,7 +138,6 @@ SLICES: dict[str, Any] = {
             "box_hidden": 16,
             "mask_channels": 8,
             "mask_convs": 1,
-            "mask_activation": "softmax",
             "max_mask_rois": 6,
         },
         "detection": {"candidate_score": 0.06, "per_image": 4},
@@ -153,7 +152,7 @@ SLICES: dict[str, Any] = {
     },
     "inference": {"proposals": 20, "link_iou": 0.2, "link_gap": 2, "score": 0.3, "slices_per_batch": 5},
 }
-"""2.5D, one coarse map, masks by softmax, RoIPool."""
+"""2.5D, RoIPool."""
 
 VOLUME: dict[str, Any] = {
     "card": {"name": "volume", "modality": "CT", "licence": "CC0-1.0"},

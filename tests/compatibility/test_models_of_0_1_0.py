@@ -29,7 +29,7 @@ def settings_in(path: Path) -> dict[str, Any]:
 def test_model_file_of_0_1_0_is_read(made: Path, name: str, leaves: Leaves) -> None:
     """No setting is lost, whatever it is called now: each value of the file is among those of the model."""
     path = made / "models" / f"{name}.safetensors"
-    written = leaves(settings_in(path))
+    written = leaves({name: part for name, part in settings_in(path).items() if name != "format_version"})
     read = leaves(medmaskrcnn.load_model(path, device="cpu").settings.model_dump(mode="json"))
     assert sum(written.values()) > 80
     assert written - read == Counter()

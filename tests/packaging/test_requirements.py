@@ -15,7 +15,9 @@ from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).parents[2]
 OURS = {"medmaskrcnn", "medmaskrcnn_kernels", "medmaskrcnn_datasets", "napari_medmaskrcnn"}
-SHARED_BY_TESTS = {path.stem for path in (CHECKOUT / "tests" / "support").glob("*.py")}
+SHARED_BY_TESTS = {
+    path.stem for folder in ("tests/support", "tests/compatibility", "benchmarks") for path in (CHECKOUT / folder).glob("*.py")
+}
 CORE = ["medmaskrcnn", "kernels/medmaskrcnn_kernels", "datasets/medmaskrcnn_datasets"]
 PLUGIN = ["napari_plugin/napari_medmaskrcnn"]
 # pydicom finds these by itself: they are decoders.

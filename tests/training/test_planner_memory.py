@@ -21,7 +21,7 @@ import re, sys, torch
 from pathlib import Path
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import Targets
-from medmaskrcnn.training import planner_memory
+from medmaskrcnn.training.planner import memory as planner_memory
 from medmaskrcnn.training.plan import read_plan
 
 def memory(key):
