@@ -84,16 +84,14 @@ NEEDED := pyproject.toml .ci/make-venv
 
 $(DEMO_VENV)/ready: $(NEEDED)
 	@sh .ci/make-venv $(DEMO_VENV) "." "$(PYTHON)" $(PIP_ARGS)
-	@touch $@
 
 $(TEST_VENV)/ready: $(NEEDED)
 	@sh .ci/make-venv $(TEST_VENV) ".[test]" "$(PYTHON)" $(PIP_ARGS)
-	@touch $@
 
 $(TEST_VENV)/ready-all: $(NEEDED)
 	@sh .ci/make-venv $(TEST_VENV) ".[test-all]" "$(PYTHON)" $(PIP_ARGS)
-	@touch $(TEST_VENV)/ready $@
+	@touch $@
 
 $(TEST_VENV)/ready-lint: $(NEEDED)
 	@sh .ci/make-venv $(TEST_VENV) ".[dev]" "$(PYTHON)" $(PIP_ARGS)
-	@touch $(TEST_VENV)/ready $(TEST_VENV)/ready-all $@
+	@touch $(TEST_VENV)/ready-all $@

@@ -21,7 +21,7 @@ from medmaskrcnn.io.discover import find_scans
 from medmaskrcnn.io.read import read_volume
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_readers.py"
-COUNT = 150
+COUNT = 60
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from medmaskrcnn_kernels import mask_windows, paste_masks
 CLASSES = ("a", "b", "c", "d")
 THRESHOLD = 0.6
 SETTINGS = torchvision_settings(CLASSES, norm_eps=1e-5, score_thresh=THRESHOLD)
-SIZES = ((120, 640), (75, 333), (410, 97), (500, 480), (1500, 260))
-"""Rows and columns. Resized to 800 / 1333 they are enlarged or shrunk, and P5 has odd and even sizes; the narrow ones
-reach 1333 first and so cost little."""
+SIZES = ((75, 333), (1500, 260), (500, 480))
+"""Rows and columns. Resized to 800 / 1333 the first is enlarged and the second shrunk to 1333, both narrow, so that they
+cost little; the last has 800 columns. P5 has odd and even sizes."""
 
 # The contract's tolerances. The two networks add the same numbers in different orders; nothing else differs.
 BOX_PX = 1e-3
@@ -139,16 +139,16 @@ def pair() -> tuple[nn.Module, MaskRCNN]:
     return network, convert_torchvision(network.state_dict(), SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_same_detections(pair: tuple[nn.Module, MaskRCNN], shape: tuple[int, int]) -> None:
     check(*pair, shape, seed=SIZES.index(shape))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_same_detections_with_other_weights(seed: int) -> None:
-    network = oracle_network(seed)
-    check(network, convert_torchvision(network.state_dict(), SETTINGS), SIZES[seed], seed)
+def test_same_detections_with_other_weights() -> None:
+    network = oracle_network(1)
+    check(network, convert_torchvision(network.state_dict(), SETTINGS), SIZES[0], 1)
 
 
 def test_pasted_masks_are_alike() -> None:

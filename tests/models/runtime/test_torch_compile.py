@@ -37,6 +37,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_computes_what_torch_does_and_compiles_once_for_all_sizes(
     precision: str, tmp_path: Path, traced_only: None
@@ -51,6 +52,7 @@ def test_it_computes_what_torch_does_and_compiles_once_for_all_sizes(
     assert counters["stats"]["unique_graphs"] == graphs + 1
 
 
+@pytest.mark.slow
 def test_it_computes_what_torch_does_in_3d(tmp_path: Path, traced_only: None) -> None:
     file = save_tiny(settings_of(3), tmp_path / "tiny.safetensors")
     fast = medmaskrcnn.load_model(file, device="cpu", precision="fp32", engine="torch-compile")
