@@ -28,8 +28,8 @@ CLASSES = ("a", "b", "c", "d")
 THRESHOLD = 0.6
 SETTINGS = torchvision_settings(CLASSES, norm_eps=1e-5, score_thresh=THRESHOLD)
 SIZES = ((75, 333), (1500, 260), (500, 480))
-"""Rows and columns. Resized to 800 / 1333 the first is enlarged and the second shrunk to 1333, both narrow, so that they
-cost little; the last has 800 columns. P5 has odd and even sizes."""
+"""Rows and columns. Resized to 800 / 1333 the first is enlarged and the second shrunk to 1333, and both are narrow and
+cheap; the last has 800 columns. P5 has odd and even sizes."""
 
 # The contract's tolerances. The two networks add the same numbers in different orders; nothing else differs.
 BOX_PX = 1e-3

@@ -22,7 +22,7 @@ from medmaskrcnn.settings import ModelFileSettings, ModelSettings
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
-pytestmark = pytest.mark.needs(extra="openvino")
+pytestmark = [pytest.mark.slow, pytest.mark.needs(extra="openvino")]
 
 # What docs/fast.md promises: of maps, logits and deltas as a share of the largest value, of what is found as it is.
 ERROR = {"fp32": 1e-4, "bf16": 0.03}
