@@ -16,7 +16,9 @@ from packaging.utils import canonicalize_name
 CHECKOUT = Path(__file__).parents[2]
 OURS = {"medmaskrcnn", "medmaskrcnn_kernels", "medmaskrcnn_datasets", "napari_medmaskrcnn"}
 SHARED_BY_TESTS = {
-    path.stem for folder in ("tests/support", "tests/compatibility", "benchmarks") for path in (CHECKOUT / folder).glob("*.py")
+    path.stem
+    for folder in ("tests/support", "tests/compatibility", "benchmarks")
+    for path in (CHECKOUT / folder).glob("*.py")
 }
 CORE = ["medmaskrcnn", "kernels/medmaskrcnn_kernels", "datasets/medmaskrcnn_datasets"]
 PLUGIN = ["napari_plugin/napari_medmaskrcnn"]
