@@ -20,6 +20,6 @@ class Settings(BaseModel):
 
 
 def what_is_wrong(found: Mapping[str, Any]) -> str:
-    """Message of one of the errors that ``ValidationError.errors()`` lists: that of our validator, else pydantic's own."""
+    """Message of one entry of ``ValidationError.errors()``: that of our own validator, else pydantic's."""
     ours = found.get("ctx", {}).get("error")
     return str(found["msg"] if ours is None else ours)
