@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,17 @@ def imported_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+@cache
+def shared_core() -> Any:
+    """The ``Core`` of this process, kept until its end.
+
+    Each Core of OpenVINO 2026.4 gives the thread a stack for signals. When it goes, it frees its own and puts back the
+    one that was there before, which may have been freed with another Core: the next signal that Python handles (Ctrl-C,
+    the end of a data loader's worker) then ends the process.
+    """
+    return imported_openvino().Core()
 
 
 def cache_folder() -> Path:
@@ -78,9 +89,9 @@ class OpenVINOProgram(nn.Module):
         self.folder = cache_folder() if folder is None else folder
         openvino = imported_openvino()
         self.version = str(openvino.get_version())
-        self._core = openvino.Core()
+        self._core = shared_core()
         self._converted = partial(converted, module)  # not a submodule: its weights are not this module's
-        self._inference_backend: dict[tuple[int, ...], Any] = {}
+        self._requests: dict[tuple[int, ...], Any] = {}
 
     def forward(self, inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run on ``(B, C, *spatial)``.
@@ -94,9 +105,9 @@ class OpenVINOProgram(nn.Module):
 
     def _run(self, inputs: Tensor) -> list[Tensor]:
         shape = tuple(inputs.shape)
-        if shape not in self._inference_backend:
-            self._inference_backend[shape] = self._program(shape).create_infer_request()
-        request = self._inference_backend[shape]
+        if shape not in self._requests:
+            self._requests[shape] = self._program(shape).create_infer_request()
+        request = self._requests[shape]
         given = _channels_last(inputs.float()).contiguous()
         made = request.infer([given.numpy()], share_inputs=True, share_outputs=True)
         return [_channels_first(torch.from_numpy(made[i])) for i in range(len(made))]

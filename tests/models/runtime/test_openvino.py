@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +186,30 @@ def test_nobody_is_told_of_the_use(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="alternative signal stacks are set on Linux; not Windows, not macOS"
+)
+def test_a_signal_is_handled_when_programs_are_gone() -> None:
+    """OpenVINO gives each Core a stack for signals, and once put back one that was freed: Ctrl-C ended the process."""
+    images = torch.randn(1, 1, 32, 32)
+    programs = [
+        OpenVINOProgram(build_model(settings_of(2).model).parts()["dense"], precision="fp32", name=name)
+        for name in "ab"
+    ]
+    for program in programs:
+        program(images)
+    del program
+    while programs:
+        del programs[0]
+        gc.collect()
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+        signal.raise_signal(signal.SIGUSR1)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_damaged_program_is_made_again() -> None:
