@@ -75,7 +75,7 @@ def test_dcmqi_reads_the_seg_with_the_same_voxels(ct_case: Case, dcmqi: Callable
         image = sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))
         counts.append(np.count_nonzero(sitk.GetArrayFromImage(image)))
         volume = counts[-1] * np.prod(image.GetSpacing())
-        assert volume == pytest.approx(ct_case[0].measurements[number - 1].volume, rel=1e-4)
+        assert volume == pytest.approx(ct_case[0].measurements[number - 1].volume_mm3, rel=1e-4)
     assert counts == [mask.n_voxels for mask in ct_case[0].instances.masks]
 
 

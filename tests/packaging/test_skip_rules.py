@@ -30,6 +30,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     pytester.makeini("[pytest]\nmarkers =\n    needs\n    gpu\n")
     pytester.makepyfile(SUITE)
     monkeypatch.delenv("MEDMASKRCNN_DATA", raising=False)
+    monkeypatch.delenv("MEDMASKRCNN_COVERAGE", raising=False)  # its plugin is not in the suite's folder
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # napari's and Qt's take seconds to load
     return pytester
 
