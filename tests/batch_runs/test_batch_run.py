@@ -58,6 +58,7 @@ def test_what_may_be_done_is_told_as_data_and_in_the_summarys_words(finished: Ba
     assert "A new batch may interpolate even slices" in gap["reason"]
 
 
+@pytest.mark.slow
 def test_a_model_that_refuses_scans(clean_archive: Path, tmp_path: Path):
     model = save_tiny(tiny_settings(card={"name": "picky", "domain": "nobody's"}), tmp_path / "picky.safetensors")
     scan = next(clean_archive.iterdir())
@@ -69,6 +70,7 @@ def test_a_model_that_refuses_scans(clean_archive: Path, tmp_path: Path):
     assert ran.exit_code == 1 and "give --allow-out-of-domain" in ran.stderr
 
 
+@pytest.mark.slow
 def test_python_can_ask_for_all_that_the_command_line_can(clean_archive: Path, tiny_model: Path, tmp_path: Path):
     (case,) = medmaskrcnn.batch(
         next(clean_archive.iterdir()), tmp_path / "out", model=tiny_model, device="cpu", precision="bf16",
@@ -132,6 +134,7 @@ def test_another_model_or_setting_is_noticed(finished: Batch, tiny_model: Path, 
         list(medmaskrcnn.batch(archive, out, model=tiny_model, score=0.9))
 
 
+@pytest.mark.slow
 def test_killed_interrupted_changed_and_redone(
     archive: Path, tiny_model: Path, other_model: Path, tmp_path: Path, children: Callable, rows: Callable
 ):
@@ -158,6 +161,7 @@ def test_killed_interrupted_changed_and_redone(
     assert [case.result().record.model_name for case in anew] == ["tiny-1"] * 5
 
 
+@pytest.mark.slow
 def test_rules_leave_out_and_a_later_run_takes_in(archive: Path, tiny_model: Path, tmp_path: Path):
     (tmp_path / "rules.yaml").write_text("take: [{slices: {min: 7}}]")
     out = tmp_path / "out"

@@ -70,6 +70,7 @@ def test_a_volume_is_no_film(clean_archive: Path):
     assert find_series([clean_archive], track=True) == find_series([clean_archive])
 
 
+@pytest.mark.slow
 def test_instances_are_linked_along_time(cine: Path, tiny_model: Path, tmp_path: Path):
     (case,) = medmaskrcnn.batch(cine, tmp_path / "out", model=tiny_model, track=True)
     assert case.status == "done", case.reason
@@ -104,6 +105,7 @@ def test_the_table_by_hand():
     assert unknown.getvalue().splitlines()[1] == "1,heart,0.7500,1,1,,4.00,5.00"
 
 
+@pytest.mark.slow
 def test_segment_reads_a_film_too(cine: Path, tiny_model: Path, tmp_path: Path):
     (case,) = medmaskrcnn.batch(cine, tmp_path / "batch", model=tiny_model, track=True, device="cpu")
     result = medmaskrcnn.segment(cine, tiny_model, track=True, device="cpu")

@@ -19,6 +19,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, BENCHMARKS, *words], capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 def test_all_are_listed_and_one_is_run() -> None:
     listed = run()
     assert listed.returncode == 0, listed.stderr

@@ -69,6 +69,7 @@ def test_archive_computes_the_same(models: dict[int, Path], tmp_path: Path, dims
 
 
 @pytest.mark.needs(extra="onnx")
+@pytest.mark.slow
 def test_onnx_file_is_valid_and_computes_the_same(models: dict[int, Path], tmp_path: Path) -> None:
     import onnx
     import onnxruntime

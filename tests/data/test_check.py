@@ -155,6 +155,7 @@ def test_nothing_to_train_on(folder: Folder) -> None:
         folder.check().raise_if_bad()
 
 
+@pytest.mark.slow
 def test_processes_find_the_same(folder: Folder) -> None:
     for number in range(5):
         folder.add(f"case {number}", **({"image": "nowhere.nii"} if number == 3 else {}))

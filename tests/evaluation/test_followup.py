@@ -121,6 +121,7 @@ def followed(exams: list[Exam]):
     return compare([Examination(f"t{n}", exam.result, lambda e=exam: e.scan) for n, exam in enumerate(exams, start=1)])
 
 
+@pytest.mark.slow
 def test_scans_are_laid_over_one_another(followed):
     points, _ = followed
     for point, motion in zip(points[1:], MOTIONS[1:], strict=True):
@@ -189,6 +190,7 @@ def test_a_shared_frame_of_reference_needs_no_scan(exams: list[Exam]):
     assert all(track.state(1) == "present" for track in tracks)
 
 
+@pytest.mark.slow
 def test_other_patients_are_doubted(exams: list[Exam]):
     rng = np.random.default_rng(0)
     noise = replace(exams[1].scan, array=rng.normal(0, 100, exams[1].scan.array.shape).astype(np.int16))

@@ -62,6 +62,7 @@ def test_nuclei_are_found(medmaskrcnn_data: Path) -> None:
         ("SarcomaMR", "sarcoma", "sarcoma-mr", 8, 0.5),
     ],
 )
+@pytest.mark.slow
 def test_organs_and_tumours_are_found(
     medmaskrcnn_data: Path, folder: str, split: str, model: str, scans: int, least: float
 ) -> None:

@@ -44,6 +44,7 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_check_plan_train_stop_and_use(open_panel, qtbot, manifest: Path, tmp_path: Path, artifact):
     from qtpy.QtCore import Qt
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from medmaskrcnn.cli.main import app
 
 CHECKOUT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
@@ -31,20 +31,13 @@ def shell_lines(document: str) -> list[str]:
     return [line.split(" #")[0].strip().removeprefix("$ ") for line in text.splitlines() if line.strip()]
 
 
-def run_medmaskrcnn(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """``medmaskrcnn ARGUMENTS`` in a wide terminal without colours."""
-    code = "from medmaskrcnn.cli.main import main; main()"
-    environment = os.environ | {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
-
-
 @cache
 def help_of(command: str) -> str:
     """The help of one command of medmaskrcnn."""
-    done = run_medmaskrcnn(command, "--help")
-    assert done.returncode == 0, f"the documents name `medmaskrcnn {command}`: {done.stderr}"
-    return done.stdout
+    wide = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    done = CliRunner(env=wide).invoke(app, [command, "--help"])
+    assert done.exit_code == 0, f"the documents name `medmaskrcnn {command}`: {done.output}"
+    return done.output
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

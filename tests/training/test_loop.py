@@ -144,6 +144,7 @@ def test_a_tiny_model_learns(data: Path, tmp_path: Path, precision: str) -> None
     assert not model.training and settings.training["step"] in (20, 40) and settings.model == plan.model
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_weights_and_another_seed_others(data: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         torch.manual_seed(hash(name) % 1000)  # what went before has no say

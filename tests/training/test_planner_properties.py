@@ -59,6 +59,7 @@ def _case(number, random, planar, known, channels, modality, kind, spacing, side
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(facts=data_sets(), memory_gb=st.sampled_from([2.5, 8.0, 80.0]))
+@pytest.mark.slow
 def test_any_data_gives_a_plan_that_fits(facts: tuple[CaseFingerprint, ...], memory_gb: float) -> None:
     manifest = Manifest(name="any", class_names=NAMES, cases=())
     plan, reasons = make_plan(manifest, facts, memory_gb=memory_gb)

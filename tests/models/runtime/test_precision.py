@@ -175,6 +175,7 @@ def check_agreement(exact: CaseResult, other: CaseResult) -> None:
     assert pairs >= 6
 
 
+@pytest.mark.slow
 def test_shipped_model_agrees_with_fp32(phantom: Volume) -> None:
     results = {
         p: medmaskrcnn.segment(phantom, "phantom-ct", device="cpu", precision=p, allow_out_of_domain=True)

@@ -22,6 +22,7 @@ def without_network() -> list[str]:
 
 
 @pytest.mark.needs("Orthanc", package="orthanc")
+@pytest.mark.slow
 def test_with_a_real_archive(tmp_path: Path):
     if not any(Path(plugin).exists() for plugin in PLUGINS):
         pytest.skip("needs Orthanc's DICOMweb plugin (system package orthanc-dicomweb)")
