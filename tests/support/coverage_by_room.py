@@ -18,6 +18,8 @@ FOLDER = Path(os.environ["MEDMASKRCNN_COVERAGE"])
 PACKAGES = ("medmaskrcnn", "medmaskrcnn_kernels", "medmaskrcnn_datasets", "napari_medmaskrcnn")
 
 _measured = coverage.Coverage(FOLDER / "part", data_suffix=True, source_pkgs=list(PACKAGES), messages=False)
+# xdist's controller runs nothing of ours, and no process need run all of it.
+_measured.set_option("run:disable_warnings", ["module-not-measured", "module-not-imported", "no-data-collected"])
 
 
 def pytest_configure() -> None:
