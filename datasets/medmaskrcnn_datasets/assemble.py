@@ -109,7 +109,7 @@ def assemble(
     if failed:
         listed = "\n".join(f"  - {text}" for text in failed)
         raise ReadError(f"{found.name}: {len(failed)} of {len(found.cases)} cases cannot be read\n{listed}")
-    occurring = sorted({i.class_name for case in cases for i in case.instances})
+    occurring = sorted({i.class_name for case in cases for i in case.instances if i.class_name is not None})
     manifest = Manifest(
         name=found.name,
         modality=found.modality,

@@ -5,6 +5,7 @@ Its content is defined in :mod:`medmaskrcnn.data.manifest`; every adapter of thi
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from medmaskrcnn.data.manifest import Manifest
@@ -14,10 +15,19 @@ from medmaskrcnn.system.files import write_bytes
 def write_manifest(manifest: Manifest, path: Path | str) -> Path:
     """Write the manifest as JSON; the same manifest gives the same bytes.
 
+    ``annotated`` and ``ignore`` are written only where they are set, so that older versions read all other manifests.
+
     Raises:
         OutputError: if the file cannot be written.
     """
-    return write_bytes(path, (manifest.model_dump_json(by_alias=True, indent=1) + "\n").encode())
+    content = manifest.model_dump(mode="json", by_alias=True)
+    for case in content["cases"]:
+        if case["annotated"] is None:
+            del case["annotated"]
+        for instance in case["instances"]:
+            if not instance["ignore"]:
+                del instance["ignore"]
+    return write_bytes(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def located(path: Path, folder: Path) -> str:

@@ -32,20 +32,37 @@ _OFF_WHOLE = 1e-4  # tolerance for label maps that were stored as scaled floats
 
 
 @dataclass(frozen=True, eq=False)
+class IgnoredRegion:
+    """Voxels in which nothing is to be found and nothing that is found is false.
+
+    Attributes:
+        class_name: The class for which this holds; ``None`` for all classes.
+        mask: Its voxels, tight.
+    """
+
+    class_name: str | None
+    mask: Mask
+
+
+@dataclass(frozen=True, eq=False)
 class LabelledScan:
     """A scan with its objects.
 
     Attributes:
         volume: The scan, ``(C, D, H, W)`` as stored; its modality is the manifest's if the file has none.
-        objects: In the manifest's order; instances without a voxel are left out.
+        objects: In the manifest's order; instances without a voxel and those to ignore are left out.
         absent: ``(map, value)`` of instances without a voxel.
         unnamed: ``(map, value)`` of label values that no instance names; they count as background.
+        ignored: Instances to ignore that have a voxel, in the manifest's order.
+        annotated: Classes that were annotated, in the manifest's order; the others are unknown in this scan.
     """
 
     volume: Volume
     objects: tuple[LabelledObject, ...]
     absent: tuple[tuple[int, int], ...] = ()
     unnamed: tuple[tuple[int, int], ...] = ()
+    ignored: tuple[IgnoredRegion, ...] = ()
+    annotated: tuple[str, ...] = ()
 
 
 def read_case(manifest: Manifest, case: ManifestCase) -> LabelledScan:
@@ -59,17 +76,24 @@ def read_case(manifest: Manifest, case: ManifestCase) -> LabelledScan:
     objects: list[LabelledObject] = []
     absent: list[tuple[int, int]] = []
     unnamed: list[tuple[int, int]] = []
+    ignored: list[IgnoredRegion] = []
     for number, name in enumerate(case.label_maps):
         values = _label_map(manifest, case, name, volume.grid)
         instances = [i for i in case.instances if i.map == number]
-        classes = {i.value: i.class_name for i in instances}
+        meant = {i.value: i for i in instances}
         part_of = {i.value: i.part_of for i in instances if i.part_of is not None}
         occurring = set(values_in(values))
-        found = _objects(case, values, tuple(classes), part_of)
-        objects += [LabelledObject(classes[value], mask) for value, mask in found.items()]
-        absent += [(number, value) for value in classes if value not in occurring]
-        unnamed += [(number, value) for value in sorted(occurring - set(classes))]
-    return LabelledScan(volume, tuple(objects), tuple(absent), tuple(unnamed))
+        for value, mask in _objects(case, values, tuple(meant), part_of).items():
+            one = meant[value]
+            if one.ignore:
+                ignored.append(IgnoredRegion(one.class_name, mask))
+            elif one.class_name is not None:
+                objects.append(LabelledObject(one.class_name, mask))
+        absent += [(number, i.value) for i in instances if i.value not in occurring and not i.ignore]
+        unnamed += [(number, value) for value in sorted(occurring - set(meant))]
+    return LabelledScan(
+        volume, tuple(objects), tuple(absent), tuple(unnamed), tuple(ignored), manifest.annotated_in(case)
+    )
 
 
 def read_image(manifest: Manifest, case: ManifestCase) -> Volume:

@@ -29,17 +29,26 @@ class ManifestInstance(Settings):
 
     Attributes:
         value: Its voxel value in the label map; 0 is the background.
-        class_name: Its class (key ``class`` in the file).
+        class_name: Its class (key ``class`` in the file); ``None`` (of any class) only where ``ignore`` is true.
         part_of: Value of the object it lies in (the liver of a tumour), whose mask then includes it.
         map: Index of the case's label map that holds it, from 0.
+        ignore: It is no object to be found, and what is found there is not false: a crowd (COCO's ``iscrowd``), voxels
+            that nobody labelled (nnU-Net's ``ignore``), a finding on which readers disagree.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_by_alias=True, validate_by_name=True)
 
     value: Annotated[int, Field(ge=1)]
-    class_name: str = Field(alias="class")
+    class_name: str | None = Field(default=None, alias="class")
     part_of: int | None = None
     map: Annotated[int, Field(ge=0)] = 0
+    ignore: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> ManifestInstance:
+        if self.class_name is None and not self.ignore:
+            raise ValueError(f"the instance of value {self.value} has no class; only one to ignore may have none")
+        return self
 
 
 class ManifestCase(Settings):
@@ -56,6 +65,8 @@ class ManifestCase(Settings):
         fold: Its fold in cross-validation, from 0, or ``None``.
         case_labels: Labels of the case as a whole, ``{"pathology": "benign"}``.
         instances: Meaning of the values of the label maps; values that no instance names are background.
+        annotated: Classes that were annotated in this case; one that is not named is unknown here, neither object nor
+            background. ``None``: all classes of the manifest.
     """
 
     id: str
@@ -66,6 +77,7 @@ class ManifestCase(Settings):
     fold: Annotated[int, Field(ge=0)] | None = None
     case_labels: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     instances: tuple[ManifestInstance, ...] = ()
+    annotated: tuple[str, ...] | None = None
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -93,6 +105,15 @@ class ManifestCase(Settings):
             strangers = {i.part_of for i in self.instances if i.map == index} - {None, *values}
             if strangers:
                 raise ValueError(f"case {self.id} has instances that are part of none of its instances: {strangers}")
+        if self.annotated is not None:
+            if len(set(self.annotated)) != len(self.annotated):
+                raise ValueError(f"case {self.id} names an annotated class twice: {list(self.annotated)}")
+            held = {i.class_name for i in self.instances if i.class_name is not None and not i.ignore}
+            if not held <= set(self.annotated):
+                raise ValueError(
+                    f"case {self.id} holds instances of classes that it does not name as annotated: "
+                    f"{sorted(held - set(self.annotated))}"
+                )
         return self
 
 
@@ -121,6 +142,10 @@ class Manifest(Settings):
         """Full path of a file that a case names."""
         return Path(self.folder) / relative
 
+    def annotated_in(self, case: ManifestCase) -> tuple[str, ...]:
+        """Classes that were annotated in a case, in the order of :attr:`class_names`."""
+        return tuple(name for name in self.class_names if case.annotated is None or name in case.annotated)
+
     @model_validator(mode="after")
     def _check(self) -> Manifest:
         twice = sorted(name for name, n in Counter(case.id for case in self.cases).items() if n > 1)
@@ -129,7 +154,8 @@ class Manifest(Settings):
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError(f"a class name occurs twice: {self.class_names}")
         for case in self.cases:
-            unknown = sorted({i.class_name for i in case.instances} - set(self.class_names))
+            named = {i.class_name for i in case.instances if i.class_name is not None} | set(case.annotated or ())
+            unknown = sorted(named - set(self.class_names))
             if unknown:
                 raise ValueError(f"case {case.id} names classes that class_names lacks: {unknown}")
         return self

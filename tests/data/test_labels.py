@@ -30,7 +30,7 @@ def save(folder: Path, name: str, array: np.ndarray, affine: np.ndarray = AFFINE
 
 def manifest_of(folder: Path, **case: Any) -> Manifest:
     instances = [ManifestInstance.model_validate(one) for one in case.pop("instances", ())]
-    names = tuple(dict.fromkeys(i.class_name for i in instances)) or ("liver",)
+    names = tuple(dict.fromkeys(i.class_name for i in instances if i.class_name)) or ("liver",)
     made = ManifestCase(id="c", patient="p", instances=tuple(instances), **case)
     return Manifest(name="m", modality="MR", class_names=names, cases=(made,), folder=str(folder))
 
@@ -51,6 +51,25 @@ def test_sequences_become_channels_in_the_manifests_order(tmp_path: Path) -> Non
     assert np.array_equal(scan.volume.array, np.stack([t2, t1]))
     assert scan.volume.modality == "MR" and scan.volume.spacing_mm == (4.0, 3.0, 2.0)
     assert len(scan.volume.provenance.files) == 2 and scan.objects == ()
+
+
+def test_regions_to_ignore_are_no_objects(tmp_path: Path) -> None:
+    values = np.zeros(SHAPE, np.uint8)
+    values[1, 1:4, 1:4] = 1
+    values[2, 1:4, 1:4] = 2
+    values[3] = 255
+    instances = [
+        {"value": 1, "class": "liver"},
+        {"value": 2, "class": "liver", "ignore": True},
+        {"value": 255, "ignore": True},
+        {"value": 9, "ignore": True},
+    ]
+    scan = read(tmp_path, image=save(tmp_path, "i.nii", values), label=save(tmp_path, "l.nii", values),
+                instances=instances, annotated=("liver",))  # fmt: skip
+    assert [one.class_name for one in scan.objects] == ["liver"] and scan.objects[0].mask.n_voxels == 9
+    assert [(one.class_name, one.mask.n_voxels) for one in scan.ignored] == [("liver", 9), (None, 30)]
+    assert scan.annotated == ("liver",)
+    assert (scan.absent, scan.unnamed) == ((), ())  # value 9 need not occur: nothing is lost
 
 
 def test_objects_of_several_maps_may_share_voxels(tmp_path: Path) -> None:

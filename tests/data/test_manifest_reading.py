@@ -68,12 +68,33 @@ def case_with(*instances: dict[str, Any], name: str = "c1") -> dict[str, Any]:
         ({"cases": [case_with({"value": 1, "class": "tumour", "part_of": 7})]}, r"part of none of its .*: \{7\}"),
         ({"cases": [case_with(), case_with()]}, r"these case ids occur twice: \['c1'\]"),
         ({"cases": [{**case_with(), "split": "holdout"}]}, r"cases\.0\.split"),
+        ({"cases": [case_with({"value": 1})]}, "value 1 has no class"),
+        ({"cases": [{**case_with(), "annotated": ["spleen"]}]}, r"case c1 names classes.*lacks: \['spleen'\]"),
+        ({"cases": [{**case_with(), "annotated": ["liver", "liver"]}]}, "annotated class twice"),
+        (
+            {"cases": [{**case_with({"value": 1, "class": "tumour"}), "annotated": ["liver"]}]},
+            r"case c1 holds instances of classes that it does not name as annotated: \['tumour'\]",
+        ),
     ],
 )
 def test_a_manifest_that_contradicts_itself(labelled: Labelled, changes: dict[str, Any], words: str) -> None:
     path = labelled(**changes)
     with pytest.raises(ReadError, match=f"manifest.json is no manifest: .*{words}"):
         read_manifest(path)
+
+
+def test_classes_annotated_in_a_case_and_regions_to_ignore(labelled: Labelled) -> None:
+    ignored = [{"value": 3, "ignore": True}, {"value": 4, "class": "tumour", "ignore": True}]
+    cases = [
+        {**case_with({"value": 1, "class": "liver"}, *ignored), "annotated": ["liver"]},
+        {**case_with(name="c2"), "annotated": []},
+        case_with(name="c3"),
+    ]
+    manifest = read_manifest(labelled(cases=cases))
+    one, none, all_of_them = manifest.cases
+    assert [i.ignore for i in one.instances] == [False, True, True] and one.instances[1].class_name is None
+    assert [manifest.annotated_in(case) for case in (one, none, all_of_them)] == [("liver",), (), ("liver", "tumour")]
+    assert all_of_them.annotated is None
 
 
 def test_files_that_are_no_manifest(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def plan_one_per_scan(fingerprint: DatasetFingerprint, reasons: dict[str, str]) 
 def plan_max_containment(manifest: Manifest, reasons: dict[str, str]) -> float | None:
     """Share of an object that higher-scoring ones of its class may cover; the reason is added to ``reasons``."""
     for case in manifest.cases:
-        held = {(item.class_name, item.map) for item in case.instances}
+        held = {(item.class_name, item.map) for item in case.instances if not item.ignore}
         if case.split in FOR_TRAINING and len(held) > len({name for name, _ in held}):
             reasons["inference.max_containment"] = (
                 f"Objects of one class overlap: {case.id} has them in several label maps."
