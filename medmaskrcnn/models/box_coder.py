@@ -66,9 +66,16 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU ``(N, M)`` float32 of boxes ``(N, 2S)`` and ``(M, 2S)`` (voxels); 0 where both are empty."""
     dims = a.shape[-1] // 2
     a, b = a.float(), b.float()
-    low = torch.maximum(a[:, None, :dims], b[None, :, :dims])
-    high = torch.minimum(a[:, None, dims:], b[None, :, dims:])
-    shared = (high - low).clamp(min=0).prod(dim=-1)
+    shared = box_intersection(a, b)
     volume_a = (a[:, dims:] - a[:, :dims]).prod(dim=-1)
     volume_b = (b[:, dims:] - b[:, :dims]).prod(dim=-1)
     return shared / (volume_a[:, None] + volume_b[None] - shared).clamp(min=_SMALLEST_EDGE_VOX)
+
+
+def box_intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Volume ``(N, M)`` float32 that boxes ``(N, 2S)`` and ``(M, 2S)`` share (voxels)."""
+    dims = a.shape[-1] // 2
+    a, b = a.float(), b.float()
+    low = torch.maximum(a[:, None, :dims], b[None, :, :dims])
+    high = torch.minimum(a[:, None, dims:], b[None, :, dims:])
+    return (high - low).clamp(min=0).prod(dim=-1)

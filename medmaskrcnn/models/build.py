@@ -50,7 +50,12 @@ def check_buildable(settings: ModelSettings) -> None:
 def add_heads(pyramid: Pyramid, settings: ModelSettings, kind: type[MaskRCNN] = MaskRCNN) -> MaskRCNN:
     """Build the heads that ``settings`` describe and join them with a pyramid to a network of the class ``kind``."""
     dims, classes, roi = settings.spatial_dims, len(settings.class_names), settings.roi
-    rpn_head = RPNHead(spatial_dims=dims, channels=pyramid.channels, anchors_per_cell=settings.anchors_per_cell)
+    rpn_head = RPNHead(
+        spatial_dims=dims,
+        channels=pyramid.channels,
+        anchors_per_cell=settings.anchors_per_cell,
+        logits=settings.objectness_logits,
+    )
     channels, c4 = pyramid.region_channels, settings.backbone.pyramid == "c4"
     box_head: BoxHead | MeanBoxHead
     if c4:

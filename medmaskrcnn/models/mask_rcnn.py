@@ -26,7 +26,7 @@ from medmaskrcnn.models.losses import Term
 from medmaskrcnn.models.mask_head import MaskHead, select_class_logits
 from medmaskrcnn.models.objective import Targets, box_terms, mask_terms, rpn_terms, select_training_samples
 from medmaskrcnn.models.roi_pooler import pool_rois
-from medmaskrcnn.models.rpn import RPNHead, filter_proposals
+from medmaskrcnn.models.rpn import RPNHead, filter_proposals, largest_logit
 from medmaskrcnn.models.runtime.precision import Precision, autocast_context, channels_last, to_channels_last
 from medmaskrcnn.settings import ModelSettings
 
@@ -199,14 +199,13 @@ class MaskRCNN(nn.Module):
         randoms = [torch.Generator().manual_seed(s) for s in seeds] if seeds is not None else [None] * len(images)
         rpn, roi, loss = self.settings.rpn, self.settings.roi, self.settings.loss
         pyramid = self.pyramid(images)
-        objectness, deltas = self.rpn_head(pyramid)
+        objectness, deltas = self.rpn_head.all_logits(pyramid)
         anchors = self._anchors(pyramid, images)
         per_cell = self.settings.anchors_per_cell
         terms = rpn_terms(objectness, deltas, anchors, targets, randoms, per_cell=per_cell, settings=rpn, loss=loss)
         with torch.no_grad():
-            regions = select_training_samples(
-                self._filter_proposals(objectness, deltas, anchors, shapes), targets, randoms, roi
-            )
+            proposals = self._filter_proposals([largest_logit(o) for o in objectness], deltas, anchors, shapes)
+            regions = select_training_samples(proposals, targets, randoms, roi)
         logits, offsets = self.box_head(self._align(pyramid, regions.boxes, roi.box_size))
         terms |= box_terms(logits, offsets, regions, targets, loss)
         if self.mask_head is not None:

@@ -1,6 +1,7 @@
 """Region proposal network (Ren et al. 2015, section 3.1) on every level of the pyramid.
 
-Letters: ``B`` images, ``A`` anchors per cell, ``S`` spatial dims, ``M`` anchors of all levels.
+Letters: ``B`` images, ``A`` anchors per cell, ``S`` spatial dims, ``M`` anchors of all levels, ``L`` objectness logits
+per anchor: one, or one per class, of which the largest then is the anchor's objectness.
 Names: *objectness* are logits before the sigmoid, *deltas* are box offsets, *proposals* are boxes in voxels.
 """
 
@@ -25,11 +26,12 @@ _TINY_DEPTH = 2  # slices
 class RPNHead(nn.Module):
     """A 3-wide convolution and two 1-wide ones, shared by all levels (FPN, section 4.1)."""
 
-    def __init__(self, *, spatial_dims: int, channels: int, anchors_per_cell: int) -> None:
+    def __init__(self, *, spatial_dims: int, channels: int, anchors_per_cell: int, logits: int = 1) -> None:
         super().__init__()
         conv = Conv[Conv.CONV, spatial_dims]
+        self.logits = logits
         self.conv = conv(channels, channels, 3, padding=1)
-        self.objectness = conv(channels, anchors_per_cell, 1)
+        self.objectness = conv(channels, anchors_per_cell * logits, 1)
         self.deltas = conv(channels, anchors_per_cell * 2 * spatial_dims, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
@@ -37,15 +39,25 @@ class RPNHead(nn.Module):
 
     def forward(self, pyramid: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Pyramid levels to objectness ``(B, cells * A)`` and deltas ``(B, cells * A, 2S)`` per level, float32."""
+        objectness, deltas = self.all_logits(pyramid)
+        return [largest_logit(level) for level in objectness], deltas
+
+    def all_logits(self, pyramid: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """As :meth:`forward`, with all objectness logits ``(B, cells * A, L)`` of each level."""
         objectness, deltas = [], []
         for level in pyramid:
             with _full_precision_if_tiny(level) as x:
                 hidden = F.relu_(self.conv(x))
             with torch.autocast(hidden.device.type, enabled=False):  # logits and deltas stay in float32
                 hidden = hidden.float()
-                objectness.append(_cells_last(self.objectness(hidden), 1).squeeze(-1))
+                objectness.append(_cells_last(self.objectness(hidden), self.logits))
                 deltas.append(_cells_last(self.deltas(hidden), 2 * (level.ndim - 2)))
         return objectness, deltas
+
+
+def largest_logit(objectness: Tensor) -> Tensor:
+    """Objectness ``(..., M)`` of logits ``(..., M, L)``; equal ones share the gradient."""
+    return objectness.squeeze(-1) if objectness.shape[-1] == 1 else objectness.amax(-1)
 
 
 @contextmanager

@@ -95,6 +95,9 @@ class RPNSettings(Settings):
         batch_per_image: Anchors sampled per image for the loss.
         positive_fraction: Largest share of positives among them.
         negatives: Sampled at random, or at random among those with the highest objectness (hard negative mining).
+        objectness: ``"shared"``: one logit per anchor for all classes, as in Faster R-CNN. ``"per_class"``: one per
+            class, of which a proposal's score is the largest, for cases in which not all classes were annotated: an
+            anchor without an object is then background only for the classes that were (``docs/decisions/021``).
     """
 
     pre_nms_top_n: Count = 1000
@@ -107,6 +110,7 @@ class RPNSettings(Settings):
     batch_per_image: Count = 256
     positive_fraction: Fraction = 0.5
     negatives: Literal["random", "hard"] = "random"
+    objectness: Literal["shared", "per_class"] = "shared"
 
 
 class RoISettings(Settings):
@@ -227,6 +231,11 @@ class ModelSettings(Settings):
     def anchors_per_cell(self) -> int:
         """Anchors per location of a map: one per ratio, and without a pyramid also per size."""
         return len(self.anchors.ratios) * (1 if self.backbone.pyramid == "fpn" else len(self.anchors.sizes))
+
+    @property
+    def objectness_logits(self) -> int:
+        """Objectness logits per anchor: one, or one per class."""
+        return 1 if self.rpn.objectness == "shared" else len(self.class_names)
 
     @property
     def mask_bins(self) -> int:

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import LoopSettings, Plan
 from medmaskrcnn.training.planner.patch import rounded_patch, sound_depth
@@ -172,7 +171,7 @@ class Trainer:
     def _losses(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         device = self.fabric.device
         images = torch.stack([sample.image for sample in samples]).to(device, memory_format=self._layout)
-        targets = [_to(sample.targets, device) for sample in samples]
+        targets = [sample.targets.to(device) for sample in samples]
         return self.wrapped.losses(
             images, targets, seeds=[sample.seed for sample in samples], share_counts=self._mean_over_processes
         )
@@ -193,7 +192,7 @@ class Trainer:
         guilty = []
         for sample in samples:
             image = sample.image[None].to(self.fabric.device)
-            alone = self.network.losses(image, [_to(sample.targets, self.fabric.device)], seeds=[sample.seed])
+            alone = self.network.losses(image, [sample.targets.to(self.fabric.device)], seeds=[sample.seed])
             if not all(math.isfinite(float(value)) for value in alone.values()):
                 guilty.append(sample.case_id)
         cases = guilty or [sample.case_id for sample in samples]
@@ -247,11 +246,6 @@ def is_over(progress: TrainingProgress, settings: LoopSettings) -> bool:
     if settings.hours is not None:
         return progress.seconds >= settings.hours * 3600
     return progress.step >= settings.steps
-
-
-def _to(targets: Targets, device: torch.device) -> Targets:
-    masks = None if targets.masks is None else targets.masks.to(device)
-    return Targets(targets.boxes.to(device), targets.labels.to(device), masks)
 
 
 def _floats(network: MaskRCNN) -> Iterator[Tensor]:
