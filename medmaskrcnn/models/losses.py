@@ -56,7 +56,13 @@ def rpn_losses(
 
 
 def box_losses(
-    logits: Tensor, classes: Tensor, deltas: Tensor, wanted: Tensor, *, focal: float = 0.0, unknown: Tensor | None = None
+    logits: Tensor,
+    classes: Tensor,
+    deltas: Tensor,
+    wanted: Tensor,
+    *,
+    focal: float = 0.0,
+    unknown: Tensor | None = None,
 ) -> tuple[Term, Term]:
     """Loss of the sampled regions (Fast R-CNN, eq. 1).
 

@@ -1,7 +1,7 @@
 """From the network's outputs to its loss terms: sampling of anchors and regions, and their targets.
 
-Letters as in :mod:`medmaskrcnn.models.mask_rcnn`; ``L`` objectness logits per anchor, one or one per class. Every random
-draw comes from one generator per image. How unknown classes and ignored objects count: ``docs/decisions/021``.
+Letters as in :mod:`medmaskrcnn.models.mask_rcnn`; ``L`` objectness logits per anchor, one or one per class. Every
+random draw comes from one generator per image. How unknown classes and ignored objects count: ``docs/decisions/021``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,8 @@ class Targets:
 
     def to(self, device: torch.device) -> Targets:
         """The same on another device."""
-        return Targets(**{name: None if v is None else v.to(device) for name, v in vars(self).items()})
+        moved: dict[str, Any] = {name: None if v is None else v.to(device) for name, v in vars(self).items()}
+        return Targets(**moved)
 
 
 @dataclass(frozen=True)
@@ -238,9 +240,7 @@ def box_terms(
         for target, owner, box in zip(targets, regions.matched_idxs, regions.boxes, strict=True)
     ]
     own = deltas[positive, regions.classes[positive]]
-    terms = box_losses(
-        logits, regions.classes, own, torch.cat(wanted), focal=loss.focal, unknown=regions.unknown
-    )
+    terms = box_losses(logits, regions.classes, own, torch.cat(wanted), focal=loss.focal, unknown=regions.unknown)
     return dict(zip(("classification", "box"), terms, strict=True))
 
 

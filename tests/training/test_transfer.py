@@ -17,12 +17,13 @@ from medmaskrcnn.hub.model_file import read_model, read_model_settings, resolve_
 from medmaskrcnn.hub.torchvision_model import convert_torchvision, torchvision_settings
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
-from medmaskrcnn.settings import AnchorSettings, BackboneSettings, ModelSettings
+from medmaskrcnn.settings import AnchorSettings, BackboneSettings, ModelSettings, RPNSettings
 from medmaskrcnn.training.transfer.apply import FREEZABLE, freeze, transfer
 from medmaskrcnn.training.transfer.fit import inflate, spread_channels
 
 Tiny = Callable[..., ModelSettings]
 RESNET = "pyramid.backbone.resnet."
+PER_CLASS = RPNSettings(objectness="per_class")
 SUMMED_OTHERWISE = 1e-4  # the same numbers added in another order
 STRIDES_3D = ((1, 4, 4), (2, 8, 8), (4, 16, 16), (8, 32, 32))
 
@@ -269,6 +270,27 @@ def test_other_anchors_and_heads_are_new(tiny_model: Tiny) -> None:
     }
     assert "shape (1, 8, 1, 1) here, (3, 8, 1, 1) in the source" in report.new["rpn_head.objectness.weight"]
     assert "mask_head.logits.weight" in report.unused
+
+
+def test_one_objectness_becomes_that_of_every_class(tiny_model: Tiny) -> None:
+    source = build_model(tiny_model(2))
+    ours = build_model(tiny_model(2, class_names=("spleen", "kidney", "liver"), rpn=PER_CLASS))
+    report = transfer(ours, source)
+    assert report.taken["rpn_head.objectness.weight"] == "one logit for all classes"
+    level = torch.randn((1, 8, 5, 5))
+    for theirs, same in zip(source.rpn_head([level]), ours.rpn_head([level]), strict=True):
+        torch.testing.assert_close(same[0], theirs[0])
+
+
+def test_objectness_of_each_class_goes_by_name(tiny_model: Tiny) -> None:
+    source = build_model(tiny_model(2, rpn=PER_CLASS))  # liver, kidney
+    ours = build_model(tiny_model(2, class_names=("spleen", "kidney", "liver"), rpn=PER_CLASS))
+    before = ours.rpn_head.objectness.weight.detach().clone()
+    report = transfer(ours, source)
+    assert report.taken["rpn_head.objectness.weight"] == "rows of kidney, liver"
+    here, there = (n.rpn_head.objectness.weight.unflatten(0, (3, -1)) for n in (ours, source))  # anchors, classes
+    assert torch.equal(here[:, 1], there[:, 1]) and torch.equal(here[:, 2], there[:, 0])
+    assert torch.equal(here[:, 0], before.unflatten(0, (3, -1))[:, 0])
 
 
 @pytest.mark.parametrize("part", FREEZABLE)

@@ -136,7 +136,8 @@ class _Rows:
         here, there = (torch.tensor(column) for column in zip(*self.pairs, strict=True))
         for i, j in zip(*_same_deltas(*self.width), strict=True):
             ours[here, i] = theirs[there, j]
-        whole = len(self.pairs) == self.groups[0] and self.width[0] == self.width[1]
+        distinct = len({group for _, group in self.pairs})
+        whole = len(self.pairs) == distinct == self.groups[0] and self.width[0] == self.width[1]
         return Fit(ours.flatten(0, 1), ", ".join([*steps, *([] if whole else [self.names])]) or "as it is")
 
 
@@ -154,6 +155,8 @@ def _rows(name: str, source: Source, settings: ModelSettings) -> _Rows | None:
         if len(source.weights[name]) != groups * deltas[1]:
             return None
         return _Rows([(i, i) for i in range(groups)], (groups, groups), deltas, "deltas within the plane")
+    if layer == "rpn_head.objectness":
+        return _objectness_rows(len(source.weights[name]), source, settings)
     background = 0 if layer == "mask_head.logits" else 1
     if layer not in ("box_head.classes", "box_head.deltas", "mask_head.logits"):
         return None
@@ -167,3 +170,21 @@ def _rows(name: str, source: Source, settings: ModelSettings) -> _Rows | None:
     if layer == "box_head.deltas" and deltas[0] != deltas[1]:
         names += " (deltas within the plane)"
     return _Rows(pairs, groups2, deltas if layer == "box_head.deltas" else (1, 1), names)
+
+
+def _objectness_rows(rows: int, source: Source, settings: ModelSettings) -> _Rows | None:
+    """Rows of the objectness, which has one logit per class here: one that all classes shared becomes that of each."""
+    anchors, classes = settings.anchors_per_cell, settings.class_names
+    if settings.rpn.objectness == "shared":
+        return None
+    if rows == anchors:
+        pairs = [(row, row // len(classes)) for row in range(anchors * len(classes))]
+        return _Rows(pairs, (len(pairs), anchors), (1, 1), "one logit for all classes")
+    there = source.class_names
+    common = [name for name in classes if name in there]
+    pairs = [
+        (anchor * len(classes) + classes.index(name), anchor * len(there) + there.index(name))
+        for anchor in range(anchors)
+        for name in common
+    ]
+    return _Rows(pairs, (anchors * len(classes), anchors * len(there)), (1, 1), f"rows of {', '.join(common)}")
