@@ -1,9 +1,9 @@
 """What ignored objects set aside in training: anchors and proposals that are neither positives nor negatives.
 
 An ignored object (COCO's ``iscrowd``, voxels that nobody labelled) is neither found nor missed. A box that is matched
-to no real object is set aside if the matcher takes it for the ignored object, as it would be a positive or nearly one if
-that object counted, or if at least half of the box itself lies in ignored voxels, as COCO compares detections with
-crowds: with the intersection over the box's own volume. Boxes matched to a real object remain its positives.
+to no real object is set aside if the matcher takes it for the ignored object, since it would be a positive or nearly
+one if that object counted, or if at least half of the box itself lies in ignored voxels, as COCO compares detections
+with crowds: with the intersection over the box's own volume. Boxes matched to a real object remain its positives.
 """
 
 from __future__ import annotations
