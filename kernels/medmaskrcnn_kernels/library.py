@@ -19,6 +19,7 @@ from medmaskrcnn_kernels.checks import box_rows, check_batch_values, check_box_v
 from medmaskrcnn_kernels.choice import use_triton, values_are_checked
 from medmaskrcnn_kernels.nms_portable import batched_nms_portable, nms_portable
 from medmaskrcnn_kernels.paste import paste_all
+from medmaskrcnn_kernels.plain import plain
 from medmaskrcnn_kernels.roi_align_portable import SamplingPlan, make_plan, sample_maps, spread_gradient
 
 Number = TypeVar("Number", int, float)
@@ -150,7 +151,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-    return (roi_align_backward(gradient, *ctx.saved_tensors, *ctx.before), *[None] * 7)
+    return (roi_align_backward(plain(gradient), *ctx.saved_tensors, *ctx.before), *[None] * 7)
 
 
 roi_align.register_autograd(_differentiate, setup_context=_remember)

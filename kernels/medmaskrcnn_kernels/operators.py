@@ -5,6 +5,8 @@ coordinates of the input image (voxel ``i`` covers ``[i, i + 1)``).
 
 On the CPU a row that is not a box, or names no image, raises a ValueError with its number. On a GPU, where checking
 would make the host wait, such a row gives zeros (and is never kept by ``nms``), unless within ``checked()``.
+
+Tensors may be subclasses, such as MONAI's ``MetaTensor``; results are plain tensors (``plain.py``).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from medmaskrcnn_kernels.checks import (
     check_scores,
     per_axis,
 )
+from medmaskrcnn_kernels.plain import plain
 
 
 def roi_align(
@@ -58,6 +61,7 @@ def roi_align(
     Raises:
         ValueError: for a row that is not a box or names no image (the message has its number), or wrong shapes.
     """
+    features = plain(features)
     dims = check_features(features)
     scale = per_axis(spatial_scale, dims, name="spatial_scale")
     return _align([features], boxes, batch_index, [scale], [nan], output_size, sampling_ratio, aligned)
@@ -96,6 +100,7 @@ def multiscale_roi_align(
     """
     if not features or len(features) != len(strides):
         raise ValueError(f"features and strides must be lists of one length, got {len(features)} and {len(strides)}")
+    features, boxes = [plain(feature) for feature in features], plain(boxes)
     dims = check_features(features[0])
     for number, feature in enumerate(features):
         same = feature.ndim == features[0].ndim and feature.shape[:2] == features[0].shape[:2]
@@ -142,6 +147,7 @@ def _align(
     aligned: bool,
 ) -> Tensor:
     dims = features[0].ndim - 2
+    boxes, batch_index = plain(boxes), plain(batch_index)
     check_one_device(*features, boxes, batch_index)
     check_boxes(boxes, dims)
     check_batch_index(batch_index, boxes)
@@ -169,6 +175,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     Raises:
         ValueError: for a row that is not a box or whose score is NaN, a threshold outside 0..1, or wrong shapes.
     """
+    boxes, scores = plain(boxes), plain(scores)
     check_boxes(boxes)
     check_scores(scores, boxes)
     check_iou_threshold(iou_threshold)
@@ -183,6 +190,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
 
     Boxes are compared as they are, not shifted apart by class, so nothing is rounded.
     """
+    boxes, scores, idxs = plain(boxes), plain(scores), plain(idxs)
     check_boxes(boxes)
     check_scores(scores, boxes)
     check_iou_threshold(iou_threshold)
@@ -209,6 +217,7 @@ def paste_masks(
     Raises:
         ValueError: for a row that is not a box or not a window, or wrong shapes.
     """
+    probabilities, boxes, windows = plain(probabilities), plain(boxes), plain(windows)
     dims = check_boxes(boxes)
     if probabilities.ndim != dims + 1 or probabilities.shape[0] != boxes.shape[0]:
         expected = f"({boxes.shape[0]}, {', '.join(['M'] * dims)})"

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medmaskrcnn_kernels.plain import plain
+
 
 def mask_windows(boxes: Tensor, shape: Sequence[int]) -> Tensor:
     """The voxels that boxes touch, clipped to the image.
@@ -25,6 +27,7 @@ def mask_windows(boxes: Tensor, shape: Sequence[int]) -> Tensor:
         ``(N, 2S)`` int64, half-open: first voxel, then last voxel + 1. Empty (equal) along an axis for a box
         outside the image.
     """
+    boxes = plain(boxes)
     dims = boxes.shape[1] // 2
     if len(shape) != dims:
         raise ValueError(f"shape must have {dims} extents for boxes of width {2 * dims}, got {tuple(shape)}")

@@ -22,6 +22,7 @@ from medmaskrcnn_kernels.checks import (
     check_output_size,
     per_axis,
 )
+from medmaskrcnn_kernels.plain import plain
 
 _GATHERED = 1 << 24  # numbers gathered at once: 64 MB in float32
 
@@ -49,6 +50,7 @@ def roi_pool(
     Raises:
         ValueError: for a row that is not a box or names no image, or wrong shapes.
     """
+    features, boxes, batch_index = plain(features), plain(boxes), plain(batch_index)
     dims = check_features(features)
     check_boxes(boxes, dims)
     check_box_values(boxes)

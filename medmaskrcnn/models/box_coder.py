@@ -2,7 +2,8 @@
 
 Per axis ``t = weight * (centre - centre_ref) / edge_ref`` and ``u = weight * log(edge / edge_ref)``; all ``t``, then
 all ``u``, in array-axis order. Everything is float32. MONAI's coder checks its values on the host at every call and
-refuses boxes without extent; this one clamps instead and never synchronises.
+refuses boxes without extent; this one clamps instead and never synchronises. Boxes may be of a subclass of tensors;
+results are plain.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from medmaskrcnn_kernels.plain import plain
 
 LOG_SCALE_LIMIT = math.log(1000.0 / 16)
 """Largest log size change of a decoded delta, which keeps ``exp`` finite (Detectron's constant)."""
@@ -39,6 +42,7 @@ class BoxCoder:
 
     def decode(self, deltas: Tensor, references: Tensor) -> Tensor:
         """Boxes ``(..., 2S)`` in voxels from deltas ``(..., 2S)`` and references that broadcast against them."""
+        deltas, references = plain(deltas), plain(references)
         dims = deltas.shape[-1] // 2
         minima, maxima = references[..., :dims].float(), references[..., dims:].float()
         edge = maxima - minima
@@ -51,6 +55,7 @@ class BoxCoder:
 
 
 def _centre_and_edge(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    boxes = plain(boxes)
     dims = boxes.shape[-1] // 2
     minima, maxima = boxes[..., :dims].float(), boxes[..., dims:].float()
     return (minima + maxima) / 2, (maxima - minima).clamp(min=_SMALLEST_EDGE_VOX)
@@ -58,6 +63,7 @@ def _centre_and_edge(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 def clip_boxes(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Boxes ``(..., 2S)`` clipped to an image of spatial ``shape`` (voxels)."""
+    boxes = plain(boxes)
     limit = torch.tensor([*shape, *shape], dtype=boxes.dtype, device=boxes.device)
     return torch.minimum(boxes.clamp(min=0), limit)
 
@@ -65,7 +71,7 @@ def clip_boxes(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU ``(N, M)`` float32 of boxes ``(N, 2S)`` and ``(M, 2S)`` (voxels); 0 where both are empty."""
     dims = a.shape[-1] // 2
-    a, b = a.float(), b.float()
+    a, b = plain(a).float(), plain(b).float()
     shared = box_intersection(a, b)
     volume_a = (a[:, dims:] - a[:, :dims]).prod(dim=-1)
     volume_b = (b[:, dims:] - b[:, :dims]).prod(dim=-1)
@@ -75,7 +81,7 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 def box_intersection(a: Tensor, b: Tensor) -> Tensor:
     """Volume ``(N, M)`` float32 that boxes ``(N, 2S)`` and ``(M, 2S)`` share (voxels)."""
     dims = a.shape[-1] // 2
-    a, b = a.float(), b.float()
+    a, b = plain(a).float(), plain(b).float()
     low = torch.maximum(a[:, None, :dims], b[None, :, :dims])
     high = torch.minimum(a[:, None, dims:], b[None, :, dims:])
     return (high - low).clamp(min=0).prod(dim=-1)

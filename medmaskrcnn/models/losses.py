@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medmaskrcnn_kernels import roi_align
+from medmaskrcnn_kernels.plain import plain
 
 _FULL_BYTE = 255.0
 _SMOOTH_L1_BETA = 1.0 / 9  # error at which the loss turns from quadratic to linear (Detectron's constant)
@@ -129,6 +130,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, matched_idxs: Tensor, size: int) 
     Returns:
         ``(p, *(size,) * S)`` float32: occupancy of each bin, the mean of two linear samples along each axis.
     """
+    masks, matched_idxs = plain(masks), plain(matched_idxs)
     used, index = matched_idxs.unique(return_inverse=True)  # only matched objects are converted to float
     occupancy = masks[used][:, None].float() / (_FULL_BYTE if masks.dtype == torch.uint8 else 1.0)
     return roi_align(occupancy, boxes, index, output_size=(size,) * (masks.ndim - 1), spatial_scale=1.0)[:, 0]

@@ -2,7 +2,8 @@
 
 Letters: ``B`` images, ``C`` channels, ``N`` objects, ``P`` proposals, ``R`` sampled regions, ``K`` classes,
 ``S`` spatial dims. Names: *anchors* -> *proposals* (RPN) -> *regions* (RoIAlign) -> *detections* (heads).
-Without a mask head it is Faster R-CNN.
+Without a mask head it is Faster R-CNN. Tensors that go in may be subclasses, such as MONAI's ``MetaTensor``; what comes
+out is plain.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from medmaskrcnn.models.roi_pooler import pool_rois
 from medmaskrcnn.models.rpn import RPNHead, filter_proposals, largest_logit
 from medmaskrcnn.models.runtime.precision import Precision, autocast_context, channels_last, to_channels_last
 from medmaskrcnn.settings import ModelSettings
+from medmaskrcnn_kernels.plain import plain
 
 Watch = Callable[[str, Any], None]
 """Called after a step of :meth:`MaskRCNN.detect` with its name and output."""
@@ -128,6 +130,7 @@ class MaskRCNN(nn.Module):
             ValueError: if the images have other dimensions or channels than the model.
             MedMaskRCNNError: if the network's output is not finite, which would otherwise look like "nothing found".
         """
+        images = plain(images)
         shapes = self._shapes(images, image_shapes)
         with autocast_context(self.precision, images.device):
             pyramid, objectness, offsets = self._dense(images, watch)
@@ -162,9 +165,11 @@ class MaskRCNN(nn.Module):
         """
         if self.mask_head is None:
             raise ValueError("outline needs a model with a mask head, this one finds boxes only")
+        images = plain(images)
         self._shapes(images, None)
         with autocast_context(self.precision, images.device):
-            return self._mask_probabilities(self._dense(images, unwatched)[0], boxes, labels)
+            pyramid = self._dense(images, unwatched)[0]
+            return self._mask_probabilities(pyramid, list(map(plain, boxes)), list(map(plain, labels)))
 
     def losses(
         self,
@@ -193,6 +198,7 @@ class MaskRCNN(nn.Module):
             ValueError: if the images have other dimensions or channels than the model, an image lacks its targets,
                 or the targets lack the masks that a mask head needs.
         """
+        images = plain(images)
         if len(targets) != len(images):
             raise ValueError(f"losses needs one Targets per image, got {len(targets)} for {len(images)} images")
         shapes = self._shapes(images, image_shapes)

@@ -7,7 +7,7 @@ random draw comes from one generator per image. How unknown classes and ignored 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from medmaskrcnn.models.matching import BACKGROUND, IGNORED, match_atss, match_b
 from medmaskrcnn.models.rpn import RPN_CODER, largest_logit
 from medmaskrcnn.models.sampling import sample
 from medmaskrcnn.settings import LossSettings, RoISettings, RPNSettings
+from medmaskrcnn_kernels.plain import plain
 
 Randoms = Sequence[torch.Generator | None]
 
@@ -37,7 +38,7 @@ _HALF_BYTE = 128  # occupancy of a voxel, 0..255, from which it is ignored
 
 @dataclass  # not frozen: Lightning does not pass frozen ones to a DDP-wrapped network
 class Targets:
-    """The objects of one training image.
+    """The objects of one training image. Subclasses of tensors become plain ones.
 
     Attributes:
         boxes: ``(N, 2S)`` float32 in voxels of the input tensor.
@@ -55,6 +56,11 @@ class Targets:
     annotated: Tensor | None = None
     ignored_boxes: Tensor | None = None
     ignored_mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if isinstance(value := getattr(self, one.name), Tensor):
+                setattr(self, one.name, plain(value))
 
     @property
     def unknown(self) -> Tensor | None:

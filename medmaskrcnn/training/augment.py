@@ -7,11 +7,12 @@ Occupancies are interpolated like the image; boxes and masks are derived afterwa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from monai.data import set_track_meta
+from monai.data import get_track_meta, set_track_meta
 from monai.transforms import (
     RandAdjustContrast,
     RandAffineGrid,
@@ -28,6 +29,7 @@ from monai.transforms.utils import create_grid
 from torch import Tensor
 
 from medmaskrcnn.training.plan import AugmentSettings
+from medmaskrcnn_kernels.plain import plain
 
 Transform = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """A user-defined transform: takes and returns ``image`` ``(C, *spatial)`` and ``masks`` ``(N, *spatial)``, float32
@@ -50,7 +52,6 @@ class Augmenter:
     """
 
     def __init__(self, settings: AugmentSettings, *, spatial_dims: int, transform: Transform | None = None) -> None:
-        set_track_meta(False)  # plain tensors: nothing here needs MONAI's record of affines
         self.settings, self.dims, self.transform = settings, spatial_dims, transform
         self.flips = [_AXES.index(axis) - 3 for axis in settings.flip if spatial_dims == 3 or axis != "D"]
         self.affine = RandAffineGrid(**_affine_ranges(settings, spatial_dims))
@@ -84,21 +85,22 @@ class Augmenter:
         Returns:
             The augmented image ``(C, *shape)`` and masks ``(N, *shape)``, of the same dtypes.
         """
-        for axis in self.flips:
-            if random.random() < 0.5:
-                image, masks = image.flip(axis), masks.flip(axis)
-        if self.moves:
-            image, masks = self._move(image, masks, random, shape)
-        for change in self.intensity:
-            change.set_random_state(_seed(random))
-            image = change(image)
-        if self.settings.colour and len(image) == 3:
-            image = _colour(image, self.settings.colour, random)
+        with _without_metadata():
+            for axis in self.flips:
+                if random.random() < 0.5:
+                    image, masks = image.flip(axis), masks.flip(axis)
+            if self.moves:
+                image, masks = self._move(image, masks, random, shape)
+            for change in self.intensity:
+                change.set_random_state(_seed(random))
+                image = change(image)
+            if self.settings.colour and len(image) == 3:
+                image = _colour(image, self.settings.colour, random)
         if self.transform is not None:
             np.random.seed(_seed(random))
             torch.manual_seed(_seed(random))
             changed = self.transform({"image": image, "masks": masks.float() / 255})
-            image, masks = changed["image"], (changed["masks"] * 255).round().to(torch.uint8)
+            image, masks = plain(changed["image"]), (plain(changed["masks"]) * 255).round().to(torch.uint8)
         return image.float().contiguous(), masks.contiguous()
 
     def _move(
@@ -127,6 +129,17 @@ class Augmenter:
         grid = self.affine(grid=grid)
         moved = self.resample(torch.cat([image, masks.float()]), grid=grid)
         return moved[: len(image)], moved[len(image) :].round().to(torch.uint8)
+
+
+@contextmanager
+def _without_metadata() -> Iterator[None]:
+    """MONAI's transforms on plain tensors: nothing here needs its record of affines; its setting is put back."""
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
 
 
 def _affine_ranges(settings: AugmentSettings, dims: int) -> dict[str, Sequence[float]]:
