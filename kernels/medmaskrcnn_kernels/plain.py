@@ -21,4 +21,4 @@ def plain(tensor: Tensor) -> Tensor:
     kind = type(tensor)
     if kind in (Tensor, nn.Parameter) or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
         return tensor
-    return tensor.as_subclass(Tensor)  # type: ignore[attr-defined]
+    return tensor.as_subclass(Tensor)

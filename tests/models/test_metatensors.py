@@ -62,7 +62,8 @@ def test_augmentation_leaves_the_setting_of_monai_alone() -> None:
         assert get_track_meta()
         return {name: MetaTensor(value) for name, value in sample.items()}
 
-    augmenter = Augmenter(AugmentSettings(patch=(1, 8, 8), gamma=0.2, rotate_degrees=10), spatial_dims=2, transform=add_noise)
+    settings = AugmentSettings(patch=(1, 8, 8), gamma=0.2, rotate_degrees=10)
+    augmenter = Augmenter(settings, spatial_dims=2, transform=add_noise)
     masks = torch.zeros(1, 16, 16, dtype=torch.uint8)
     image, masks = augmenter(torch.rand(1, 16, 16), masks, np.random.default_rng(0), (8, 8))
     assert get_track_meta()
