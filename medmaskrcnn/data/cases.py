@@ -3,6 +3,7 @@
 Labels are resampled to the network's grid object by object with the same interpolation as the image, so a voxel that
 is half filled by an object has the value one half: boundaries keep their subvoxel position, unlike with
 nearest-neighbour resampling. Objects may overlap (a tumour in a liver), which one label map could not represent.
+Regions to ignore are prepared alike.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.system.files import make_folder, write_bytes
 
 _STRAY_SHARE = 0.05  # of the largest component's voxels
-_FORMAT = 1  # version of the prepared files
+_FORMAT = 2  # version of the prepared files
 _CASES_PER_PROCESS = 8  # at least; starting a process takes seconds
 _FULL = 255  # occupancy is stored as 0..255 in one byte
 
@@ -52,11 +53,21 @@ class TrainingObject:
 
 @dataclass(frozen=True, eq=False)
 class LabelledCase:
-    """Image ``(C, D, H, W)`` float16 and its objects."""
+    """A prepared case.
+
+    Attributes:
+        id: Case id.
+        image: ``(C, D, H, W)`` float16.
+        objects: Its objects.
+        ignored: Soft mask, as of objects, of all regions to ignore together; ``None`` if there is none.
+        annotated: For each class of the model, whether it was annotated; ``None``: all were.
+    """
 
     id: str
     image: Tensor
     objects: tuple[TrainingObject, ...]
+    ignored: Mask | None = None
+    annotated: tuple[bool, ...] | None = None
 
 
 def load_case_for_training(
@@ -72,7 +83,8 @@ def load_case_for_training(
         manifest: The manifest.
         case: The case.
         settings: The model's preprocessing.
-        class_names: The model's classes, in its order (default: the manifest's); objects of other classes are left out.
+        class_names: The model's classes, in its order (default: the manifest's); objects and ignored regions of other
+            classes are left out.
 
     Raises:
         ReadError: if image or label map cannot be read, are not on one grid, or the labels are not integers.
@@ -88,7 +100,19 @@ def load_case_for_training(
         if one.class_name in classes:
             mask = _without_strays(prepared.axes.apply_mask(one.mask, before))
             objects.append(TrainingObject(classes[one.class_name], _soft_mask(mask, matrices)))
-    return LabelledCase(case.id, prepared.tensor.half(), tuple(objects))
+    ignored = [
+        _soft_mask(prepared.axes.apply_mask(region.mask, before), matrices)
+        for region in scan.ignored
+        if region.class_name is None or region.class_name in classes
+    ]
+    annotated = tuple(name in scan.annotated for name in classes)
+    return LabelledCase(
+        case.id,
+        prepared.tensor.half(),
+        tuple(objects),
+        ignored[0].union(*ignored[1:]) if ignored else None,
+        None if all(annotated) else annotated,
+    )
 
 
 def _soft_mask(mask: Mask, matrices: list[Tensor]) -> Mask:
@@ -163,13 +187,23 @@ def open_prepared(path: Path) -> LabelledCase:
             TrainingObject(label, Mask(start, file.get_tensor(f"object.{i}").numpy()))
             for i, (label, start) in enumerate(about["objects"])
         )
-        return LabelledCase(about["id"], file.get_tensor("image"), objects)
+        start = about["ignored"]
+        ignored = None if start is None else Mask(start, file.get_tensor("ignored").numpy())
+        annotated = None if about["annotated"] is None else tuple(about["annotated"])
+        return LabelledCase(about["id"], file.get_tensor("image"), objects, ignored, annotated)
 
 
 def _prepare(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase, path: Path) -> None:
     prepared = load_case_for_training(manifest, case, settings.preprocess, class_names=settings.model.class_names)
-    about = {"id": case.id, "objects": [[item.label, item.mask.start] for item in prepared.objects]}
+    about = {
+        "id": case.id,
+        "objects": [[item.label, item.mask.start] for item in prepared.objects],
+        "ignored": None if prepared.ignored is None else prepared.ignored.start,
+        "annotated": prepared.annotated,
+    }
     masks = {f"object.{i}": torch.tensor(item.mask.array) for i, item in enumerate(prepared.objects)}
+    if prepared.ignored is not None:
+        masks["ignored"] = torch.tensor(prepared.ignored.array)
     write_bytes(path, save({"image": prepared.image, **masks}, {"case": json.dumps(about)}))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -81,10 +82,17 @@ def draw_sample(case: LabelledCase, plan: Plan, augmenter: Augmenter, seed: Sequ
     )
     image = cut(case.image, low, size)
     labels, masks = dense_occupancy(case, low, size)
+    if case.ignored is not None:  # augmented as one more object
+        masks = torch.cat([masks, torch.from_numpy(case.ignored.dense(size, low))[None]])
     if model.spatial_dims == 2:
         image, masks = image.flatten(0, 1), masks[:, context]
     image, masks = augmenter(image, masks, random, shape[-model.spatial_dims :])
-    return Sample(case.id, image, _targets(labels, masks), int(random.integers(2**31)))
+    targets = _targets(labels, masks[: len(labels)])
+    if case.ignored is not None:
+        targets = _with_ignored(targets, masks[-1])
+    if case.annotated is not None:
+        targets = replace(targets, annotated=torch.tensor(case.annotated))
+    return Sample(case.id, image, targets, int(random.integers(2**31)))
 
 
 class ResumableBatchSampler(Sampler[list[int]]):
@@ -115,6 +123,16 @@ def _targets(labels: Tensor, masks: Tensor) -> Targets:
     kept = torch.nonzero(inside.flatten(1).sum(1) >= _LEAST_VOXELS).flatten()
     boxes = [_tight_box(inside[i]) for i in kept]
     return Targets(torch.stack(boxes) if boxes else torch.zeros((0, 2 * dims)), labels[kept], masks[kept])
+
+
+def _with_ignored(targets: Targets, mask: Tensor) -> Targets:
+    """The same with ignored voxels ``(*spatial)``, each connected part of which is an ignored object."""
+    parts, _ = ndimage.label((mask >= INSIDE).numpy(), np.ones((3,) * mask.ndim))
+    windows = ndimage.find_objects(parts)
+    if not windows:
+        return targets
+    boxes = [[float(s.start) for s in window] + [float(s.stop) for s in window] for window in windows]
+    return replace(targets, ignored_boxes=torch.tensor(boxes), ignored_mask=mask)
 
 
 def _tight_box(mask: Tensor) -> Tensor:

@@ -174,3 +174,39 @@ def test_a_prepared_case_comes_back_from_its_file(labelled: Labelled, tmp_path: 
     (path.parent / "scan.nii.gz").touch()
     (changed,) = prepare_cases(manifest, manifest.cases, settings, tmp_path / "cache")
     assert changed != file  # the scan may be another one now
+
+
+def with_ignored(path: Path, **instance: object) -> Path:
+    """The tumour, value 2, becomes an instance to ignore; ``c1`` was annotated for the liver alone."""
+    manifest = json.loads(path.read_text())
+    liver, tumour = manifest["cases"][0]["instances"]
+    manifest["cases"][0]["instances"] = [liver, {**tumour, "ignore": True, **instance}]
+    manifest["cases"][0]["annotated"] = ["liver"]
+    path.write_text(json.dumps(manifest))
+    return path
+
+
+def test_ignored_regions_are_prepared_as_objects_are(labelled: Labelled, tmp_path: Path) -> None:
+    settings = PreprocessSettings(spacing_mm=(2.0, 2.0, 2.0), value_range=(0, 100))
+    path = labelled()
+    tumour = load(path, settings).objects[1]
+    case = load(with_ignored(path), settings)
+    assert [one.label for one in case.objects] == [0] and case.annotated == (True, False)
+    assert case.ignored == tumour.mask
+    assert load(path, settings, class_names=("liver",)).ignored is None  # of a class that the model does not know
+    everything = load(with_ignored(path, **{"class": None}), settings, class_names=("liver",))
+    assert everything.ignored == tumour.mask and everything.annotated is None
+
+
+def test_a_class_that_the_manifest_lacks_is_unknown(labelled: Labelled) -> None:
+    assert load(labelled(), class_names=("tumour", "spleen", "liver")).annotated == (True, False, True)
+
+
+def test_a_prepared_case_keeps_what_is_ignored_and_annotated(labelled: Labelled, tmp_path: Path) -> None:
+    path = with_ignored(labelled())
+    manifest, case = read_manifest(path), load(path)
+    settings = ModelFileSettings(
+        card=ModelCard(name="x"), model=ModelSettings(class_names=("liver", "tumour")), preprocess=AS_IT_IS
+    )
+    back = open_prepared(*prepare_cases(manifest, manifest.cases, settings, tmp_path / "cache"))
+    assert back.ignored is not None and back.ignored == case.ignored and back.annotated == (True, False)

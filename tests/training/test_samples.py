@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from medmaskrcnn.data.cases import LabelledCase, TrainingObject
 from medmaskrcnn.models.objective import Targets
@@ -84,6 +85,57 @@ def test_context_slices_surround_the_slice_of_the_masks() -> None:
         assert below == here - 1 and above == (here + 1 if here < 12 else 0)  # beyond the ends: zeros
         seen.add(int(here))
     assert {1, 12} <= seen  # the outermost slices are learnt too
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_ignored_regions_move_with_the_image_and_are_no_objects(dims: int, seed: int) -> None:
+    case = blocks((0, (3, 14, 10), (9, 34, 26)))
+    ignored = Mask((0, 0, 0), np.zeros(SHAPE, np.uint8))
+    whole = ignored.array.copy()
+    for _, low, high in ((0, (2, 4, 2), (11, 10, 9)), (0, (1, 36, 24), (12, 44, 36))):
+        whole[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = 255
+    image = torch.cat([case.image, torch.from_numpy(whole)[None].half() / 255])  # a channel that shows it
+    case = LabelledCase("ignored", image, case.objects, Mask((0, 0, 0), whole))
+    image, targets = draw(case, seed, dims, foreground_prob=0.0, **MOVED)
+    assert set(targets.labels.tolist()) <= {0} and len(targets.masks) == len(targets.labels) == len(targets.boxes)
+    seen = image[1] >= HALF / 255 - 0.25 / 255
+    if targets.ignored_mask is None:
+        assert not seen.any()
+        return
+    torch.testing.assert_close(targets.ignored_mask / 255, image[1], atol=0.51 / 255, rtol=0)
+    parts, count = ndimage.label(targets.ignored_voxels.numpy(), np.ones((3,) * dims))
+    assert len(targets.ignored_boxes) == count
+    for number, box in enumerate(targets.ignored_boxes, start=1):
+        inside = torch.from_numpy(np.argwhere(parts == number))
+        assert box.tolist() == [*inside.amin(dim=0).tolist(), *(inside.amax(dim=0) + 1).tolist()]
+
+
+def test_two_ignored_regions_have_two_boxes() -> None:
+    whole = np.zeros(SHAPE, np.uint8)
+    whole[2:5, 2:8, 3:9] = whole[2:5, 30:40, 20:30] = 255
+    case = LabelledCase("two", ONE.image, ONE.objects, Mask((0, 0, 0), whole))
+    _, targets = draw(case, 0, foreground_prob=0.0, patch=SHAPE)
+    assert targets.ignored_boxes.tolist() == [[2, 2, 3, 5, 8, 9], [2, 30, 20, 5, 40, 30]]
+
+
+def test_what_is_annotated_goes_with_the_sample() -> None:
+    case = LabelledCase("partly", ONE.image, ONE.objects, None, (True, False, True, False))
+    _, targets = draw(case, 0, foreground_prob=1.0)
+    assert targets.annotated.tolist() == [True, False, True, False]
+    assert draw(ONE, 0)[1].annotated is None and draw(ONE, 0)[1].ignored_boxes is None
+
+
+@pytest.mark.parametrize("known", [(True, True, True, True), (True, False, False, False)])
+def test_windows_of_a_partly_labelled_case_lie_around_its_objects(known: tuple[bool, ...]) -> None:
+    whole = np.zeros(SHAPE, np.uint8)
+    whole[:, :4] = 255
+    case = LabelledCase("partly", ONE.image, ONE.objects, Mask((0, 0, 0), whole), known)
+    options = {"foreground_prob": 1.0, "patch": (12, 24, 24), "oversampled_class": "b"}
+    for seed in range(10):  # class b is unknown or absent here, the ignored region is no object
+        image, targets = draw(case, seed, **options)
+        assert torch.equal(image, draw(ONE, seed, **options)[0])
+        assert targets.labels.tolist() == [0]
 
 
 def test_rotation_keeps_areas_and_zoom_changes_them() -> None:
