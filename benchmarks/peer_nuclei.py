@@ -43,7 +43,8 @@ from medmaskrcnn.settings import BackboneSettings
 from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
-from medmaskrcnn.training.trainer import is_over, newest_share, schedule
+from medmaskrcnn.training.schedule import Clock, advance, is_over, schedule
+from medmaskrcnn.training.trainer import newest_share
 from medmaskrcnn_datasets.folders import instances_dataset
 from medmaskrcnn_datasets.splits import read_splits
 
@@ -70,7 +71,7 @@ def plan_for(name: str, seed: int, minutes: float) -> Plan:
 
 def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tuple[nn.Module, TrainingProgress]:
     """Learn for the plan's hours, waiting for samples included; gives the moving average of the weights."""
-    settings, progress = plan.train, TrainingProgress()
+    settings, progress, clock = plan.train, TrainingProgress(), Clock()
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -88,8 +89,7 @@ def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tu
         with torch.no_grad():
             for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
                 kept.lerp_(new, share) if kept.is_floating_point() else kept.copy_(new)
-        progress.step += 1
-        progress.seconds += time.monotonic() - began
+        advance(progress, settings, step_seconds=time.monotonic() - began, now=clock.seconds())
         if progress.step % 20 == 0:
             print(f"  step {progress.step}, {progress.seconds / 60:.1f} minutes", flush=True)
     return average.eval(), progress

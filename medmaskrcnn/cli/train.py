@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,10 @@ EXAMPLES = (
 )
 
 _SELDOM = "Less often needed"
+_HOURS_HELP = (
+    "Train for this time in place of steps, check, preparation and validation included: --hours 0.25 ends within a "
+    "quarter of an hour. With --resume it is what the commands take in all, each up to its last checkpoint."
+)
 
 
 class Dims(StrEnum):
@@ -67,8 +72,8 @@ def train_command(
         str | None,
         typer.Option(metavar="MODEL", help="First weights: a model, its file, torchvision's or MedicalNet's weights."),
     ] = None,
-    hours: Annotated[float | None, typer.Option(min=0.001, help="Learn for so long, in place of steps.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps, in place of the plan's.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0.001, help=_HOURS_HELP)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps, in place of the plan's: --steps 2000.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Samples a step, in place of the plan's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, in place of the plan's.")] = None,
     splits: Annotated[str, typer.Option(metavar="A,B", help="Splits to learn from.")] = "train",
@@ -96,6 +101,7 @@ def train_command(
     RUN then holds plan.yaml, losses and scores (losses.csv, validation.csv, losses.png, TensorBoard's events), pictures
     of the validation cases, a checkpoint, and the models best.safetensors and last.safetensors.
     """
+    began = time.monotonic()
     leads = os.environ.get("RANK", "0") == "0"  # torchrun starts this once for each process: one of them speaks
     quiet = quiet or not leads
     with logging_to(log), failing_as_one(str(data)):
@@ -112,6 +118,7 @@ def train_command(
             return
         options: dict[str, Any] = {"splits": splits.split(","), "fold": fold, "device": device}
         options |= {"start_from": start_from, "resume": resume, "workers": workers, "cache": cache, "plan_yaml": text}
+        options["began"] = began
         record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
         if leads:
             if record.best is not None:
@@ -164,7 +171,8 @@ def _plan(
     changed = {key: value for key, value in changes.items() if value is not None}
     reasons |= {f"train.{key}": "from the command line" for key in changed}
     values = plan.model_dump(mode="json")
-    values["train"] |= changed
+    loop = plan.train.of_length(steps=changes["steps"], hours=changes["hours"])
+    values["train"] = loop.model_dump(mode="json") | changed
     plan = parse_plan(json.dumps(values), "the plan with what the command line changes")
     head = f"Plan for {manifest.name}. Change any value and pass it back with --plan."
     return plan, plan_text(plan, reasons, head=head)

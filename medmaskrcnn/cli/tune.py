@@ -148,15 +148,13 @@ def _search(
 
     first = read_plan(plan)
     searched = read_space(space, first)
-    with TrainDisplay(first.train, shown=shown) as display:
+    with TrainDisplay(first.train.of_length(steps=steps or first.train.steps), shown=shown) as display:
         objective = training_objective(
             manifest, first, searched, out, steps=steps, workers=workers, on_event=display, **options
         )
 
         def starting(number: int, candidate: Plan) -> None:
-            display.settings = candidate.train if steps is None else candidate.train.model_copy(update={"steps": steps})
             display.losses.clear()  # of the training before
-            display.seconds = 0.0
             print_status("note", f"trial {number} begins")
 
         def ended(trial: Trial) -> None:

@@ -42,11 +42,13 @@ class Epoch:
     Attributes:
         step: The last step.
         losses: Mean of each term since the previous epoch.
+        learning_rate: Learning rate of the last step.
         scores: Validation scores at its end; empty without validation.
     """
 
     step: int
     losses: dict[str, float]
+    learning_rate: float
     scores: dict[str, float]
 
 
@@ -85,7 +87,8 @@ def trace_training(folder: str | os.PathLike[str]) -> TrainingTrace:
         raise ReadError(f"{run / LOSSES} has no row yet: no step was taken")
     scores = read_table(run / VALIDATION)
     epochs = _epochs(losses, scores)
-    sections = [_loss_section(losses), *([_score_section(scores)] if scores else []), _epoch_section(epochs)]
+    sections = [_loss_section(losses), *([_score_section(scores)] if scores else [])]
+    sections += [*_rate_section(losses), _epoch_section(epochs)]
     judged = "1 validation" if len(scores) == 1 else f"{len(scores)} validations"
     lead = f"{int(losses[-1]['step']):,} steps, {judged}, {_duration(losses)}."
     return TrainingTrace(epochs, page(f"How the training {run.resolve().name} went", paragraph(lead), sections))
@@ -98,7 +101,8 @@ def _epochs(losses: Sequence[Mapping[str, float]], scores: Sequence[Mapping[str,
         rows = [row for row in losses if begin < row["step"] <= end]
         means = {name: sum(r[name] for r in rows if name in r) / len(rows) for name in _terms(rows)} if rows else {}
         found = {name: value for name, value in scores[number].items() if name != "step"} if scores else {}
-        epochs.append(Epoch(end, means, found))
+        rate = rows[-1].get("learning_rate", 0.0) if rows else 0.0
+        epochs.append(Epoch(end, means, rate, found))
         begin = end
     return tuple(epochs)
 
@@ -158,11 +162,25 @@ def _meaning(name: str) -> str:
     return MEANINGS.get(name, "")
 
 
+def _rate_section(losses: Sequence[Mapping[str, float]]) -> list[Section]:
+    steps, rates = _column(losses, "learning_rate")
+    if not rates:
+        return []
+    drawing = line_chart(steps, rates, label="learning rate by step", top=1.05 * max(rates))
+    text = f"{max(rates):.2g} at its peak, {rates[-1]:.2g} at last. It rises at first, then falls to a hundredth."
+    return [Section("rate", "The learning rate", figures(figure(drawing, text)))]
+
+
 def _epoch_section(epochs: Sequence[Epoch]) -> Section:
     terms, names = list(epochs[0].losses), list(epochs[-1].scores)
-    header = ["Step", *terms, *names]
+    header = ["Step", "learning rate", *terms, *names]
     rows = [
-        [f"{e.step:,}", *(_cell(e.losses, name) for name in terms), *(_cell(e.scores, name) for name in names)]
+        [
+            f"{e.step:,}",
+            f"{e.learning_rate:.2g}",
+            *(_cell(e.losses, name) for name in terms),
+            *(_cell(e.scores, name) for name in names),
+        ]
         for e in epochs
     ]
     return Section("epochs", "Epoch by epoch", table(header, rows, numbers=header))

@@ -19,7 +19,11 @@ class TrainingProgress:
 
     Attributes:
         step: Updates done.
-        seconds: Time spent, summed over all resumed runs.
+        seconds: Wall time spent since the first command began, summed over all commands up to their last checkpoints.
+        share: Share of a training with a time budget that is done, 0 to 1; ``None`` if it has none or has not begun.
+        step_seconds: Mean duration of the latest updates.
+        validation_seconds: Duration of the longest validation.
+        validation_cases: Number of cases to validate on; ``None`` before the first validation.
         best_score: Best validation score so far; ``None`` before the first validation.
         best_step: Step at which it was reached.
         epochs_since_best: Validations since then without an improvement.
@@ -27,6 +31,10 @@ class TrainingProgress:
 
     step: int = 0
     seconds: float = 0.0
+    share: float | None = None
+    step_seconds: float = 0.0
+    validation_seconds: float = 0.0
+    validation_cases: int | None = None
     best_score: float | None = None
     best_step: int = 0
     epochs_since_best: int = 0

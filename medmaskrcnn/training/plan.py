@@ -35,6 +35,8 @@ from medmaskrcnn.structures.laterality import has_side
 Patch = tuple[Count, Count, Count]
 
 _SHIPPED_PLANS = Path(__file__).parent / "plans"
+_WARMUP = ("warmup_ratio", "warmup_steps")
+_WARMUP_STEPS = 50  # in plans of 0.1.0 that do not say
 _LINE = 110  # characters; longer lists are wrapped
 
 
@@ -84,11 +86,14 @@ class LoopSettings(Settings):
 
     Attributes:
         steps: Updates of the weights.
-        hours: Train for this time instead; the learning rate falls with the time that has passed.
+        hours: Train for this time instead: the wall time of the whole training, with the check, the preparation of
+            cases and validation. The times of resumed trainings add up.
         batch: Samples per pass, over all processes together.
         accumulate_grad_batches: Passes per update; their gradients are averaged.
         learning_rate: Peak of AdamW's rate, after the warm-up.
-        warmup_steps: Steps until the peak.
+        warmup_ratio: Share of the training in which the rate rises to its peak.
+        warmup_steps: The same as a number out of ``steps``, as plans of 0.1.0 have it; it goes before ``warmup_ratio``.
+            Without either it is 50, which it was in 0.1.0.
         weight_decay: Weight decay of AdamW.
         grad_clip_norm: Largest norm of the gradient.
         ema_decay: Decay of the moving average of the weights, which is what is validated and saved; lower in the first
@@ -105,7 +110,8 @@ class LoopSettings(Settings):
     batch: Count = 1
     accumulate_grad_batches: Count = 1
     learning_rate: Positive = 1e-3
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
     weight_decay: NotNegative = 1e-2
     grad_clip_norm: Positive = 5.0
     ema_decay: Fraction = 0.995
@@ -114,6 +120,34 @@ class LoopSettings(Settings):
     patience: Count | None = None
     freeze: tuple[Literal["stem", "stage1", "stage2", "stage3", "stage4", "fpn", "rpn"], ...] = ()
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _warmup_of_0_1_0(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and all(values.get(name) is None for name in _WARMUP):
+            return {**values, "warmup_steps": _WARMUP_STEPS}
+        return values
+
+    @property
+    def warmup_share(self) -> float:
+        """Share of the training in which the rate rises; half if the steps would be over before the peak."""
+        if self.warmup_steps is None:
+            return self.warmup_ratio or 0.0
+        return self.warmup_steps / self.steps if self.warmup_steps < self.steps else 0.5
+
+    def of_length(self, *, steps: int | None = None, hours: float | None = None) -> LoopSettings:
+        """These settings for a training of another length, with the same share of warm-up.
+
+        Args:
+            steps: Number of updates; unchanged if not given.
+            hours: Wall time instead of steps; ``None`` to go by steps if they are given, else unchanged.
+        """
+        if steps is None and hours is None:
+            return self
+        length = {"steps": steps or self.steps, "hours": hours}
+        if length["steps"] == self.steps or self.warmup_steps is None:
+            return self.model_copy(update=length)
+        return self.model_copy(update={**length, "warmup_steps": None, "warmup_ratio": self.warmup_share})
 
 
 class Plan(Settings):

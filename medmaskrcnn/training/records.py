@@ -48,12 +48,13 @@ class Records:
         self.plot()
 
     def plot(self) -> None:
-        """Plot losses and scores against steps in ``losses.png``."""
+        """Plot losses, scores and learning rate against steps in ``losses.png``."""
         losses, scores = read_table(self.folder / LOSSES), read_table(self.folder / VALIDATION)
         if not losses:
             return
-        figure = Figure(figsize=(9, 6 if scores else 3.6), layout="constrained")
-        axes = figure.subplots(2 if scores else 1, 1, sharex=True, squeeze=False)[:, 0]
+        figure = Figure(figsize=(9, 7.2 if scores else 4.8), layout="constrained")
+        ratios = [3, 2, 1] if scores else [3, 1]
+        axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
         for name in [key for key in losses[0] if key not in NO_TERMS]:
             steps, values = _smoothed([(row["step"], row[name]) for row in losses if name in row])
             axes[0].plot(steps, values, label=name, linewidth=2 if name == "total" else 1)
@@ -64,8 +65,12 @@ class Records:
                 axes[1].plot(*zip(*points, strict=True), marker="o", label=name)
         if scores:
             axes[1].set(ylim=(0, 1), ylabel="validation")
+        rates = [(row["step"], row["learning_rate"]) for row in losses if "learning_rate" in row]
+        axes[-1].plot(*zip(*rates, strict=True), color="black", linewidth=1)
+        axes[-1].set(ylim=(0, None), ylabel="learning rate")
         for axis in axes:
             axis.grid(alpha=0.3)
+        for axis in axes[:-1]:
             axis.legend(fontsize="small", ncols=2)
         axes[-1].set_xlabel("step")
         with replacing(self.folder / PLOT) as path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def train(
     build: Callable[[ModelSettings], MaskRCNN] = build_model,
     cache: str | os.PathLike[str] | None = None,
     plan_yaml: str | None = None,
+    began: float | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> TrainingRecord:
     """Train a model.
@@ -79,6 +81,8 @@ def train(
         build: Builds the network; replace it to train a network of your own.
         cache: Folder of prepared cases, kept for other runs; by default one inside ``folder``, removed at the end.
         plan_yaml: The plan's original text with its comments, saved in ``folder``.
+        began: When the clock of ``plan.train.hours`` was started, as :func:`time.monotonic` gives it; by default when
+            this function is called.
         on_event: Called with each event of the run.
 
     Returns:
@@ -92,6 +96,7 @@ def train(
         FloatingPointError: if the loss is not finite; the message names the cases.
         InvalidOptionError: if plan, device and number of processes do not fit together.
     """
+    began = time.monotonic() if began is None else began
     if plan is not None and build is build_model:
         check_buildable(plan.model)
     labelled = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
@@ -113,7 +118,7 @@ def train(
         files = prepare_cases(
             labelled, learnt, plan.settings, prepared, workers=workers, progress=lambda *n: listen(Preparing(*n))
         )
-    trainer = Trainer(_first_network(plan, build, start_from, listen), plan, fabric)
+    trainer = Trainer(_first_network(plan, build, start_from, listen), plan, fabric, began=began)
     if resume:
         trainer.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
     training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt))

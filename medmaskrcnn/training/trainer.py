@@ -1,8 +1,9 @@
 """The training step: updates the weights from samples. Lightning Fabric handles precision, devices and processes.
 
-AdamW with warm-up and cosine decay, gradient clipping and an exponential moving average of the weights, which is what
-is validated and saved. Under ``torchrun`` every process draws its share of each pass and gradients are averaged; loss
-terms are divided by counts averaged over processes, so two processes learn what one does with the whole pass.
+AdamW with warm-up and cosine decay (``schedule.py``), gradient clipping and an exponential moving average of the
+weights, which is what is validated and saved. Under ``torchrun`` every process draws its share of each pass and
+gradients are averaged; loss terms are divided by counts averaged over processes, so two processes learn what one does
+with the whole pass.
 All random numbers depend only on the seed and the sample's index.
 """
 
@@ -26,9 +27,9 @@ from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import LoopSettings, Plan
 from medmaskrcnn.training.planner.patch import rounded_patch, sound_depth
 from medmaskrcnn.training.samples import Sample
+from medmaskrcnn.training.schedule import Clock, advance, schedule, seconds_left, steps_expected
 
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-_LOWEST_RATE = 0.01  # final learning rate, as a share of the peak
 
 
 def make_fabric(settings: LoopSettings, device: torch.device) -> Fabric:
@@ -85,12 +86,16 @@ class StepReport:
         terms: The weighted loss terms by name; means over processes and passes.
         learning_rate: Learning rate of this update.
         seconds: Duration, including waiting for samples.
+        steps: Updates of the whole training; an estimate if it ends by time.
+        seconds_left: Estimated seconds until the last update.
     """
 
     step: int
     terms: dict[str, float]
     learning_rate: float
     seconds: float
+    steps: int
+    seconds_left: float
 
     @property
     def total(self) -> float:
@@ -105,10 +110,12 @@ class Trainer:
         network: The network; ``fabric`` moves it to its device. Frozen parts have ``requires_grad=False``.
         plan: The training plan.
         fabric: Lightning Fabric (:func:`make_fabric`).
+        began: When the clock of the training was started, as :func:`time.monotonic` gives it; now if not given.
     """
 
-    def __init__(self, network: MaskRCNN, plan: Plan, fabric: Fabric) -> None:
+    def __init__(self, network: MaskRCNN, plan: Plan, fabric: Fabric, *, began: float | None = None) -> None:
         self.plan, self.settings, self.fabric = plan, plan.train, fabric
+        self.clock = Clock(began)
         self._layout = layout_of(network)
         network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
         self.average = copy.deepcopy(network).eval().requires_grad_(False).to(fabric.device)
@@ -130,6 +137,7 @@ class Trainer:
     def load(self, progress: TrainingProgress, states: dict[str, dict[str, object]]) -> None:
         """Restore the state of a checkpoint."""
         self.progress = progress
+        self.clock.before = progress.seconds
         self.network.load_state_dict(states["network"])
         self.average.load_state_dict(states["average"])
         self.optimizer.load_state_dict(states["optimizer"])
@@ -162,11 +170,13 @@ class Trainer:
         )
         self.optimizer.step()
         self._follow()
-        shared = self._mean_over_processes(torch.tensor([*sums.values(), time.monotonic() - began]))
-        *values, seconds = shared.tolist()
-        self.progress.step += 1
-        self.progress.seconds += seconds
-        return StepReport(self.progress.step, dict(zip(sums, values, strict=True)), rate, seconds)
+        times = (time.monotonic() - began, self.clock.seconds())  # every process must stop at the same step
+        shared = self._mean_over_processes(torch.tensor([*sums.values(), *times]))
+        *values, seconds, now = shared.tolist()
+        progress, settings = self.progress, self.settings
+        advance(progress, settings, step_seconds=seconds, now=now)
+        expected, left = steps_expected(progress, settings), seconds_left(progress, settings)
+        return StepReport(progress.step, dict(zip(sums, values, strict=True)), rate, seconds, expected, left)
 
     def _losses(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         device = self.fabric.device
@@ -219,17 +229,6 @@ def layout_of(network: MaskRCNN) -> torch.memory_format:
     return torch.contiguous_format if network.settings.spatial_dims == 3 or any(narrow) else torch.channels_last
 
 
-def schedule(progress: TrainingProgress, settings: LoopSettings) -> float:
-    """Share of the peak learning rate for the next update: a linear rise, then half a cosine."""
-    if progress.step < settings.warmup_steps:
-        return (progress.step + 1) / settings.warmup_steps
-    if settings.hours is not None:
-        done = progress.seconds / (settings.hours * 3600)
-    else:
-        done = (progress.step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return _LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
 def newest_share(step: int, settings: LoopSettings) -> float:
     """Share of the newest weights in their moving average after update ``step``, counted from 0.
 
@@ -237,15 +236,6 @@ def newest_share(step: int, settings: LoopSettings) -> float:
     otherwise still be in the average after 180 updates.
     """
     return 1 - min(settings.ema_decay, (1 + step) / (10 + step))
-
-
-def is_over(progress: TrainingProgress, settings: LoopSettings) -> bool:
-    """True when all steps are done, the time is up, or validation has not improved for ``patience`` epochs."""
-    if settings.patience is not None and progress.epochs_since_best >= settings.patience:
-        return True
-    if settings.hours is not None:
-        return progress.seconds >= settings.hours * 3600
-    return progress.step >= settings.steps
 
 
 def _floats(network: MaskRCNN) -> Iterator[Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
+from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.hub.model_file import save_model
 from medmaskrcnn.system.files import make_folder
@@ -15,13 +16,16 @@ from medmaskrcnn.training.checkpoint import TrainingProgress, save_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.records import Records
 from medmaskrcnn.training.samples import Sample
-from medmaskrcnn.training.trainer import StepReport, Trainer, is_over
+from medmaskrcnn.training.schedule import is_over, look_at_clock, seconds_left, share_done
+from medmaskrcnn.training.trainer import StepReport, Trainer
 from medmaskrcnn.training.transfer.apply import TransferReport
-from medmaskrcnn.training.validate import Validation, validate
+from medmaskrcnn.training.validate import PICTURES, Validation, validate
 
 CHECKPOINT, LAST, BEST = "checkpoint.pt", "last.safetensors", "best.safetensors"
 
 _SAVE_SECONDS = 60.0  # between checkpoints
+_FIRST_VALIDATION = 0.25  # share of a training by time at which the first takes place at the latest: it tells its cost
+_VALIDATION_COST = 0.05  # of the time, for one validation; with many or large cases, only some are taken
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,16 @@ class TrainingRun:
 
     def work(self, batches: Iterator[list[Sample]]) -> None:
         """Train to the end; an interrupt (Ctrl-C) saves a checkpoint and the model."""
-        settings, progress = self.plan.train, self.trainer.progress
+        settings, trainer = self.plan.train, self.trainer
         try:
-            while not is_over(progress, settings):
-                report = self.trainer.learn(batches)
+            while not is_over(trainer.progress, settings):
+                report = trainer.learn(batches)
                 if self.records:
                     self.records.step(report)
                 self.on_event(report)
-                last = is_over(progress, settings)
-                if progress.step % settings.validate_every == 0 or last:
+                if is_over(trainer.progress, settings) or self._validation_is_due():
                     self._validate()
-                if last or time.monotonic() - self.saved_at > _SAVE_SECONDS:
+                if is_over(trainer.progress, settings) or time.monotonic() - self.saved_at > _SAVE_SECONDS:
                     self._save()
         except KeyboardInterrupt:
             self._save()
@@ -108,12 +111,25 @@ class TrainingRun:
             None if score is None else (score, progress.best_step),
         )
 
+    def _validation_is_due(self) -> bool:
+        """Whether an epoch ends here: after so many steps; by time, also when a quarter of it is over."""
+        progress, settings = self.trainer.progress, self.plan.train
+        ends = progress.step % settings.validate_every == 0
+        if settings.hours is None:
+            return ends
+        if progress.validation_cases is None:
+            return ends or share_done(progress, settings) >= _FIRST_VALIDATION
+        return ends and progress.validation_seconds < 2 * _VALIDATION_COST * seconds_left(progress, settings)
+
     def _validate(self) -> None:
-        progress = self.trainer.progress
+        trainer, progress = self.trainer, self.trainer.progress
         if self.held_out and self.leads:
-            loaded = LoadedModel(self.trainer.average, self.plan.settings, "", self.trainer.fabric.device)
-            pictures = make_folder(self.folder / "pictures")
-            found = validate(loaded, self.manifest, self.held_out, step=progress.step, pictures=pictures)
+            began = time.monotonic()
+            if progress.validation_cases is None:
+                progress.validation_cases = self._affordable()
+                began = time.monotonic()
+            found = self._scores(progress.validation_cases)
+            progress.validation_seconds = max(progress.validation_seconds, time.monotonic() - began)
             if self.records:
                 self.records.validated(found)
             self.on_event(found)
@@ -122,9 +138,30 @@ class TrainingRun:
             if better:
                 progress.best_score, progress.best_step = found.score, progress.step
                 self._write_model(BEST)
-        shared: TrainingProgress = self.trainer.fabric.broadcast(progress)
-        progress.epochs_since_best = shared.epochs_since_best  # every process must stop at the same step
-        progress.best_score, progress.best_step = shared.best_score, shared.best_step
+        look_at_clock(progress, self.plan.train, now=trainer.clock.seconds())
+        shared: TrainingProgress = trainer.fabric.broadcast(progress)
+        trainer.progress = shared  # every process must stop at the same step
+
+    def _affordable(self) -> int:
+        """Number of cases to validate on: all, or as many as the time allows, judged by one."""
+        hours, cases = self.plan.train.hours, len(self.held_out)
+        if hours is None or cases == 1:
+            return cases
+        began = time.monotonic()
+        try:
+            self._scores(1, pictures=0)
+        except MedMaskRCNNError:  # this case alone cannot be scored; the others perhaps can
+            return cases
+        return min(cases, max(1, int(_VALIDATION_COST * hours * 3600 / (time.monotonic() - began))))
+
+    def _scores(self, cases: int, *, pictures: int = PICTURES) -> Validation:
+        """Scores of the averaged weights on ``cases`` of the validation cases, evenly spaced in their order."""
+        chosen = [self.held_out[i * len(self.held_out) // cases] for i in range(cases)]
+        loaded = LoadedModel(self.trainer.average, self.plan.settings, "", self.trainer.fabric.device)
+        folder = make_folder(self.folder / "pictures")
+        return validate(
+            loaded, self.manifest, chosen, step=self.trainer.progress.step, folder=folder, pictures=pictures
+        )
 
     def _save(self) -> None:
         if self.leads:

@@ -14,7 +14,8 @@ from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.settings import SegmentOptions
 
 _QUICK = MetricSettings(surfaces=False, replicates=0)
-_PICTURES = 4  # number of worst cases that are drawn
+PICTURES = 4
+"""Number of worst cases that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ class Validation:
             ``dice`` of the objects found, mean over classes; undefined scores are left out.
         per_class: Mask AP at IoU 0.5 by class name.
         pictures: Image files of the worst cases, with prediction and reference.
+        cases: Number of cases; with a time budget perhaps not all that there are.
     """
 
     step: int
     scores: dict[str, float]
     per_class: dict[str, float]
     pictures: tuple[Path, ...] = ()
+    cases: int = 0
 
     @property
     def score(self) -> float | None:
@@ -42,7 +45,13 @@ class Validation:
 
 
 def validate(
-    loaded: LoadedModel, manifest: Manifest, cases: Sequence[ManifestCase], *, step: int, pictures: Path
+    loaded: LoadedModel,
+    manifest: Manifest,
+    cases: Sequence[ManifestCase],
+    *,
+    step: int,
+    folder: Path,
+    pictures: int = PICTURES,
 ) -> Validation:
     """Segment and score cases.
 
@@ -51,7 +60,8 @@ def validate(
         manifest: The manifest.
         cases: The validation cases.
         step: Updates done.
-        pictures: Existing folder for pictures of the worst cases.
+        folder: Existing folder for pictures of the worst cases.
+        pictures: Number of worst cases that are drawn.
 
     Raises:
         MedMaskRCNNError: if none of the cases could be evaluated.
@@ -61,18 +71,18 @@ def validate(
         manifest,
         cases=[case.id for case in cases],
         settings=_QUICK,
-        pictures=_PICTURES,
+        pictures=pictures,
         options=SegmentOptions(allow_out_of_domain=True),
     )
     drawn = []
     for name, picture in found.pictures.items():
-        drawn.append(pictures / f"{step:06d}_{name}.png")
+        drawn.append(folder / f"{step:06d}_{name}.png")
         picture.save(drawn[-1])
     table = found.overall
     scores = {f"mask_{name}": table.mask[name] for name in ("ap10", "ap50", "ap75")}
     scores |= {"box_ap50": table.box["ap50"], "dice": table.outline["dice"]}
     per_class = {name: figures.mask["ap50"] for name, figures in found.classes.items()}
-    return Validation(step, _defined(scores), _defined(per_class), tuple(drawn))
+    return Validation(step, _defined(scores), _defined(per_class), tuple(drawn), len(cases))
 
 
 def _defined(estimates: dict[str, Estimate]) -> dict[str, float]:

@@ -30,6 +30,7 @@ _SMALL = 0.25  # longest edge of the oversampled class, relative to the largest 
 _AROUND_SMALL = 4.0  # side of oversampled windows, relative to the class's objects
 _LEAST_SMALL = 64.0  # minimum side of an oversampled window, voxels
 _EPOCHS = 12
+_WARMUP = 0.03  # of the training
 _COVERED = 0.5  # share of an object's voxels; labels that touch overlap less than this
 
 
@@ -193,7 +194,8 @@ def plan_loop(fingerprint: DatasetFingerprint, window: PatchPlan, reasons: dict[
     reasons["train"] = "AdamW with warm-up and cosine decay; rates that served the models that ship."
     reasons["train.steps"] = f"{cases} training scans, each drawn some {drawn:.0f} times; more scans, more steps."
     reasons["train.hours"] = "Steps decide; set hours instead to end by the clock."
-    reasons["train.warmup_steps"] = "One step in a hundred, at least 50."
+    reasons["train.warmup_ratio"] = "A share of the run, so that it fits whatever its length."
+    reasons["train.warmup_steps"] = "A number of steps would go before warmup_ratio."
     reasons["train.validate_every"] = (
         f"{_EPOCHS} epochs, each {epoch * window.batch / cases:.1f} passes over the scans."
     )
@@ -204,7 +206,7 @@ def plan_loop(fingerprint: DatasetFingerprint, window: PatchPlan, reasons: dict[
     return LoopSettings(
         steps=steps,
         batch=window.batch,
-        warmup_steps=max(50, steps // 100),
+        warmup_ratio=_WARMUP,
         validate_every=max(100, epoch),
         precision="bf16",
     )
