@@ -317,7 +317,9 @@ def test_a_run_may_begin_with_another_models_weights(data: Path, tmp_path: Path)
 
 
 def test_hours_decide_in_place_of_steps(data: Path, tmp_path: Path) -> None:
-    record: TrainingRecord = train(data, make_plan(steps=1, hours=4 / 3600), tmp_path / "run", workers=0)
+    record: TrainingRecord = train(
+        data, make_plan(steps=1, hours=4 / 3600), tmp_path / "run", workers=0, splits=("train", "val")
+    )
     assert record.steps > 2
     rates = [row["learning_rate"] for row in read_table(record.folder / "losses.csv")]
     assert rates[-1] < 0.2 * max(rates) and len(rates) == record.steps
