@@ -7,17 +7,16 @@ one object is. Objects that share voxels go to several label maps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.io.labels.label_set import LabelledObject
-from medmaskrcnn.structures.label_maps import NEIGHBOURS, connected_components, masks_of_labels, paint_labels
-from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.io.labels.object_rules import nested
+from medmaskrcnn.structures.label_maps import connected_components, masks_of_labels, paint_labels
 from medmaskrcnn.structures.overlap import pack_layers
 
 Rule = Literal["value", "one", "components"]
@@ -100,23 +99,7 @@ def objects_of_classes(
             parts = [part for part in parts if part.n_voxels >= rules.least_voxels]
             parts.sort(key=lambda part: -part.n_voxels)
         found += [LabelledObject(name, part) for part in parts]
-    return _nested(found, rules.within)
-
-
-def _nested(objects: list[LabelledObject], within: Mapping[str, str]) -> list[LabelledObject]:
-    """Objects with inner objects' voxels added to the outer ones, each to the one it touches most."""
-    if not within:
-        return objects
-    result = list(objects)
-    for inner in (one for one in objects if one.class_name in within):
-        hosts = [i for i, one in enumerate(result) if one.class_name == within[inner.class_name]]
-        before = [a - 1 for a in inner.mask.start]
-        grown = Mask(before, ndimage.binary_dilation(np.pad(inner.mask.array, 1), structure=NEIGHBOURS))
-        touched = {i: grown.overlap(result[i].mask) for i in hosts}
-        host = max(touched, key=lambda i: touched[i], default=None)
-        if host is not None and touched[host]:
-            result[host] = replace(result[host], mask=result[host].mask.union(inner.mask))
-    return result
+    return nested(found, rules.within)
 
 
 def packed_maps(

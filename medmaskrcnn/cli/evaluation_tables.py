@@ -40,6 +40,7 @@ OUTLINES = (
     ("RQ", "mask", "rq"),
 )
 _WORST = 10
+_MOST_NAMES = 10
 
 Columns = tuple[tuple[str, str, str], ...]
 
@@ -65,8 +66,17 @@ def print_evaluation(evaluation: Evaluation) -> None:
         OUTLINES,
         level,
     )
-    if evaluation.not_judged:
-        echo(f"not judged, since only the model or only the manifest knows them: {', '.join(evaluation.not_judged)}")
+    if evaluation.spelt_otherwise:
+        echo("classes of one name: " + ", ".join(f"{a} = {b}" for a, b in evaluation.spelt_otherwise.items()))
+    for whose, names in (("predictions", evaluation.only_predicted), ("reference", evaluation.only_reference)):
+        if names:
+            echo(f"not judged, since only the {whose} knows them: {', '.join(names)}")
+    for note in evaluation.notes:
+        echo(note)
+    if evaluation.missing:
+        many = len(evaluation.missing)
+        first = ", ".join(evaluation.missing[:_MOST_NAMES]) + (", ..." if many > _MOST_NAMES else "")
+        echo(f"no prediction for {many} of {len(evaluation.cases)} cases, counted as nothing found: {first}")
     _print_cases(evaluation)
 
 

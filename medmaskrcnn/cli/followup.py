@@ -14,7 +14,7 @@ import typer
 from medmaskrcnn.batch_runs.ledger import LEDGER_NAME
 from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
-from medmaskrcnn.cli.options import LogOption
+from medmaskrcnn.cli.options import LogOption, RenameOption, assignments
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.evaluation.followup.changes import changes_document, write_changes
@@ -53,6 +53,7 @@ def followup_command(
     always_register: Annotated[
         bool, typer.Option("--always-register", help="Register scans of one frame of reference too.")
     ] = False,
+    rename: RenameOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print changes.json, and nothing else.")] = False,
     log: LogOption = None,
 ) -> None:
@@ -72,7 +73,11 @@ def followup_command(
             ]
             wanted = None if classes is None else [c.strip() for c in classes.split(",") if c.strip()]
             points, tracks = compare(
-                examinations, classes=wanted, tolerance_mm=tolerance, always_register=always_register
+                examinations,
+                classes=wanted,
+                tolerance_mm=tolerance,
+                always_register=always_register,
+                rename=assignments(rename, "--rename"),
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error

@@ -35,6 +35,14 @@ LabelMapSegOption = Annotated[
 DeidentifyOption = Annotated[
     bool, typer.Option("--deidentify", help="No name, ID or date in DICOM files, hashed UIDs, no path in run.json.")
 ]
+RenameOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="A=B",
+        help="Class A of one side is B of the other, 'Anterior=anterior hippocampus'; once for each.",
+        show_default="none",
+    ),
+]
 LogOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all details, with tracebacks, here.")]
 
 _SEGMENT: dict[str, tuple[Any, Any]] = {
@@ -217,6 +225,22 @@ def chosen(text: str, known: Sequence[str], option: str) -> tuple[str, ...]:
         what = f"there is no {', '.join(unknown)}" if unknown else "no name given"
         raise typer.BadParameter(f"{what}; choose from: {', '.join(known)}", param_hint=option)
     return names
+
+
+def assignments(texts: Sequence[str] | None, option: str) -> dict[str, str]:
+    """What texts such as ``tumour=components`` assign, in their order.
+
+    Raises:
+        typer.BadParameter: if one has no equals sign, or nothing on a side of it, or two assign to one name.
+    """
+    assigned: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value) or name in assigned:
+            twice = " has a value already" if name in assigned else " is no NAME=VALUE"
+            raise typer.BadParameter(f"{text!r}{twice}", param_hint=option)
+        assigned[name] = value
+    return assigned
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from PIL import Image
@@ -22,6 +22,7 @@ from medmaskrcnn.hub.loaded_model import LoadedModel, load_as_asked
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.settings.segment_options import options_from
+from medmaskrcnn.structures.class_names import ClassMatch, match_class_names, nothing_shared
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import BoolArray
 from medmaskrcnn.structures.volume import Volume
@@ -75,15 +76,21 @@ class Evaluation:
 
     Attributes:
         class_names: Classes that were evaluated.
-        not_judged: Classes that only the model or only the manifest has; not evaluated.
+        only_predicted, only_reference: Classes that only the model (or the results) or only the reference has; they are
+            not evaluated.
+        spelt_otherwise: Names of the model or the manifest under which an evaluated class is known there, and its name
+            here.
         score: Score threshold of the result (inclusive); curves (AP, FROC) use all candidates.
         settings: Settings of the metrics.
         classes: Table of each class.
         overall: Table over all classes.
         cases: Per-case figures, in the order of evaluation.
         failed: Cases that could not be evaluated.
+        missing: Cases without a prediction, in which nothing counts as found.
+        notes: What was assumed or resampled on reading predictions, one sentence each.
         pictures: Pictures of the worst cases, by case id.
-        model: Name of the model and SHA-256 of its file; ``None`` for :func:`evaluate_results`.
+        model: Name of the model and SHA-256 of its file, or name of the predictions; ``None`` for
+            :func:`evaluate_results`.
         runtime: Precision and engine of the model; ``None`` for :func:`evaluate_results`.
         dataset: Name of the manifest and the split; ``None`` for :func:`evaluate_results`.
     """
@@ -95,11 +102,20 @@ class Evaluation:
     overall: ClassFigures
     cases: tuple[CaseFigures, ...]
     failed: tuple[FailedCase, ...] = ()
-    not_judged: tuple[str, ...] = ()
+    only_predicted: tuple[str, ...] = ()
+    only_reference: tuple[str, ...] = ()
+    spelt_otherwise: Mapping[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     model: tuple[str, str] | None = None
     runtime: tuple[str, str] | None = None
     dataset: tuple[str, str] | None = None
+
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """Classes that only one side has; not evaluated."""
+        return tuple(sorted({*self.only_predicted, *self.only_reference}))
 
     @property
     def worst_first(self) -> list[CaseFigures]:
@@ -121,6 +137,7 @@ def evaluate(
     settings: MetricSettings | None = None,
     pictures: int = 0,
     allow_out_of_domain: bool = False,
+    rename: Mapping[str, str] | None = None,
     options: SegmentOptions | None = None,
     progress: CountProgress | None = None,
 ) -> Evaluation:
@@ -138,6 +155,8 @@ def evaluate(
         settings: Settings of the metrics; see :class:`~medmaskrcnn.evaluation.metrics.summary.MetricSettings`.
         pictures: Number of worst cases to draw.
         allow_out_of_domain: Run the model on scans that it was not made for.
+        rename: Classes that model and manifest call differently, ``{"Anterior": "anterior hippocampus"}``; other
+            spellings of one name and the aliases of the model's card are recognised without.
         options: Device, precision, engine, score and other options in one object, instead of single arguments.
         progress: Called with the number of cases done and their total.
 
@@ -148,7 +167,8 @@ def evaluate(
         ReadError: if the manifest cannot be read.
         ModelFileError: if the model cannot be read.
         MedMaskRCNNError: if not a single case could be evaluated.
-        ValueError: if there is no such case, split, precision or engine, or model and manifest share no class.
+        ValueError: if there is no such case, split, precision or engine, or model and manifest share no class
+            (:class:`~medmaskrcnn.errors.InvalidOptionError`, which names the classes of both).
 
     Example:
         >>> evaluation = medmaskrcnn.evaluate("abdomen-mr", "data/manifest.json")  # doctest: +SKIP
@@ -163,9 +183,9 @@ def evaluate(
     )  # fmt: skip
     loaded = load_as_asked(model, asked)
     known = loaded.settings.model.class_names
-    class_names = tuple(name for name in manifest.class_names if name in known)
-    if not class_names:
-        raise ValueError(f"the model knows {', '.join(known)}; the manifest has {', '.join(manifest.class_names)}")
+    match = match_class_names(known, manifest.class_names, rename=rename, aliases=loaded.settings.card.aliases)
+    if not match.names:
+        raise nothing_shared(match, "the model", "the manifest")
     failed: list[FailedCase] = []
     on_progress = progress or (lambda done, total: None)
 
@@ -173,16 +193,16 @@ def evaluate(
         for number, case in enumerate(chosen):
             on_progress(number, len(chosen))
             try:
-                yield _segmented(loaded, manifest, case, class_names, asked)
+                yield _segmented(loaded, manifest, case, match, asked)
             except Exception as error:  # any error; the other cases are still evaluated
                 log.exception("case %s could not be evaluated", case.id)
-                failed.append(FailedCase(case.id, _reason(error), getattr(error, "remedy", None)))
+                failed.append(failed_case(case.id, error))
         on_progress(len(chosen), len(chosen))
 
     threshold = loaded.settings.inference.score if asked.score is None else asked.score
     try:
         evaluation = evaluate_results(
-            pairs(), class_names=class_names, score=threshold, settings=settings, pictures=pictures
+            pairs(), class_names=match.names, score=threshold, settings=settings, pictures=pictures
         )
     except ValueError as error:
         if len(failed) < len(chosen):
@@ -192,7 +212,9 @@ def evaluate(
     return replace(
         evaluation,
         failed=tuple(failed),
-        not_judged=tuple(sorted(set(known) ^ set(manifest.class_names))),
+        only_predicted=match.only_first,
+        only_reference=match.only_second,
+        spelt_otherwise=match.spelt_otherwise,
         model=(loaded.settings.card.name, loaded.sha256),
         runtime=(loaded.precision, loaded.engine),
         dataset=(manifest.name, "chosen cases" if cases is not None else split),
@@ -271,19 +293,21 @@ def choose_cases(manifest: Manifest, split: str, ids: Sequence[str] | None) -> l
 
 
 def _segmented(
-    loaded: LoadedModel, manifest: Manifest, case: ManifestCase, class_names: Sequence[str], options: SegmentOptions
+    loaded: LoadedModel, manifest: Manifest, case: ManifestCase, match: ClassMatch, options: SegmentOptions
 ) -> CasePair:
     scan = read_case(manifest, case)
     started = time.monotonic()
     result = segment(scan.volume, loaded, options=options)
     seconds = time.monotonic() - started
-    reference = to_instances(scan, class_names)
-    return CasePair(case.id, case.patient, result.candidates, reference, volume=scan.volume, seconds=round(seconds, 2))
+    predicted = result.candidates.renamed(match.first, match.names)
+    reference = to_instances(scan, tuple(match.second)).renamed(match.second, match.names)
+    return CasePair(case.id, case.patient, predicted, reference, volume=scan.volume, seconds=round(seconds, 2))
 
 
-def _reason(error: Exception) -> str:
-    """An error as one sentence; the type is added for errors that are not ours."""
-    return error.reason if isinstance(error, MedMaskRCNNError) else f"{type(error).__name__}: {error}"
+def failed_case(case_id: str, error: Exception) -> FailedCase:
+    """A case that ended with an error, as one sentence; the type is added for errors that are not ours."""
+    reason = error.reason if isinstance(error, MedMaskRCNNError) else f"{type(error).__name__}: {error}"
+    return FailedCase(case_id, reason, getattr(error, "remedy", None))
 
 
 def _draw_if_among_the_worst(

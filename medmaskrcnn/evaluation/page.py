@@ -97,13 +97,20 @@ def _lead(evaluation: Evaluation) -> str:
     ]
     if settings.min_diameter:
         words.append(f"objects below {settings.min_diameter:g} {unit} need not be found")
-    if evaluation.not_judged:
-        words.append(f"not judged: {', '.join(evaluation.not_judged)}")
+    if evaluation.spelt_otherwise:
+        words.append("classes of one name: " + ", ".join(f"{a} = {b}" for a, b in evaluation.spelt_otherwise.items()))
+    for whose, names in (("predictions", evaluation.only_predicted), ("reference", evaluation.only_reference)):
+        if names:
+            words.append(f"not judged, known to the {whose} alone: {', '.join(names)}")
     return "; ".join(words)
 
 
 def _failed(evaluation: Evaluation) -> str:
-    return "".join(
+    notes = "".join(f"<p class=lead>{escape(note)}</p>" for note in evaluation.notes)
+    if evaluation.missing:
+        names = escape(", ".join(evaluation.missing))
+        notes += f'<p class="warning">no prediction, counted as nothing found: {names}</p>'
+    return notes + "".join(
         f'<p class="warning">{escape(case.id)} could not be evaluated: {escape(case.error)}</p>'
         for case in evaluation.failed
     )

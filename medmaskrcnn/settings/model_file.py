@@ -44,6 +44,8 @@ class ModelCard(Settings):
         made_by: The command that produced it.
         codes: Coded terms by class name that add to or replace those of :mod:`medmaskrcnn.export.codes` in the DICOM
             exports.
+        aliases: Further names of each class in data sets, ``{"anterior hippocampus": ("Anterior",)}``, by which an
+            evaluation recognises it; other spellings of the same name need none.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ModelCard(Settings):
     limits: tuple[str, ...] = ()
     made_by: str = ""
     codes: dict[str, LabelCode] = Field(default_factory=dict)
+    aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class ModelFileSettings(Settings):
@@ -92,4 +95,7 @@ class ModelFileSettings(Settings):
         unknown = sorted(set(self.inference.one_per_scan_classes) - set(model.class_names))
         if unknown:
             raise ValueError(f"inference.one_per_scan_classes names classes that the model lacks: {unknown}")
+        strangers = sorted(set(self.card.aliases) - set(model.class_names))
+        if strangers:
+            raise ValueError(f"card.aliases names classes that the model lacks: {strangers}")
         return self

@@ -6,8 +6,8 @@ No dense ``N x D x H x W`` array is built anywhere: memory is bounded by the obj
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,17 @@ class Instances:
             boxes=self.boxes[chosen],
             masks=tuple(self.masks[i] for i in chosen),
         )
+
+    def renamed(self, names: Mapping[str, str], class_names: Sequence[str]) -> Instances:
+        """The objects under other class names; those of classes that ``names`` lacks are left out.
+
+        Args:
+            names: New name of each class that is kept; several may get one.
+            class_names: The new names, in the order that the labels shall have.
+        """
+        lookup = np.array([class_names.index(names[n]) if n in names else -1 for n in self.class_names], np.int64)
+        kept = self.select(np.flatnonzero(lookup[self.labels] >= 0) if len(self) else [])
+        return replace(kept, class_names=tuple(class_names), labels=lookup[kept.labels])
 
 
 def empty_instances(grid: Grid, class_names: tuple[str, ...]) -> Instances:

@@ -93,11 +93,65 @@ def test_from_python(data, tiny_model):
         medmaskrcnn.evaluate(tiny_model, data, cases=["case2"])
 
 
-def test_model_and_data_without_a_common_class(data, tiny_model):
+def with_classes(data, *names):
+    """The manifest with other names of its two classes."""
     document = json.loads(data.read_text())
-    document["class_names"] = ["spleen", "lung"]
+    document["class_names"] = list(names)
     for case in document["cases"]:
-        case["instances"] = []
+        for instance, name in zip(case["instances"], names, strict=True):
+            instance["class"] = name
     data.write_text(json.dumps(document))
-    with pytest.raises(ValueError, match=r"knows liver, left kidney; the manifest has spleen, lung"):
+
+
+def test_model_and_data_without_a_common_class(run, data, tiny_model):
+    with_classes(data, "spleen", "left kidney stone")
+    with pytest.raises(ValueError, match=r"the model has liver, left kidney; the manifest has spleen, left kidney st"):
         medmaskrcnn.evaluate(tiny_model, data)
+    ran = run("evaluate", tiny_model, data)
+    assert ran.code == 2 and "--rename" in ran.err and "internal" not in ran.err
+    for name in ("liver", "left kidney", "spleen", "left kidney stone"):
+        assert name in ran.err
+
+
+def test_classes_that_are_spelt_otherwise(run, data, tiny_model):
+    with_classes(data, "LIVER", "Kidney_Left")
+    ran = run("evaluate", tiny_model, data, "--ids", "case0", "--replicates", 0)
+    assert ran.code == 0, ran.err
+    assert "left kidney = Kidney_Left" in ran.out and "not judged" not in ran.out
+
+
+def test_classes_renamed_by_the_user(run, data, tiny_model):
+    with_classes(data, "hepar", "spleen")
+    ran = run("evaluate", tiny_model, data, "--ids", "case0", "--rename", "hepar=liver", "--json", "--replicates", 0)
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["class_names"] == ["liver"] and document["spelt_otherwise"] == {"hepar": "liver"}
+    assert document["only_predicted"] == ["left kidney"] and document["only_reference"] == ["spleen"]
+    assert document["classes"]["liver"]["references"] == 1
+    for wrong in ("hepar", "brain=liver"):
+        ran = run("evaluate", tiny_model, data, "--rename", wrong)
+        assert ran.code == 2 and wrong.partition("=")[0] in ran.err
+
+
+def test_aliases_of_the_card(run, data, save_tiny, tmp_path):
+    with_classes(data, "Hepar", "spleen")
+    model = save_tiny(tmp_path / "alias.safetensors", aliases={"liver": ["hepar"]})
+    ran = run("evaluate", model, data, "--ids", "case0", "--json", "--replicates", 0)
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["class_names"] == ["Hepar"]
+
+
+def test_shipped_models_know_the_names_of_their_own_data(medmaskrcnn_data):
+    """As the data sets' own files name the classes, and as folders of masks are read."""
+    from medmaskrcnn.hub.model_file import read_model_settings, resolve_model
+    from medmaskrcnn.structures.class_names import match_class_names
+
+    own = {"hippocampus-mr": "Task04_Hippocampus", "abdomen-mr": "AbdomenMR", "sarcoma-mr": "SarcomaMR"}
+    names = {"nuclei": ["object"]}
+    for model, folder in own.items():
+        labels = json.loads((medmaskrcnn_data / folder / "dataset.json").read_text())["labels"]
+        names[model] = [name for value, name in labels.items() if int(value)]
+    for model, there in names.items():
+        settings = read_model_settings(resolve_model(model))
+        match = match_class_names(settings.model.class_names, there, aliases=settings.card.aliases)
+        assert (match.only_first, match.only_second) == ((), ()), model

@@ -222,6 +222,24 @@ def examine_spheres(centres: tuple[float, ...]) -> CaseResult:
     return CaseResult(found, 0.5, measure_instances(scan, found), record)
 
 
+def test_one_class_under_two_names_is_one_track():
+    """The second result's model spells its class otherwise, a third one's has another word for it."""
+
+    def exam(label: str, name: str) -> Examination:
+        result = examine_spheres((10.0,))
+        record = replace(result.record, source={"frame_of_reference_uid": "1.2"})
+        found = replace(result.candidates, class_names=(name, "node"))
+        return Examination(label, replace(result, candidates=found, record=record), lambda: pytest.fail("not needed"))
+
+    exams = [exam("a", "lesion"), exam("b", "Lesion"), exam("c", "tumour")]
+    _, (track,) = compare(exams, rename={"tumour": "lesion"}, classes=["LESION"])
+    assert track.class_name == "lesion" and all(track.sightings)
+    _, tracks = compare(exams)
+    assert [t.class_name for t in tracks] == ["lesion", "tumour"]
+    with pytest.raises(ValueError, match="brain"):
+        compare(exams, rename={"brain": "lesion"})
+
+
 @pytest.fixture
 def on_disk(exams: list[Exam], tmp_path: Path) -> list[Path]:
     """Result folders as ``segment`` leaves them, scans beside them."""
@@ -262,6 +280,7 @@ def test_the_command(on_disk: list[Path], tmp_path: Path):
     [
         (lambda args: args[:1], 2, "two time points or more"),
         (lambda args: [*args, "--classes", "brain"], 2, "brain"),
+        (lambda args: [*args, "--rename", "brain=lesion"], 2, "brain"),
         (lambda args: [*args, "--label", "a", "--label", "a"], 2, "different labels"),
         (lambda args: [args[0], "nowhere"], 1, "is no result"),
         (lambda args: [*args, "--scan", args[0]], 2, "as many scans"),

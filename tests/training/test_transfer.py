@@ -244,6 +244,12 @@ def test_classes_are_taken_by_name(tiny_model: Tiny, tmp_path: Path) -> None:
     assert torch.equal(state["box_head.deltas.weight"][4:8], fresh["box_head.deltas.weight"][4:8])
     assert torch.equal(state["mask_head.logits.weight"][0], fresh["mask_head.logits.weight"][0])
 
+    spelt = build_model(tiny_model(2, class_names=("Spleen", "Kidneys", "LIVER")))
+    report = transfer(spelt, source)
+    assert report.taken["box_head.classes.weight"] == "rows of Spleen (there spleen), LIVER (there liver)"
+    rows = spelt.state_dict()["box_head.classes.weight"]
+    assert torch.equal(rows[[0, 1, 3]], theirs["box_head.classes.weight"][[0, 3, 1]])
+
     strangers = build_model(tiny_model(2, class_names=("car", "bus", "cat")))
     report = transfer(strangers, source)
     assert report.new["box_head.classes.weight"] == report.new["mask_head.logits.bias"] == "no class in common"

@@ -5,7 +5,7 @@ load results -> align each scan with the first -> match instances -> changes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.evaluation.followup.align import SAME_FRAME, Alignment, align_rigidly
 from medmaskrcnn.evaluation.followup.tracks import TOLERANCE_MM, TimePoint, Track, follow
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.class_names import one_spelling, same_name
 from medmaskrcnn.structures.volume import Volume
 
 
@@ -37,14 +38,17 @@ def compare(
     classes: Sequence[str] | None = None,
     tolerance_mm: float = TOLERANCE_MM,
     always_register: bool = False,
+    rename: Mapping[str, str] | None = None,
 ) -> tuple[list[TimePoint], list[Track]]:
     """Align the time points of one patient and match the lesions.
 
     Args:
         examinations: Two or more, in order of time.
-        classes: Classes to follow; all by default.
+        classes: Classes to follow, in any spelling; all by default.
         tolerance_mm: See :func:`medmaskrcnn.evaluation.followup.tracks.follow`.
         always_register: Also register scans that share a frame of reference (if the patient moved in between).
+        rename: Classes that results name differently, ``{"lesion": "tumour"}``; other spellings of one name (``Tumor``)
+            are recognised without.
 
     Raises:
         ValueError: if there are fewer than two, a class is unknown, or sizes are in pixels.
@@ -52,8 +56,10 @@ def compare(
     """
     if len(examinations) < 2:
         raise ValueError(f"following needs two time points or more, got {len(examinations)}")
-    known = {name for one in examinations for name in one.result.candidates.class_names}
-    if unknown := sorted(set(classes or ()) - known):
+    known = tuple(dict.fromkeys(name for one in examinations for name in one.result.candidates.class_names))
+    names = one_spelling(known, rename)
+    wanted = {names[match] for asked in classes or () if (match := same_name(asked, (*known, *names)))}
+    if unknown := sorted(asked for asked in classes or () if same_name(asked, (*known, *names)) is None):
         raise ValueError(f"no result knows a class {', '.join(unknown)}; the classes are: {', '.join(sorted(known))}")
     first = examinations[0]
     points = [TimePoint(first.label, first.result, SAME_FRAME)]
@@ -64,8 +70,8 @@ def compare(
             continue
         fixed = fixed or _read(first)
         points.append(TimePoint(one.label, one.result, _aligned(_read(one), fixed, one.label)))
-    tracks = follow(points, tolerance_mm=tolerance_mm)
-    return points, [track for track in tracks if classes is None or track.class_name in classes]
+    tracks = follow(points, tolerance_mm=tolerance_mm, class_names=names)
+    return points, [track for track in tracks if classes is None or track.class_name in wanted]
 
 
 def _share_frame(first: CaseResult, other: CaseResult) -> bool:

@@ -7,7 +7,7 @@ further apart than plausible is rejected. A lesion that is absent at one time po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,12 +88,18 @@ class _Open:
     sightings: list[Sighting | None]
 
 
-def follow(time_points: Sequence[TimePoint], *, tolerance_mm: float = TOLERANCE_MM) -> list[Track]:
+def follow(
+    time_points: Sequence[TimePoint],
+    *,
+    tolerance_mm: float = TOLERANCE_MM,
+    class_names: Mapping[str, str] | None = None,
+) -> list[Track]:
     """Match the instances of two or more time points.
 
     Args:
         time_points: In order of time.
         tolerance_mm: How far apart the centres of a small lesion may lie; large ones may move by their radius more.
+        class_names: Name to be used for a class where results name it differently; by default each its own.
 
     Raises:
         ValueError: if there are fewer than two, or a result has no millimetres.
@@ -102,7 +108,7 @@ def follow(time_points: Sequence[TimePoint], *, tolerance_mm: float = TOLERANCE_
         raise ValueError(f"following needs two time points or more, got {len(time_points)}")
     tracks: list[_Open] = []
     for t, point in enumerate(time_points):
-        seen = _objects(point)
+        seen = _objects(point, class_names or {})
         pairs = _pairs(tracks, seen, tolerance_mm)
         for k, track in enumerate(tracks):
             here = seen[pairs[k]] if k in pairs else None
@@ -119,7 +125,7 @@ def follow(time_points: Sequence[TimePoint], *, tolerance_mm: float = TOLERANCE_
     ]
 
 
-def _objects(point: TimePoint) -> list[_Open]:
+def _objects(point: TimePoint, class_names: Mapping[str, str]) -> list[_Open]:
     found, kept = point.result.candidates, point.result.kept
     if not found.grid.spacing_known:
         raise ValueError(f"time point {point.label} is measured in pixels: sizes cannot be compared")
@@ -131,7 +137,8 @@ def _objects(point: TimePoint) -> list[_Open]:
         place = point.alignment.to_fixed(np.asarray(m.centroid_ras))
         radius = float((3 * m.volume_unit3 / (4 * np.pi)) ** (1 / 3))
         sighting = Sighting(number, float(found.scores[i]), m)
-        objects.append(_Open(found.class_names[found.labels[i]], place, radius, [sighting]))
+        own = found.class_names[found.labels[i]]
+        objects.append(_Open(class_names.get(own, own), place, radius, [sighting]))
     return objects
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,8 @@ def read_coco(path: Path, grid: Grid, *, picture: str | None = None) -> Instance
     Raises:
         ReadError: if the file is not COCO JSON, its images do not fit the grid, or a mask is damaged.
     """
+    document = read_coco_document(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ReadError(f"{path} is larger than the {MAX_BYTES} bytes that are read")
-        document = json.loads(path.read_bytes())
         slices = _slices(path, document, grid, picture)
         names = {int(c["id"]): str(c["name"]) for c in document["categories"]}
         objects: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
@@ -49,9 +48,59 @@ def read_coco(path: Path, grid: Grid, *, picture: str | None = None) -> Instance
                 own = annotation.get("instance_id")
                 objects[("instance", int(own)) if own is not None else ("annotation", number)].append(annotation)
         return _gathered(list(objects.values()), slices, names, grid)
+    except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
+        raise ReadError(f"{path} is no COCO JSON or is damaged: {type(error).__name__}: {error}") from error
+
+
+def read_coco_document(path: Path) -> dict[str, Any]:
+    """The content of a COCO file with images, categories and annotations; the last one read is kept.
+
+    Raises:
+        ReadError: if it cannot be read, or is something else.
+    """
+    try:
+        state = path.stat()
+        if state.st_size > MAX_BYTES:
+            raise ReadError(f"{path} is larger than the {MAX_BYTES} bytes that are read")
+        return _parsed(path, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
+        raise ReadError(f"{path} is no COCO JSON or is damaged: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: Path, size: int, changed: int) -> dict[str, Any]:
+    """Parsed once for all the images that a file is about."""
+    document = json.loads(path.read_bytes())
+    if isinstance(document, list):
+        raise ValueError("a list of results without images and categories; save them with those of the data set")
+    if not isinstance(document, dict) or not {"images", "annotations", "categories"} <= document.keys():
+        raise ValueError("it lacks images, categories or annotations")
+    return document
+
+
+def coco_class_names(path: Path) -> tuple[str, ...]:
+    """Names of a file's categories, in its order.
+
+    Raises:
+        ReadError: as :func:`read_coco_document`.
+    """
+    try:
+        return tuple(dict.fromkeys(str(one["name"]) for one in read_coco_document(path)["categories"]))
+    except (KeyError, TypeError) as error:
+        raise ReadError(f"{path} is no COCO JSON or is damaged: {type(error).__name__}: {error}") from error
+
+
+def coco_pictures(path: Path) -> list[str]:
+    """Names of the images that a file is about, without folder and extension.
+
+    Raises:
+        ReadError: as :func:`read_coco_document`.
+    """
+    try:
+        return [Path(str(one["file_name"])).stem for one in read_coco_document(path)["images"]]
+    except (KeyError, TypeError) as error:
         raise ReadError(f"{path} is no COCO JSON or is damaged: {type(error).__name__}: {error}") from error
 
 

@@ -75,6 +75,17 @@ def read_seg(path: Path, volume: Volume) -> LabelSet:
         return collect(volume.grid, found, notes)
 
 
+def seg_class_names(path: Path) -> tuple[str, ...]:
+    """Class names of a SEG's segments, from its header alone.
+
+    Raises:
+        ReadError: if the file is damaged.
+    """
+    with convert_read_errors(path, "DICOM SEG"):
+        segments = dcmread(path, force=True, stop_before_pixels=True).get("SegmentSequence") or []
+        return tuple(dict.fromkeys(_class_name(one) for one in segments if int(one.SegmentNumber)))
+
+
 def _open(path: Path, volume: Volume) -> _Segmentation:
     """Header and frames, checked as far as possible without decoding."""
     dataset = dcmread(path, force=True)

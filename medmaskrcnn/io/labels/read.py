@@ -18,10 +18,11 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.header import read_header
 from medmaskrcnn.io.dicom.sop_classes import NOT_IMAGES
 from medmaskrcnn.io.formats import sniff
-from medmaskrcnn.io.labels.dicom_seg import read_seg
+from medmaskrcnn.io.labels.coco import coco_class_names, read_coco
+from medmaskrcnn.io.labels.dicom_seg import read_seg, seg_class_names
 from medmaskrcnn.io.labels.label_maps import labels_of_map
 from medmaskrcnn.io.labels.label_set import LabelSet
-from medmaskrcnn.io.labels.rtstruct import read_rtstruct
+from medmaskrcnn.io.labels.rtstruct import read_rtstruct, rtstruct_class_names
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.label_maps import MapKind
@@ -41,8 +42,8 @@ def read_labels(
     """Read the labels of a scan; notes are logged (:func:`load_labels` returns them).
 
     Args:
-        path: An RTSTRUCT, a DICOM SEG, a label map (NIfTI, NRRD, MetaImage, PNG, TIFF), or instances.npz; or a folder
-            with one RTSTRUCT or SEG in it.
+        path: An RTSTRUCT, a DICOM SEG, a label map (NIfTI, NRRD, MetaImage, PNG, TIFF), COCO JSON, or instances.npz; or
+            a folder with one RTSTRUCT or SEG in it.
         volume: The labelled scan, whose grid the result has.
         names: Class names by value, for label maps; other values are background.
         kind: For label maps: ``"instance"`` (each value is an object) or ``"semantic"`` (each value is a class, objects
@@ -78,6 +79,9 @@ def load_labels(
     source = _only_file(Path(path))
     if zipfile.is_zipfile(source):
         return _from_result(source, volume)
+    if source.suffix.lower() == ".json":
+        files = volume.provenance.files
+        return LabelSet(read_coco(source, volume.grid, picture=Path(files[0]).stem if files else None))
     found = sniff(source)
     if found != "DICOM":
         return labels_of_map(source, read_volume(source), volume, names=names, kind=kind)
@@ -88,6 +92,26 @@ def load_labels(
         return read_seg(source, volume)
     what = NOT_IMAGES[header.non_image] if header.non_image else "an image, not labels"
     raise ReadError(f"{source} is {what}. Give an RTSTRUCT, a SEG or a label map")
+
+
+def class_names_in(path: Path) -> tuple[str, ...] | None:
+    """Class names that a label file gives, without decoding its masks; ``None`` for a label map, which gives none.
+
+    Raises:
+        ReadError: if the file is damaged or holds no labels.
+    """
+    if zipfile.is_zipfile(path):
+        return load_case(path).candidates.class_names
+    if path.suffix.lower() == ".json":
+        return coco_class_names(path)
+    if sniff(path) != "DICOM":
+        return None
+    kind = read_header(path).non_image
+    if kind == "RTSTRUCT":
+        return rtstruct_class_names(path)
+    if kind == "SEG":
+        return seg_class_names(path)
+    raise ReadError(f"{path} is {NOT_IMAGES[kind] if kind else 'an image, not labels'}. Give an RTSTRUCT or a SEG")
 
 
 def _only_file(path: Path) -> Path:

@@ -70,6 +70,18 @@ def read_rtstruct(path: Path, volume: Volume) -> LabelSet:
         return collect(volume.grid, found, notes)
 
 
+def rtstruct_class_names(path: Path) -> tuple[str, ...]:
+    """Class names of an RTSTRUCT's regions, without reading their outlines.
+
+    Raises:
+        ReadError: if the file is damaged.
+    """
+    with convert_read_errors(path, "RTSTRUCT"):
+        structures = dcmread(path, force=True)
+        names = {_number(r.ROINumber): _name(r) for r in structures.get("StructureSetROISequence") or []}
+        return tuple(dict.fromkeys(_class_names(structures, names).values()))
+
+
 def _number(value: object) -> int:
     return int(str(value))
 

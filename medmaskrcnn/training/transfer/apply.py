@@ -63,7 +63,8 @@ def transfer(
         inflation: How 2D kernels become 3D ones.
 
     Returns:
-        What was copied and what was not. Rows of the output layers are matched by class name.
+        What was copied and what was not. Rows of the output layers are matched by class name, whatever its spelling,
+        or by an alias of the source's card.
 
     Raises:
         ModelFileError: if the source cannot be read or none of it fits.

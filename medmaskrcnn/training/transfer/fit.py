@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from medmaskrcnn.settings import ModelSettings
+from medmaskrcnn.structures.class_names import match_class_names
 from medmaskrcnn.training.transfer.source import STEM, Source
 
 Inflation = Literal["centre", "mean"]
@@ -161,8 +162,10 @@ def _rows(name: str, source: Source, settings: ModelSettings) -> _Rows | None:
     if layer not in ("box_head.classes", "box_head.deltas", "mask_head.logits"):
         return None
     here, there = settings.class_names, source.class_names
-    common = [n for n in here if n in there]
-    pairs = [(here.index(n) + background, there.index(n) + background) for n in common]
+    match = match_class_names(there, here, aliases=source.aliases)
+    of_name = {name: theirs for theirs, name in match.first.items()}
+    common = [n if of_name[n] == n else f"{n} (there {of_name[n]})" for n in match.names]
+    pairs = [(here.index(n) + background, there.index(of_name[n]) + background) for n in match.names]
     if pairs and background:
         pairs = [(0, 0), *pairs]
     groups2 = (len(here) + background, len(there) + background)

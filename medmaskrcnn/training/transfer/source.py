@@ -7,7 +7,8 @@ MedicalNet (Chen et al. 2019, "Med3D") a bare ResNet, the latter with ``module.`
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -34,12 +35,14 @@ class Source:
         weights: Weights by our names; a convolution's is ``(out, in, *kernel)``.
         spatial_dims: 2 or 3.
         class_names: Without background; empty if the source has none.
+        aliases: Further names by class, from a model's card.
     """
 
     name: str
     weights: dict[str, Tensor]
     spatial_dims: int
     class_names: tuple[str, ...]
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def part_of(name: str) -> str:
@@ -60,7 +63,8 @@ def read_source(source: str | os.PathLike[str] | MaskRCNN) -> Source:
     path = resolve_model(source)
     if path.suffix not in SUFFIXES:
         model, file = read_model(path)
-        return Source(str(source), model.state_dict(), file.model.spatial_dims, file.model.class_names)
+        class_names, aliases = file.model.class_names, file.card.aliases
+        return Source(str(source), model.state_dict(), file.model.spatial_dims, class_names, aliases)
     weights, class_names = _foreign(read_state_dict(path), path)
     return Source(str(source), weights, weights[STEM].ndim - 2, class_names)
 
