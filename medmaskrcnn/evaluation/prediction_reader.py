@@ -136,7 +136,7 @@ class PredictionReader:
         several: set[str] = set()
         inside: dict[str, str] = {}
         for case in self.manifest.cases:
-            names = [self.match.second.get(one.class_name) for one in case.instances]
+            names = [self.match.second.get(one.class_name or "") for one in case.instances]
             several |= {name for name in names if name is not None and names.count(name) > 1}
             by_value = {(one.map, one.value): name for one, name in zip(case.instances, names, strict=True)}
             for one, name in zip(case.instances, names, strict=True):
