@@ -35,6 +35,7 @@ EXAMPLES = (
     "medmaskrcnn evaluate phantom-ct phantoms/manifest.json --ids phantom-0003,phantom-0007 --min-diameter 10",
     "medmaskrcnn evaluate hippocampus-mr Task04_Hippocampus/ --rename 'Anterior=anterior hippocampus' -o evaluation",
     "medmaskrcnn evaluate my.safetensors data/manifest.json --engine openvino --precision int8",
+    "medmaskrcnn evaluate my.safetensors data/manifest.json --split all --by scanner,sex",
     "medmaskrcnn evaluate nnunet-predictions/ data/manifest.json -o evaluation --rule tumour=components",
     "medmaskrcnn evaluate totalsegmentator/ data/manifest.json --rename esophagus=oesophagus --split all",
 )
@@ -85,6 +86,14 @@ def evaluate_command(
         float, typer.Option(min=0.0, help="Smaller objects need not be found: mm, or pixels without spacing.")
     ] = 0.0,
     rename: RenameOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LABEL,LABEL",
+            help="Every table also by the values of these labels of the cases: 'scanner,sex' (case_labels).",
+            show_default="none",
+        ),
+    ] = None,
     pictures: Annotated[int, typer.Option(min=0, help="How many of the worst cases to draw.")] = 12,
     options: SegmentOptions,
     rule: Annotated[
@@ -149,6 +158,7 @@ def evaluate_command(
             "split": split,
             "cases": None if ids is None else [name.strip() for name in ids.split(",") if name.strip()],
             "rename": assignments(rename, "--rename"),
+            "by": [name.strip() for name in (by or "").split(",") if name.strip()],
             "pictures": pictures if out is not None else 0,
             "settings": _settings(iou, tolerance, min_diameter, replicates, surfaces=surfaces),
             "shown": shown,

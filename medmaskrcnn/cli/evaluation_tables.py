@@ -39,6 +39,13 @@ OUTLINES = (
     ("SQ", "mask", "sq"),
     ("RQ", "mask", "rq"),
 )
+SUBGROUPS = (
+    ("found", "mask", "recall"),
+    ("false/case", "mask", "false_positives_per_case"),
+    ("false/empty case", "mask", "false_positives_per_empty_case"),
+    ("AP50", "mask", "ap50"),
+    ("Dice, missed 0", "outline", "dice_with_missed"),
+)
 _WORST = 10
 _MOST_NAMES = 10
 
@@ -66,6 +73,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
         OUTLINES,
         level,
     )
+    _print_empty_cases(evaluation, level)
+    for label in dict.fromkeys(one.label for one in evaluation.subgroups):
+        _print_subgroups(label, evaluation)
     if evaluation.spelt_otherwise:
         echo("classes of one name: " + ", ".join(f"{a} = {b}" for a, b in evaluation.spelt_otherwise.items()))
     for whose, names in (("predictions", evaluation.only_predicted), ("reference", evaluation.only_reference)):
@@ -90,6 +100,43 @@ def _print_classes(title: str, evaluation: Evaluation, columns: Columns, level: 
         row = _row(words, evaluation.overall, columns, bound)
         rows.append([words, "", *row[2:]])
     print_table(title, ["class", "objects", *heads], rows, numbers=("objects", *heads))
+
+
+def _print_empty_cases(evaluation: Evaluation, level: str) -> None:
+    """False findings on cases without an object: of each class, then of any; nothing if there is no such case."""
+    tables = [(name, table) for name, table in evaluation.classes.items() if table.empty_cases]
+    if evaluation.overall.empty_cases and len(evaluation.classes) > 1:
+        tables.append(("any class", evaluation.overall))
+    if not tables:
+        return
+    heads = ["cases without it", "false/case", f"{level} interval", "without false", f"{level} interval "]
+    rows = []
+    for name, table in tables:
+        cells = []
+        for figure in (table.mask["false_positives_per_empty_case"], table.mask["specificity"]):
+            cells += [_figure(figure, "value"), _interval(figure)]
+        rows.append([name, str(table.empty_cases), *cells])
+    print_table("false findings on cases without an object", ["class", *heads], rows, numbers=heads)
+
+
+def _print_subgroups(label: str, evaluation: Evaluation) -> None:
+    """A row for each value and class, each figure with its interval."""
+    heads = [head for head, _, _ in SUBGROUPS]
+    rows = []
+    for one in evaluation.subgroups:
+        tables = [*one.classes.items(), *([("all classes", one.overall)] if len(one.classes) > 1 else [])]
+        for name, table in tables if one.label == label else []:
+            parts = {"mask": table.mask, "outline": table.outline}
+            cells = []
+            for _, part, figure in SUBGROUPS:
+                estimate = parts[part][figure]
+                cells.append(f"{_figure(estimate, 'value')} {_interval(estimate)}".strip())
+            rows.append([one.value, name, f"{one.cases} ({one.patients})", str(table.references), *cells])
+    print_table(f"by {label}", [label, "class", "cases (patients)", "objects", *heads], rows, numbers=heads)
+
+
+def _interval(estimate: Estimate) -> str:
+    return "" if estimate.low is None or estimate.high is None else f"[{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def _row(name: str, table: ClassFigures, columns: Columns, which: str) -> list[str]:

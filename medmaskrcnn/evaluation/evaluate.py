@@ -18,6 +18,7 @@ from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 from medmaskrcnn.evaluation.metrics.summary import CaseFigures, ClassFigures, MetricSettings, figures_of_case, summarise
 from medmaskrcnn.evaluation.pictures import draw_errors
+from medmaskrcnn.evaluation.subgroups import CaseLabel, Subgroup, check_labels, subgroups
 from medmaskrcnn.hub.loaded_model import LoadedModel, load_as_asked
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.settings import SegmentOptions
@@ -49,6 +50,7 @@ class CasePair:
         ignored: ``(M,)`` references that need not be found; none by default.
         volume: The scan, needed only for pictures.
         seconds: Duration of the segmentation.
+        case_labels: Labels of the case as a whole, by which subgroups are made.
     """
 
     id: str
@@ -59,6 +61,7 @@ class CasePair:
     ignored: BoolArray | None = None
     volume: Volume | None = None
     seconds: float | None = None
+    case_labels: Mapping[str, CaseLabel] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Evaluation:
         classes: Table of each class.
         overall: Table over all classes.
         cases: Per-case figures, in the order of evaluation.
+        subgroups: Tables of the subgroups asked for.
         failed: Cases that could not be evaluated.
         missing: Cases without a prediction, in which nothing counts as found.
         notes: What was assumed or resampled on reading predictions, one sentence each.
@@ -101,6 +105,7 @@ class Evaluation:
     classes: dict[str, ClassFigures]
     overall: ClassFigures
     cases: tuple[CaseFigures, ...]
+    subgroups: tuple[Subgroup, ...] = ()
     failed: tuple[FailedCase, ...] = ()
     only_predicted: tuple[str, ...] = ()
     only_reference: tuple[str, ...] = ()
@@ -136,6 +141,7 @@ def evaluate(
     score: float | None = None,
     settings: MetricSettings | None = None,
     pictures: int = 0,
+    by: Sequence[str] = (),
     allow_out_of_domain: bool = False,
     rename: Mapping[str, str] | None = None,
     options: SegmentOptions | None = None,
@@ -154,6 +160,7 @@ def evaluate(
         score: Score threshold of the result (inclusive); the model's own by default.
         settings: Settings of the metrics; see :class:`~medmaskrcnn.evaluation.metrics.summary.MetricSettings`.
         pictures: Number of worst cases to draw.
+        by: Labels of the cases (``case_labels`` of the manifest) by whose values every table is also made.
         allow_out_of_domain: Run the model on scans that it was not made for.
         rename: Classes that model and manifest call differently, ``{"Anterior": "anterior hippocampus"}``; other
             spellings of one name and the aliases of the model's card are recognised without.
@@ -177,6 +184,7 @@ def evaluate(
     """
     manifest = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     chosen = choose_cases(manifest, split, cases)
+    check_labels(by, [case.case_labels for case in chosen])
     asked = options_from(
         options, SegmentOptions, device=device, precision=precision, engine=engine, score=score,
         allow_out_of_domain=allow_out_of_domain,
@@ -202,7 +210,7 @@ def evaluate(
     threshold = loaded.settings.inference.score if asked.score is None else asked.score
     try:
         evaluation = evaluate_results(
-            pairs(), class_names=match.names, score=threshold, settings=settings, pictures=pictures
+            pairs(), class_names=match.names, score=threshold, settings=settings, pictures=pictures, by=by
         )
     except ValueError as error:
         if len(failed) < len(chosen):
@@ -228,6 +236,7 @@ def evaluate_results(
     score: float,
     settings: MetricSettings | None = None,
     pictures: int = 0,
+    by: Sequence[str] = (),
 ) -> Evaluation:
     """Compute the metrics of existing results; consumes one pair at a time and keeps no masks.
 
@@ -237,12 +246,14 @@ def evaluate_results(
         score: Score threshold of the result (inclusive).
         settings: Settings of the metrics.
         pictures: Number of worst cases to draw, among those with a volume.
+        by: Labels of the cases by whose values every table is also made.
 
     Raises:
         ValueError: if there is no case, or a prediction and its reference are on different grids.
     """
     settings = settings or MetricSettings()
     figures: list[CaseFigures] = []
+    labels: list[Mapping[str, CaseLabel]] = []
     drawn: dict[str, tuple[float, Image.Image]] = {}
     for pair in pairs:
         case = figures_of_case(
@@ -258,6 +269,7 @@ def evaluate_results(
             seconds=pair.seconds,
         )
         figures.append(case)
+        labels.append(pair.case_labels)
         _draw_if_among_the_worst(pair, case, drawn, pictures)
     if not figures:
         raise ValueError("there is no case to evaluate")
@@ -269,6 +281,7 @@ def evaluate_results(
         classes=classes,
         overall=overall,
         cases=tuple(figures),
+        subgroups=subgroups(figures, labels, by, class_names, settings, score=score),
         pictures={name: picture for name, (_, picture) in drawn.items()},
     )
 
@@ -301,7 +314,15 @@ def _segmented(
     seconds = time.monotonic() - started
     predicted = result.candidates.renamed(match.first, match.names)
     reference = to_instances(scan, tuple(match.second)).renamed(match.second, match.names)
-    return CasePair(case.id, case.patient, predicted, reference, volume=scan.volume, seconds=round(seconds, 2))
+    return CasePair(
+        case.id,
+        case.patient,
+        predicted,
+        reference,
+        volume=scan.volume,
+        seconds=round(seconds, 2),
+        case_labels=case.case_labels,
+    )
 
 
 def failed_case(case_id: str, error: Exception) -> FailedCase:

@@ -26,6 +26,7 @@ from medmaskrcnn.evaluation.metrics.summary import (
     size_ranges_for,
 )
 from medmaskrcnn.evaluation.page import evaluation_html
+from medmaskrcnn.evaluation.subgroups import Subgroup
 from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.system.files import write_bytes
 from medmaskrcnn.system.version import __version__
@@ -82,11 +83,23 @@ def evaluation_document(evaluation: Evaluation) -> dict[str, Any]:
         "spelt_otherwise": dict(evaluation.spelt_otherwise),
         "overall": _figures(evaluation.overall),
         "classes": {name: _figures(table) for name, table in evaluation.classes.items()},
+        "subgroups": [_subgroup(one) for one in evaluation.subgroups],
         "froc_false_positives_per_case": list(FROC_CURVE_POINTS),
         "cases": [_case(case, evaluation) for case in evaluation.worst_first],
         "missing_predictions": list(evaluation.missing),
         "notes": list(evaluation.notes),
         "failed": [asdict(case) for case in evaluation.failed],
+    }
+
+
+def _subgroup(one: Subgroup) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "value": one.value,
+        "n_cases": one.cases,
+        "n_patients": one.patients,
+        "overall": _figures(one.overall),
+        "classes": {name: _figures(table) for name, table in one.classes.items()},
     }
 
 
@@ -98,6 +111,7 @@ def _figures(table: ClassFigures) -> dict[str, Any]:
     return {
         "references": table.references,
         "predictions": table.predictions,
+        "empty_cases": table.empty_cases,
         "mask": plain(table.mask),
         "box": plain(table.box),
         "outline": plain(table.outline),

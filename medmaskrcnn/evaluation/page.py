@@ -42,6 +42,14 @@ CURVES = (
 )
 """Heading, part and name of the metrics used for comparison with published work."""
 
+EMPTY_CASES = (
+    ("false/case without an object", "mask", "false_positives_per_empty_case"),
+    ("cases without an object and false finding", "mask", "specificity"),
+)
+"""Heading, part and name of the figures on cases in which there is nothing to find."""
+
+WITHOUT_ANY = "any class"
+
 MEANINGS = """found: share of the objects that the result has. false/case: objects of the result that are none.
 precision: share of the result's objects that are right. Dice: overlap of an outline with the reference, 0 to 1, of the
 objects found; "missed 0" counts the others as 0. HD95: how far outlines lie apart, but for the worst 5 %. NSD: share of
@@ -75,6 +83,8 @@ def evaluation_html(evaluation: Evaluation, froc_png: bytes) -> str:
 <h2>Figures</h2>
 {_summary(evaluation, COLUMNS)}
 <p class="lead meanings">{MEANINGS}</p>
+{_empty_cases(evaluation)}
+{_subgroups(evaluation)}
 <h2>Figures that other work is compared by</h2>
 {_summary(evaluation, CURVES)}
 <h2>FROC: what is found, and what it costs in false alarms</h2>
@@ -126,6 +136,41 @@ def _summary(evaluation: Evaluation, columns: Sequence[tuple[str, str, str]]) ->
         for name, table in tables
     )
     return _table(heads, rows)
+
+
+def _empty_cases(evaluation: Evaluation) -> str:
+    """False findings on cases without an object: of each class, and of any."""
+    rows = [(name, table) for name, table in evaluation.classes.items() if table.empty_cases]
+    if evaluation.overall.empty_cases and len(evaluation.classes) > 1:
+        rows.append((WITHOUT_ANY, evaluation.overall))
+    if not rows:
+        return ""
+    heads = ["class", "cases without it", *(head for head, _, _ in EMPTY_CASES)]
+    cells = (
+        [escape(name), str(t.empty_cases), *(_with_interval(figure_of(t, p, n)) for _, p, n in EMPTY_CASES)]
+        for name, t in rows
+    )
+    return f"<h2>False findings on cases without an object</h2>{_table(heads, cells)}"
+
+
+def _subgroups(evaluation: Evaluation) -> str:
+    """For each label a table: a row for each value and class."""
+    parts = []
+    for label in dict.fromkeys(one.label for one in evaluation.subgroups):
+        columns = [(_distance(evaluation) if n == "hd95" else h, p, n) for h, p, n in (*COLUMNS, *EMPTY_CASES)]
+        rows = []
+        for one in evaluation.subgroups:
+            tables = [*one.classes.items(), *([("all classes", one.overall)] if len(one.classes) > 1 else [])]
+            rows += [
+                [
+                    escape(one.value), escape(name), f"{one.cases} ({one.patients})", str(table.references),
+                    *(_with_interval(figure_of(table, p, n)) for _, p, n in columns),
+                ]
+                for name, table in tables if one.label == label
+            ]  # fmt: skip
+        heads = [label, "class", "cases (patients)", "objects", *(head for head, _, _ in columns)]
+        parts.append(f"<h2>By {escape(label)}</h2>{_table(heads, rows, 2)}")
+    return "".join(parts)
 
 
 def _distance(evaluation: Evaluation) -> str:

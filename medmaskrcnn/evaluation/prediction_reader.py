@@ -17,6 +17,7 @@ from medmaskrcnn.io.labels.object_rules import OBJECT_RULES, ObjectRule, instanc
 from medmaskrcnn.io.labels.read import class_names_in
 from medmaskrcnn.structures.class_names import ClassMatch, match_class_names, nothing_shared, same_name
 from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.volume import Volume
 
 log = logging.getLogger(__name__)
 
@@ -168,23 +169,24 @@ class PredictionReader:
         """
         scan = read_case(self.manifest, case)
         reference = to_instances(scan, tuple(self.match.second)).renamed(self.match.second, self.match.names)
-        if case.id not in self.files:
-            if not self.options.missing_is_empty:
-                raise ReadError(f"case {case.id} has no prediction")
-            return CasePair(
-                case.id, case.patient, empty_instances(scan.volume.grid, self.match.names), reference,
-                volume=scan.volume,
-            )  # fmt: skip
+        if case.id in self.files:
+            predicted = self._predicted(case, scan.volume)
+        elif self.options.missing_is_empty:
+            predicted = empty_instances(scan.volume.grid, self.match.names)
+        else:
+            raise ReadError(f"case {case.id} has no prediction")
+        return CasePair(case.id, case.patient, predicted, reference, volume=scan.volume, case_labels=case.case_labels)
+
+    def _predicted(self, case: ManifestCase, volume: Volume) -> Instances:
         files = self.files[case.id]
-        labels = read_prediction(files, case, scan.volume, self.values, self.manifest.class_names[0])
+        labels = read_prediction(files, case, volume, self.values, self.manifest.class_names[0])
         for note in labels.notes:
             self._notes.setdefault(note, []).append(case.id)
         found = labels.instances
         if len(found) and all(mask.is_empty for mask in found.masks):
             raise ReadError(f"case {case.id}: nothing in {files[0]} lies on the scan: was it made from another one?")
         rules = self.rules_of_maps if self._is_of_classes(files, found) else self.rules
-        predicted = instances_by_rule(found.renamed(self.match.first, self.match.names), rules, self.within)
-        return CasePair(case.id, case.patient, predicted, reference, volume=scan.volume)
+        return instances_by_rule(found.renamed(self.match.first, self.match.names), rules, self.within)
 
     def _is_of_classes(self, files: tuple[Path, ...], found: Instances) -> bool:
         """Whether a prediction says which voxels are of a class, and not which of them are one object."""

@@ -24,6 +24,7 @@ from medmaskrcnn.evaluation.evaluate import (
 )
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.evaluation.prediction_reader import PredictionOptions, PredictionReader
+from medmaskrcnn.evaluation.subgroups import check_labels
 from medmaskrcnn.system.memory import retain_freed_memory
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ def evaluate_predictions(
     score: float = 0.0,
     settings: MetricSettings | None = None,
     pictures: int = 0,
+    by: Sequence[str] = (),
     progress: CountProgress | None = None,
 ) -> Evaluation:
     """Compare predictions of any tool with the labelled cases of a manifest.
@@ -53,6 +55,7 @@ def evaluate_predictions(
         score: Score threshold of the result (inclusive); files without scores have 1 throughout.
         settings: Settings of the metrics.
         pictures: Number of worst cases to draw.
+        by: Labels of the cases (``case_labels`` of the manifest) by whose values every table is also made.
         progress: Called with the number of cases done and their total.
 
     Returns:
@@ -71,6 +74,7 @@ def evaluate_predictions(
     """
     manifest = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
     source, chosen = Path(predictions), choose_cases(manifest, split, cases)
+    check_labels(by, [case.case_labels for case in chosen])
     reader = PredictionReader(source, manifest, chosen, reading or PredictionOptions())
     failed: list[FailedCase] = []
     on_progress = progress or (lambda done, total: None)
@@ -87,7 +91,7 @@ def evaluate_predictions(
 
     try:
         evaluation = evaluate_results(
-            pairs(), class_names=reader.match.names, score=score, settings=settings, pictures=pictures
+            pairs(), class_names=reader.match.names, score=score, settings=settings, pictures=pictures, by=by
         )
     except ValueError as error:
         if len(failed) < len(chosen):

@@ -53,6 +53,18 @@ def test_a_bad_case_is_told_and_the_others_count(run, data, tiny_model, tmp_path
     }
 
 
+def test_tables_by_the_labels_of_the_cases(run, data, tiny_model):
+    document = json.loads(data.read_text())
+    for case, scanner in zip(document["cases"], "ABAB", strict=True):
+        case["case_labels"] = {"scanner": scanner}
+    data.write_text(json.dumps(document))
+    ran = run("evaluate", tiny_model, data, "--ids", "case0,case1", "--by", "scanner", "--replicates", 20)
+    assert ran.code == 0, ran.err
+    assert "by scanner" in ran.out
+    ran = run("evaluate", tiny_model, data, "--ids", "case0,case1", "--by", "sex")
+    assert ran.code == 2 and "--by" in ran.err and "scanner" in ran.err
+
+
 def test_json_is_all_that_stdout_gets(run, data, tiny_model):
     ran = run("evaluate", tiny_model, data, "--ids", "case0, case3", "--json", "--operating-score", "0.99")
     assert ran.code == 0, ran.err

@@ -12,12 +12,13 @@ All are computed for R weightings of the C cases at once; see :mod:`medmaskrcnn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from medmaskrcnn.evaluation.metrics.match_detections import MatchResult
 from medmaskrcnn.structures.grid import FloatArray
+from medmaskrcnn.structures.mask import BoolArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +73,28 @@ def detection_table(counts: Counts, weights: FloatArray) -> dict[str, FloatArray
         "precision": ratio(counts.hits, counts.hits + counts.false_positives, weights),
         "false_positives_per_case": ratio(counts.false_positives, cases, weights),
     }
+
+
+def empty_case_table(counts: Counts, weights: FloatArray) -> dict[str, FloatArray]:
+    """False findings on cases without an object of a class, each ``(K, R)``.
+
+    ``false_positives_per_empty_case``: their number; ``specificity``: share of these cases without any.
+    """
+    empty = empty_cases(counts).astype(np.float64)
+    return {
+        "false_positives_per_empty_case": ratio(empty * counts.false_positives, empty, weights),
+        "specificity": ratio(empty * (counts.false_positives == 0), empty, weights),
+    }
+
+
+def empty_cases(counts: Counts) -> BoolArray:
+    """``(C, K)`` whether a case has no object of a class that would have to be found."""
+    return np.asarray(counts.hits + counts.missed == 0)
+
+
+def over_all_classes(counts: Counts) -> Counts:
+    """The sums over the classes, each ``(C, 1)``: an empty case is then one without an object of any class."""
+    return Counts(*(getattr(counts, one.name).sum(axis=1, keepdims=True) for one in fields(counts)))
 
 
 def panoptic_table(matched: MatchResult, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:

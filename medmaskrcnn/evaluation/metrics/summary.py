@@ -20,7 +20,17 @@ from medmaskrcnn.evaluation.metrics.bootstrap import (
     mean_of_defined,
     patient_weights,
 )
-from medmaskrcnn.evaluation.metrics.counts import count, data_science_bowl_table, detection_table, panoptic_table, ratio
+from medmaskrcnn.evaluation.metrics.counts import (
+    Counts,
+    count,
+    data_science_bowl_table,
+    detection_table,
+    empty_case_table,
+    empty_cases,
+    over_all_classes,
+    panoptic_table,
+    ratio,
+)
 from medmaskrcnn.evaluation.metrics.froc import LUNA16_POINTS, froc
 from medmaskrcnn.evaluation.metrics.match_detections import LOW_THRESHOLD, THRESHOLDS, MatchResult, match_detections
 from medmaskrcnn.evaluation.metrics.objects import ObjectFigures, class_dice, compare_objects
@@ -100,6 +110,7 @@ class ClassFigures:
     Attributes:
         references: Number of objects to find.
         predictions: Number of instances in the result.
+        empty_cases: Number of cases without an object of the class; over all classes: of any class.
         mask, box: AP, AR, FROC and the counts at the operating score, by name, from masks and from boxes.
         outline: Dice, surface distances and volume errors, by name.
         froc_curve: Share found at :data:`FROC_CURVE_POINTS`, from masks; ``None`` if there is no object.
@@ -107,6 +118,7 @@ class ClassFigures:
 
     references: int
     predictions: int
+    empty_cases: int = 0
     mask: dict[str, Estimate] = field(default_factory=dict)
     box: dict[str, Estimate] = field(default_factory=dict)
     outline: dict[str, Estimate] = field(default_factory=dict)
@@ -193,6 +205,10 @@ def summarise(
     kept = matched["mask"].score.astype(np.float32) >= np.float32(score)
     predictions = np.bincount(matched["mask"].label[kept], minlength=len(class_names))
 
+    at_match = {kind: _at_match(one, settings, score) for kind, one in matched.items()}
+    empty = empty_cases(at_match["mask"]).sum(axis=0)
+    over = {kind: over_all_classes(counts) for kind, counts in at_match.items()}
+
     def estimates(table: dict[str, FloatArray], k: int) -> dict[str, Estimate]:
         return {name: estimate(values[k], level=settings.level) for name, values in table.items()}
 
@@ -200,6 +216,7 @@ def summarise(
         name: ClassFigures(
             references=int(references[k]),
             predictions=int(predictions[k]),
+            empty_cases=int(empty[k]),
             **{kind: estimates(table, k) for kind, table in tables.items()},
             froc_curve=_curve(curves[k], settings.level),
         )
@@ -208,10 +225,19 @@ def summarise(
     together = ClassFigures(
         references=int(references.sum()),
         predictions=int(predictions.sum()),
-        **{kind: estimates(_over_classes(table), 0) for kind, table in tables.items()},
+        empty_cases=int(empty_cases(over["mask"]).sum()),
+        **{
+            kind: estimates(_over_classes(table) | (empty_case_table(over[kind], weights) if kind in over else {}), 0)
+            for kind, table in tables.items()
+        },
         froc_curve=_curve(np.stack([mean_of_defined(curves[:, p]) for p in range(curves.shape[1])]), settings.level),
     )
     return classes, together
+
+
+def _at_match(matched: MatchResult, settings: MetricSettings, score: float) -> Counts:
+    """Hits and errors of the result at the IoU from which an object counts as found."""
+    return count(matched, score=score, threshold_index=matched.threshold_index(settings.match_iou))
 
 
 def _detection_figures(
@@ -221,13 +247,14 @@ def _detection_figures(
     crowded = matched.n_references[:, :, 0].max() > settings.max_detections[-1]
     limits = (*settings.max_detections[:-1], None if crowded else settings.max_detections[-1])
     points = froc(matched, weights, threshold_index=matched.threshold_index(settings.froc_iou))
-    at_match = count(matched, score=score, threshold_index=matched.threshold_index(settings.match_iou))
+    at_match = _at_match(matched, settings, score)
     return {
         **coco_table(matched, weights, max_detections=limits),
         **size_table(matched, weights[:1], max_detections=limits[-1]),
         "cpm": points.mean(axis=1),
         **{f"sensitivity_at_{point:g}": points[:, p] for p, point in enumerate(LUNA16_POINTS)},
         **detection_table(at_match, weights),
+        **empty_case_table(at_match, weights),
         **data_science_bowl_table(matched, weights, score=score),
         **panoptic_table(matched, weights, score=score),
     }
