@@ -6,7 +6,6 @@ includes its tumours' voxels) or are stored in several maps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -16,10 +15,9 @@ from numpy.typing import NDArray
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.labels.label_set import LabelledObject, collect
+from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.label_maps import label_windows, masks_of_labels
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
@@ -120,11 +118,6 @@ def read_image(manifest: Manifest, case: ManifestCase) -> Volume:
         notes=tuple(dict.fromkeys(note for part in parts for note in part.provenance.notes)),
     )
     return Volume(stacked, first.grid, modality=modality, channel_kind="unknown", provenance=provenance)
-
-
-def to_instances(scan: LabelledScan, class_names: Sequence[str]) -> Instances:
-    """The objects as instances with score 1 on the scan's grid; objects of other classes are left out."""
-    return collect(scan.volume.grid, scan.objects, class_names=class_names).instances
 
 
 def same_grid(one: Grid, other: Grid) -> bool:

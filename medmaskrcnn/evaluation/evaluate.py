@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 
 from PIL import Image
 
-from medmaskrcnn.data.case_labels import read_case, to_instances
+from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 from medmaskrcnn.evaluation.metrics.summary import CaseFigures, ClassFigures, MetricSettings, figures_of_case, summarise
 from medmaskrcnn.evaluation.pictures import draw_errors
+from medmaskrcnn.evaluation.reference import reference_of
 from medmaskrcnn.evaluation.subgroups import CaseLabel, Subgroup, check_labels, subgroups
 from medmaskrcnn.hub.loaded_model import LoadedModel, load_as_asked
 from medmaskrcnn.inference.pipeline import segment
@@ -46,8 +47,10 @@ class CasePair:
         patient: Patient id; confidence intervals are over patients.
         predicted: All candidates, whatever their score.
         reference: Reference (ground truth) on the same grid.
-        crowd: ``(M,)`` references that stand for many objects (COCO's ``iscrowd``); none by default.
+        crowd: ``(M,)`` references that stand for many objects (COCO's ``iscrowd``) or are regions to ignore; none by
+            default.
         ignored: ``(M,)`` references that need not be found; none by default.
+        annotated: Classes that were annotated; what is found of others counts neither way. All by default.
         volume: The scan, needed only for pictures.
         seconds: Duration of the segmentation.
         case_labels: Labels of the case as a whole, by which subgroups are made.
@@ -59,6 +62,7 @@ class CasePair:
     reference: Instances
     crowd: BoolArray | None = None
     ignored: BoolArray | None = None
+    annotated: tuple[str, ...] | None = None
     volume: Volume | None = None
     seconds: float | None = None
     case_labels: Mapping[str, CaseLabel] = field(default_factory=dict)
@@ -266,6 +270,7 @@ def evaluate_results(
             score=score,
             crowd=pair.crowd,
             ignored=pair.ignored,
+            annotated=pair.annotated,
             seconds=pair.seconds,
         )
         figures.append(case)
@@ -313,12 +318,14 @@ def _segmented(
     result = segment(scan.volume, loaded, options=options)
     seconds = time.monotonic() - started
     predicted = result.candidates.renamed(match.first, match.names)
-    reference = to_instances(scan, tuple(match.second)).renamed(match.second, match.names)
+    reference = reference_of(scan, match)
     return CasePair(
         case.id,
         case.patient,
         predicted,
-        reference,
+        reference.instances,
+        crowd=reference.crowd,
+        annotated=reference.annotated,
         volume=scan.volume,
         seconds=round(seconds, 2),
         case_labels=case.case_labels,

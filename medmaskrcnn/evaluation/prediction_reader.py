@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medmaskrcnn.data.case_labels import read_case, to_instances
+from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.errors import InvalidOptionError, ReadError
 from medmaskrcnn.evaluation.evaluate import CasePair
 from medmaskrcnn.evaluation.prediction_files import class_of_mask, find_predictions, is_label_map, values_of_classes
 from medmaskrcnn.evaluation.prediction_masks import is_our_map, our_values, read_prediction
+from medmaskrcnn.evaluation.reference import reference_of
 from medmaskrcnn.io.labels.object_rules import OBJECT_RULES, ObjectRule, instances_by_rule
 from medmaskrcnn.io.labels.read import class_names_in
 from medmaskrcnn.structures.class_names import ClassMatch, match_class_names, nothing_shared, same_name
@@ -137,7 +138,7 @@ class PredictionReader:
         several: set[str] = set()
         inside: dict[str, str] = {}
         for case in self.manifest.cases:
-            names = [self.match.second.get(one.class_name or "") for one in case.instances]
+            names = [None if one.ignore else self.match.second.get(one.class_name or "") for one in case.instances]
             several |= {name for name in names if name is not None and names.count(name) > 1}
             by_value = {(one.map, one.value): name for one, name in zip(case.instances, names, strict=True)}
             for one, name in zip(case.instances, names, strict=True):
@@ -168,14 +169,23 @@ class PredictionReader:
             ReadError: if a file cannot be read, does not lie on the scan, or is missing and may not be.
         """
         scan = read_case(self.manifest, case)
-        reference = to_instances(scan, tuple(self.match.second)).renamed(self.match.second, self.match.names)
+        reference = reference_of(scan, self.match)
         if case.id in self.files:
             predicted = self._predicted(case, scan.volume)
         elif self.options.missing_is_empty:
             predicted = empty_instances(scan.volume.grid, self.match.names)
         else:
             raise ReadError(f"case {case.id} has no prediction")
-        return CasePair(case.id, case.patient, predicted, reference, volume=scan.volume, case_labels=case.case_labels)
+        return CasePair(
+            case.id,
+            case.patient,
+            predicted,
+            reference.instances,
+            crowd=reference.crowd,
+            annotated=reference.annotated,
+            volume=scan.volume,
+            case_labels=case.case_labels,
+        )
 
     def _predicted(self, case: ManifestCase, volume: Volume) -> Instances:
         files = self.files[case.id]

@@ -119,6 +119,15 @@ class Mask:
         one, two = self.cropped(other.start, other.end), other.cropped(self.start, self.end)
         return Mask(one.start, np.minimum(one.array, two.array))
 
+    def difference(self, other: Mask) -> Mask:
+        """The voxels that are not in the other mask, both boolean; tight."""
+        part = other.cropped(self.start, self.end)
+        if not part.array.any():
+            return self.tight()
+        kept = self.array.copy()
+        kept[part.shifted([-a for a in self.start]).window] &= ~part.array
+        return Mask(self.start, kept).tight()
+
     def overlap(self, other: Mask) -> int:
         """Number of voxels in both masks."""
         apart = (a >= d or c >= b for a, b, c, d in zip(self.start, self.end, other.start, other.end, strict=True))

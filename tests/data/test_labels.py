@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medmaskrcnn.data.case_labels import LARGEST_VALUE, read_case, same_grid, to_instances, whole_numbers
+from medmaskrcnn.data.case_labels import LARGEST_VALUE, read_case, same_grid, whole_numbers
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.axes import AxisMap
@@ -92,7 +92,7 @@ def test_objects_of_several_maps_may_share_voxels(tmp_path: Path) -> None:
     assert scan.absent == ((1, 3),) and scan.unnamed == ((1, 9),)
 
 
-def test_parts_belong_to_the_whole_and_instances_take_the_classes_asked_for(tmp_path: Path) -> None:
+def test_parts_belong_to_the_whole(tmp_path: Path) -> None:
     labels = np.zeros(SHAPE, np.float32)
     labels[1:4, 1:4, 1:5] = 1
     labels[2, 2, 2:4] = 2
@@ -104,10 +104,6 @@ def test_parts_belong_to_the_whole_and_instances_take_the_classes_asked_for(tmp_
     )
     tumour, liver = scan.objects
     assert np.array_equal(dense(tumour), labels == 2) and np.array_equal(dense(liver), labels > 0)
-    instances = to_instances(scan, ("spleen", "liver"))
-    assert instances.class_names == ("spleen", "liver") and instances.labels.tolist() == [1]
-    assert instances.boxes.tolist() == [[1, 1, 1, 4, 4, 5]] and instances.scores.tolist() == [1.0]
-    assert to_instances(scan, ("tumour", "liver")).labels.tolist() == [0, 1]
 
 
 def test_pictures_are_compared_by_their_size(tmp_path: Path) -> None:

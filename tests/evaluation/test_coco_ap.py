@@ -166,6 +166,36 @@ def test_equals_pycocotools(kind: Kind, like_a_detector: bool, seed: int) -> Non
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
+@pytest.mark.parametrize("seed", range(2))
+def test_equals_pycocotools_without_what_was_not_annotated(kind: Kind, seed: int) -> None:
+    """Classes that are unknown in a picture are as if neither side had any of them there."""
+    made = pictures(20 + seed, 25, like_a_detector=True)
+    rng = np.random.default_rng(seed)
+    known = [NAMES[:2] if keep > 0.6 else NAMES[:1] if keep > 0.3 else NAMES[1:2] for keep in rng.random(len(made))]
+
+    def only(instances: Instances, names: tuple[str, ...]) -> np.ndarray:
+        return np.flatnonzero([NAMES[label] in names for label in instances.labels])
+
+    less = [
+        Picture(
+            p.predicted.select(only(p.predicted, names)),
+            p.reference.select(only(p.reference, names)),
+            p.crowd[only(p.reference, names)],
+        )
+        for p, names in zip(made, known, strict=True)
+    ]
+    pairs = [
+        pair_case(p.predicted, p.reference, class_names=NAMES, kind=kind, crowd=p.crowd, annotated=names)
+        for p, names in zip(made, known, strict=True)
+    ]
+    table = coco_table(match_detections(pairs, NAMES, ranges=COCO_AREAS), np.ones((1, len(made))))
+    expected = of_pycocotools(less, kind, (1, 10, 100))
+    for name, value in zip(("ap", "ap50", "ap75"), expected[:3], strict=True):
+        assert np.nanmean(table[name]) == pytest.approx(value, abs=AGREEMENT)
+    assert abs(expected[0] - of_pycocotools(made, kind, (1, 10, 100))[0]) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
 def test_equals_pycocotools_where_detections_are_many(kind: Kind) -> None:
     """More detections than the limit in most pictures: the limit decides."""
     made = pictures(7, 12, like_a_detector=True, copies=9)

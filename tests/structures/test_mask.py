@@ -116,6 +116,8 @@ def test_sets_of_voxels(one: Mask, two: Mask, three: Mask) -> None:
     assert np.array_equal(wide(one.union(two, three)), a | b | c)
     assert np.array_equal(wide(one.intersection(two)), a & b)
     assert one.overlap(two) == two.overlap(one) == np.count_nonzero(a & b)
+    left = one.difference(two)
+    assert np.array_equal(wide(left), a & ~b) and left == left.tight()
 
 
 @given(soft_masks, soft_masks)

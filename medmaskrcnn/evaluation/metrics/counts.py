@@ -12,7 +12,7 @@ All are computed for R weightings of the C cases at once; see :mod:`medmaskrcnn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -28,12 +28,14 @@ class Counts:
     Attributes:
         hits, false_positives, missed: Numbers of objects.
         iou: Sum of the hits' IoUs.
+        annotated: 1 where the class was annotated in the case, else 0: then there is nothing to count.
     """
 
     hits: FloatArray
     false_positives: FloatArray
     missed: FloatArray
     iou: FloatArray
+    annotated: FloatArray
 
 
 def count(matched: MatchResult, *, score: float, threshold_index: int, above: float = 0.0) -> Counts:
@@ -56,7 +58,13 @@ def count(matched: MatchResult, *, score: float, threshold_index: int, above: fl
         return np.asarray(np.bincount(place, values, minlength=shape[0] * shape[1]).reshape(shape), np.float64)
 
     hits = table(hit.astype(np.float64))
-    return Counts(hits, table(error.astype(np.float64)), matched.n_references[:, :, 0] - hits, table(iou * hit))
+    return Counts(
+        hits=hits,
+        false_positives=table(error.astype(np.float64)),
+        missed=matched.n_references[:, :, 0] - hits,
+        iou=table(iou * hit),
+        annotated=matched.annotated.astype(np.float64),
+    )
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray, weights: FloatArray) -> FloatArray:
@@ -66,12 +74,11 @@ def ratio(numerator: FloatArray, denominator: FloatArray, weights: FloatArray) -
 
 
 def detection_table(counts: Counts, weights: FloatArray) -> dict[str, FloatArray]:
-    """``recall``, ``precision`` and ``false_positives_per_case``, each ``(K, R)``."""
-    cases = np.ones_like(counts.hits)
+    """``recall``, ``precision`` and ``false_positives_per_case`` (of those annotated), each ``(K, R)``."""
     return {
         "recall": ratio(counts.hits, counts.hits + counts.missed, weights),
         "precision": ratio(counts.hits, counts.hits + counts.false_positives, weights),
-        "false_positives_per_case": ratio(counts.false_positives, cases, weights),
+        "false_positives_per_case": ratio(counts.false_positives, counts.annotated, weights),
     }
 
 
@@ -88,13 +95,17 @@ def empty_case_table(counts: Counts, weights: FloatArray) -> dict[str, FloatArra
 
 
 def empty_cases(counts: Counts) -> BoolArray:
-    """``(C, K)`` whether a case has no object of a class that would have to be found."""
-    return np.asarray(counts.hits + counts.missed == 0)
+    """``(C, K)`` whether a case is known to have no object of a class that would have to be found."""
+    return np.asarray((counts.hits + counts.missed == 0) & (counts.annotated > 0))
 
 
 def over_all_classes(counts: Counts) -> Counts:
-    """The sums over the classes, each ``(C, 1)``: an empty case is then one without an object of any class."""
-    return Counts(*(getattr(counts, one.name).sum(axis=1, keepdims=True) for one in fields(counts)))
+    """The sums over the classes, each ``(C, 1)``: an empty case is then one without an object of any class.
+
+    Annotated are the cases in which all classes were.
+    """
+    sums = Counts(*(getattr(counts, one.name).sum(axis=1, keepdims=True) for one in fields(counts)))
+    return replace(sums, annotated=counts.annotated.min(axis=1, keepdims=True))
 
 
 def panoptic_table(matched: MatchResult, weights: FloatArray, *, score: float) -> dict[str, FloatArray]:

@@ -2,7 +2,8 @@
 
 CPM, the competition performance metric, is the mean sensitivity at 1/8, 1/4, 1/2, 1, 2, 4 and 8 false positives per
 scan; the curve is interpolated linearly between scores, starting at (0, 0), as in LUNA16 (Setio et al. 2017). Unlike
-there, a hit is defined by IoU, and a second prediction of an object already found is a false positive.
+there, a hit is defined by IoU, and a second prediction of an object already found is a false positive. Scans in which
+a class was not annotated do not count for it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def froc(
         points: False positives per scan.
     """
     n_references = weights @ matched.n_references[:, :, 0]
-    n_scans = weights.sum(axis=1)
+    n_scans = weights @ matched.annotated
     result = np.full((len(matched.class_names), len(points), len(weights)), np.nan)
     for k in range(len(matched.class_names)):
         chosen = np.flatnonzero(matched.label == k)
@@ -40,6 +41,6 @@ def froc(
         for r in np.flatnonzero(n_references[:, k] > 0):
             weight = weights[r, matched.case[chosen]]
             found = np.cumsum(weight * hit)[last] / n_references[r, k]
-            false = np.cumsum(weight * error)[last] / n_scans[r]
+            false = np.cumsum(weight * error)[last] / n_scans[r, k]
             result[k, :, r] = np.interp(points, np.append(0.0, false), np.append(0.0, found))
     return result

@@ -42,6 +42,7 @@ class MatchResult:
         hit: ``(N, A, T)`` whether it found an object that counts.
         ignored: ``(N, A, T)`` neither hit nor error.
         n_references: ``(C, K, A)`` number of objects that count.
+        annotated: ``(C, K)`` whether a class was annotated in a case.
     """
 
     class_names: tuple[str, ...]
@@ -58,6 +59,7 @@ class MatchResult:
     hit: BoolArray
     ignored: BoolArray
     n_references: IntArray
+    annotated: BoolArray
 
     def threshold_index(self, iou: float) -> int:
         """Index of an IoU in :attr:`thresholds`.
@@ -141,6 +143,7 @@ def match_detections(
         hit=((pair >= 0) & ~hit_aside)[order],
         ignored=(hit_aside | ((pair < 0) & outside[:, :, None]))[order],
         n_references=_n_references(cases, len(class_names), set_aside),
+        annotated=np.array([np.ones(len(class_names), bool) if c.annotated is None else c.annotated for c in cases]),
     )
 
 

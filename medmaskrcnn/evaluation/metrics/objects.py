@@ -29,7 +29,8 @@ class ObjectFigures:
         predicted, reference: Index among the case's candidates and references; ``None`` if there is none.
         score: Score of the prediction.
         diameter: Diameter of the ball of equal volume (of the prediction for a false positive); mm or pixels.
-        iou, dice: Agreement of the masks; 0 for missed objects and false positives.
+        iou, dice: Agreement of the masks; 0 for missed objects and false positives. Voxels to ignore count in ``iou``,
+            by which objects are matched, and in nothing else.
         volume_error: (predicted - reference) / reference volume, of found objects.
         hd95, nsd: See :mod:`medmaskrcnn.evaluation.metrics.surface`, of found objects.
     """
@@ -57,24 +58,26 @@ def compare_objects(
     match_iou: float = 0.5,
     tolerance: float = TOLERANCE,
     surfaces: bool = True,
+    known: PairedCase | None = None,
 ) -> tuple[ObjectFigures, ...]:
     """Objects in the order of the references, then false positives by falling score.
 
     Args:
-        predicted: All candidates of the case.
-        reference: The reference.
-        paired: The two compared by masks; ignored references and predictions matched with them are left out.
+        predicted: All candidates of the case, without ignored voxels.
+        reference: The reference, without ignored voxels.
+        paired: The two compared by whole masks; ignored references and predictions matched with them are left out.
         class_names: The classes that they were paired by.
         score: Score threshold of the result (inclusive).
         match_iou: IoU of the masks from which an object counts as found, in (0, 1].
         tolerance: Tolerance of the normalised surface distance, mm (pixels if the spacing is unknown).
         surfaces: Compute the surface distances, which takes most of the time.
+        known: ``paired`` compared without ignored voxels; ``None`` if there are none.
     """
     matched = match_detections([paired], class_names, ranges=BALL_DIAMETERS_MM, thresholds=(match_iou,))
     kept = matched.score.astype(np.float32) >= np.float32(score)
     hits = {int(matched.match[n, 0]): int(n) for n in np.flatnonzero(matched.hit[:, 0, 0] & kept)}
     true_diameters = equivalent_diameter(paired.true_voxels, paired.grid.voxel_volume_unit3)
-    rows = []
+    rows, rows_of = [], {int(i): row for row, i in enumerate(paired.predicted)}
     for m in np.flatnonzero(~paired.ignored).tolist():
         name, j = class_names[paired.true_labels[m]], int(paired.reference[m])
         if m not in hits:
@@ -82,6 +85,7 @@ def compare_objects(
             continue
         n = hits[m]
         i, iou = int(matched.predicted[n]), float(matched.iou[n, 0])
+        left = iou if known is None else float(known.iou[rows_of[i], m])
         size, true_size = predicted.masks[i].n_voxels, reference.masks[j].n_voxels
         surface = surface_agreement(predicted, i, reference, j, tolerance=tolerance) if surfaces else None
         rows.append(
@@ -93,7 +97,7 @@ def compare_objects(
                 score=float(matched.score[n]),
                 diameter=float(true_diameters[m]),
                 iou=iou,
-                dice=2 * iou / (1 + iou),
+                dice=2 * left / (1 + left),
                 volume_error=(size - true_size) / true_size,
                 hd95=surface.hd95 if surface else None,
                 nsd=surface.nsd if surface else None,

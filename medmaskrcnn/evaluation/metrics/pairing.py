@@ -37,6 +37,7 @@ class PairedCase:
         crowd: ``(M,)`` references that stand for many objects at once.
         ignored: ``(M,)`` references that need not be found, and finding them is no error; includes crowds.
         iou: ``(N, M)`` float64, of pairs of one class.
+        annotated: ``(K,)`` classes that were annotated in this case, those that count; ``None``: all were.
     """
 
     patient: str
@@ -51,6 +52,7 @@ class PairedCase:
     crowd: BoolArray
     ignored: BoolArray
     iou: FloatArray
+    annotated: BoolArray | None = None
 
 
 def pair_case(
@@ -62,6 +64,7 @@ def pair_case(
     patient: str = "",
     crowd: BoolArray | None = None,
     ignored: BoolArray | None = None,
+    annotated: Sequence[str] | None = None,
 ) -> PairedCase:
     """Compare every prediction of a case with every reference.
 
@@ -74,6 +77,8 @@ def pair_case(
         patient: Patient id.
         crowd: ``(M,)`` references that stand for many objects at once (COCO's ``iscrowd``); none by default.
         ignored: ``(M,)`` references that need not be found; none by default.
+        annotated: Names of the classes that were annotated in this case; predictions and references of other classes
+            are left out, since nothing is known of these. All by default.
 
     Raises:
         ValueError: if the grids differ in shape, or ``crowd`` or ``ignored`` in length from the references.
@@ -82,7 +87,8 @@ def pair_case(
     crowd, ignored = none if crowd is None else crowd, none if ignored is None else ignored
     if crowd.shape != none.shape or ignored.shape != none.shape:
         raise ValueError(f"crowd and ignored need one entry for each of {len(reference)} references")
-    labels, true_labels = _labels(predicted, class_names), _labels(reference, class_names)
+    known = None if annotated is None else np.array([name in annotated for name in class_names], np.bool_)
+    labels, true_labels = (_labels(one, class_names, known) for one in (predicted, reference))
     one_class = (labels[:, None] == true_labels) & (labels[:, None] >= 0)
     true_voxels = voxel_counts(reference).astype(np.float64)
     order = np.argsort(-predicted.scores.astype(np.float64), kind="stable")
@@ -109,11 +115,12 @@ def pair_case(
         crowd=crowd[true],
         ignored=ignored[true] | crowd[true],
         iou=over_union(shared, n_voxels, true_sizes, crowd=crowd)[np.ix_(mine, true)],
+        annotated=known,
     )
 
 
-def _labels(instances: Instances, class_names: Sequence[str]) -> IntArray:
-    """``(N,)`` index of each object's class in ``class_names``, -1 for those of other classes."""
-    places = {name: k for k, name in enumerate(class_names)}
+def _labels(instances: Instances, class_names: Sequence[str], known: BoolArray | None) -> IntArray:
+    """``(N,)`` index of each object's class in ``class_names``, -1 for those of other and of unknown classes."""
+    places = {name: k for k, name in enumerate(class_names) if known is None or known[k]}
     lookup = np.array([places.get(name, -1) for name in instances.class_names], np.int64)
     return lookup[instances.labels] if len(instances) else np.zeros(0, np.int64)

@@ -1,7 +1,8 @@
 """All metrics of a set of cases in one table: per class and overall, masks and boxes, with confidence intervals.
 
 A class's figure is undefined (``None``) if there is nothing to compute it from. Overall figures are means over the
-classes in which they are defined; numbers of objects and false positives are summed.
+classes in which they are defined; numbers of objects and false positives are summed. A case counts for the classes that
+were annotated in it; regions to ignore: :mod:`medmaskrcnn.evaluation.metrics.ignored`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from medmaskrcnn.evaluation.metrics.counts import (
     ratio,
 )
 from medmaskrcnn.evaluation.metrics.froc import LUNA16_POINTS, froc
+from medmaskrcnn.evaluation.metrics.ignored import compared_without_ignored, ignored_voxels, without_ignored
 from medmaskrcnn.evaluation.metrics.match_detections import LOW_THRESHOLD, THRESHOLDS, MatchResult, match_detections
 from medmaskrcnn.evaluation.metrics.objects import ObjectFigures, class_dice, compare_objects
 from medmaskrcnn.evaluation.metrics.pairing import Kind, PairedCase, pair_case
@@ -83,8 +85,9 @@ class CaseFigures:
         id, patient: Ids of case and patient.
         masks, boxes: Its predictions and references, compared by masks and by boxes.
         objects: See :class:`ObjectFigures`.
-        class_dice: Dice of all voxels of each class, in the order of the classes.
+        class_dice: Dice of all voxels of each class, in the order of the classes; ``None`` where it was not annotated.
         seconds: Duration of the segmentation.
+        known: ``masks`` compared without ignored voxels; ``None`` if there are none.
     """
 
     id: str
@@ -94,6 +97,7 @@ class CaseFigures:
     objects: tuple[ObjectFigures, ...]
     class_dice: tuple[float | None, ...]
     seconds: float | None = None
+    known: PairedCase | None = None
 
     @property
     def error(self) -> float:
@@ -136,6 +140,7 @@ def figures_of_case(
     score: float,
     crowd: BoolArray | None = None,
     ignored: BoolArray | None = None,
+    annotated: Sequence[str] | None = None,
     seconds: float | None = None,
 ) -> CaseFigures:
     """Compare one case's candidates with its references.
@@ -148,35 +153,46 @@ def figures_of_case(
         class_names: Classes to evaluate.
         settings: See :class:`MetricSettings`.
         score: Score threshold of the result (inclusive).
-        crowd: ``(M,)`` references that stand for many objects; none by default.
+        crowd: ``(M,)`` references that stand for many objects or are regions to ignore; none by default.
         ignored: ``(M,)`` references that need not be found; none by default.
+        annotated: Classes that were annotated in the case; all by default.
         seconds: Duration of the segmentation.
 
     Raises:
         ValueError: if the two are on different grids.
     """
-    none = np.zeros(len(reference), np.bool_)
-    sizes = voxel_counts(reference).astype(np.float64)
-    small = equivalent_diameter(sizes, reference.grid.voxel_volume_unit3) < settings.min_diameter
-    aside = small | (none if ignored is None else ignored)
+    crowd = np.zeros(len(reference), np.bool_) if crowd is None else crowd
+    voids = ignored_voxels(reference, crowd)
+    left, true_left = (without_ignored(one, voids) for one in (predicted, reference))
+    sizes = voxel_counts(true_left).astype(np.float64)
+    aside = equivalent_diameter(sizes, reference.grid.voxel_volume_unit3) < settings.min_diameter
+    aside |= (sizes == 0) & (voxel_counts(reference) > 0)
+    aside |= False if ignored is None else ignored
     kinds: tuple[Kind, Kind] = ("mask", "box")
     masks, boxes = (
-        pair_case(predicted, reference, class_names=class_names, kind=kind, patient=patient, crowd=crowd, ignored=aside)
+        pair_case(
+            predicted, reference, class_names=class_names, kind=kind, patient=patient, crowd=crowd, ignored=aside,
+            annotated=annotated,
+        )
         for kind in kinds
-    )
+    )  # fmt: skip
+    known = compared_without_ignored(masks, left, true_left) if voids else None
     objects = compare_objects(
-        predicted,
-        reference,
+        left,
+        true_left,
         masks,
         class_names,
         score=score,
         match_iou=settings.match_iou,
         tolerance=settings.tolerance,
         surfaces=settings.surfaces,
+        known=known,
     )
-    kept = predicted.select(np.flatnonzero(predicted.scores >= np.float32(score)))
-    overall = tuple(class_dice(kept, reference, name) for name in class_names)
-    return CaseFigures(case_id, patient, masks, boxes, objects, overall, seconds)
+    kept = left.select(np.flatnonzero(predicted.scores >= np.float32(score)))
+    overall = tuple(
+        class_dice(kept, true_left, name) if annotated is None or name in annotated else None for name in class_names
+    )
+    return CaseFigures(case_id, patient, masks, boxes, objects, overall, seconds, known)
 
 
 def summarise(
@@ -198,6 +214,9 @@ def summarise(
         "box": match_detections([c.boxes for c in cases], class_names, ranges=ranges, thresholds=thresholds),
     }
     tables = {kind: _detection_figures(verdict, weights, settings, score) for kind, verdict in matched.items()}
+    if any(c.known for c in cases):
+        left = match_detections([c.known or c.masks for c in cases], class_names, ranges=ranges, thresholds=thresholds)
+        tables["mask"] |= panoptic_table(left, weights, score=score)
     tables["outline"] = _outline_figures(cases, class_names, weights)
     curve_at = matched["mask"].threshold_index(settings.froc_iou)
     curves = froc(matched["mask"], weights, threshold_index=curve_at, points=FROC_CURVE_POINTS)
@@ -304,9 +323,15 @@ def length_unit(cases: Sequence[CaseFigures]) -> str | None:
 def _over_classes(table: dict[str, FloatArray]) -> dict[str, FloatArray]:
     """Each figure over all classes, ``(1, R)``: false positives summed, all others averaged."""
     return {
-        name: (values.sum(axis=0) if name == "false_positives_per_case" else mean_of_defined(values))[None]
+        name: (_sum_of_defined(values) if name == "false_positives_per_case" else mean_of_defined(values))[None]
         for name, values in table.items()
     }
+
+
+def _sum_of_defined(values: FloatArray) -> FloatArray:
+    """``(R,)`` sum of ``(K, R)`` over the classes in which a figure is defined; NaN if it is defined in none."""
+    defined = ~np.isnan(values)
+    return np.where(defined.any(axis=0), np.where(defined, values, 0).sum(axis=0), np.nan)
 
 
 def _curve(values: FloatArray, level: float) -> tuple[Estimate, ...] | None:
