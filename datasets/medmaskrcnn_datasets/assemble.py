@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import re
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, Split
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.system.files import make_folder
+from medmaskrcnn_datasets.case_table import CaseTable, class_named
 from medmaskrcnn_datasets.manifest import located, write_manifest
+from medmaskrcnn_datasets.patients import patients_by_name
 from medmaskrcnn_datasets.splits import SplitRule
 
+_LOG = logging.getLogger(__name__)
+
 CountProgress = Callable[[int, int], None]
+OnEvent = Callable[[str], None]
+"""Called with one sentence about what was assumed or found."""
+
 LabelFiles = tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]
 """Label maps of one case, and the meaning of their values."""
 
@@ -30,12 +35,16 @@ class FoundCase:
         image: One file (or series folder), or several sequences on one grid.
         convert: Reads and returns the labels, given the folder for label maps.
         patient: Its patient; by default ``patient_of`` the id.
+        split: The split it lies in as the data set is laid out, ``train/``, ``valid/``.
+        annotated: Classes that were annotated, by their names in the manifest; ``None``: all.
     """
 
     id: str
     image: tuple[Path, ...]
     convert: Callable[[Path], LabelFiles]
     patient: str | None = None
+    split: Split | None = None
+    annotated: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +55,8 @@ class FoundDataset:
         name, modality, licence: As written to the manifest.
         class_names: In order; if empty, those that occur, sorted by name.
         cases: At least one.
+        table: What ``cases.csv`` says of the cases.
+        renamed: Names of classes as the data set writes them, and their names in the manifest (empty: left out).
     """
 
     name: str
@@ -53,6 +64,8 @@ class FoundDataset:
     licence: str
     class_names: tuple[str, ...]
     cases: tuple[FoundCase, ...]
+    table: CaseTable | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 def assemble(
@@ -61,6 +74,7 @@ def assemble(
     *,
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
+    on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
     """Convert every case and write ``manifest.json``.
@@ -68,40 +82,52 @@ def assemble(
     Args:
         found: The cases.
         out_dir: Gets the manifest, and label maps in ``labels/`` where the data set's own cannot be used.
-        splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
-        patient_of: Patient of a case id, for cases without one; by default each is a patient of its own.
+        splits: Patients for validation and testing; ``None`` leaves every case's split undecided. Splits that the data
+            set states itself hold where ``splits`` is ``None``, says nothing, or is only a fallback.
+        patient_of: Patient of a case id; by default as the table of cases says, else as the adapter found, else as the
+            names show (slices of one scan), else each case is a patient of its own.
+        on_event: Called with what was assumed; by default it is logged.
         progress: Called with the number of cases done and their total.
 
     Raises:
-        ReadError: if cases cannot be read or two have the same id; the message lists them all.
+        ReadError: if cases cannot be read, two have the same id, or the table of cases contradicts them; the message
+            lists them all.
         ValueError: if ``splits`` names unknown patients.
         OutputError: if ``out_dir`` cannot be written.
     """
+    tell = on_event or _LOG.warning
     twice = sorted(name for name, n in Counter(case.id for case in found.cases).items() if n > 1)
     if twice:
         raise ReadError(f"{found.name}: several cases have one name: {', '.join(twice)}. Give each its own")
-    patients = {case.id: case.patient or (patient_of or str)(case.id) for case in found.cases}
-    split_of = splits.assign(patients.values()) if splits else {}
-    fold_of = splits.fold_of(patients.values()) if splits else {}
+    if found.table is not None:
+        for text in found.table.about(case.id for case in found.cases):
+            tell(text)
+    patients = _patients(found, patient_of, tell)
+    stated = _stated_splits(found, splits, tell)
+    split_of = splits.assign(patients.values()) if splits and not stated else {}
+    fold_of = splits.fold_of(patients.values()) if splits and not stated else {}
     target = make_folder(out_dir).resolve()
     cases: list[ManifestCase] = []
     failed: list[str] = []
     for done, case in enumerate(found.cases, start=1):
+        patient = patients[case.id]
         try:
             labels, instances = case.convert(target / "labels")
+            annotated = _annotated(found, case, instances)
         except ReadError as error:
             failed.append(error.reason)
             continue
-        patient = patients[case.id]
         cases.append(
             ManifestCase(
                 id=case.id,
                 patient=patient,
                 image=_one_or_many([located(path, target) for path in case.image]),
                 label=_one_or_many([located(path, target) for path in labels]) if labels else None,
-                split=split_of.get(patient),
+                split=stated.get(case.id) if stated else split_of.get(patient),
                 fold=fold_of.get(patient),
+                case_labels=dict(found.table.row(case.id).labels) if found.table else {},
                 instances=instances,
+                annotated=annotated,
             )
         )
         if progress:
@@ -120,47 +146,61 @@ def assemble(
     return write_manifest(manifest, target / "manifest.json")
 
 
-def patient_by(pattern: str) -> Callable[[str], str]:
-    """The patient of a case by a regular expression: the match of its first group, or else the whole match.
+def _patients(found: FoundDataset, patient_of: Callable[[str], str] | None, tell: OnEvent) -> dict[str, str]:
+    """The patient of each case."""
+    ids = [case.id for case in found.cases]
+    if patient_of is not None:
+        return {case.id: case.patient or patient_of(case.id) for case in found.cases}
+    stated = {
+        case.id: (found.table.row(case.id).patient if found.table else None) or case.patient for case in found.cases
+    }
+    by_name = {} if any(stated.values()) else patients_by_name(ids)
+    if by_name:
+        example = next(iter(by_name))
+        tell(
+            f"{len(ids)} cases are taken to be of {len(set(by_name.values()))} patients by their names: "
+            f"{example} is of the patient {by_name[example]}"
+        )
+    return {case: stated[case] or by_name.get(case, case) for case in ids}
+
+
+def _stated_splits(found: FoundDataset, splits: SplitRule | None, tell: OnEvent) -> dict[str, Split | None]:
+    """The split of each case as the data set itself says; empty if it does not, or is overruled."""
+    if splits is not None and not splits.fallback and splits != SplitRule():
+        return {}
+    stated = {case.id: (found.table.row(case.id).split if found.table else None) or case.split for case in found.cases}
+    if not any(stated.values()):
+        return {}
+    counts = ", ".join(f"{n} cases {split or 'open'}" for split, n in Counter(stated.values()).items())
+    tell(f"the splits are the data set's own: {counts}")
+    return stated
+
+
+def _annotated(found: FoundDataset, case: FoundCase, instances: Sequence[ManifestInstance]) -> tuple[str, ...] | None:
+    """Classes annotated in a case, by their names in the manifest.
 
     Raises:
-        ValueError: if it is not a regular expression; and, when called, if it does not match the case.
+        ReadError: if the table names an unknown class, or the labels hold one that it does not name.
     """
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"--patient must be a regular expression, got {pattern!r}: {error}") from None
-
-    def patient_of(case: str) -> str:
-        match = compiled.search(case)
-        text = (match.group(1) if compiled.groups else match.group()) if match else None
-        if not text:
-            raise ValueError(f"--patient {pattern!r} matches nothing in the case {case!r}")
-        return text
-
-    return patient_of
-
-
-def stem_of(path: Path) -> str:
-    """A file's name without its extension; ``.nii.gz`` counts as one."""
-    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
-
-
-def json_object(path: Path, what: str) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
-
-    Raises:
-        ReadError: if it is missing, not JSON or not an object; ``what`` says what it should be.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ReadError(f"cannot read {path}: {error.strerror}. Is this {what}?") from error
-    except (ValueError, RecursionError) as error:
-        raise ReadError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ReadError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
+    if found.table is None or found.table.row(case.id).annotated is None:
+        return case.annotated
+    words = found.table.row(case.id).annotated or ()
+    names = {name: name for name in found.class_names} | dict(found.renamed)
+    classes = {word: class_named(word, names) for word in words}
+    unknown = [word for word, name in classes.items() if name is None]
+    if unknown:
+        raise ReadError(
+            f"case {case.id!r}: {found.table.path.name} names annotated classes {unknown}; there are "
+            f"{', '.join(found.class_names)}"
+        )
+    annotated = tuple(dict.fromkeys(name for name in classes.values() if name))
+    held = {i.class_name for i in instances if i.class_name is not None and not i.ignore}
+    if not held <= set(annotated):
+        raise ReadError(
+            f"case {case.id!r}: the labels hold {', '.join(sorted(held - set(annotated)))}, which "
+            f"{found.table.path.name} does not name as annotated"
+        )
+    return annotated
 
 
 def modality_of(stated: object) -> str | None:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
-from medmaskrcnn_datasets.assemble import CountProgress, patient_by
+from medmaskrcnn_datasets.assemble import CountProgress
 from medmaskrcnn_datasets.console import bar, report_errors
+from medmaskrcnn_datasets.patients import patient_by
 from medmaskrcnn_datasets.splits import SplitRule, read_splits
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")]

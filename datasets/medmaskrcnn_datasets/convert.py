@@ -5,39 +5,64 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.formats import sniff
 from medmaskrcnn.system.files import make_folder, write_bytes
-from medmaskrcnn_datasets.assemble import CountProgress
-from medmaskrcnn_datasets.coco import coco_dataset, is_coco
+from medmaskrcnn_datasets.assemble import CountProgress, OnEvent
+from medmaskrcnn_datasets.case_table import read_case_table
+from medmaskrcnn_datasets.coco import coco_dataset, coco_files, is_coco
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
-from medmaskrcnn_datasets.folders import (
-    image_and_mask_folders,
-    instances_dataset,
-    is_folder_per_image,
-    semantic_dataset,
-)
-from medmaskrcnn_datasets.label_files import classes_that_occur
+from medmaskrcnn_datasets.folders import instances_dataset, is_folder_per_image, semantic_dataset
+from medmaskrcnn_datasets.foreign import foreign_labels
+from medmaskrcnn_datasets.layouts import find_pairs, has_pairs, label_folder_name
 from medmaskrcnn_datasets.msd import msd_dataset
 from medmaskrcnn_datasets.nnunet import nnunet_dataset
+from medmaskrcnn_datasets.numbering import Numbers, survey
+from medmaskrcnn_datasets.objects import ClassRules, Rule
+from medmaskrcnn_datasets.patients import patient_by
+from medmaskrcnn_datasets.source_files import is_leftover, read_json
 from medmaskrcnn_datasets.splits import SplitRule
 
 Format = Literal["manifest", "msd", "nnunet", "coco", "instances", "semantic", "dicom"]
-OnEvent = Callable[[str], None]
 
-DEFAULT_SPLITS = SplitRule(test_share=0.2, val_share=0.1)
+DEFAULT_SPLITS = SplitRule(test_share=0.2, val_share=0.1, fallback=True)
 
 _LOG = logging.getLogger(__name__)
 _LOOKED_AT = 200  # at most this many files of a folder are tested for DICOM
 _PICTURES = ("PNG", "TIFF", "JPEG")
+_INSTANCE_FOLDERS = ("masks", "instances", "segmentationobject")
+_CLASS_TABLE = "_classes.csv"  # Roboflow's: "Pixel Value, Class"
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """What somebody says of a data set that it does not say itself.
+
+    Attributes:
+        rules: What one object is (:class:`~medmaskrcnn_datasets.objects.ClassRules`), values to ignore, new names.
+        classes: Names of label values where no file names them: ``{1: "liver"}``.
+        class_name: Class of the objects of instance masks.
+        patient: A regular expression; what it matches in a case's name (its first group) is the patient.
+    """
+
+    rules: ClassRules = ClassRules("auto")  # noqa: RUF009 - it is frozen
+    classes: Mapping[int, str] = field(default_factory=dict)
+    class_name: str = "object"
+    patient: str = ""
+
+
+AS_IT_SAYS = ConversionOptions()
+"""Nothing more is said."""
 
 
 def detect_format(path: Path | str) -> Format | None:
@@ -55,17 +80,15 @@ def detect_format(path: Path | str) -> Format | None:
         return "manifest"
     if (source / "dataset.json").is_file():
         return _format_of_file(source / "dataset.json")
-    if _coco_file(source) is not None:
+    if coco_files(source):
         return "coco"
     if is_folder_per_image(source):
         return "instances"
-    try:
-        images, masks = image_and_mask_folders(source)
-    except ReadError:
-        return "dicom" if any(sniff(file) == "DICOM" for file in _first_files(source)) else None
-    first = next((file for file in sorted(images.iterdir()) if file.is_file()), None)
-    pictures = first is not None and sniff(first) in _PICTURES
-    return "instances" if pictures or masks.name in ("masks", "instances") else "semantic"
+    if has_pairs(source):
+        pictures = any(sniff(file) in _PICTURES for file in _first_files(source))
+        named = label_folder_name(source).lower() in _INSTANCE_FOLDERS
+        return "instances" if pictures or named else "semantic"
+    return "dicom" if any(sniff(file) == "DICOM" for file in _first_files(source)) else None
 
 
 def to_manifest(
@@ -73,6 +96,7 @@ def to_manifest(
     out_dir: Path | str,
     *,
     splits: SplitRule = DEFAULT_SPLITS,
+    options: ConversionOptions = AS_IT_SAYS,
     on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
@@ -83,7 +107,8 @@ def to_manifest(
             with masks or labels, or a folder of DICOM with RTSTRUCT or SEG.
         out_dir: Gets the manifest and converted files. An earlier conversion of the same files, by their names, sizes
             and times, is reused.
-        splits: Patients for validation and testing.
+        splits: Patients for validation and testing, where the data set does not say it.
+        options: What the data set does not say itself.
         on_event: Called with each assumption; by default they are logged.
         progress: Called with the number of cases done and their total.
 
@@ -96,60 +121,140 @@ def to_manifest(
     kind = detect_format(source)
     if kind is None:
         raise ReadError(
-            f"{source} is no labelled data set that can be recognised. Wanted: a manifest.json, a data set in MSD or "
-            "nnU-Net layout, a COCO JSON, images/ with masks/ or labels/, or DICOM with RTSTRUCT or SEG. "
+            foreign_labels(source)
+            or f"{source} is no labelled data set that can be recognised. Wanted: a manifest.json, a data set in MSD "
+            "or nnU-Net layout, a COCO JSON, images/ with masks/ or labels/, or DICOM with RTSTRUCT or SEG. "
             "See python -m medmaskrcnn_datasets --help"
         )
     if kind == "manifest":
         return source / "manifest.json" if source.is_dir() else source
     target = make_folder(out_dir)
-    state = {"source": str(source), "format": kind, "splits": repr(splits), "files": _state_of(source, target)}
+    state = {
+        "source": str(source),
+        "format": kind,
+        "splits": repr(splits),
+        "options": repr(options),
+        "files": _state_of(source, target),
+    }
     record = target / "converted_from.json"
     manifest = target / "manifest.json"
-    if manifest.is_file() and record.is_file() and _json(record) == state:
+    before = read_json(record) if manifest.is_file() else None
+    if isinstance(before, dict) and {key: before.get(key) for key in state} == state:
         on_event(f"{source} was converted before, to {manifest}")
+        for text in before.get("told", []):
+            on_event(str(text))
         return manifest
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        on_event(text)
+
     on_event(f"{source} is taken for {_WORDS[kind]}")
     on_event(f"patients are dealt into splits by name: {splits.test_share:.0%} test, {splits.val_share:.0%} validation")
-    made = _converted(kind, source, target, splits, on_event, progress)
-    write_bytes(record, json.dumps(state, indent=1).encode())
+    made = _Conversion(source, target, splits, options, tell, progress).run(kind)
+    write_bytes(record, json.dumps(state | {"told": told}, indent=1).encode())
     return made
 
 
 _WORDS: dict[Format, str] = {
     "manifest": "a manifest",
-    "msd": "a data set in MSD layout; each label value in a case is one object",
-    "nnunet": "a data set in nnU-Net's raw layout; each label value in a case is one object",
-    "coco": "a COCO file; each annotation is one object, each picture a patient of its own",
-    "instances": "images with instance masks; each number in a mask, or each mask file, is one object",
-    "semantic": "images with maps of classes; each connected part of a class is one object",
+    "msd": "a data set in MSD layout",
+    "nnunet": "a data set in nnU-Net's raw layout",
+    "coco": "a COCO file; each annotation is one object",
+    "instances": "images with instance masks",
+    "semantic": "images with maps of classes",
     "dicom": "DICOM with RTSTRUCT or SEG; each region or segment is one object",
 }
 
 
-def _converted(
-    kind: Format, source: Path, target: Path, splits: SplitRule, on_event: OnEvent, progress: CountProgress | None
-) -> Path:
-    folder = source.parent if source.name == "dataset.json" else source
-    if kind == "msd":
-        return msd_dataset(folder, target, splits=splits, progress=progress)
-    if kind == "nnunet":
-        return nnunet_dataset(folder, target, splits=splits, progress=progress)
-    if kind == "coco":
-        return coco_dataset(_coco_file(source) or source, target, splits=splits, progress=progress)
-    if kind == "dicom":
-        return dicom_dataset(source, target, splits=splits, progress=progress)
-    if kind == "instances":
-        on_event("the objects' class is called 'object'")
-        return instances_dataset(source, target, splits=splits, progress=progress)
-    values = classes_that_occur(image_and_mask_folders(source)[1])
-    classes = {value: f"label {value}" for value in values}
-    on_event(f"nothing says what the label values mean; the classes are called {', '.join(classes.values())}")
-    return semantic_dataset(source, target, classes=classes, splits=splits, progress=progress)
+@dataclass(frozen=True)
+class _Conversion:
+    """One data set on its way to a manifest."""
+
+    source: Path
+    target: Path
+    splits: SplitRule
+    options: ConversionOptions
+    tell: OnEvent
+    progress: CountProgress | None
+
+    def run(self, kind: Format) -> Path:
+        folder = self.source.parent if self.source.name == "dataset.json" else self.source
+        common = self._common()
+        rules = self.options.rules
+        if kind == "msd":
+            return msd_dataset(folder, self.target, rules=rules, **common)
+        if kind == "nnunet":
+            return nnunet_dataset(folder, self.target, rules=rules, **common)
+        if kind == "coco":
+            return coco_dataset(self.source, self.target, rename=rules.rename, **common)
+        if kind == "dicom":
+            return dicom_dataset(self.source, self.target, rename=rules.rename, **common)
+        return self._folder(kind)
+
+    def _common(self) -> dict[str, Any]:
+        patient_of = patient_by(self.options.patient) if self.options.patient else None
+        return {
+            "splits": self.splits,
+            "patient_of": patient_of,
+            "on_event": self.tell,
+            "progress": self.progress,
+        }
+
+    def _folder(self, kind: Format) -> Path:
+        """Images with label maps: the numbers tell whether these are of objects or of classes."""
+        classes = dict(self.options.classes) or _classes_of_table(self.source)
+        if is_folder_per_image(self.source):
+            return self._objects(None, ())
+        files = [(pair.id, pair.image, pair.label) for pair in find_pairs(self.source)]
+        numbers = survey(files, progress=self.progress)
+        ignore = self.options.rules.ignore or numbers.ignored_by_custom()
+        table = read_case_table(self.source)
+        likely: Literal["objects", "classes"] = "objects" if kind == "instances" else "classes"
+        meaning = numbers.meaning(ignore=ignore, likely=likely)
+        named = table is not None and "class" in table.columns.values()
+        if not classes and (meaning == "objects" or named or (meaning == "mask" and kind == "instances")):
+            if meaning == "objects" and kind == "semantic":
+                self.tell("the label maps are numbered anew in each case: a number is taken as one object, not a class")
+            return self._objects(numbers, ignore)
+        if not classes:
+            classes = {value: f"label {value}" for value in numbers.values if value not in ignore}
+            self.tell(f"nothing says what the label values mean; the classes are called {', '.join(classes.values())}")
+        rules = replace(self.options.rules, ignore=tuple(ignore))
+        if ignore and not self.options.rules.ignore:
+            self.tell("the value 255 stands for voxels to ignore")
+        return semantic_dataset(self.source, self.target, classes=classes, rules=rules, **self._common())
+
+    def _objects(self, numbers: Numbers | None, ignore: Sequence[int]) -> Path:
+        options = self.options
+        name = options.class_name
+        table = read_case_table(self.source)
+        if table is None or "class" not in table.columns.values():
+            name = options.rules.rename.get(name, name)
+            self.tell(f"the objects' class is called {name!r}")
+        unknown = sorted({*options.rules.by_class, *options.rules.within} - {name})
+        if unknown and table is None:
+            raise ValueError(f"rules speak of classes {unknown}; there is {name}")
+        rule: Rule = options.rules.by_class.get(name, options.rules.default)
+        return instances_dataset(
+            self.source, self.target, class_name=name, rule=rule, ignore=ignore, numbers=numbers, **self._common()
+        )
+
+
+def _classes_of_table(source: Path) -> dict[int, str]:
+    """Names of label values in Roboflow's table of classes; empty if there is none."""
+    file = next(iter(sorted(source.rglob(_CLASS_TABLE))), None)
+    if file is None:
+        return {}
+    rows = list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines(), skipinitialspace=True))
+    return {
+        int(row[0]): row[1].strip() for row in rows[1:] if len(row) >= 2 and row[0].strip().isdigit() and int(row[0])
+    }
 
 
 def _format_of_file(path: Path) -> Format | None:
-    content = _json(path)
+    content = read_json(path)
     if not isinstance(content, dict):
         return None
     if "cases" in content and "class_names" in content:
@@ -168,27 +273,13 @@ def _format_of_file(path: Path) -> Format | None:
     return "msd" if image else None
 
 
-def _coco_file(source: Path) -> Path | None:
-    """The only COCO file in a folder or its ``annotations/``."""
-    if source.is_file():
-        return source
-    files = [file for folder in (source, source / "annotations") for file in sorted(folder.glob("*.json"))]
-    found = [file for file in files if is_coco(_json(file))]
-    return found[0] if len(found) == 1 else None
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 def _first_files(folder: Path) -> Iterator[Path]:
     seen = 0
     for place, folders, files in os.walk(folder):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_leftover(Path(name)))
         for name in sorted(files):
+            if is_leftover(Path(name)):
+                continue
             yield Path(place) / name
             seen += 1
             if seen == _LOOKED_AT:

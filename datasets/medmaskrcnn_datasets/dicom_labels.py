@@ -23,7 +23,8 @@ from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, OnEvent, assemble
+from medmaskrcnn_datasets.case_table import read_case_table
 from medmaskrcnn_datasets.label_files import write_label_maps
 from medmaskrcnn_datasets.splits import SplitRule
 
@@ -61,6 +62,7 @@ def dicom_dataset(
     licence: str = "unknown",
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
+    on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for a folder of DICOM with RTSTRUCT or SEG.
@@ -76,6 +78,7 @@ def dicom_dataset(
         splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
         patient_of: Patient of a case id. By default: the first folder below ``folder`` where each holds one patient,
             else a pseudonym made from the Patient ID.
+        on_event: Called with what was assumed; by default it is logged.
         progress: Called with the number of cases done and their total.
 
     Returns:
@@ -102,8 +105,9 @@ def dicom_dataset(
         )
         for case, one, patient in zip(ids, chosen, patients, strict=True)
     )
-    found = FoundDataset(name or root.name, kind, licence, tuple(classes), cases)
-    return assemble(found, target, splits=splits, patient_of=patient_of, progress=progress)
+    table = read_case_table(root, class_names=tuple(classes))
+    found = FoundDataset(name or root.name, kind, licence, tuple(classes), cases, table)
+    return assemble(found, target, splits=splits, patient_of=patient_of, on_event=on_event, progress=progress)
 
 
 def labelled_series(root: Path) -> list[_LabelledSeries]:

@@ -6,25 +6,30 @@ networks write them). Images may be 2D images or scans of any readable format.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from medmaskrcnn.data.case_labels import same_grid, values_in
-from medmaskrcnn.data.manifest import ManifestInstance
+from medmaskrcnn.data.class_kinds import is_single_organ
+from medmaskrcnn.data.manifest import ManifestInstance, read_manifest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.label_set import LabelledObject
+from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.mask import Mask
-from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, assemble, stem_of
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, OnEvent, assemble
+from medmaskrcnn_datasets.case_table import CaseTable, read_case_table
 from medmaskrcnn_datasets.class_maps import class_map_converter
+from medmaskrcnn_datasets.class_rules import settled_rules, told_objects
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
-from medmaskrcnn_datasets.objects import ClassRules
+from medmaskrcnn_datasets.layouts import SPLIT_FOLDERS, Pair, find_pairs
+from medmaskrcnn_datasets.numbering import IGNORED_BY_CUSTOM, Numbers, survey
+from medmaskrcnn_datasets.objects import ClassRules, Rule
+from medmaskrcnn_datasets.source_files import folders_in, scans_in
 from medmaskrcnn_datasets.splits import SplitRule
 
-IMAGE_FOLDERS = ("images", "image", "imagesTr", "img", "scans")
-MASK_FOLDERS = ("masks", "instances", "labels", "labelsTr", "segmentations", "label", "mask")
-_LABEL_ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_seg", "_segmentation", "_instances")
-_MOST_NAMED = 5
+_LOG = logging.getLogger(__name__)
 
 
 def instances_dataset(
@@ -32,26 +37,35 @@ def instances_dataset(
     out_dir: Path | str,
     *,
     class_name: str = "object",
+    rule: Rule = "auto",
+    ignore: Sequence[int] | None = None,
+    numbers: Numbers | None = None,
     name: str | None = None,
     modality: str | None = None,
     licence: str = "unknown",
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
+    on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for images with instance masks.
 
     Args:
-        folder: Holds ``images/`` and ``masks/`` with files of equal names, each mask an integer map with one number
-            per object; or a folder per image, each with ``images/`` (one file) and ``masks/`` (one file per object,
-            nonzero inside it), as in Data Science Bowl 2018.
-        out_dir: Gets ``manifest.json``; label maps in ``labels/`` are written only for one file per object.
-        class_name: Class of the objects.
+        folder: Images and masks in one of the layouts of :mod:`medmaskrcnn_datasets.layouts`, each mask an integer map
+            with one number per object; or a folder per image, each with ``images/`` (one file) and ``masks/`` (one file
+            per object, nonzero inside it), as in Data Science Bowl 2018. A ``cases.csv`` in it is read.
+        out_dir: Gets ``manifest.json``; label maps in ``labels/`` are written where the masks cannot be used.
+        class_name: Class of the objects; a column ``class`` of ``cases.csv`` overrules it.
+        rule: What one object is: the voxels of one number (``"value"``), each connected part, or all. ``"auto"``: the
+            number, or the part where every mask has one number only (0 and 255).
+        ignore: Numbers whose voxels are to be ignored; by default 255 where all other numbers are far smaller.
+        numbers: The numbers of the masks, where they were looked at before.
         name: Name of the data set; by default the folder's.
         modality: DICOM modality, for scans; ``None`` for 2D images such as PNG.
         licence: Licence of the data.
         splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
-        patient_of: Patient of a case id; by default each image is a patient of its own.
+        patient_of: Patient of a case id; by default as for :func:`~medmaskrcnn_datasets.assemble.assemble`.
+        on_event: Called with what was assumed; by default it is logged.
         progress: Called with the number of cases done and their total.
 
     Returns:
@@ -63,15 +77,35 @@ def instances_dataset(
         OutputError: if ``out_dir`` cannot be written.
     """
     root = Path(folder).resolve()
+    tell = on_event or _LOG.warning
+    table = read_case_table(root)
     if is_folder_per_image(root):
-        cases = tuple(_case_of_folder(one, class_name) for one in sorted(root.iterdir()) if _has_masks(one))
-    else:
-        cases = tuple(
-            FoundCase(case, (image,), _instance_converter(case, image, label, class_name))
-            for case, image, label in paired_files(*image_and_mask_folders(root))
+        found_cases = tuple(
+            _case_of_folder(one, _class_of(table, one.name, class_name)) for one in folders_in(root) if _has_masks(one)
         )
-    found = FoundDataset(name or root.name, modality, licence, (class_name,), cases)
-    return assemble(found, out_dir, splits=splits, patient_of=patient_of, progress=progress)
+    else:
+        pairs = find_pairs(root)
+        files = [(pair.id, pair.image, pair.label) for pair in pairs]
+        if rule == "auto" or ignore is None:
+            numbers = numbers or survey(files, progress=progress)
+            ignore = numbers.ignored_by_custom() if ignore is None else ignore
+            if numbers.ignored_by_custom() and set(ignore) == {IGNORED_BY_CUSTOM}:
+                tell("the number 255 stands for voxels to ignore")
+            if rule == "auto":
+                rule = _rule_of(numbers, class_name, ignore, tell)
+        found_cases = tuple(
+            FoundCase(
+                pair.id,
+                (pair.image,),
+                _instance_converter(pair, _class_of(table, pair.id, class_name), rule, ignore),
+                pair.patient,
+                pair.split,
+            )
+            for pair in pairs
+        )
+    classes = {_class_of(table, case.id, class_name) for case in found_cases}
+    found = FoundDataset(name or root.name, modality, licence, tuple(sorted(classes)), found_cases, table)
+    return assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
 
 
 def semantic_dataset(
@@ -85,21 +119,23 @@ def semantic_dataset(
     licence: str = "unknown",
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
+    on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for images with semantic label maps.
 
     Args:
-        folder: Holds ``images/`` and ``labels/`` with files of equal names, the label's perhaps with ``_seg`` or the
-            like appended.
+        folder: Images and label maps in one of the layouts of :mod:`medmaskrcnn_datasets.layouts`; a ``cases.csv`` in
+            it is read.
         out_dir: Gets ``manifest.json``, and instance maps in ``labels/`` where the rules need them.
         classes: Class of each value; several values may have one class. Values that it lacks are background.
-        rules: What one object is; by default each connected part of a class.
+        rules: What one object is; by default parts or the whole, as a class's name and its labels show.
         name: Name of the data set; by default the folder's.
         modality: DICOM modality, for scans; ``None`` for 2D images such as PNG.
         licence: Licence of the data.
         splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
-        patient_of: Patient of a case id; by default each image is a patient of its own.
+        patient_of: Patient of a case id; by default as for :func:`~medmaskrcnn_datasets.assemble.assemble`.
+        on_event: Called with what was assumed; by default it is logged.
         progress: Called with the number of cases done and their total.
 
     Returns:
@@ -111,93 +147,95 @@ def semantic_dataset(
         OutputError: if ``out_dir`` cannot be written.
     """
     root = Path(folder).resolve()
-    rules = rules or ClassRules("components")
+    tell = on_event or _LOG.warning
     groups: dict[str, list[int]] = {}
     for value, class_name in sorted(classes.items()):
         if value < 1:
             raise ValueError(f"values of classes must be 1 or more, 0 is background; got {value} for {class_name!r}")
         groups.setdefault(class_name, []).append(value)
+    pairs = find_pairs(root)
+    files = [(pair.id, pair.image, pair.label) for pair in pairs]
+    rules = settled_rules(rules or ClassRules("auto"), groups, files, progress=progress)
     cases = tuple(
-        FoundCase(case, (image,), class_map_converter(case, image, label, groups, rules, background=None))
-        for case, image, label in paired_files(*image_and_mask_folders(root))
+        FoundCase(
+            pair.id,
+            (pair.image,),
+            class_map_converter(pair.id, pair.image, pair.label, groups, rules, background=None),
+            pair.patient,
+            pair.split,
+        )
+        for pair in pairs
     )
-    found = FoundDataset(name or root.name, modality, licence, tuple(rules.named(groups)), cases)
-    return assemble(found, out_dir, splits=splits, patient_of=patient_of, progress=progress)
+    names = tuple(rules.named(groups))
+    table = read_case_table(root, class_names=(*groups, *names))
+    found = FoundDataset(name or root.name, modality, licence, names, cases, table, rules.rename)
+    made = assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
+    tell(told_objects(read_manifest(made), rules))
+    return made
 
 
-def image_and_mask_folders(root: Path) -> tuple[Path, Path]:
-    """The folder of images and that of label maps in a data set.
+def _class_of(table: CaseTable | None, case: str, class_name: str) -> str:
+    """The class of a case's objects: the table's, else that of the data set."""
+    return (table.row(case).class_name if table else None) or class_name
 
-    Raises:
-        ReadError: if there are none of the usual names.
-    """
-    images = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), None)
-    masks = next((root / name for name in MASK_FOLDERS if (root / name).is_dir()), None)
-    if images is None or masks is None:
-        raise ReadError(
-            f"{root} must hold a folder of images ({', '.join(IMAGE_FOLDERS)}) and one of label maps "
-            f"({', '.join(MASK_FOLDERS)})"
+
+def _rule_of(numbers: Numbers, class_name: str, ignore: Sequence[int], tell: OnEvent) -> Rule:
+    """What one object is in masks of objects, and a sentence about it where it is not one number each."""
+    if numbers.meaning(ignore=ignore) != "mask":
+        return "value"
+    if is_single_organ(class_name):
+        return "whole"
+    parts = [sum(n for value, n in case.parts.items() if value not in ignore) for case in numbers.cases]
+    if max(parts, default=0) > 1:
+        tell(
+            f"every mask holds one number only, in {sum(parts)} separate parts in {sum(map(bool, parts))} cases: each "
+            "part is taken as one object"
         )
-    return images, masks
-
-
-def paired_files(images: Path, masks: Path) -> list[tuple[str, Path, Path]]:
-    """Id, image and label map of each case, by name.
-
-    Raises:
-        ReadError: if there is no image, two have the same name, or one has no label map.
-    """
-    labels = {stem_of(file): file for file in _files(masks)}
-    cases: dict[str, tuple[str, Path, Path]] = {}
-    alone = []
-    for image in _files(images):
-        case = stem_of(image)
-        label = next((labels[case + ending] for ending in _LABEL_ENDINGS if case + ending in labels), None)
-        if case in cases:
-            raise ReadError(f"{cases[case][1]} and {image} have one name; each case needs its own")
-        if label is None:
-            alone.append(image.name)
-        else:
-            cases[case] = (case, image, label)
-    if alone:
-        more = f" and {len(alone) - _MOST_NAMED} more" if len(alone) > _MOST_NAMED else ""
-        raise ReadError(
-            f"{len(alone)} images of {images} have no label map in {masks}: {', '.join(alone[:_MOST_NAMED])}{more}. "
-            "A case without objects needs an empty map"
-        )
-    if not cases:
-        raise ReadError(f"{images} holds no file")
-    return list(cases.values())
+    return "components"
 
 
 def is_folder_per_image(root: Path) -> bool:
-    """True if the folder's subfolders hold ``images/`` and ``masks/``, and the folder itself does not."""
+    """True if the folder's subfolders hold ``images/`` and ``masks/`` each, and are not the splits of a data set."""
     if not root.is_dir() or (root / "images").is_dir():
         return False
-    return any(_has_masks(one) for one in sorted(root.iterdir()))
+    inside = folders_in(root)
+    return any(_has_masks(one) for one in inside) and not any(one.name.lower() in SPLIT_FOLDERS for one in inside)
 
 
 def _has_masks(folder: Path) -> bool:
     return (folder / "images").is_dir() and (folder / "masks").is_dir()
 
 
-def _files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.iterdir()) if file.is_file() and not file.name.startswith(".")]
+def _instance_converter(pair: Pair, class_name: str, rule: Rule, ignore: Sequence[int]) -> Callable[[Path], LabelFiles]:
+    if rule != "value":
+        return _mask_converter(pair, class_name, rule, ignore)
 
-
-def _instance_converter(case: str, image: Path, label: Path, class_name: str) -> Callable[[Path], LabelFiles]:
     def convert(_: Path) -> LabelFiles:
-        values, _grid = read_label_map(case, image, label)
-        return (label,), tuple(ManifestInstance(value=v, class_name=class_name) for v in values_in(values))
+        values, _grid = read_label_map(pair.id, pair.image, pair.label)
+        return (pair.label,), tuple(
+            ManifestInstance(value=v, ignore=True) if v in ignore else ManifestInstance(value=v, class_name=class_name)
+            for v in values_in(values)
+        )
+
+    return convert
+
+
+def _mask_converter(pair: Pair, class_name: str, rule: Rule, ignore: Sequence[int]) -> Callable[[Path], LabelFiles]:
+    """Masks that say only what is inside: the parts, or the whole, are objects."""
+
+    def convert(folder: Path) -> LabelFiles:
+        values, _ = read_label_map(pair.id, pair.image, pair.label)
+        inside = [value for value in values_in(values) if value not in ignore]
+        rules = ClassRules(rule, ignore=tuple(ignore))
+        return class_map_converter(pair.id, pair.image, pair.label, {class_name: inside}, rules)(folder)
 
     return convert
 
 
 def _case_of_folder(folder: Path, class_name: str) -> FoundCase:
-    images = _files(folder / "images")
+    images, masks = scans_in(folder / "images"), scans_in(folder / "masks")
     if len(images) != 1:
         raise ReadError(f"{folder / 'images'} must hold one image, it holds {len(images)}")
-    masks = _files(folder / "masks")
 
     def convert(labels: Path) -> LabelFiles:
         return write_label_maps(
@@ -212,7 +250,7 @@ def _objects(image: Path, masks: Sequence[Path], class_name: str) -> list[Labell
     grid = read_volume(image).grid
     found = []
     for path in masks:
-        mask = read_volume(path)
+        mask = read_label_volume(path)
         if not same_grid(mask.grid, grid):
             raise ReadError(f"{path} is {mask.grid.shape} voxels (D, H, W), its image {image} is {grid.shape}")
         found.append(LabelledObject(class_name, Mask((0, 0, 0), (mask.array != 0).any(axis=0)).tight()))

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medmaskrcnn.data.case_labels import LARGEST_VALUE, values_in, whole_numbers
+from medmaskrcnn.data.case_labels import LARGEST_VALUE, IgnoredRegion, whole_numbers
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.io.discover import describe
 from medmaskrcnn.io.labels.label_set import LabelledObject
-from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.scan_info import ScanInfo
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.system.files import write_bytes
@@ -33,7 +33,7 @@ def read_label_map(case: str, image: Path, label: Path) -> tuple[NDArray[np.inte
     """
     scan = describe_image(case, image)
     try:
-        volume = read_volume(label)
+        volume = read_label_volume(label)
     except ReadError as error:
         raise ReadError(f"case {case!r}: cannot read the label map: {error.reason}") from error
     if volume.array.shape[0] != 1:
@@ -67,12 +67,12 @@ def describe_image(case: str, image: Path) -> ScanInfo:
 
 
 def write_label_maps(
-    objects: Sequence[LabelledObject], grid: Grid, stem: Path
+    objects: Sequence[LabelledObject | IgnoredRegion], grid: Grid, stem: Path
 ) -> tuple[tuple[Path, ...], tuple[ManifestInstance, ...]]:
     """Write objects as label maps: PNG for a 2D image without spacing, else NIfTI.
 
     Args:
-        objects: On the grid; they may overlap.
+        objects: Objects and regions to ignore, on the grid; they may overlap.
         grid: The scan's grid.
         stem: Folder and prefix of the file names.
 
@@ -92,19 +92,3 @@ def write_label_maps(
         else:
             paths.append(write_nifti(values, grid, stem.with_name(f"{name}.nii.gz")))
     return tuple(paths), instances
-
-
-def classes_that_occur(folder: Path) -> list[int]:
-    """Values other than 0 in all label maps of a folder, in ascending order.
-
-    Raises:
-        ReadError: if a map cannot be read or does not hold integers.
-    """
-    found: set[int] = set()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            values = whole_numbers(read_volume(path).array[0])
-            if values is None:
-                raise ReadError(f"{path} must hold whole numbers from 0 to {LARGEST_VALUE:,}")
-            found |= set(values_in(values))
-    return sorted(found)

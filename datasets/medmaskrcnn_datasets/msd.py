@@ -6,23 +6,22 @@ become channels. The data set's own folder is only read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.assemble import (
-    CountProgress,
-    FoundCase,
-    FoundDataset,
-    assemble,
-    json_object,
-    modality_of,
-    stem_of,
-)
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, OnEvent, assemble, modality_of
+from medmaskrcnn_datasets.case_table import read_case_table
 from medmaskrcnn_datasets.class_maps import class_map_converter
+from medmaskrcnn_datasets.class_rules import settled_rules, told_objects
 from medmaskrcnn_datasets.objects import ClassRules
+from medmaskrcnn_datasets.source_files import find_file, json_object, scans_in, some, stem_of
 from medmaskrcnn_datasets.splits import SplitRule
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,18 @@ def msd_dataset(
     rules: ClassRules | None = None,
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
+    on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for the training cases of a data set in MSD layout.
 
     Args:
-        folder: Holds ``dataset.json``; it may be read-only.
+        folder: Holds ``dataset.json``, and perhaps ``cases.csv``; it may be read-only.
         out_dir: Gets ``manifest.json``, and instance maps in ``labels/`` where the rules need them.
-        rules: What one object is; by default each label value of a case.
+        rules: What one object is; by default parts or the whole, as a class's name and its labels show.
         splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
-        patient_of: Patient of a case id; by default each case is a patient of its own.
+        patient_of: Patient of a case id; by default as for :func:`~medmaskrcnn_datasets.assemble.assemble`.
+        on_event: Called with what was assumed; by default it is logged.
         progress: Called with the number of cases done and their total.
 
     Returns:
@@ -72,18 +73,23 @@ def msd_dataset(
         ValueError: if ``splits`` names unknown patients, or ``rules`` unknown classes.
         OutputError: if ``out_dir`` cannot be written.
     """
-    rules = rules or ClassRules()
+    tell = on_event or _LOG.warning
     description = read_description(folder)
+    _tell_left_over(description, tell)
     classes: dict[str, list[int]] = {}
     for value in sorted(description.classes):
         classes.setdefault(description.classes[value], []).append(value)
+    rules = settled_rules(rules or ClassRules("auto"), classes, description.pairs, progress=progress)
     cases = tuple(
         FoundCase(case, (image,), class_map_converter(case, image, label, classes, rules))
         for case, image, label in description.pairs
     )
     names = tuple(rules.named(classes))
-    found = FoundDataset(description.name, description.modality, description.licence, names, cases)
-    return assemble(found, out_dir, splits=splits, patient_of=patient_of, progress=progress)
+    table = read_case_table(description.folder, class_names=(*classes, *names))
+    found = FoundDataset(description.name, description.modality, description.licence, names, cases, table, rules.rename)
+    made = assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
+    tell(told_objects(read_manifest(made), rules))
+    return made
 
 
 def read_description(folder: Path | str) -> MsdDescription:
@@ -100,15 +106,27 @@ def read_description(folder: Path | str) -> MsdDescription:
         raise ReadError(f"{path} must hold 'labels' and a list 'training', got keys {sorted(content)}")
     try:
         classes = {int(value): str(name) for value, name in labels.items()}
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ReadError(f"{path}: 'labels' must map numbers to names, 1 to 'liver', got {labels}") from error
     classes.pop(0, None)
     pairs = []
     for entry in training:
         if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
             raise ReadError(f"{path}: each training case must name 'image' and 'label', got {entry!r}")
-        image, label = (root / str(entry[key]) for key in ("image", "label"))
+        image, label = (
+            find_file((root, root / sub), str(entry[key]))
+            for key, sub in (("image", "imagesTr"), ("label", "labelsTr"))
+        )
         pairs.append((stem_of(image), image, label))
     licence = str(content.get("licence") or content.get("license") or "unknown")
     modality = modality_of(content.get("modality"))
     return MsdDescription(root, str(content.get("name") or root.name), licence, modality, classes, tuple(pairs))
+
+
+def _tell_left_over(description: MsdDescription, tell: OnEvent) -> None:
+    """Label maps in ``labelsTr`` that no training case names."""
+    folder = description.folder / "labelsTr"
+    named = {label for _, _, label in description.pairs}
+    over = [file.name for file in scans_in(folder) if file not in named] if folder.is_dir() else []
+    if over:
+        tell(f"{folder} holds {len(over)} label maps that dataset.json does not name; they are not used: {some(over)}")

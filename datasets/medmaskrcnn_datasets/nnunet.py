@@ -5,18 +5,26 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, assemble, json_object, modality_of
+from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, OnEvent, assemble, modality_of
+from medmaskrcnn_datasets.case_table import read_case_table
 from medmaskrcnn_datasets.class_maps import class_map_converter
-from medmaskrcnn_datasets.objects import ClassRules
+from medmaskrcnn_datasets.class_rules import settled_rules, told_objects
+from medmaskrcnn_datasets.objects import ClassRules, Rule
+from medmaskrcnn_datasets.source_files import json_object, scans_in, some, stem_of
 from medmaskrcnn_datasets.splits import SplitRule
 
+_LOG = logging.getLogger(__name__)
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_CHANNEL_ENDING = re.compile(r"_\d{4}(?=\.)")
 _IGNORED = "ignore"
 
 
@@ -27,6 +35,7 @@ def nnunet_dataset(
     rules: ClassRules | None = None,
     splits: SplitRule | None = None,
     patient_of: Callable[[str], str] | None = None,
+    on_event: OnEvent | None = None,
     progress: CountProgress | None = None,
 ) -> Path:
     """Write a manifest for the training cases of a data set in nnU-Net's raw layout.
@@ -34,13 +43,15 @@ def nnunet_dataset(
     Args:
         folder: Holds ``dataset.json``, ``imagesTr`` and ``labelsTr``; it may be read-only.
         out_dir: Gets ``manifest.json``, and instance maps in ``labels/`` where the rules need them.
-        rules: What one object is; by default each label value of a case. Regions overlap: each is one object.
+        rules: What one object is; by default parts or the whole, as a class's name and its labels show. Regions
+            overlap.
         splits: Patients for validation and testing; ``None`` leaves every case's split undecided.
-        patient_of: Patient of a case id; by default each case is a patient of its own.
+        patient_of: Patient of a case id; by default as for :func:`~medmaskrcnn_datasets.assemble.assemble`.
+        on_event: Called with what was assumed; by default it is logged.
         progress: Called with the number of cases done and their total.
 
     Returns:
-        Path of the manifest. Voxels labelled ``ignore`` are background.
+        Path of the manifest. Voxels labelled ``ignore`` are regions to ignore.
 
     Raises:
         ReadError: if ``dataset.json`` or a case is missing, damaged or contradicts itself.
@@ -48,23 +59,33 @@ def nnunet_dataset(
         OutputError: if ``out_dir`` cannot be written.
     """
     root = Path(folder).resolve()
+    tell = on_event or _LOG.warning
     path = root / "dataset.json"
     content = json_object(path, "a folder in nnU-Net's raw layout")
     classes, ignored = _classes(path, content)
-    rules = rules or ClassRules()
+    rules = rules or ClassRules("auto")
+    rules = replace(rules, ignore=(*rules.ignore, *ignored))
     if any(len(group) > 1 for group in classes.values()):  # a region's values are one object, not several
         regions = {rules.rename.get(name, name) for name, group in classes.items() if len(group) > 1}
-        whole = {name: rules.by_class.get(name, "one") for name in regions if rules.rule(name) == "value"}
-        rules = ClassRules(rules.default, {**rules.by_class, **whole}, rules.rename, rules.within, rules.least_voxels)
+        whole: dict[str, Rule] = {name: "whole" for name in regions if rules.rule(name) == "value"}
+        rules = replace(rules, by_class={**rules.by_class, **whole})
     channels = content.get("channel_names") or content.get("modality")
+    pairs = _cases(root, len(channels) if isinstance(channels, dict) else None)
+    _tell_numbers(path, content, len(pairs), tell)
+    files = [(case, images[0], label) for case, images, label in pairs]
+    rules = settled_rules(rules, classes, files, progress=progress)
     cases = tuple(
-        FoundCase(case, images, class_map_converter(case, images[0], label, classes, rules, background=ignored))
-        for case, images, label in _cases(root, len(channels) if isinstance(channels, dict) else None)
+        FoundCase(case, images, class_map_converter(case, images[0], label, classes, rules))
+        for case, images, label in pairs
     )
     name = str(content.get("name") or re.sub(r"^Dataset\d+_", "", root.name))
     licence = str(content.get("licence") or content.get("license") or "unknown")
-    found = FoundDataset(name, modality_of(channels), licence, tuple(rules.named(classes)), cases)
-    return assemble(found, out_dir, splits=splits, patient_of=patient_of, progress=progress)
+    names = tuple(rules.named(classes))
+    table = read_case_table(root, class_names=(*classes, *names))
+    found = FoundDataset(name, modality_of(channels), licence, names, cases, table, rules.rename)
+    made = assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
+    tell(told_objects(read_manifest(made), rules))
+    return made
 
 
 def _classes(path: Path, content: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
@@ -92,26 +113,46 @@ def _cases(root: Path, n_channels: int | None) -> list[tuple[str, tuple[Path, ..
     for needed in (folder, labels):
         if not needed.is_dir():
             raise ReadError(f"{needed} does not exist. Is this a folder in nnU-Net's raw layout?")
-    images: dict[tuple[str, str], dict[int, Path]] = {}
-    for file in sorted(folder.iterdir()):
-        stem, ending = _name_and_ending(file)
-        match = _CHANNEL.fullmatch(stem)
+    images: dict[str, dict[int, Path]] = {}
+    for file in scans_in(folder):
+        match = _CHANNEL.fullmatch(stem_of(file))
         if match:
-            images.setdefault((match["case"], ending), {})[int(match["channel"])] = file
+            channels = images.setdefault(match["case"], {})
+            number = int(match["channel"])
+            if number in channels:
+                raise ReadError(f"{channels[number]} and {file} are one channel of the case {match['case']!r}")
+            channels[number] = file
     if not images:
         raise ReadError(f"{folder} holds no image named CASE_0000.ENDING")
+    maps = {stem_of(file): file for file in scans_in(labels)}
+    _check_pairs(folder, labels, images, maps)
     cases = []
-    for (case, ending), channels in images.items():
-        label = labels / f"{case}{ending}"
+    for case, channels in images.items():
         if sorted(channels) != list(range(n_channels or len(channels))):
             wanted = "one after the other from 0000" if n_channels is None else f"0000 to {n_channels - 1:04d}"
             raise ReadError(f"case {case!r} has the channels {sorted(channels)} in {folder}, wanted are {wanted}")
-        if not label.is_file():
-            raise ReadError(f"case {case!r} has no label map {label}")
-        cases.append((case, tuple(channels[number] for number in sorted(channels)), label))
+        cases.append((case, tuple(channels[number] for number in sorted(channels)), maps[case]))
     return cases
 
 
-def _name_and_ending(file: Path) -> tuple[str, str]:
-    ending = ".nii.gz" if file.name.endswith(".nii.gz") else file.suffix
-    return file.name.removesuffix(ending), ending
+def _check_pairs(
+    folder: Path, labels: Path, images: Mapping[str, Mapping[int, Path]], maps: Mapping[str, Path]
+) -> None:
+    """Refuse cases without a label map, and label maps without a case."""
+    alone = sorted(set(images) - set(maps))
+    if alone:
+        wanted = labels / _CHANNEL_ENDING.sub("", next(iter(images[alone[0]].values())).name)
+        more = f", nor have {len(alone) - 1} further cases" if len(alone) > 1 else ""
+        raise ReadError(f"case {alone[0]!r} has no label map {wanted}{more}")
+    over = sorted(set(maps) - set(images))
+    if over:
+        raise ReadError(
+            f"{len(over)} label maps of {labels} have no image CASE_0000.ENDING in {folder}: {some(over)}. "
+            "Add the images, or take these label maps out"
+        )
+
+
+def _tell_numbers(path: Path, content: Mapping[str, Any], found: int, tell: OnEvent) -> None:
+    stated = content.get("numTraining")
+    if isinstance(stated, int) and stated != found:
+        tell(f"{path} says that there are {stated} training cases; {found} are found")

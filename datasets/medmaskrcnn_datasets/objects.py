@@ -13,14 +13,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from medmaskrcnn.data.case_labels import IgnoredRegion
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.labels.object_rules import nested
 from medmaskrcnn.structures.label_maps import connected_components, masks_of_labels, paint_labels
 from medmaskrcnn.structures.overlap import pack_layers
 
-Rule = Literal["value", "one", "components"]
-"""What one object of a class is: the voxels of one value, all its voxels in a case, or each connected part of them."""
+Rule = Literal["auto", "components", "whole", "value", "one"]
+"""What one object of a class is: each connected part of its voxels, all of them in a case (``"one"`` is the older word
+for ``"whole"``), or those of one value. ``"auto"``: parts or the whole, as the class's name and the labels show."""
 
 MOST_OBJECTS = np.iinfo(np.uint16).max
 """In one label map; its values are 16 bits."""
@@ -31,13 +33,15 @@ class ClassRules:
     """How values of a label map become objects.
 
     Attributes:
-        default: The rule of classes not in ``by_class``.
+        default: The rule of classes not in ``by_class``; ``"auto"`` must be settled before objects are made
+            (:mod:`medmaskrcnn_datasets.class_rules`).
         by_class: Rules of single classes, by their final names.
         rename: New names of classes; several may share one (right and left kidney to kidney), and a class whose new
             name is empty is left out.
         within: Class to the class that it lies in (tumour to liver): the outer object's mask then holds the inner's
             voxels too.
         least_voxels: Connected parts smaller than this are left out.
+        ignore: Values of the label map whose voxels are to be ignored (``255``, where readers disagree).
     """
 
     default: Rule = "value"
@@ -45,6 +49,7 @@ class ClassRules:
     rename: Mapping[str, str] = field(default_factory=dict)
     within: Mapping[str, str] = field(default_factory=dict)
     least_voxels: int = 1
+    ignore: tuple[int, ...] = ()
 
     def named(self, classes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
         """Classes and their values under their new names.
@@ -66,19 +71,20 @@ class ClassRules:
     def keep_values(self, classes: Mapping[str, Sequence[int]]) -> bool:
         """True if each value of the map is one object already, so that the map can be used as it is."""
         values = [value for group in classes.values() for value in group]
-        simple = all(self.rule(name) == "value" or (self.rule(name) == "one" and len(group) == 1)
+        simple = all(self.rule(name) == "value" or (self.rule(name) == "whole" and len(group) == 1)
                      for name, group in classes.items())  # fmt: skip
         return simple and not self.within and len(set(values)) == len(values)
 
     def rule(self, class_name: str) -> Rule:
-        """The rule of a class."""
-        return self.by_class.get(class_name, self.default)
+        """The rule of a class, never the older word."""
+        rule = self.by_class.get(class_name, self.default)
+        return "whole" if rule == "one" else rule
 
 
 def objects_of_classes(
     values: NDArray[np.integer], classes: Mapping[str, Sequence[int]], rules: ClassRules
 ) -> list[LabelledObject]:
-    """Objects of a semantic label map.
+    """Objects of a semantic label map; values to ignore belong to none.
 
     Args:
         values: ``(D, H, W)``.
@@ -88,7 +94,7 @@ def objects_of_classes(
     Returns:
         Objects by class, within a class by value, and connected parts largest first.
     """
-    masks = masks_of_labels(values, {value for group in classes.values() for value in group})
+    masks = masks_of_labels(values, {value for group in classes.values() for value in group} - {*rules.ignore})
     found: list[LabelledObject] = []
     for name, group in classes.items():
         parts = [masks[value] for value in group if value in masks]
@@ -103,12 +109,12 @@ def objects_of_classes(
 
 
 def packed_maps(
-    objects: Sequence[LabelledObject], shape: tuple[int, int, int]
+    objects: Sequence[LabelledObject | IgnoredRegion], shape: tuple[int, int, int]
 ) -> tuple[list[NDArray[np.uint16]], tuple[ManifestInstance, ...]]:
     """Label maps that hold all objects: each goes to the first map in which its voxels are free.
 
     Args:
-        objects: Objects without a voxel are left out.
+        objects: Objects, and regions to ignore; those without a voxel are left out.
         shape: Shape of the scan, D, H, W.
 
     Returns:
@@ -124,6 +130,9 @@ def packed_maps(
     maps = [paint_labels([objects[i].mask for i in layer], shape, np.uint16) for layer in layers]
     place = {i: (number, value) for number, layer in enumerate(layers) for value, i in enumerate(layer, start=1)}
     instances = [
-        ManifestInstance(value=place[i][1], class_name=one.class_name, map=place[i][0]) for i, one in enumerate(objects)
+        ManifestInstance(
+            value=place[i][1], class_name=one.class_name, map=place[i][0], ignore=isinstance(one, IgnoredRegion)
+        )
+        for i, one in enumerate(objects)
     ]
     return maps, tuple(instances)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medmaskrcnn.data.manifest import Split
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.system.text_files import decode_json_text
 
 _FEWEST = 3  # patients; from this many on, a split with a share gets at least one
 
@@ -29,6 +30,7 @@ class SplitRule:
         val_share: Share of all patients that is for validation, those in ``val`` included.
         folds: With 2 or more, the patients left for training are divided into this many folds.
         fold: Which of the folds, from 0, is for validation.
+        fallback: It holds only for a data set that does not say itself which cases are for what.
 
     Raises:
         ValueError: if a patient is in two lists, the shares leave no training patient, or the fold does not exist.
@@ -41,6 +43,7 @@ class SplitRule:
     val_share: float = 0.0
     folds: int = 0
     fold: int = 0
+    fallback: bool = False
 
     def __post_init__(self) -> None:
         lists = (set(self.test), set(self.val), set(self.train))
@@ -104,7 +107,7 @@ def read_splits(path: Path | str) -> SplitRule:
         ValueError: if a patient is in both.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(decode_json_text(Path(path).read_bytes()))
     except OSError as error:
         raise ReadError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

@@ -6,8 +6,10 @@ includes its tumours' voxels) or are stored in several maps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.label_set import LabelledObject
+from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.label_maps import label_windows, masks_of_labels
@@ -148,15 +151,15 @@ def values_in(label_map: NDArray[np.integer]) -> list[int]:
     return list(label_windows(label_map))  # ten times as fast as counting voxels, and without a copy
 
 
-def _read(manifest: Manifest, case: ManifestCase, name: str) -> Volume:
+def _read(manifest: Manifest, case: ManifestCase, name: str, read: Callable[[Path], Volume] = read_volume) -> Volume:
     try:
-        return read_volume(manifest.path(name))
+        return read(manifest.path(name))
     except ReadError as error:
         raise ReadError(f"case {case.id}: {error.reason}", error.remedy) from error
 
 
 def _label_map(manifest: Manifest, case: ManifestCase, name: str, grid: Grid) -> NDArray[np.integer]:
-    label = _read(manifest, case, name)
+    label = _read(manifest, case, name, read_label_volume)
     if label.array.shape[0] != 1:
         raise ReadError(f"case {case.id}: {name} has {label.array.shape[0]} channels; a label map has one")
     if not same_grid(label.grid, grid):

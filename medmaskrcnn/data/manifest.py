@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.settings import Settings
+from medmaskrcnn.system.text_files import decode_json_text
 
 VERSION: Literal[1] = 1
 
@@ -169,7 +170,7 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode_json_text(path.read_bytes())
     except OSError as error:
         raise ReadError(f"cannot read manifest {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -23,6 +23,7 @@ from medmaskrcnn.structures.volume import Provenance, Volume
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"})
 _EXIF_ORIENTATION = 0x0112
 _PNG_COLOUR_TYPES = (2, 6)
+_REDUCED = "16-bit colour was reduced to 8 bits a channel."
 
 
 def read_picture(path: Path, what: str) -> Volume:
@@ -49,6 +50,36 @@ def read_picture(path: Path, what: str) -> Volume:
     provenance = Provenance(what, (str(path),), notes=notes)
     kind: Any = "colour" if array.shape[0] == 3 else "scalar"
     return Volume(array, pixel_grid(array.shape[1:]), channel_kind=kind, provenance=provenance)
+
+
+def read_label_picture(path: Path, what: str) -> Volume:
+    """Read a picture whose pixels are labels: numbers of objects or classes, not colours.
+
+    The indices of a palette are the labels (Pascal VOC). Of a grey map that was stored as RGB one channel is taken, and
+    where only the transparency differs between pixels, that is the map.
+
+    Args:
+        path: The file.
+        what: ``"PNG"`` or ``"TIFF"``; JPEG is refused, because its compression changes the numbers.
+
+    Returns:
+        A Volume of shape ``(1, pages, H, W)`` on a pixel grid.
+
+    Raises:
+        ReadError: as :func:`read_picture`, and if the map is a JPEG or in colours, or its numbers were cut to 8 bits.
+    """
+    if what == "JPEG":
+        raise ReadError(
+            f"{path} is a JPEG, whose lossy compression changes the numbers of labels. Save label maps as PNG or TIFF"
+        )
+    with convert_read_errors(path, what), Image.open(path, formats=[what]) as image:
+        notes = _notes(path, image)
+        _check_pages(path, image)
+        pages = [_label_pixels(path, page) for page in ImageSequence.Iterator(image)]
+    if _REDUCED in notes:
+        raise ReadError(f"{path} holds 16-bit colours, of which 8 bits can be read. Save it as a grey 16-bit picture")
+    array = np.stack(pages)[None]
+    return Volume(array, pixel_grid(array.shape[1:]), provenance=Provenance(what, (str(path),), notes=notes))
 
 
 def describe_picture(path: Path, what: str) -> ScanInfo:
@@ -96,6 +127,25 @@ def _pixels(page: Image.Image) -> NDArray[Any]:
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))[None]
 
 
+def _label_pixels(path: Path, page: Image.Image) -> NDArray[Any]:
+    """Labels of one page, ``(H, W)``."""
+    if page.mode in ("P", "PA"):
+        return np.array(page if page.mode == "P" else page.getchannel("P"))
+    if page.mode not in _COLOUR_MODES:
+        return _pixels(page)[0]
+    colours = np.asarray(page.convert("RGBA"))
+    red, *others = np.moveaxis(colours, -1, 0)
+    alpha = others.pop()
+    if all(np.array_equal(red, other) for other in others):
+        only_alpha = red.size and (red == red.flat[0]).all() and (alpha != alpha.flat[0]).any()
+        return np.ascontiguousarray(alpha if only_alpha else red)
+    distinct = len(np.unique(colours[..., :3].reshape(-1, 3), axis=0))
+    raise ReadError(
+        f"{path} is a picture of {distinct} colours, not a label map. Save one number for each object or class: "
+        "as grey values, or as the indices of a palette"
+    )
+
+
 def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
     notes = []
     if image.mode in ("RGBA", "LA", "PA", "La"):
@@ -106,5 +156,5 @@ def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
         with path.open("rb") as stream:
             depth, colour_type = struct.unpack("2B", stream.read(26)[24:26])
         if depth == 16 and colour_type in _PNG_COLOUR_TYPES:
-            notes.append("16-bit colour was reduced to 8 bits a channel.")
+            notes.append(_REDUCED)
     return tuple(notes)

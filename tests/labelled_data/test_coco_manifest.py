@@ -99,7 +99,54 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         manifest, scan = converted(make(tmp_path, annotations), rename={"nucleus": ""})
     assert manifest.class_names == ("cell",)
     assert [int(mask.sum()) for _, mask in dense(scan)] == [4]
-    assert "1 crowd regions are left out" in caplog.text and "1 annotations have a box but no outline" in caplog.text
+    assert [(one.class_name, one.mask.n_voxels) for one in scan.ignored] == [("cell", 81), ("cell", 12)]
+    assert "1 crowd regions are ignored" in caplog.text and "1 annotations have a box but no outline" in caplog.text
+
+
+def test_boxes_alone_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="holds boxes only: none of its 2 annotations"):
+        converted(make(tmp_path, [annotation(n, [], bbox=[1, 2, 3, 4]) for n in (1, 2)]))
+
+
+def test_paths_from_windows_and_other_forms_of_letters(tmp_path: Path) -> None:
+    pictures = [
+        {"id": 5, "file_name": "C:\\Users\\me\\images\\Sch\u00e4del.png"},
+        {"id": 9, "file_name": "day 1\\B.PNG"},
+    ]
+    path = make(tmp_path, [annotation(1, code(square(0, 0, 3), text=True))],
+                images=[one | {"height": HEIGHT, "width": WIDTH} for one in pictures])  # fmt: skip
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "images" / "Scha\u0308del.png")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    manifest, scan = converted(path)
+    assert [Path(case.images[0]).name for case in manifest.cases] == ["Scha\u0308del.png", "b.png"]
+    assert len(scan.objects) == 1
+
+
+def test_a_file_for_each_split(tmp_path: Path) -> None:
+    """Roboflow's layout: pictures beside the file, a heading as category 0."""
+    categories = [
+        {"id": 0, "name": "cells", "supercategory": "none"},
+        {"id": 1, "name": "cell", "supercategory": "cells"},
+    ]
+    for folder in ("train", "valid", "test"):
+        make(tmp_path / "set" / folder, [annotation(1, code(square(0, 0, 3), text=True))], place="",
+             name="_annotations.coco.json", categories=categories)  # fmt: skip
+    manifest = read_manifest(coco_dataset(tmp_path / "set", tmp_path / "out"))
+    assert manifest.class_names == ("cell",)
+    assert sorted(f"{case.id} {case.split}" for case in manifest.cases)[:2] == [
+        "test_day 1_a test",
+        "test_day 1_b test",
+    ]
+    assert {case.split for case in manifest.cases} == {"train", "val", "test"} and len(manifest.cases) == 6
+
+
+def test_two_entries_for_one_picture(tmp_path: Path) -> None:
+    sizes = {"height": HEIGHT, "width": WIDTH}
+    pictures = [{"id": n, "file_name": f"elsewhere/{n}/a.png", **sizes} for n in (5, 9)]
+    path = make(tmp_path, [], images=pictures)
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "images/a.png")
+    with pytest.raises(ReadError, match=r"are both of the picture .*a\.png"):
+        converted(path)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from PIL import Image
 from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.folders import instances_dataset, paired_files, semantic_dataset
+from medmaskrcnn_datasets.folders import instances_dataset, semantic_dataset
+from medmaskrcnn_datasets.layouts import paired_files
 from medmaskrcnn_datasets.objects import ClassRules
 from medmaskrcnn_datasets.splits import SplitRule
 
@@ -128,8 +129,8 @@ class TestErrors:
         self.refused(cells, r"case 'w2_a': image \(1, 6, 8\) and label \(1, 8, 6\) differ.*w2_a_mask\.png")
 
     def test_colours_are_no_numbers(self, cells: Path) -> None:
-        picture(cells / "masks/w2_a_mask.png", np.zeros((6, 8, 3), np.uint8))
-        self.refused(cells, r"w2_a_mask\.png has 3 channels")
+        picture(cells / "masks/w2_a_mask.png", np.random.default_rng(0).integers(0, 9, (6, 8, 3)).astype(np.uint8))
+        self.refused(cells, r"w2_a_mask\.png is a picture of \d+ colours, not a label map")
 
     def test_damaged_files(self, cells: Path) -> None:
         for name in ("images/w1_a.png", "masks/w2_a_mask.png"):

@@ -76,11 +76,28 @@ def test_regions_overlap(tmp_path: Path) -> None:
     assert scan.absent == scan.unnamed == ()
 
 
-def test_ignored_voxels_are_background(tmp_path: Path) -> None:
+def test_voxels_labelled_ignore(tmp_path: Path) -> None:
     root = make(tmp_path, {"p1": label_map()}, labels=LABELS | {"ignore": 3})
     manifest = converted(root, tmp_path / "out")
     assert manifest.class_names == ("organ", "tumour")
-    assert [i.value for i in manifest.cases[0].instances] == [1, 2]
+    assert [(i.value, i.ignore) for i in manifest.cases[0].instances] == [(1, False), (2, False), (3, True)]
+    scan = read_case(manifest, manifest.cases[0])
+    assert len(scan.objects) == 2 and [one.class_name for one in scan.ignored] == [None]
+
+
+def test_label_maps_without_an_image_and_leftovers(tmp_path: Path) -> None:
+    root = make(tmp_path, {name: label_map() for name in ("p1", "p2", "p3")}, labels=LABELS | {"ignore": 3})
+    for folder in ("imagesTr", "labelsTr"):
+        for file in list((root / folder).iterdir()):
+            (root / folder / f"._{file.name}").write_bytes(b"\0\x05\x16\x07" + b"\0" * 90)
+        (root / folder / "desktop.ini").write_text("[.ShellClassInfo]")
+        (root / folder / ".ipynb_checkpoints").mkdir()
+    (root / "dataset.json").write_bytes((root / "dataset.json").read_text().encode("utf-16"))
+    assert len(converted(root, tmp_path / "out").cases) == 3
+    for file in (root / "imagesTr").glob("p2_*"):
+        file.unlink()
+    with pytest.raises(ReadError, match=r"1 label maps of .*labelsTr have no image CASE_0000.*: p2\. Add"):
+        converted(root, tmp_path / "out")
 
 
 def test_version_1_and_inner_objects(tmp_path: Path) -> None:

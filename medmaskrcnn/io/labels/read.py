@@ -22,8 +22,8 @@ from medmaskrcnn.io.labels.coco import coco_class_names, read_coco
 from medmaskrcnn.io.labels.dicom_seg import read_seg, seg_class_names
 from medmaskrcnn.io.labels.label_maps import labels_of_map
 from medmaskrcnn.io.labels.label_set import LabelSet
+from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.labels.rtstruct import read_rtstruct, rtstruct_class_names
-from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.label_maps import MapKind
 from medmaskrcnn.structures.store import load_case
@@ -84,7 +84,7 @@ def load_labels(
         return LabelSet(read_coco(source, volume.grid, picture=Path(files[0]).stem if files else None))
     found = sniff(source)
     if found != "DICOM":
-        return labels_of_map(source, read_volume(source), volume, names=names, kind=kind)
+        return labels_of_map(source, read_label_volume(source), volume, names=names, kind=kind)
     header = read_header(source)
     if header.non_image == "RTSTRUCT":
         return read_rtstruct(source, volume)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medmaskrcnn.data.class_kinds import is_lesion
 from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest
 from medmaskrcnn.structures.laterality import has_side
 from medmaskrcnn.training.plan import AugmentSettings, LoopSettings
@@ -17,10 +18,6 @@ from medmaskrcnn.training.planner.patch import Patch, PatchPlan, grid_size, roun
 Axis = Literal["D", "H", "W"]
 
 _AXES: tuple[Axis, Axis, Axis] = ("D", "H", "W")
-_LESION = re.compile(
-    r"tumou?r|lesion|sarcoma|carcinoma|cancer|metasta|nodule|cyst|polyp|aneurysm|hemorrhage|haemorrhage|abscess|plaque|"
-    r"stone|fracture|neoplas|malignan|o?edema|\b(?!stroma|soma)\w+oma\b"
-)
 _ON_ONE_SIDE = re.compile(
     r"liver|spleen|stomach|pancreas|gall.?bladder|heart|aorta|duodenum|colon|atrium|ventricle|vena cava|adrenal|lobe"
 )
@@ -32,11 +29,6 @@ _LEAST_SMALL = 64.0  # minimum side of an oversampled window, voxels
 _EPOCHS = 12
 _WARMUP = 0.03  # of the training
 _COVERED = 0.5  # share of an object's voxels; labels that touch overlap less than this
-
-
-def is_lesion(class_name: str) -> bool:
-    """Whether a class is a finding, of which a patient may have any number, rather than an organ."""
-    return bool(_LESION.search(class_name.lower()))
 
 
 def plan_one_per_scan(fingerprint: DatasetFingerprint, reasons: dict[str, str]) -> tuple[str, ...]:

@@ -1,0 +1,248 @@
+"""Layouts, leftovers and masks as programs write them: the sound are read, the others refused with the reason."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medmaskrcnn.data.case_labels import read_case
+from medmaskrcnn.data.manifest import Manifest, read_manifest
+from medmaskrcnn.errors import ReadError
+from medmaskrcnn_datasets.convert import detect_format, to_manifest
+
+SIZE = (40, 48)
+
+
+def blobs(seed: int, n: int = 3) -> np.ndarray:
+    """``n`` squares, numbered from 1, moved a little by the seed."""
+    values = np.zeros(SIZE, np.uint8)
+    for number in range(n):
+        top, left = 3 + 12 * (number % 3), 4 + 14 * (number // 3) + seed % 4
+        values[top : top + 7, left : left + 8] = number + 1
+    return values
+
+
+def image(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, SIZE).astype(np.uint8)).save(path)
+    return path
+
+
+def mask(path: Path, values: np.ndarray, mode: str = "L") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Image.fromarray(values)
+    if mode == "P":
+        made = made.convert("P")
+        made = Image.fromarray(values, mode="P") if made.mode != "P" else made
+        made.putdata(values.ravel().tolist())
+        made.putpalette([number * 7 % 256 for number in range(768)])
+    elif mode == "1":
+        made = Image.fromarray(values > 0)
+    elif mode != "L":
+        made = made.convert(mode)
+    made.save(path)
+    return path
+
+
+def pictures(root: Path, n: int = 4, *, ending: str = "", write: Callable[[Path, int], None] | None = None) -> Path:
+    for number in range(n):
+        image(root / "images" / f"cell {number}.png", number)
+        path = root / "masks" / f"cell {number}{ending}.png"
+        if write is None:
+            mask(path, blobs(number, 2 + number))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path, number)
+    return root
+
+
+def converted(root: Path, told: list[str] | None = None) -> Manifest:
+    say = (told if told is not None else []).append
+    return read_manifest(to_manifest(root, root.with_name(f"{root.name}-out"), on_event=say))
+
+
+def objects(manifest: Manifest) -> list[int]:
+    return [len(read_case(manifest, case).objects) for case in manifest.cases]
+
+
+LEFTOVERS = {
+    "Thumbs.db": b"\xd0\xcf\x11\xe0",
+    "desktop.ini": b"[x]",
+    ".DS_Store": b"\0",
+    "._cell 0.png": b"\0\x05\x16\x07",
+    "readme.txt": b"notes",
+    "cell 0.xmp": b"<x/>",
+    "~$cell.docx": b"PK",
+}
+
+
+@pytest.mark.parametrize(("name", "content"), LEFTOVERS.items())
+def test_leftovers_are_passed_over(tmp_path: Path, name: str, content: bytes) -> None:
+    root = pictures(tmp_path / "set")
+    for folder in ("images", "masks"):
+        (root / folder / name).write_bytes(content)
+        (root / folder / ".ipynb_checkpoints").mkdir()
+        (root / folder / ".ipynb_checkpoints/cell 0-checkpoint.png").write_bytes(b"x")
+    (root / "__MACOSX/images").mkdir(parents=True)
+    assert objects(converted(root)) == [2, 3, 4, 5]
+
+
+def test_names_in_another_form_of_unicode(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set", 2)
+    for folder, form in (("images", "NFC"), ("masks", "NFD")):
+        (root / folder / "cell 0.png").rename(root / folder / unicodedata.normalize(form, "Schädel.png"))
+    manifest = converted(root)
+    assert sorted(case.id for case in manifest.cases) == ["Schädel", "cell 1"]
+    assert sum(objects(manifest)) == 5
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA", "LA"])
+def test_masks_of_numbers_however_stored(tmp_path: Path, mode: str) -> None:
+    root = pictures(tmp_path / "set", write=lambda path, n: mask(path, blobs(n, 2 + n), mode) and None)
+    assert objects(converted(root)) == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "P"])
+def test_masks_that_only_say_what_is_inside(tmp_path: Path, mode: str) -> None:
+    """0 and 255, or one bit: each connected part is an object."""
+
+    def write(path: Path, n: int) -> None:
+        mask(path, (blobs(n, 2 + n) > 0).astype(np.uint8) * (1 if mode == "P" else 255), mode)
+
+    told: list[str] = []
+    assert objects(converted(pictures(tmp_path / "set", write=write), told)) == [2, 3, 4, 5]
+    assert any("one number only, in 14 separate parts in 4 cases" in text for text in told)
+
+
+def test_the_border_of_pascal_voc_is_ignored(tmp_path: Path) -> None:
+    root = tmp_path / "VOC"
+    for number in range(3):
+        values = blobs(number, 3)
+        values[2, :] = 255
+        image(root / "JPEGImages" / f"{number}.jpg", number)
+        mask(root / "SegmentationObject" / f"{number}.png", values, "P")
+    image(root / "JPEGImages/unlabelled.jpg")
+    manifest = converted(root)
+    assert len(manifest.cases) == 3 and objects(manifest) == [3, 3, 3]
+    assert [len(read_case(manifest, case).ignored) for case in manifest.cases] == [1, 1, 1]
+
+
+def jpeg(path: Path, n: int) -> None:
+    Image.fromarray(blobs(n) * 50).save(path.with_suffix(".jpg"))
+    path.with_suffix(".jpg").rename(path)  # its bytes tell what it is
+
+
+def soft(path: Path, n: int) -> None:
+    """A mask that was resized by interpolation."""
+    small = Image.fromarray(blobs(n, 9) * 28)
+    small.resize((31, 27), Image.Resampling.BICUBIC).resize(SIZE[::-1], Image.Resampling.BICUBIC).save(path)
+
+
+def colours(path: Path, n: int) -> None:
+    table = np.random.default_rng(0).integers(1, 255, (20, 3)).astype(np.uint8)
+    table[0] = 0
+    Image.fromarray(table[blobs(n)]).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (jpeg, "is a JPEG, whose lossy compression changes the numbers"),
+        (soft, "different numbers, most of them single pixels"),
+        (colours, "is a picture of 4 colours, not a label map"),
+    ],
+)
+def test_masks_that_are_no_labels(tmp_path: Path, write: Callable[[Path, int], None], said: str) -> None:
+    with pytest.raises(ReadError, match=said):
+        converted(pictures(tmp_path / "set", write=write))
+
+
+def test_labels_without_an_image(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "set")
+    (root / "images/cell 2.png").unlink()
+    with pytest.raises(ReadError, match=r"1 label maps of .*masks have no image in .*images: cell 2\.png"):
+        converted(root)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "images/{split}/{n}.png masks/{split}/{n}.png",
+        "{split}/images/{n}.png {split}/masks/{n}.png",
+        "{split}/{n}.jpg {split}/{n}_mask.png",
+    ],
+)
+def test_folders_of_splits(tmp_path: Path, form: str) -> None:
+    for split, count in (("train", 4), ("valid", 2), ("test", 2)):
+        for number in range(count):
+            one, other = (tmp_path / "set" / part.format(split=split, n=number) for part in form.split())
+            image(one, number)
+            mask(other, blobs(number, 2 + number))
+    told: list[str] = []
+    manifest = converted(tmp_path / "set", told)
+    assert sorted(str(case.split) for case in manifest.cases) == ["test"] * 2 + ["train"] * 4 + ["val"] * 2
+    assert sum(objects(manifest)) == 14 + 5 + 5 and any("the splits are the data set's own" in text for text in told)
+
+
+@pytest.mark.parametrize("ending", ["_cp_masks.png", "_cp_masks.tif", "_mask.png", "_seg.png"])
+def test_masks_beside_their_images(tmp_path: Path, ending: str) -> None:
+    for number in range(3):
+        image(tmp_path / "set" / f"well_{number}.png", number)
+        mask(tmp_path / "set" / f"well_{number}{ending}", blobs(number, 2 + number))
+    (tmp_path / "set/well_0_seg.npy").write_bytes(b"\x93NUMPY")
+    assert detect_format(tmp_path / "set") == "instances" and objects(converted(tmp_path / "set")) == [2, 3, 4]
+
+
+def test_cellpose_masks_in_a_folder(tmp_path: Path) -> None:
+    assert objects(converted(pictures(tmp_path / "set", ending="_cp_masks"))) == [2, 3, 4, 5]
+
+
+def test_numbers_of_classes_in_pictures(tmp_path: Path) -> None:
+    """The same two numbers in every picture, each in several parts: classes, whose parts are objects."""
+
+    def write(path: Path, n: int) -> None:
+        values = blobs(n, 6)
+        mask(path, np.where(values > 3, 2, values > 0).astype(np.uint8))
+
+    manifest = converted(pictures(tmp_path / "set", write=write))
+    assert manifest.class_names == ("label 1", "label 2") and objects(manifest) == [6, 6, 6, 6]
+
+
+def test_slices_of_one_patient_stay_together(tmp_path: Path) -> None:
+    for patient in range(5):
+        for number in range(6):
+            name = f"pat{patient}_slice_{number:02d}.png"
+            image(tmp_path / "set/images" / name, number)
+            mask(tmp_path / "set/masks" / name, blobs(number, 4 + patient))
+    told: list[str] = []
+    manifest = converted(tmp_path / "set", told)
+    assert {case.patient for case in manifest.cases} == {f"pat{n}" for n in range(5)}
+    assert any("30 cases are taken to be of 5 patients by their names" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.json", '{"shapes": [], "imagePath": "a.png"}', "an annotation of LabelMe"),
+        ("via.json", '{"_via_img_metadata": {}}', "VGG Image Annotator"),
+        ("via.json", '{"a.png123": {"filename": "a.png", "size": 1, "regions": []}}', "VGG Image Annotator"),
+        ("labels/a.txt", "0 0.5 0.5 0.2 0.2\n", "a label file of YOLO"),
+        ("Annotations/a.xml", "<annotation><object><bndbox></bndbox></object></annotation>", "annotation of boxes"),
+        ("annotations.xml", "<annotations><version>1.1</version></annotations>", "an export of CVAT"),
+        ("a.geojson.json", '{"type": "FeatureCollection", "features": []}', "GeoJSON"),
+        ("a_seg.npy", "x", "a result of cellpose"),
+        ("coco.json", '{"images": [], "categories": []}', "a COCO file without annotations"),
+    ],
+)
+def test_labels_of_other_programs_are_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+    root = tmp_path / "set"
+    image(root / "images/a.png")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(content)
+    with pytest.raises(ReadError, match=said):
+        converted(root)
