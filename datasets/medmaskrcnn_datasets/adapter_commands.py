@@ -10,19 +10,25 @@ import typer
 
 from medmaskrcnn_datasets.coco import coco_dataset
 from medmaskrcnn_datasets.command_options import Adapter, Out, adapter_command, names_in
-from medmaskrcnn_datasets.console import bar, report_errors
+from medmaskrcnn_datasets.console import bar, report_errors, tell
 from medmaskrcnn_datasets.convert import to_manifest
 from medmaskrcnn_datasets.dicom_labels import dicom_dataset
 from medmaskrcnn_datasets.folders import instances_dataset, semantic_dataset
+from medmaskrcnn_datasets.join import join_datasets
 from medmaskrcnn_datasets.msd import msd_dataset
 from medmaskrcnn_datasets.nnunet import nnunet_dataset
 from medmaskrcnn_datasets.objects import ClassRules, Rule
 
 Default = Annotated[
     Rule,
-    typer.Option("--rule", help="An object is each label value, all voxels of a class (one), or each connected part."),
+    typer.Option(
+        "--rule",
+        help="An object is each connected part of a class (components), all of it in a case (whole), or each label "
+        "value (instances); auto: parts or the whole, as the class's name and the labels show.",
+    ),
 ]
-ByClass = Annotated[str, typer.Option("--class-rule", help="Rules of single classes: liver=one,tumour=components.")]
+ByClass = Annotated[str, typer.Option("--class-rule", help="Rules of single classes: liver=whole,tumour=components.")]
+Ignore = Annotated[str, typer.Option(help="Label values whose voxels are to be ignored: 255.")]
 Rename = Annotated[
     str, typer.Option(help="New names of classes: 'right kidney=kidney,left kidney=kidney'; an empty name leaves out.")
 ]
@@ -38,11 +44,12 @@ Dataset = Annotated[Path, typer.Argument(metavar="DATASET_DIR", help="The data s
 def msd(
     folder: Dataset,
     out: Out,
-    rule: Default = "value",
+    rule: Default = "auto",
     class_rule: ByClass = "",
     rename: Rename = "",
     within: Within = "",
     least_voxels: LeastVoxels = 1,
+    ignore: Ignore = "",
 ) -> Adapter:
     """Cases in the layout of the Medical Segmentation Decathlon.
 
@@ -50,24 +57,25 @@ def msd(
 
     `python -m medmaskrcnn_datasets msd AbdomenMR -o data/fold0 --folds 5 --fold 0`
     """
-    return partial(msd_dataset, folder, out, rules=_rules(rule, class_rule, rename, within, least_voxels))
+    return partial(msd_dataset, folder, out, rules=_rules(rule, class_rule, rename, within, least_voxels, ignore))
 
 
 @adapter_command("cases")
 def nnunet(
     folder: Dataset,
     out: Out,
-    rule: Default = "value",
+    rule: Default = "auto",
     class_rule: ByClass = "",
     rename: Rename = "",
     within: Within = "",
     least_voxels: LeastVoxels = 1,
+    ignore: Ignore = "",
 ) -> Adapter:
     """Cases in nnU-Net's raw layout: imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, dataset.json.
 
     `python -m medmaskrcnn_datasets nnunet Dataset017_AMOS -o amos --rename "left kidney=kidney,right kidney=kidney"`
     """
-    return partial(nnunet_dataset, folder, out, rules=_rules(rule, class_rule, rename, within, least_voxels))
+    return partial(nnunet_dataset, folder, out, rules=_rules(rule, class_rule, rename, within, least_voxels, ignore))
 
 
 @adapter_command("pictures")
@@ -89,7 +97,9 @@ def coco(
 def instances(
     folder: Dataset,
     out: Out,
-    class_name: Annotated[str, typer.Option(help="What the objects are.")] = "object",
+    class_name: Annotated[str, typer.Option(help="What the objects are: --class-name nucleus.")] = "object",
+    rule: Default = "auto",
+    ignore: Ignore = "",
     name: Name = None,
     modality: Modality = None,
     licence: Licence = "unknown",
@@ -98,7 +108,18 @@ def instances(
 
     `python -m medmaskrcnn_datasets instances nuclei -o data/nuclei --class-name nucleus --split splits.json`
     """
-    return partial(instances_dataset, folder, out, class_name=class_name, name=name, modality=modality, licence=licence)
+    ignored = values_in_text(ignore, "--ignore") or None
+    return partial(
+        instances_dataset,
+        folder,
+        out,
+        class_name=class_name,
+        rule=rule,
+        ignore=ignored,
+        name=name,
+        modality=modality,
+        licence=licence,
+    )
 
 
 @adapter_command("images")
@@ -106,24 +127,25 @@ def semantic(
     folder: Dataset,
     out: Out,
     classes: Annotated[str, typer.Option(help="Class of each label value: 1=liver,2=kidney,3=kidney.")],
-    rule: Default = "components",
+    rule: Default = "auto",
     class_rule: ByClass = "",
     within: Within = "",
     least_voxels: LeastVoxels = 1,
+    ignore: Ignore = "",
     name: Name = None,
     modality: Modality = None,
     licence: Licence = "unknown",
 ) -> Adapter:
-    """Images with maps of classes, images/ and labels/: objects are connected parts, or as a rule for each class says.
+    """Images with maps of classes, images/ and labels/: a rule for each class says what one object is.
 
-    `python -m medmaskrcnn_datasets semantic livers -o data/livers --classes 1=liver,2=tumour --class-rule liver=one`
+    `python -m medmaskrcnn_datasets semantic livers -o data/livers --classes 1=liver,2=tumour --class-rule liver=whole`
     """
     return partial(
         semantic_dataset,
         folder,
         out,
         classes=_classes(classes),
-        rules=_rules(rule, class_rule, "", within, least_voxels),
+        rules=_rules(rule, class_rule, "", within, least_voxels, ignore),
         name=name,
         modality=modality,
         licence=licence,
@@ -165,21 +187,49 @@ def auto(
     `python -m medmaskrcnn_datasets auto nuclei -o data/nuclei`
     """
     with report_errors(), bar("cases") as progress:
-        manifest = to_manifest(path, out, on_event=lambda text: typer.echo(text, err=True), progress=progress)
+        manifest = to_manifest(path, out, on_event=tell, progress=progress)
     typer.echo(manifest)
 
 
-ADAPTERS = (auto, msd, nnunet, coco, instances, semantic, dicom)
+def join(
+    manifests: Annotated[list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests of the data sets.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write.")],
+    rename: Rename = "",
+    name: Name = None,
+) -> None:
+    """Several data sets with different classes as one: each case stays annotated with its own set's classes.
+
+    `python -m medmaskrcnn_datasets join abdomen/manifest.json lung/manifest.json -o joined.json --rename lungs=lung`
+    """
+    with report_errors():
+        made = join_datasets(manifests, out, rename=_pairs(rename, "--rename"), name=name, on_event=tell)
+    typer.echo(made)
 
 
-def _rules(rule: Rule, class_rule: str, rename: str, within: str, least_voxels: int) -> ClassRules:
+ADAPTERS = (auto, msd, nnunet, coco, instances, semantic, dicom, join)
+
+
+def values_in_text(text: str, option: str) -> tuple[int, ...]:
+    """Label values separated by commas.
+
+    Raises:
+        ValueError: if one is no whole number of 1 or more.
+    """
+    words = names_in(text)
+    if not all(word.isdigit() and int(word) for word in words):
+        raise ValueError(f"{option} wants whole numbers from 1, separated by commas, got {text!r}")
+    return tuple(int(word) for word in words)
+
+
+def _rules(rule: Rule, class_rule: str, rename: str, within: str, least_voxels: int, ignore: str) -> ClassRules:
     by_class: dict[str, Rule] = {}
     for name, text in _pairs(class_rule, "--class-rule").items():
         found = next((one for one in get_args(Rule) if one == text), None)
         if found is None:
             raise ValueError(f"--class-rule wants one of {', '.join(get_args(Rule))}, got {text!r} for {name!r}")
         by_class[name] = found
-    return ClassRules(rule, by_class, _pairs(rename, "--rename"), _pairs(within, "--within"), least_voxels)
+    ignored = values_in_text(ignore, "--ignore")
+    return ClassRules(rule, by_class, _pairs(rename, "--rename"), _pairs(within, "--within"), least_voxels, ignored)
 
 
 def _pairs(text: str, option: str) -> dict[str, str]:

@@ -102,7 +102,7 @@ def assemble(
     if found.table is not None:
         for text in found.table.about(case.id for case in found.cases):
             tell(text)
-    patients = _patients(found, patient_of, tell)
+    patients = _patients(found, splits, patient_of, tell)
     stated = _stated_splits(found, splits, tell)
     split_of = splits.assign(patients.values()) if splits and not stated else {}
     fold_of = splits.fold_of(patients.values()) if splits and not stated else {}
@@ -146,7 +146,9 @@ def assemble(
     return write_manifest(manifest, target / "manifest.json")
 
 
-def _patients(found: FoundDataset, patient_of: Callable[[str], str] | None, tell: OnEvent) -> dict[str, str]:
+def _patients(
+    found: FoundDataset, splits: SplitRule | None, patient_of: Callable[[str], str] | None, tell: OnEvent
+) -> dict[str, str]:
     """The patient of each case."""
     ids = [case.id for case in found.cases]
     if patient_of is not None:
@@ -155,6 +157,8 @@ def _patients(found: FoundDataset, patient_of: Callable[[str], str] | None, tell
         case.id: (found.table.row(case.id).patient if found.table else None) or case.patient for case in found.cases
     }
     by_name = {} if any(stated.values()) else patients_by_name(ids)
+    if splits is not None and not {*splits.test, *splits.val, *splits.train} <= set(by_name.values()):
+        by_name = {}  # the splits name cases
     if by_name:
         example = next(iter(by_name))
         tell(

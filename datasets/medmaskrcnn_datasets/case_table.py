@@ -15,6 +15,7 @@ from pathlib import Path, PureWindowsPath
 
 from medmaskrcnn.data.manifest import Split
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.structures.class_names import normalised, same_name
 from medmaskrcnn_datasets.source_files import some
 
 CASE_TABLE = "cases.csv"
@@ -160,18 +161,21 @@ def _columns(
     found: dict[str, str] = {}
     for what, names in (("case", _ID), ("patient", _PATIENT), ("class", _CLASS), ("split", _SPLIT)):
         column = next((plain[name] for name in names if name in plain and plain[name] not in found), None)
-        if column is not None:
-            found[column] = what
+        if column is None:
+            continue
+        if what == "split" and not {line.get(column, "").lower() for line in lines} & set(_SPLITS):
+            continue  # words of another kind: "shared" and "held back"
+        found[column] = what
     if "case" not in found.values():
         raise ReadError(
             f"{path} must have a column that names the case ({', '.join(_ID[:4])}), got {', '.join(header)}"
         )
-    known = {_plain(name) for name in class_names}
+    known = {normalised(name) for name in class_names}
     for name in _ANNOTATED:
         column = plain.get(name)
         if column is None or column in found:
             continue
-        words = {_plain(w) for line in lines for w in _annotated(line.get(column, ""), class_names) or ()}
+        words = {normalised(w) for line in lines for w in _annotated(line.get(column, ""), class_names) or ()}
         if name in _ANNOTATED[:3] or words & known:  # "labels" may be words of any kind: "partial"
             found[column] = "annotated classes"
             break
@@ -196,7 +200,7 @@ def _annotated(text: str, class_names: Sequence[str]) -> tuple[str, ...] | None:
     """Names of classes, separated by ``;``, ``|`` or ``,``, else by spaces; ``None`` for all classes."""
     if text.lower() in _ALL_CLASSES:
         return None
-    if _plain(text) in {_plain(name) for name in class_names}:
+    if same_name(text, class_names) is not None:
         return (text,)
     parts = re.split(r"[;|,]", text) if re.search(r"[;|,]", text) else text.split()
     return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
@@ -216,9 +220,5 @@ def _value(text: str) -> CaseLabel:
 
 def class_named(text: str, names: Mapping[str, str]) -> str | None:
     """The class that a word of the table means, by ``names`` (as it may be written, to its name), or ``None``."""
-    alike = {_plain(written): name for written, name in names.items()}
-    return alike.get(_plain(text))
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFC", name)).strip().casefold()
+    written = same_name(text, list(names))
+    return None if written is None else names[written]

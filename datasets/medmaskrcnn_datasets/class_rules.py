@@ -82,7 +82,8 @@ def settled_rules(
     if open_classes:
         for name, parts in _survey(open_classes, cases, rules.ignore, progress).items():
             by_class[name] = parts.rule()
-    return replace(rules, default="whole", by_class=by_class)
+    within = {inner: outer for inner, outer in rules.within.items() if inner in named and outer in named}
+    return replace(rules, default="whole", by_class=by_class, within=within)
 
 
 def parts_of(values: NDArray[np.integer], group: Iterable[int]) -> int:

@@ -89,7 +89,7 @@ def coco_dataset(
     source = Path(file).resolve()
     documents = [_read(path, split) for path, split in (coco_files(source) if source.is_dir() else [(source, None)])]
     if not documents:
-        raise ReadError(f"{source} must hold one COCO JSON, or one for each split (train, valid, test)")
+        raise ReadError(f"cannot read {source}: it must hold one COCO JSON, or one for each split (train, valid, test)")
     new_names = dict(rename or {})
     there = list(dict.fromkeys(name for one in documents for name in one.classes.values()))
     unknown = sorted(set(new_names) - set(there))

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
-from medmaskrcnn_datasets.assemble import CountProgress
-from medmaskrcnn_datasets.console import bar, report_errors
+from medmaskrcnn_datasets.assemble import CountProgress, OnEvent
+from medmaskrcnn_datasets.console import bar, report_errors, tell
 from medmaskrcnn_datasets.patients import patient_by
 from medmaskrcnn_datasets.splits import SplitRule, read_splits
 
@@ -21,7 +21,14 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")]
 class Adapter(Protocol):
     """Writes a manifest; its other arguments are already bound."""
 
-    def __call__(self, *, splits: SplitRule, patient_of: Callable[[str], str] | None, progress: CountProgress) -> Path:
+    def __call__(
+        self,
+        *,
+        splits: SplitRule,
+        patient_of: Callable[[str], str] | None,
+        on_event: OnEvent,
+        progress: CountProgress,
+    ) -> Path:
         """Write it with these splits; ``patient_of`` gives a case's patient, ``None`` means the adapter's own rule."""
 
 
@@ -43,7 +50,8 @@ def adapter_command(what: str) -> Callable[[Callable[..., Adapter]], Callable[..
         def command(**options: Any) -> None:
             with report_errors(), bar(what) as progress:
                 splits, patient_of = _splits_and_patients(**{name: options.pop(name) for name in shared})
-                manifest = prepare(**options)(splits=splits, patient_of=patient_of, progress=progress)
+                write = prepare(**options)
+                manifest = write(splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
             typer.echo(manifest)
 
         command.__signature__ = inspect.Signature([*own.values(), *shared.values()])  # type: ignore[attr-defined]
@@ -66,7 +74,10 @@ def _splits_and_patients(
     folds: Annotated[int, typer.Option(min=0, help="Deal the patients left for training into so many folds.")] = 0,
     fold: Annotated[int, typer.Option(min=0, help="The fold for validation, from 0.")] = 0,
     split: Annotated[
-        Path | None, typer.Option(help="JSON with lists of patients, test and val, instead of the options above.")
+        Path | None,
+        typer.Option(
+            help="JSON with lists of patients, test and val, instead of the options above: --split splits.json."
+        ),
     ] = None,
     patient: Annotated[
         str, typer.Option(help="Regular expression; what it matches in a case's name (its first group) is the patient.")

@@ -25,6 +25,11 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+def tell(text: str) -> None:
+    """Print what was assumed or found."""
+    _errors.print(f"note: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def report_errors() -> Iterator[None]:
     """Show warnings; end the command with message and exit code 1 on file errors."""

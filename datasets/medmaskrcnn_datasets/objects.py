@@ -20,9 +20,10 @@ from medmaskrcnn.io.labels.object_rules import nested
 from medmaskrcnn.structures.label_maps import connected_components, masks_of_labels, paint_labels
 from medmaskrcnn.structures.overlap import pack_layers
 
-Rule = Literal["auto", "components", "whole", "value", "one"]
-"""What one object of a class is: each connected part of its voxels, all of them in a case (``"one"`` is the older word
-for ``"whole"``), or those of one value. ``"auto"``: parts or the whole, as the class's name and the labels show."""
+Rule = Literal["auto", "components", "whole", "instances", "value", "one"]
+"""What one object of a class is: each connected part of its voxels, all of them in a case, or each labelled part, which
+is one value of the map. ``"auto"``: parts or the whole, as the class's name and the labels show. ``"value"`` and
+``"one"`` are older words for ``"instances"`` and ``"whole"``."""
 
 MOST_OBJECTS = np.iinfo(np.uint16).max
 """In one label map; its values are 16 bits."""
@@ -42,6 +43,8 @@ class ClassRules:
             voxels too.
         least_voxels: Connected parts smaller than this are left out.
         ignore: Values of the label map whose voxels are to be ignored (``255``, where readers disagree).
+        strict: Rules of classes that a data set lacks are refused; where several sets are converted, they may be of
+            another.
     """
 
     default: Rule = "value"
@@ -50,6 +53,7 @@ class ClassRules:
     within: Mapping[str, str] = field(default_factory=dict)
     least_voxels: int = 1
     ignore: tuple[int, ...] = ()
+    strict: bool = True
 
     def named(self, classes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
         """Classes and their values under their new names.
@@ -64,7 +68,7 @@ class ClassRules:
             if new:
                 result[new] = tuple(dict.fromkeys((*result.get(new, ()), *values)))
         unknown += sorted({*self.by_class, *self.within, *self.within.values()} - set(result))
-        if unknown:
+        if unknown and self.strict:
             raise ValueError(f"rules speak of classes {unknown}; there are {', '.join(classes)}")
         return result
 
@@ -78,7 +82,7 @@ class ClassRules:
     def rule(self, class_name: str) -> Rule:
         """The rule of a class, never the older word."""
         rule = self.by_class.get(class_name, self.default)
-        return "whole" if rule == "one" else rule
+        return "whole" if rule == "one" else "value" if rule == "instances" else rule
 
 
 def objects_of_classes(

@@ -130,7 +130,10 @@ def test_semantic_with_a_rule_for_each_class(cells, tmp_path):
     [
         (["semantic", "--classes", "liver"], "--classes wants NAME=NAME"),
         (["semantic", "--classes", "liver=1"], "--classes wants VALUE=NAME"),
-        (["semantic", "--classes", "1=a", "--class-rule", "a=each"], "one of value, one, components, got 'each'"),
+        (
+            ["semantic", "--classes", "1=a", "--class-rule", "a=each"],
+            "components, whole, instances, value, one, got 'each'",
+        ),
         (["semantic", "--classes", "1=a", "--within", "b=a"], "rules speak of classes ['b']"),
         (["instances", "--patient", "("], "--patient must be a regular expression"),
         (["instances", "--patient", "x+"], "matches nothing in the case 'w0_0'"),

@@ -1,0 +1,130 @@
+"""Several labelled data sets with different classes as one manifest, from which one model learns all of them.
+
+Each case stays annotated with its own data set's classes: what another set labels is unknown in it, neither object nor
+background.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, Paths, read_manifest
+from medmaskrcnn.structures.class_names import one_spelling
+from medmaskrcnn.system.files import make_folder
+from medmaskrcnn_datasets.assemble import OnEvent
+from medmaskrcnn_datasets.manifest import located, write_manifest
+
+_LOG = logging.getLogger(__name__)
+
+
+def join_datasets(
+    manifests: Sequence[Path | str],
+    out: Path | str,
+    *,
+    rename: Mapping[str, str] | None = None,
+    name: str | None = None,
+    on_event: OnEvent | None = None,
+) -> Path:
+    """Write one manifest for several.
+
+    Args:
+        manifests: Their files.
+        out: The manifest to write, ``joined.json``; paths in it are relative to its folder where they lie under it.
+        rename: Classes that are called otherwise in one of the sets, and the name they have in the others. Names that
+            differ only in their spelling (``kidney_right``, ``Right kidney``) are one class; the first spelling holds.
+        name: Name of the data set; by default the names of the sets.
+        on_event: Called with what was assumed; by default it is logged.
+
+    Returns:
+        Path of the manifest. Ids and patients that occur in several sets have their set's name in front, so that
+        patients of different sets stay apart.
+
+    Raises:
+        ReadError: if a manifest cannot be read.
+        InvalidOptionError: if ``rename`` names a class that no set has.
+        OutputError: if the file cannot be written.
+
+    Example:
+        >>> join_datasets(["abdomen/manifest.json", "lung/manifest.json"], "joined.json")  # doctest: +SKIP
+    """
+    tell = on_event or _LOG.warning
+    sets = [read_manifest(path) for path in manifests]
+    target = Path(out).resolve()
+    make_folder(target.parent)
+    spelling = one_spelling([one for each in sets for one in each.class_names], rename)
+    for old, new in spelling.items():
+        if old != new:
+            tell(f"the class {old!r} is called {new!r}")
+    labels = _set_names(sets)
+    several = {
+        "id": _several(tuple(case.id for case in one.cases) for one in sets),
+        "patient": _several(tuple(case.patient for case in one.cases) for one in sets),
+    }
+    class_names = tuple(dict.fromkeys(spelling[one] for each in sets for one in each.class_names))
+    cases = tuple(
+        _joined(case, one, label, several, spelling, class_names, target.parent)
+        for one, label in zip(sets, labels, strict=True)
+        for case in one.cases
+    )
+    modalities = {one.modality for one in sets}
+    joined = Manifest(
+        name=name or " + ".join(labels),
+        modality=modalities.pop() if len(modalities) == 1 else None,
+        licence="; ".join(dict.fromkeys(one.licence for one in sets if one.licence)),
+        class_names=class_names,
+        cases=cases,
+    )
+    for one, label in zip(sets, labels, strict=True):
+        own = dict.fromkeys(spelling[name] for name in one.class_names)
+        tell(f"{label}: {len(one.cases)} cases, annotated with {', '.join(own)}")
+    return write_manifest(joined, target)
+
+
+def _joined(
+    case: ManifestCase,
+    source: Manifest,
+    label: str,
+    several: Mapping[str, set[str]],
+    spelling: Mapping[str, str],
+    class_names: Sequence[str],
+    folder: Path,
+) -> ManifestCase:
+    """A case of one set as a case of all."""
+    annotated = {spelling[name] for name in source.annotated_in(case)}
+
+    def place(paths: Paths) -> Paths:
+        names = (paths,) if isinstance(paths, str) else paths
+        found = tuple(located(Path(os.path.abspath(source.path(one))), folder) for one in names)  # noqa: PTH100 - links stay
+        return found[0] if isinstance(paths, str) else found
+
+    return case.model_copy(
+        update={
+            "id": f"{label}_{case.id}" if case.id in several["id"] else case.id,
+            "patient": f"{label}_{case.patient}" if case.patient in several["patient"] else case.patient,
+            "image": place(case.image),
+            "label": None if case.label is None else place(case.label),
+            "instances": tuple(_renamed(one, spelling) for one in case.instances),
+            "annotated": None if annotated == set(class_names) else tuple(n for n in class_names if n in annotated),
+        }
+    )
+
+
+def _renamed(instance: ManifestInstance, spelling: Mapping[str, str]) -> ManifestInstance:
+    new = None if instance.class_name is None else spelling[instance.class_name]
+    return instance.model_copy(update={"class_name": new})
+
+
+def _set_names(sets: Sequence[Manifest]) -> list[str]:
+    """A name for each set, numbered where several have one."""
+    often = Counter(one.name for one in sets)
+    return [f"{one.name}-{n}" if often[one.name] > 1 else one.name for n, one in enumerate(sets, start=1)]
+
+
+def _several(names: Iterable[Sequence[str]]) -> set[str]:
+    """Names that occur in more than one set."""
+    often = Counter(name for each in names for name in set(each))
+    return {name for name, n in often.items() if n > 1}

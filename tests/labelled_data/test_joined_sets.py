@@ -1,0 +1,58 @@
+"""Several data sets as one: classes united, each case annotated with its own set's, patients kept apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from medmaskrcnn.data.check import check_manifest
+from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, read_manifest
+from medmaskrcnn.errors import InvalidOptionError
+from medmaskrcnn_datasets.join import join_datasets
+from medmaskrcnn_datasets.manifest import write_manifest
+
+
+def a_set(folder: Path, name: str, *classes: str, annotated: tuple[str, ...] | None = None) -> Path:
+    instances = [ManifestInstance(value=1, class_name=classes[0]), ManifestInstance(value=255, ignore=True)]
+    cases = [
+        ManifestCase(id=f"c{n}", patient=f"p{n}", image=f"c{n}.nii", label=f"l{n}.nii", split="train",
+                     instances=instances, annotated=annotated if n else None)
+        for n in range(2)
+    ]  # fmt: skip
+    made = Manifest(name=name, modality="CT", licence=name, class_names=classes, cases=tuple(cases))
+    return write_manifest(made, folder / "manifest.json")
+
+
+def test_each_case_is_annotated_with_its_own_classes(tmp_path: Path) -> None:
+    one = a_set(tmp_path / "all/one", "abdomen", "liver", "right_kidney", annotated=("liver",))
+    other = a_set(tmp_path / "other", "chest", "lung", "Right kidney", "Leber")
+    joined = read_manifest(join_datasets([one, other], tmp_path / "all/joined.json", rename={"Leber": "liver"}))
+    assert joined.class_names == ("liver", "right_kidney", "lung") and joined.modality == "CT"
+    assert [(case.id, case.patient) for case in joined.cases[1:3]] == [
+        ("abdomen_c1", "abdomen_p1"),
+        ("chest_c0", "chest_p0"),
+    ]
+    assert [case.annotated for case in joined.cases[:2]] == [("liver", "right_kidney"), ("liver",)]
+    assert joined.cases[2].annotated is None  # all three
+    assert [case.image for case in joined.cases] == [
+        "one/c0.nii", "one/c1.nii", str(tmp_path / "other/c0.nii"), str(tmp_path / "other/c1.nii")
+    ]  # fmt: skip
+    assert [(i.class_name, i.ignore) for i in joined.cases[3].instances] == [("lung", False), (None, True)]
+    with pytest.raises(InvalidOptionError, match="no class 'spleen'"):
+        join_datasets([one, other], tmp_path / "x.json", rename={"spleen": "liver"})
+
+
+def test_twenty_classes_of_three_real_sets(medmaskrcnn_data: Path, tmp_path: Path) -> None:
+    from medmaskrcnn_datasets.convert import to_manifest
+
+    told: list[str] = []
+    names = ("AbdomenCT", "LungCT", "HeadNeckCT")
+    made = [to_manifest(medmaskrcnn_data / name, tmp_path / name, on_event=told.append) for name in names]
+    joined = read_manifest(join_datasets(made, tmp_path / "joined.json", on_event=told.append))
+    assert len(joined.class_names) == 13 + 2 + 5 and len(joined.cases) == 21 + 8 + 183
+    annotated = [len(joined.annotated_in(case)) for case in joined.cases]
+    assert annotated[:21] == [13] * 21 and annotated[21:29] == [2] * 8
+    assert sum(n == 5 for n in annotated[29:]) == 123 and min(annotated[29:]) >= 2
+    few = joined.model_copy(update={"cases": joined.cases[::40]})
+    check_manifest(few, workers=1).raise_if_bad()
