@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork
 from torch import Tensor
 
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.hub.model_file import model_sha256, read_model
 from medmaskrcnn.models.backbone import build_backbone
 from medmaskrcnn.models.build import add_heads
-from medmaskrcnn.models.fpn import Pyramid, build_pyramid
+from medmaskrcnn.models.fpn import FPN, Pyramid, build_pyramid
 from medmaskrcnn.models.losses import Term, mask_dice_loss
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.objective import Targets, mask_truth
@@ -31,7 +30,7 @@ class SingleMap(Pyramid):
     def forward(self, images: Tensor) -> list[Tensor]:
         """Image batch ``(B, C, *spatial)`` to the map ``(B, channels, *map)``."""
         assert self.fpn is not None
-        return list(self.fpn({"C5": self.backbone(images)[-1]}).values())
+        return list(self.fpn(self.backbone(images)[-1:]))
 
 
 def softmax_log_odds(logits: Tensor, labels: Tensor) -> Tensor:
@@ -90,7 +89,7 @@ def build_ablation(settings: ModelSettings) -> MaskRCNN:
     dims, sizes = settings.spatial_dims, settings.backbone
     backbone = build_backbone(sizes, spatial_dims=dims, in_channels=settings.input_channels)
     if sizes.pyramid == "c5":
-        fpn = FeaturePyramidNetwork(dims, [backbone.out_channels[-1]], sizes.fpn_channels)
+        fpn = FPN(backbone.out_channels[-1:], sizes.fpn_channels, spatial_dims=dims)
         pyramid: Pyramid = SingleMap(backbone, fpn, sizes.strides[-1:], sizes.fpn_channels)
     else:
         pyramid = build_pyramid(backbone, sizes, spatial_dims=dims)

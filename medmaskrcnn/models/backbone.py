@@ -1,28 +1,28 @@
-"""Bottom-up network: MONAI's ResNet in 2D or 3D, with a stride per axis and no batch statistics.
+"""Bottom-up network: a ResNet in 2D or 3D, with a stride per axis and no batch statistics.
 
-Returns the maps C2..C5 of FPN (Lin et al. 2017, section 3). It differs from MONAI's network in three ways: strides are
-per axis, so that the slice axis of thick-slice scans is downsampled more slowly than the plane; every BatchNorm is
-replaced by GroupNorm or frozen constants; the classifier is removed.
+Returns the maps C2..C5 of FPN (Lin et al. 2017, section 3). Strides are per axis, so that the slice axis of thick-slice
+scans is downsampled more slowly than the plane; normalisation is by groups of channels or by frozen constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
 
 import torch
-from monai.networks.layers.factories import Pool
-from monai.networks.nets.resnet import ResNet
 from torch import Tensor, nn
 
+from medmaskrcnn.models.resnet import BasicBlock, Bottleneck, ResNet
 from medmaskrcnn.settings import BackboneSettings
 
-_STAGES: dict[str, tuple[str, tuple[int, int, int, int]]] = {
-    "light": ("basic", (1, 1, 1, 1)),
-    "resnet10": ("basic", (1, 1, 1, 1)),
-    "resnet18": ("basic", (2, 2, 2, 2)),
-    "resnet34": ("basic", (3, 4, 6, 3)),
-    "resnet50": ("bottleneck", (3, 4, 6, 3)),
-    "resnet101": ("bottleneck", (3, 4, 23, 3)),
+_STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
+    "light": (BasicBlock, (1, 1, 1, 1)),
+    "resnet10": (BasicBlock, (1, 1, 1, 1)),
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+    "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
 _GROUP_CHANNELS = 8  # channels per group of GroupNorm; divides all channel counts, 24 to 2048
 
@@ -98,7 +98,7 @@ class ResNetBackbone(Backbone):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Image batch ``(B, C, *spatial)`` to ``[C2, C3, C4, C5]``, or without C5."""
         net = self.resnet
-        x = net.maxpool(net.act(net.bn1(net.conv1(x))))
+        x = net.stem(x)
         maps = []
         for stage in (net.layer1, net.layer2, net.layer3, *(() if self.last_on_regions else (net.layer4,))):
             x = stage(x)
@@ -160,60 +160,38 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
             f"unknown backbone {settings.name!r}; known: {known}. Register your own with register_backbone"
         )
     block, layers = _STAGES[settings.name]
-    light, planes = settings.name == "light", stage_planes(settings)
-    p2 = settings.strides[0]
+    p2, last_on_regions = settings.strides[0], settings.pyramid == "c4"
     stem = tuple(min(2, s) for s in p2)
-    resnet = ResNet(
-        block=block,
-        layers=list(layers),
-        block_inplanes=list(planes),
-        spatial_dims=spatial_dims,
-        n_input_channels=in_channels,
-        conv1_t_size=(3,) * spatial_dims if light else (7,) * spatial_dims,
-        conv1_t_stride=stem,
-        feed_forward=False,
-        bias_downsample=False,
-    )
-    pool = tuple(s // c for s, c in zip(p2, stem, strict=True))
-    resnet.maxpool = Pool[Pool.MAX, spatial_dims](kernel_size=3, stride=pool, padding=1)
-    for stage, fine, coarse in zip(
-        (resnet.layer2, resnet.layer3, resnet.layer4), settings.strides, settings.strides[1:], strict=False
-    ):
-        _set_stride(stage[0], tuple(c // f for f, c in zip(fine, coarse, strict=True)))
-    last_on_regions = settings.pyramid == "c4"
+    steps = [tuple(c // f for f, c in zip(fine, coarse, strict=True)) for fine, coarse in pairwise(settings.strides)]
     if last_on_regions:
-        _set_stride(resnet.layer4[0], (2,) * spatial_dims)
-    if settings.norm == "group":
-        _replace_norms(resnet, lambda n: nn.GroupNorm(max(1, n // _GROUP_CHANNELS), n, eps=settings.norm_eps))
-    else:
-        _replace_norms(resnet, lambda n: FrozenBatchNorm(n, settings.norm_eps))
+        steps[-1] = (2,) * spatial_dims
+    resnet = ResNet(
+        block,
+        layers,
+        stage_planes(settings),
+        in_channels=in_channels,
+        stem_kernel=3 if settings.name == "light" else 7,
+        stem_stride=stem,
+        pool_stride=tuple(s // c for s, c in zip(p2, stem, strict=True)),
+        strides=[(1,) * spatial_dims, *steps],
+        norm=partial(_norm, settings),
+    )
     out_channels = tuple(width for _, width in stage_sizes(settings))
     return ResNetBackbone(resnet, out_channels, last_on_regions=last_on_regions)
+
+
+def _norm(settings: BackboneSettings, channels: int) -> nn.Module:
+    if settings.norm == "group":
+        return nn.GroupNorm(max(1, channels // _GROUP_CHANNELS), channels, eps=settings.norm_eps)
+    return FrozenBatchNorm(channels, settings.norm_eps)
 
 
 def stage_sizes(settings: BackboneSettings) -> tuple[tuple[int, int], ...]:
     """Number of residual blocks and of output channels of each of the four stages of a built-in backbone."""
     block, layers = _STAGES[settings.name]
-    expansion = 4 if block == "bottleneck" else 1
-    return tuple((count, n * expansion) for count, n in zip(layers, stage_planes(settings), strict=True))
+    return tuple((count, n * block.expansion) for count, n in zip(layers, stage_planes(settings), strict=True))
 
 
 def stage_planes(settings: BackboneSettings) -> tuple[int, ...]:
     """Channels within the blocks of each of the four stages; the stem outputs as many as the first stage has."""
     return settings.channels or (settings.light_channels if settings.name == "light" else (64, 128, 256, 512))
-
-
-def _set_stride(block: nn.Module, stride: tuple[int, ...]) -> None:
-    """Give a residual block's strided convolutions (3-wide one and shortcut) a stride per axis."""
-    for name in ("conv2" if hasattr(block, "conv3") else "conv1", "downsample.0"):
-        conv = block.get_submodule(name)
-        assert isinstance(conv, nn.Conv2d | nn.Conv3d)
-        conv.stride = stride
-
-
-def _replace_norms(module: nn.Module, make: Callable[[int], nn.Module]) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
-            setattr(module, name, make(child.num_features))
-        else:
-            _replace_norms(child, make)

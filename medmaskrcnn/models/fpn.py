@@ -1,16 +1,42 @@
 """Feature pyramid (Lin et al. 2017): C2..C5 of the backbone to P2..P6 with equal numbers of channels.
 
-The top-down path is MONAI's; P6 is P5 subsampled by two on every axis (FPN, footnote 2). The network without a
-pyramid, ``c4``, uses C4 unchanged.
+P6 is P5 subsampled by two on every axis (FPN, footnote 2). The network without a pyramid, ``c4``, uses C4 unchanged.
 """
 
 from __future__ import annotations
 
-from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medmaskrcnn.models.backbone import Backbone
+from medmaskrcnn.models.layers import CONV
 from medmaskrcnn.settings import BackboneSettings
+
+
+class FPN(nn.Module):
+    """The top-down path (FPN, section 3), with the names of the parameters of MONAI's and torchvision's."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int, *, spatial_dims: int) -> None:
+        super().__init__()
+        conv = CONV[spatial_dims]
+        self.inner_blocks = nn.ModuleList()
+        self.layer_blocks = nn.ModuleList()
+        for width in in_channels:
+            self.inner_blocks.append(conv(width, channels, 1))
+            self.layer_blocks.append(conv(channels, channels, 3, padding=1))
+        for module in self.modules():
+            if isinstance(module, conv):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps ``(B, C_i, *map)``, the finest first, to as many levels ``(B, channels, *map)``."""
+        inner: list[Tensor] = [conv(c) for conv, c in zip(self.inner_blocks, maps, strict=True)]
+        for finer in range(len(inner) - 2, -1, -1):
+            inner[finer] = inner[finer] + F.interpolate(inner[finer + 1], size=inner[finer].shape[2:], mode="nearest")
+        return [conv(x) for conv, x in zip(self.layer_blocks, inner, strict=True)]
 
 
 class Pyramid(nn.Module):
@@ -24,7 +50,7 @@ class Pyramid(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, fpn: FeaturePyramidNetwork | None, strides: tuple[tuple[int, ...], ...], channels: int
+        self, backbone: Backbone, fpn: FPN | None, strides: tuple[tuple[int, ...], ...], channels: int
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -39,7 +65,9 @@ class Pyramid(nn.Module):
         maps = self.backbone(images)
         if self.fpn is None:
             return maps[-1:]
-        return list(self.fpn({f"C{level}": c for level, c in enumerate(maps, start=2)}).values())
+        levels: list[Tensor] = self.fpn(maps)
+        every_second = F.max_pool2d if levels[-1].ndim == 4 else F.max_pool3d
+        return [*levels, every_second(levels[-1], 1, stride=2)]
 
     def res5(self, regions: Tensor) -> Tensor:
         """The heads' input from regions ``(R, channels, *bins)``: unchanged, or the last stage's output on them."""
@@ -51,5 +79,5 @@ def build_pyramid(backbone: Backbone, settings: BackboneSettings, *, spatial_dim
     width, strides = settings.fpn_channels, settings.strides
     if settings.pyramid == "c4":
         return Pyramid(backbone, None, strides[2:3], backbone.out_channels[2])
-    fpn = FeaturePyramidNetwork(spatial_dims, list(backbone.out_channels), width, LastLevelMaxPool(spatial_dims))
+    fpn = FPN(backbone.out_channels, width, spatial_dims=spatial_dims)
     return Pyramid(backbone, fpn, (*strides, tuple(2 * s for s in strides[-1])), width)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from medmaskrcnn.models.layers import CONV, TRANSPOSED_CONV
 
 
 class MaskHead(nn.Module):
@@ -18,7 +19,7 @@ class MaskHead(nn.Module):
 
     def __init__(self, *, channels: int, hidden: int, convs: int, spatial_dims: int, classes: int) -> None:
         super().__init__()
-        conv, deconv = Conv[Conv.CONV, spatial_dims], Conv[Conv.CONVTRANS, spatial_dims]
+        conv, deconv = CONV[spatial_dims], TRANSPOSED_CONV[spatial_dims]
         widths = [channels] + [hidden] * convs
         self.convs = nn.ModuleList(conv(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.upsample = deconv(widths[-1], hidden, 2, stride=2)

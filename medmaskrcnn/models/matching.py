@@ -8,17 +8,20 @@ IoU of 0.3. ATSS is MONAI's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
-from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher
 from torch import Tensor
 
 from medmaskrcnn.models.box_coder import box_iou
 
+if TYPE_CHECKING:
+    from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher
+
 BACKGROUND = -1
 IGNORED = -2
 _ATSS_CANDIDATES = 4  # cells per level that compete for an object; nnDetection's choice for medical objects
-_ATSS = ATSSMatcher(_ATSS_CANDIDATES, similarity_fn=box_iou, center_in_gt=False)
 
 
 def match_by_iou(
@@ -65,4 +68,11 @@ def match_atss(objects: Tensor, anchors: Tensor, *, cells_per_level: Sequence[in
     """
     if not len(objects):
         return torch.full((len(anchors),), BACKGROUND, dtype=torch.int64, device=anchors.device)
-    return _ATSS.compute_matches(objects, anchors, list(cells_per_level), per_cell)[1].to(torch.int64)
+    return _atss().compute_matches(objects, anchors, list(cells_per_level), per_cell)[1].to(torch.int64)
+
+
+@cache
+def _atss() -> ATSSMatcher:
+    from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher  # in training only: it takes seconds to import
+
+    return ATSSMatcher(_ATSS_CANDIDATES, similarity_fn=box_iou, center_in_gt=False)

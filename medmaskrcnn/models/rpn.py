@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medmaskrcnn.models.box_coder import BoxCoder, clip_boxes
+from medmaskrcnn.models.layers import CONV
 from medmaskrcnn.settings import RPNSettings
 from medmaskrcnn_kernels import batched_nms
 
@@ -28,14 +28,14 @@ class RPNHead(nn.Module):
 
     def __init__(self, *, spatial_dims: int, channels: int, anchors_per_cell: int, logits: int = 1) -> None:
         super().__init__()
-        conv = Conv[Conv.CONV, spatial_dims]
+        conv = CONV[spatial_dims]
         self.logits = logits
         self.conv = conv(channels, channels, 3, padding=1)
         self.objectness = conv(channels, anchors_per_cell * logits, 1)
         self.deltas = conv(channels, anchors_per_cell * 2 * spatial_dims, 1)
         for layer in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, pyramid: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Pyramid levels to objectness ``(B, cells * A)`` and deltas ``(B, cells * A, 2S)`` per level, float32."""

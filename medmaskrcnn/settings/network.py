@@ -20,7 +20,7 @@ class BackboneSettings(Settings):
     """The bottom-up network and its pyramid.
 
     Attributes:
-        name: A MONAI ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block per
+        name: A ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block per
             stage and few channels), or a name registered by :func:`medmaskrcnn.models.backbone.register_backbone`.
         light_channels: Channels of the four stages of ``"light"``.
         channels: Channels of the four stages, in place of those of ``name``, as pruning leaves them; a stage of

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.networks.blocks.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
+from monai.networks.nets import resnet as monai_resnet
 from torch import Tensor, nn
 
 from medmaskrcnn.models.backbone import Backbone, FrozenBatchNorm, build_backbone
@@ -108,3 +110,30 @@ def test_group_norm_has_groups_of_eight(channels: int) -> None:
     norm = build_backbone(settings, spatial_dims=2, in_channels=1).resnet.bn1
     assert norm.num_channels == channels
     assert norm.num_groups == channels // 8
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("name", ["resnet10", "resnet50"])
+def test_it_computes_what_monai_does_and_begins_with_the_same_weights(name: str, dims: int) -> None:
+    strides = ISOTROPIC_3D if dims == 3 else BackboneSettings().strides
+    settings = BackboneSettings(name=name, strides=strides, norm="frozen_batch", fpn_channels=16)
+    torch.manual_seed(0)
+    backbone = build_backbone(settings, spatial_dims=dims, in_channels=2)
+    pyramid = build_pyramid(backbone, settings, spatial_dims=dims)
+    torch.manual_seed(0)
+    make = getattr(monai_resnet, name)
+    resnet = make(spatial_dims=dims, n_input_channels=2, conv1_t_stride=2, feed_forward=False, bias_downsample=False)
+    fpn = FeaturePyramidNetwork(dims, list(backbone.out_channels), 16, LastLevelMaxPool(dims))
+    for ours, theirs in ((backbone.resnet, resnet.eval()), (pyramid.fpn, fpn)):
+        expected = {key: value for key, value in theirs.state_dict().items() if "num_batches" not in key}
+        assert {*ours.state_dict()} == {*expected}
+        for key, value in ours.state_dict().items():
+            assert torch.equal(value, expected[key]), key
+    x, maps = torch.randn(1, 2, *(64,) * dims), {}
+    levels = run(pyramid, x)
+    with torch.no_grad():
+        x = resnet.maxpool(resnet.act(resnet.bn1(resnet.conv1(x))))
+        for number, stage in enumerate((resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4), start=2):
+            maps[f"C{number}"] = x = stage(x)
+        for level, wanted in zip(levels, fpn(maps).values(), strict=True):
+            torch.testing.assert_close(level, wanted)

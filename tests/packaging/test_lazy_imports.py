@@ -85,6 +85,16 @@ def test_every_public_name_resolves_and_none_is_a_module(tmp_path):
     assert names >= 12 and replaced == 0
 
 
+def test_what_segments_a_scan_loads_no_more_than_it_runs(tmp_path):
+    code = (
+        "import json, sys, medmaskrcnn.batch_runs.steps, medmaskrcnn.export.write\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules} | {*sys.modules} & {'torch._dynamo'})))"
+    )
+    modules = set(json.loads(loaded_by(code, folder=tmp_path)))
+    assert "torch" in modules
+    assert not modules & {"monai", "torchvision", "matplotlib", "pandas", "skimage", "lightning_fabric", "torch._dynamo"}
+
+
 def test_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'segmentt'"):
         _ = medmaskrcnn.segmentt
