@@ -92,7 +92,15 @@ def test_what_segments_a_scan_loads_no_more_than_it_runs(tmp_path):
     )
     modules = set(json.loads(loaded_by(code, folder=tmp_path)))
     assert "torch" in modules
-    assert not modules & {"monai", "torchvision", "matplotlib", "pandas", "skimage", "lightning_fabric", "torch._dynamo"}
+    assert not modules & {
+        "monai",
+        "torchvision",
+        "torch._dynamo",
+        "matplotlib",
+        "pandas",
+        "skimage",
+        "lightning_fabric",
+    }
 
 
 def test_unknown_public_name_is_an_attribute_error():
