@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.evaluation_tables import print_evaluation
 from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
+from medmaskrcnn.cli.labelled_data import labelled_manifest
 from medmaskrcnn.cli.options import (
     RUNNING,
     LogOption,
@@ -178,13 +178,7 @@ def evaluate_command(
 
 def _manifest(data: Path, out: Path | None, *, shown: bool) -> Manifest:
     """The manifest at ``data``, or one of the labelled data there; what has to be converted goes beside ``out``."""
-    from medmaskrcnn.data.manifest import read_manifest
-    from medmaskrcnn_datasets.convert import to_manifest
-
-    place = out or Path("evaluation")
-    with count_bar("convert", shown=shown) as progress:
-        converted = place.with_name(f"{place.name}-data")
-        return read_manifest(to_manifest(data, converted, on_event=partial(print_status, "note"), progress=progress))
+    return labelled_manifest([data], out or Path("evaluation"), shown=shown)
 
 
 def _is_predictions(given: str) -> bool:

@@ -6,14 +6,24 @@ import json
 import os
 import time
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medmaskrcnn.cli.console import echo, print_status
+from medmaskrcnn.cli.console import echo
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
+from medmaskrcnn.cli.labelled_data import (
+    ClassNameOption,
+    IgnoreOption,
+    LabelOption,
+    NewNameOption,
+    PatientOption,
+    RuleOption,
+    WithinOption,
+    label_options,
+    labelled_manifest,
+)
 from medmaskrcnn.cli.options import TrainDeviceOption
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
 from medmaskrcnn.errors import InvalidOptionError
@@ -28,6 +38,9 @@ EXAMPLES = (
     "medmaskrcnn train data/manifest.json -o run",
     "medmaskrcnn train Task04_Hippocampus/ -o run --hours 1.5",
     "medmaskrcnn train data/manifest.json --check",
+    "medmaskrcnn train Task03_Liver/ -o run --rule tumour=components --rule liver=whole --within tumour=liver",
+    "medmaskrcnn train AbdomenCT/ LungCT/ HeadNeckCT/ -o run --rename esophagus=oesophagus",
+    "medmaskrcnn train nodules/ -o run --ignore 255 --class-name nodule --patient '^(lidc_[0-9]+)_'",
     "medmaskrcnn train data/manifest.json --plan-only my.yaml",
     "medmaskrcnn train data/manifest.json -o run --plan my.yaml --start-from abdomen-mr",
     "medmaskrcnn train data/manifest.json -o run --resume",
@@ -51,8 +64,12 @@ class Dims(StrEnum):
 
 def train_command(
     data: Annotated[
-        Path,
-        typer.Argument(metavar="DATA", help="A manifest.json, or labelled data: MSD, nnU-Net, COCO, folders, DICOM."),
+        list[Path],
+        typer.Argument(
+            metavar="DATA...",
+            help="A manifest.json, or labelled data: MSD, nnU-Net, COCO, folders, DICOM. Of several sets with other "
+            "classes one model learns all; a case counts only for the classes of its own set.",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="RUN", help="Folder of the run.")] = Path("run"),
     plan: Annotated[
@@ -79,6 +96,13 @@ def train_command(
     splits: Annotated[str, typer.Option(metavar="A,B", help="Splits to learn from.")] = "train",
     fold: Annotated[int | None, typer.Option(min=0, help="Validate on this fold, learn from the others.")] = None,
     device: TrainDeviceOption = "auto",
+    rule: RuleOption = None,
+    within: WithinOption = None,
+    ignore: IgnoreOption = None,
+    rename: NewNameOption = None,
+    label: LabelOption = None,
+    class_name: ClassNameOption = "object",
+    patient: PatientOption = "",
     dims: Annotated[
         Dims | None, typer.Option(help="Of the planned network.", show_default="by the data", rich_help_panel=_SELDOM)
     ] = None,
@@ -104,8 +128,9 @@ def train_command(
     began = time.monotonic()
     leads = os.environ.get("RANK", "0") == "0"  # torchrun starts this once for each process: one of them speaks
     quiet = quiet or not leads
-    with logging_to(log), failing_as_one(str(data)):
-        manifest = _manifest(data, out, shown=not quiet)
+    with logging_to(log), failing_as_one(", ".join(map(str, data))):
+        said = label_options(rule, within, ignore, rename, label, class_name, patient)
+        manifest = labelled_manifest(data, out, said, shown=not quiet)
         looked_through = resume or (plan is not None and not leads)
         report = None if looked_through else _checked(manifest, table=check or not quiet, shown=not quiet)
         if check:
@@ -124,15 +149,6 @@ def train_command(
             if record.best is not None:
                 echo(f"best: {record.best[0]:.3f} (mask AP, mean of IoU 0.5 and 0.75) at step {record.best[1]}")
             echo(f"wrote {record.model}")
-
-
-def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
-    from medmaskrcnn.data.manifest import read_manifest
-    from medmaskrcnn_datasets.convert import to_manifest
-
-    converted = out.with_name(f"{out.name}-data")
-    with count_bar("convert", shown=shown) as progress:
-        return read_manifest(to_manifest(data, converted, on_event=partial(print_status, "note"), progress=progress))
 
 
 def _checked(manifest: Manifest, *, table: bool, shown: bool) -> ManifestReport:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, failing_as_one, logging_to
+from medmaskrcnn.cli.labelled_data import labelled_manifest
 from medmaskrcnn.cli.options import TrainDeviceOption
 from medmaskrcnn.cli.tables import print_table
 from medmaskrcnn.cli.train_display import TrainDisplay, count_bar
@@ -116,14 +116,8 @@ def _use_threads(threads: int) -> None:
 
 def _manifest(data: Path, out: Path, *, shown: bool) -> Manifest:
     from medmaskrcnn.data.check import check_manifest
-    from medmaskrcnn.data.manifest import read_manifest
-    from medmaskrcnn_datasets.convert import to_manifest
 
-    converted = out.with_name(f"{out.name}-data")
-    with count_bar("convert", shown=shown) as progress:
-        manifest = read_manifest(
-            to_manifest(data, converted, on_event=partial(print_status, "note"), progress=progress)
-        )
+    manifest = labelled_manifest([data], out, shown=shown)
     with count_bar("check", shown=shown) as progress:
         check_manifest(manifest, progress=progress).raise_if_bad()
     return manifest
