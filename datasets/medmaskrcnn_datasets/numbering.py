@@ -80,7 +80,7 @@ class Numbers:
         in_one_piece = sum(n == 1 for n in parts) / max(1, len(parts))
         if len(values) > _MOST_CLASSES or (max(map(len, cases), default=0) >= _CROWD and not _repeated(cases)):
             return "objects"
-        if in_one_piece < _IN_PIECES:
+        if in_one_piece < _IN_PIECES or _with_gaps(cases):
             return "classes"
         several = [c for c, numbers in zip(self.cases, cases, strict=True) if len(numbers) > 1]
         counted = all(sorted(case) == list(range(1, len(case) + 1)) for case in cases)
@@ -141,6 +141,15 @@ def _touching(values: NDArray[np.integer]) -> bool:
         if ((one != other) & (one > 0) & (other > 0)).any():
             return True
     return False
+
+
+def _with_gaps(cases: Sequence[dict[int, int]]) -> bool:
+    """Whether a few numbers recur, and many cases lack one between others: a class is absent, an object is not."""
+    counts = Counter(value for case in cases for value in case)
+    filled = [case for case in cases if case]
+    few = max(counts) <= _MOST_CLASSES // 2 and min(counts.values()) >= 0.1 * len(filled)
+    gaps = sum(sorted(case) != list(range(1, len(case) + 1)) for case in filled)
+    return few and gaps >= max(3, 0.1 * len(filled))
 
 
 def _repeated(cases: Sequence[dict[int, int]]) -> bool:

@@ -13,8 +13,13 @@ def print_report(report: ManifestReport) -> None:
     """Classes and splits on stdout, findings on stderr (every error, the first warnings and notes)."""
     manifest = report.manifest
     title = f"{manifest.name}: {len(manifest.cases)} cases, {len(report.case_fingerprints)} of them readable"
-    numbers = ("objects", "cases", "smallest", "median", "largest")
-    rows = [[row.class_name, str(row.objects), str(row.cases), *_sizes(row)] for row in report.class_rows()]
+    class_rows = report.class_rows()
+    partly = any(row.annotated is not None for row in class_rows)
+    numbers = ("objects", "cases", *(["annotated in"] if partly else []), "smallest", "median", "largest")
+    rows = [
+        [row.class_name, str(row.objects), str(row.cases), *([str(row.annotated)] if partly else []), *_sizes(row)]
+        for row in class_rows
+    ]
     print_table(title, ["class", *numbers], rows, numbers=numbers)
     header = ["split", "cases", "patients", "objects", "empty cases"]
     print_table(

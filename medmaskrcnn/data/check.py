@@ -18,31 +18,12 @@ from typing import Literal
 import numpy as np
 
 from medmaskrcnn.data.case_fingerprint import CaseFingerprint, read_case_fingerprint
+from medmaskrcnn.data.check_labels import FEW_VOXELS, label_findings
+from medmaskrcnn.data.findings import Finding, Level, count, some
 from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest, ManifestCase
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 
-FEW_VOXELS = 5
-"""Objects with fewer voxels than this are reported."""
-
-_LISTED = 5  # examples in one sentence
 _PROCESSES_FROM = 16  # cases; fewer are read faster without worker processes
-
-Level = Literal["error", "warning", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One error, warning or note of the check.
-
-    Attributes:
-        level: Severity; see the module docstring.
-        case: The case it is about; ``None`` if it is about several or all.
-        text: One or two sentences.
-    """
-
-    level: Level
-    case: str | None
-    text: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +36,7 @@ class ClassRow:
         cases: Number of cases with at least one.
         sizes: Smallest, median and largest of the objects' longest box sides; ``None`` without objects.
         unit: Unit of ``sizes``: ``"mm"``, or ``"voxels"`` if the spacing of any object's scan is unknown.
+        annotated: Number of cases in which it was annotated; ``None`` if all cases are annotated with all classes.
     """
 
     class_name: str
@@ -62,6 +44,7 @@ class ClassRow:
     cases: int
     sizes: tuple[float, float, float] | None
     unit: Literal["mm", "voxels"]
+    annotated: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,9 +86,9 @@ class ManifestReport:
         if self.errors:
             cases = len({f.case for f in self.errors if f.case})
             lines = [f"  - {f.text}" for f in self.errors]
-            about = f" in {cases} of {_count(len(self.manifest.cases), 'case')}" if cases else ""
+            about = f" in {cases} of {count(len(self.manifest.cases), 'case')}" if cases else ""
             raise ReadError(
-                f"{self.manifest.name} cannot be trained on: {_count(len(lines), 'error')}{about}. "
+                f"{self.manifest.name} cannot be trained on: {count(len(lines), 'error')}{about}. "
                 "Mend the files or take the cases out of the manifest\n" + "\n".join(lines)
             )
 
@@ -119,7 +102,9 @@ class ManifestReport:
         known = all(o.extent_mm is not None for o in objects)
         sides = [max(o.extent_mm if known and o.extent_mm else o.extent) for o in objects]
         sizes = (float(min(sides)), float(np.median(sides)), float(max(sides))) if sides else None
-        return ClassRow(name, len(objects), len(holding), sizes, "mm" if known else "voxels")
+        partly = any(case.annotated is not None for case in self.manifest.cases)
+        annotated = sum(name in self.manifest.annotated_in(case) for case in self.manifest.cases) if partly else None
+        return ClassRow(name, len(objects), len(holding), sizes, "mm" if known else "voxels", annotated)
 
     def split_rows(self) -> tuple[SplitRow, ...]:
         """One row per split that has cases: train, val, test, and ``"open"`` for cases without one."""
@@ -168,6 +153,7 @@ def check_manifest(
     ordered = tuple(case_fingerprints[case.id] for case in manifest.cases if case.id in case_fingerprints)
     findings += [finding for fact in ordered for finding in _about_case(fact, manifest)]
     findings += _about_patients(manifest) + _about_cases(ordered) + _about_classes(manifest, ordered)
+    findings += label_findings(manifest, ordered)
     place = {case.id: number for number, case in enumerate(manifest.cases)}
     levels = ("error", "warning", "note")
     findings.sort(key=lambda f: (levels.index(f.level), place.get(f.case or "", len(place))))
@@ -219,7 +205,7 @@ def _about_case(fact: CaseFingerprint, manifest: Manifest) -> Iterator[Finding]:
         yield finding("error", "no voxel of the image is a finite number")
     elif fact.not_finite:
         yield finding(
-            "warning", f"{_count(fact.not_finite, 'voxel')} NaN or infinite in the image; filled by preprocessing"
+            "warning", f"{count(fact.not_finite, 'voxel')} NaN or infinite in the image; filled by preprocessing"
         )
     if fact.absent and fact.unnamed and not fact.objects:
         yield finding(
@@ -252,15 +238,15 @@ def _about_patients(manifest: Manifest) -> list[Finding]:
                 seen[case.patient][str(getattr(case, what))].append(case.id)
         for patient, parts in seen.items():
             if len(parts) > 1:
-                where = "; ".join(f"{part}: {_some(cases)}" for part, cases in parts.items())
+                where = "; ".join(f"{part}: {some(cases)}" for part, cases in parts.items())
                 findings.append(Finding("error", None, f"patient {patient} lies in {len(parts)} {what}s ({where})"))
     return findings
 
 
 def _about_cases(case_fingerprints: Sequence[CaseFingerprint]) -> list[Finding]:
-    """Findings from comparing cases: differing channels, spacing or dimensions, duplicate images, empty cases."""
+    """Findings from comparing cases: differing channels, spacing or dimensions, duplicate images."""
     findings: list[Finding] = []
-    channels = _grouped(case_fingerprints, lambda fact: _count(fact.channels, "channel"))
+    channels = _grouped(case_fingerprints, lambda fact: count(fact.channels, "channel"))
     if len(channels) > 1:
         findings.append(Finding("error", None, f"the cases differ in channels: {_listed(channels)}"))
     spacing = _grouped(
@@ -281,12 +267,7 @@ def _about_cases(case_fingerprints: Sequence[CaseFingerprint]) -> list[Finding]:
         parts = {fact.split for fact in case_fingerprints if fact.id in same}
         if len(same) > 1 and len(parts) > 1:
             named = ", ".join(sorted(part or "open" for part in parts))
-            findings.append(Finding("warning", None, f"the same image lies in several splits ({named}): {_some(same)}"))
-    empty = [fact.id for fact in case_fingerprints if not fact.objects]
-    if empty:
-        findings.append(
-            Finding("note", None, f"no object, which is fine, in {_count(len(empty), 'case')}: {_some(empty)}")
-        )
+            findings.append(Finding("warning", None, f"the same image lies in several splits ({named}): {some(same)}"))
     return findings
 
 
@@ -313,19 +294,10 @@ def _grouped(
 
 
 def _listed(groups: dict[str, list[str]]) -> str:
-    return "; ".join(f"{name} in {len(cases)} ({_some(cases)})" for name, cases in sorted(groups.items()))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+    return "; ".join(f"{name} in {len(cases)} ({some(cases)})" for name, cases in sorted(groups.items()))
 
 
 def _values(pairs: Sequence[tuple[int, int]]) -> str:
     several = any(number for number, _ in pairs)
     named = [f"{value} in map {number}" if several else str(value) for number, value in pairs]
-    return f"value{'s' if len(pairs) > 1 else ''} {_some(named)}"
+    return f"value{'s' if len(pairs) > 1 else ''} {some(named)}"
