@@ -173,6 +173,7 @@ def _walk(network: MaskRCNN, window: TracedWindow, recorder: _Recorder, detectio
             detections.labels.cpu(),
             detections.scores.cpu(),
             None if masks is None else masks.cpu(),
+            None if detections.mask_boxes is None else detections.mask_boxes.cpu(),
         ),
         mask_logits=_joined_masks(network, recorder),
         steps=tuple(recorder.steps),

@@ -104,6 +104,7 @@ def pasted_section(scene: Scene) -> Section:
         walk.detections.mask_probabilities,
         shape=walk.shape,
         threshold=detection.mask_threshold,
+        mask_boxes=walk.detections.mask_boxes,
     )
     for item in found:
         start, crop = item.mask.start, item.mask.array

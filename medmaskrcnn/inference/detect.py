@@ -128,6 +128,7 @@ def _paste(
     """Convert detections of a window that begins at ``low`` (network voxels) to the turned scan's voxels."""
     offset, factor = torch.tensor([*low, *low]), torch.tensor([*scale, *scale], dtype=torch.float32)
     probabilities = detections.mask_probabilities
+    regions = detections.mask_boxes
     return paste_detections(
         (detections.boxes.cpu() + offset) * factor,
         detections.labels.cpu(),
@@ -135,6 +136,7 @@ def _paste(
         None if probabilities is None else probabilities.cpu(),
         shape=shape,
         threshold=settings.model.detection.mask_threshold,
+        mask_boxes=None if regions is None else (regions.cpu() + offset) * factor,
     )
 
 

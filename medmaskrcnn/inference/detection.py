@@ -8,7 +8,7 @@ allows and no label map is ever resampled. Turning back is exact and is the last
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ def paste_detections(
     *,
     shape: Sequence[int],
     threshold: float,
+    mask_boxes: Tensor | None = None,
 ) -> list[Detection]:
     """Convert the network's output to detections with voxel masks.
 
@@ -56,22 +57,32 @@ def paste_detections(
         probabilities: ``(N, *(M,) * S)``; if ``None`` (no mask head), each mask fills its box.
         shape: ``(D, H, W)`` or, for one slice, ``(H, W)``.
         threshold: A voxel belongs to the object if its probability is at least this.
+        mask_boxes: ``(N, 2S)``, where the masks cover more than the boxes; each object's box is then that of its mask.
 
     Returns:
         N objects in the same order; for a single slice they have ``D == 1`` and start at slice 0.
     """
-    windows, dims = mask_windows(boxes, tuple(shape)), len(shape)
+    regions, dims = boxes if mask_boxes is None else mask_boxes, len(shape)
+    windows = mask_windows(regions, tuple(shape))
     if probabilities is None:
         crops = [np.ones(extent, dtype=np.bool_) for extent in (windows[:, dims:] - windows[:, :dims]).tolist()]
     else:
-        crops = [crop.numpy() for crop in paste_masks(probabilities, boxes, windows, threshold=threshold)]
+        crops = [crop.numpy() for crop in paste_masks(probabilities, regions, windows, threshold=threshold)]
     corners, starts = boxes.numpy().astype(np.float32), windows[:, :dims].numpy()
     if dims == 2:
         crops = [crop[None] for crop in crops]
         corners = np.insert(corners, (0, 2), (0, 1), axis=1)  # the one slice: 0 to 1
         starts = np.insert(starts, 0, 0, axis=1)
     rows = zip(labels.tolist(), scores.tolist(), corners, starts, crops, strict=True)
-    return [Detection(label, score, box, Mask(start, crop).tight()) for label, score, box, start, crop in rows]
+    found = [Detection(label, score, box, Mask(start, crop).tight()) for label, score, box, start, crop in rows]
+    return found if mask_boxes is None else [_boxed_by_mask(one) for one in found]
+
+
+def _boxed_by_mask(one: Detection) -> Detection:
+    """The detection with the box of its mask; unchanged if that is empty."""
+    if one.mask.is_empty:
+        return one
+    return replace(one, box=np.array([*one.mask.start, *one.mask.end], dtype=np.float32))
 
 
 def join_detections(parts: Sequence[Detection], *, score: float) -> Detection:

@@ -77,8 +77,7 @@ def _in_volume(model: LoadedModel, prepared: Preprocessed, box: Box, label: int)
     low, high = prepared.window(box, margin=REGION_MARGIN)
     image = prepared.tensor[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
     own = box / np.tile(prepared.scale, 2) - np.tile(low, 2)
-    (found,) = _outlined(model, image[None], [own], box, label, prepared.turned_shape)
-    return found
+    return _outlined(model, image[None], own, label, low, prepared.scale, prepared.turned_shape)
 
 
 def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int) -> Detection:
@@ -92,24 +91,32 @@ def _in_slices(model: LoadedModel, prepared: Preprocessed, box: Box, label: int)
     masks = []
     for index in range(first, last):
         image = padded[:, index : index + 2 * context + 1].flatten(0, 1)
-        (found,) = _outlined(model, image[None], [own], flat, label, prepared.turned_shape[1:])
+        found = _outlined(model, image[None], own, label, (0, 0), prepared.scale[1:], prepared.turned_shape[1:])
         masks.append(found.mask.shifted((index, 0, 0)))
     return Detection(label, 1.0, box.astype(np.float32), Mask.empty().union(*masks))
 
 
 def _outlined(
-    model: LoadedModel, images: Tensor, boxes: Sequence[Box], box_turned: Box, label: int, shape: tuple[int, ...]
-) -> list[Detection]:
-    """The mask head's output for one box, pasted into the turned scan's voxels."""
+    model: LoadedModel,
+    image: Tensor,
+    box: Box,
+    label: int,
+    low: Sequence[int],
+    scale: Sequence[float],
+    shape: tuple[int, ...],
+) -> Detection:
+    """The mask head's output for one box of an image that begins at ``low`` (network voxels), in the turned scan's."""
     labels = torch.tensor([label])
-    padded = pad_to_multiple(images, model.settings.preprocess.pad_multiple).to(model.device)
-    asked = [torch.tensor(box[None], dtype=torch.float32, device=model.device) for box in boxes]
-    (probabilities,) = model.network.outline(padded, asked, [labels.to(model.device)])
-    return paste_detections(
-        torch.tensor(box_turned[None], dtype=torch.float32),
+    padded = pad_to_multiple(image, model.settings.preprocess.pad_multiple).to(model.device)
+    asked = torch.tensor(box[None], dtype=torch.float32, device=model.device)
+    ((regions, probabilities),) = model.network.outline(padded, [asked], [labels.to(model.device)])
+    offset, factor = torch.tensor([*low, *low]), torch.tensor([*scale, *scale], dtype=torch.float32)
+    (found,) = paste_detections(
+        (regions.cpu() + offset) * factor,
         labels,
         torch.ones(1),
         probabilities.cpu(),
         shape=shape,
         threshold=model.settings.model.detection.mask_threshold,
     )
+    return found

@@ -68,6 +68,15 @@ def clip_boxes(boxes: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
+def enlarge_boxes(boxes: Tensor, share: float) -> Tensor:
+    """Boxes ``(..., 2S)`` grown on every side by a share of their edge (voxels)."""
+    if not share:
+        return boxes
+    dims = boxes.shape[-1] // 2
+    reach = (boxes[..., dims:] - boxes[..., :dims]) * share
+    return torch.cat([boxes[..., :dims] - reach, boxes[..., dims:] + reach], dim=-1)
+
+
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU ``(N, M)`` float32 of boxes ``(N, 2S)`` and ``(M, 2S)`` (voxels); 0 where both are empty."""
     dims = a.shape[-1] // 2

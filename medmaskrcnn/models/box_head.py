@@ -66,13 +66,15 @@ class Detections:
         boxes: ``(N, 2S)`` float32, voxels of the input tensor.
         labels: ``(N,)`` int64, 0 is the first class (not background).
         scores: ``(N,)`` float32, softmax probability of the class.
-        mask_probabilities: ``(N, *(M,) * S)`` float32 in the box's own coordinates; ``None`` without a mask head.
+        mask_probabilities: ``(N, *(M,) * S)`` float32 in the coordinates of the mask's box, or ``None``.
+        mask_boxes: ``(N, 2S)``, the regions that the masks cover, where they are larger than ``boxes``.
     """
 
     boxes: Tensor
     labels: Tensor
     scores: Tensor
     mask_probabilities: Tensor | None = None
+    mask_boxes: Tensor | None = None
 
 
 def postprocess_detections(

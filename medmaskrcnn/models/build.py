@@ -9,6 +9,7 @@ from medmaskrcnn.models.fpn import Pyramid, build_pyramid
 from medmaskrcnn.models.mask_head import MaskHead
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.rpn import RPNHead
+from medmaskrcnn.models.semantic_head import build_semantic_head
 from medmaskrcnn.settings import ModelSettings
 
 
@@ -70,4 +71,4 @@ def add_heads(pyramid: Pyramid, settings: ModelSettings, kind: type[MaskRCNN] = 
         mask_head = MaskHead(
             channels=channels, hidden=roi.mask_channels, convs=convs, spatial_dims=dims, classes=classes
         )
-    return kind(pyramid, rpn_head, box_head, mask_head, settings)
+    return kind(pyramid, rpn_head, box_head, mask_head, settings, build_semantic_head(pyramid, settings))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 from medmaskrcnn.models.anchors import grid_anchors
+from medmaskrcnn.models.box_coder import clip_boxes, enlarge_boxes
 from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, postprocess_detections
 from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
 from medmaskrcnn.models.fpn import Pyramid
@@ -29,6 +30,7 @@ from medmaskrcnn.models.objective import Targets, box_terms, mask_terms, rpn_ter
 from medmaskrcnn.models.roi_pooler import pool_rois
 from medmaskrcnn.models.rpn import RPNHead, filter_proposals, largest_logit
 from medmaskrcnn.models.runtime.precision import Precision, autocast_context, channels_last, to_channels_last
+from medmaskrcnn.models.semantic_head import SemanticHead, pool_own_class, semantic_term
 from medmaskrcnn.settings import ModelSettings
 from medmaskrcnn_kernels.plain import plain
 
@@ -65,12 +67,14 @@ class MaskRCNN(nn.Module):
         box_head: BoxHead | MeanBoxHead,
         mask_head: MaskHead | None,
         settings: ModelSettings,
+        semantic_head: SemanticHead | None = None,
     ) -> None:
         super().__init__()
         self.pyramid = pyramid
         self.rpn_head = rpn_head
         self.box_head = box_head
         self.mask_head = mask_head
+        self.semantic_head = semantic_head
         self.settings = settings
         self.precision: Precision = "fp32"
 
@@ -88,7 +92,8 @@ class MaskRCNN(nn.Module):
         if precision == "bf16" and self.precision != "bf16":
             self.pyramid.backbone.fold_norms()
             heads = (self.rpn_head.objectness, self.rpn_head.deltas, self.box_head.classes, self.box_head.deltas)
-            to_channels_last(self, exact=[*heads, *([self.mask_head.logits] if self.mask_head is not None else [])])
+            masks = (head.logits for head in (self.mask_head, self.semantic_head) if head is not None)
+            to_channels_last(self, exact=[*heads, *masks])
         self.precision = precision
         return self
 
@@ -146,10 +151,10 @@ class MaskRCNN(nn.Module):
                 for lo, de, own, shape in zip(logits.split(counts), deltas.split(counts), boxes, shapes, strict=True)
             ]
             watch("found", found)
-            return self._add_masks(pyramid, found)
+            return self._add_masks(pyramid, found, shapes)
 
     @torch.no_grad()
-    def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[Tensor]:
+    def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Segment objects inside given boxes: runs only the mask head, without proposals and box head.
 
         Args:
@@ -158,7 +163,8 @@ class MaskRCNN(nn.Module):
             labels: For each image ``(N,)`` int64, 0 is the first class.
 
         Returns:
-            For each image ``(N, *(M,) * S)`` probabilities in box coordinates, as in ``Detections.mask_probabilities``.
+            For each image the regions ``(N, 2S)`` that the masks cover, which are the boxes or larger, and the masks'
+            probabilities ``(N, *(M,) * S)`` in their coordinates, as in ``Detections``.
 
         Raises:
             ValueError: if the images have other dimensions or channels than the model, or it has no mask head.
@@ -166,10 +172,12 @@ class MaskRCNN(nn.Module):
         if self.mask_head is None:
             raise ValueError("outline needs a model with a mask head, this one finds boxes only")
         images = plain(images)
-        self._shapes(images, None)
+        shapes = self._shapes(images, None)
         with autocast_context(self.precision, images.device):
+            regions = self._mask_boxes(list(map(plain, boxes)), shapes)
             pyramid = self._dense(images, unwatched)[0]
-            return self._mask_probabilities(pyramid, list(map(plain, boxes)), list(map(plain, labels)))
+            masks = self._mask_probabilities(pyramid, regions, list(map(plain, labels)))
+            return list(zip(regions, masks, strict=True))
 
     def losses(
         self,
@@ -192,7 +200,7 @@ class MaskRCNN(nn.Module):
 
         Returns:
             Scalars ``objectness``, ``rpn_box``, ``classification``, ``box`` and, with a mask head, ``mask`` (and
-            ``mask_dice`` if it has a weight).
+            ``mask_dice`` if it has a weight), and ``semantic`` with a semantic head.
 
         Raises:
             ValueError: if the images have other dimensions or channels than the model, an image lacks its targets,
@@ -216,8 +224,16 @@ class MaskRCNN(nn.Module):
         terms |= box_terms(logits, offsets, regions, targets, loss)
         if self.mask_head is not None:
             boxes, matched_idxs = regions.positives(roi.max_mask_rois)
+            boxes = self._mask_boxes(boxes, shapes)
             logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
-            terms |= self.mask_terms(logits, boxes, matched_idxs, targets, loss)
+            if self.semantic_head is None:
+                terms |= self.mask_terms(logits, boxes, matched_idxs, targets, loss)
+            else:
+                semantic = self.semantic_head(pyramid[0])
+                labels = torch.cat([t.labels[owner] for t, owner in zip(targets, matched_idxs, strict=True)])
+                prior = self._pool_semantic(semantic, boxes, labels)
+                terms |= self.mask_terms(logits, boxes, matched_idxs, targets, loss, prior)
+                terms["semantic"] = semantic_term(semantic, targets)
         return self._weighted(terms, share_counts)
 
     def _weighted(self, terms: dict[str, Term], share_counts: Callable[[Tensor], Tensor] | None) -> dict[str, Tensor]:
@@ -295,11 +311,29 @@ class MaskRCNN(nn.Module):
         )
         return self.pyramid.res5(read)
 
-    def _add_masks(self, pyramid: Sequence[Tensor], found: list[Detections]) -> list[Detections]:
+    def _add_masks(
+        self, pyramid: Sequence[Tensor], found: list[Detections], shapes: Sequence[tuple[int, ...]]
+    ) -> list[Detections]:
         if self.mask_head is None:
             return found
-        masks = self._mask_probabilities(pyramid, [d.boxes for d in found], [d.labels for d in found])
-        return [replace(d, mask_probabilities=m) for d, m in zip(found, masks, strict=True)]
+        regions = self._mask_boxes([d.boxes for d in found], shapes)
+        masks = self._mask_probabilities(pyramid, regions, [d.labels for d in found])
+        is_larger = bool(self.settings.roi.mask_margin)
+        return [
+            replace(d, mask_probabilities=m, mask_boxes=r if is_larger else None)
+            for d, m, r in zip(found, masks, regions, strict=True)
+        ]
+
+    def _mask_boxes(self, boxes: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """The regions in which the masks of boxes are predicted."""
+        margin = self.settings.roi.mask_margin
+        return [
+            clip_boxes(enlarge_boxes(own, margin), s) if margin else own for own, s in zip(boxes, shapes, strict=True)
+        ]
+
+    def _pool_semantic(self, semantic: Tensor, boxes: Sequence[Tensor], labels: Tensor) -> Tensor:
+        assert self.semantic_head is not None
+        return pool_own_class(semantic, boxes, labels, stride=self.semantic_head.stride, bins=self.settings.mask_bins)
 
     def _mask_probabilities(
         self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
@@ -313,9 +347,13 @@ class MaskRCNN(nn.Module):
         firsts = [sum(counts[:i]) for i in range(len(counts))]
         every = torch.cat(list(labels))
         parts = [torch.zeros((0, *side), device=every.device)]
+        semantic = self.semantic_head(pyramid[0]) if self.semantic_head is not None and len(every) else None
         for start in range(0, len(every), per_pass):
             stop = start + per_pass
             own = [b[max(0, start - n) : max(0, stop - n)] for b, n in zip(boxes, firsts, strict=True)]
             logits = mask_head(self._align(pyramid, own, roi.mask_size))
-            parts.append(self.select_class_logits(logits, every[start:stop]).sigmoid())
+            logits = self.select_class_logits(logits, every[start:stop])
+            if semantic is not None:
+                logits = logits + self._pool_semantic(semantic, own, every[start:stop])
+            parts.append(logits.sigmoid())
         return list(torch.cat(parts).split(counts))

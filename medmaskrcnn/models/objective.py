@@ -256,6 +256,7 @@ def mask_terms(
     matched_idxs: Sequence[Tensor],
     targets: Sequence[Targets],
     loss: LossSettings,
+    prior: Tensor | None = None,
 ) -> dict[str, Term]:
     """The loss term ``mask`` and, if it has a weight, ``mask_dice``.
 
@@ -265,12 +266,14 @@ def mask_terms(
         matched_idxs: Per image ``(n,)``: their objects.
         targets: Objects of each image.
         loss: Weights.
+        prior: ``(p, *size)`` logits of the semantic head, which are added.
 
     Raises:
         ValueError: if the targets have no masks.
     """
     labels, truth = mask_truth(boxes, matched_idxs, targets, logits.shape[-1])
     own, known = select_class_logits(logits, labels), mask_known(boxes, targets, logits.shape[-1])
+    own = own if prior is None else own + prior
     terms = {"mask": mask_loss(own, truth, known)}
     if loss.mask_dice:
         terms["mask_dice"] = mask_dice_loss(own, truth, known)

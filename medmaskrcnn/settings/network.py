@@ -131,6 +131,8 @@ class RoISettings(Settings):
         foreground_iou: A proposal with at least this IoU with an object is a positive.
         batch_per_image, positive_fraction: RoIs sampled per image for the loss, and the largest share of positives.
         max_mask_rois: Positives per image that the mask head is trained on; bounds memory in 3D.
+        mask_margin: The mask is predicted in the box enlarged by this share of its edge on every side, so that it can
+            leave a box that is too small; the detection's box is then the mask's. 0 keeps the box.
     """
 
     pooler: Literal["align", "pool"] = "align"
@@ -148,6 +150,22 @@ class RoISettings(Settings):
     batch_per_image: Count = 512
     positive_fraction: Fraction = 0.25
     max_mask_rois: Count = 128
+    mask_margin: NotNegative = 0.0
+
+
+class SemanticSettings(Settings):
+    """A semantic head on the finest map: a logit of every class for every voxel, whichever object it belongs to.
+
+    It learns from every voxel of a window, the mask head from sampled regions only (the auxiliary task of Retina U-Net,
+    Jaeger et al. 2020). The logits of a region's class are added to those of its mask head.
+
+    Attributes:
+        channels: Channels of its convolutions.
+        finer: Whether its output has half the stride of P2 on the axes where that is above 1.
+    """
+
+    channels: Count = 32
+    finer: bool = True
 
 
 class DetectionSettings(Settings):
@@ -172,6 +190,7 @@ class LossSettings(Settings):
     Attributes:
         objectness, rpn_box, classification, box, mask: Weights.
         mask_dice: Weight of a Dice term (Milletari et al. 2016) added to the masks' cross-entropy; 0 omits it.
+        semantic: Weight of the semantic head's loss, cross-entropy and Dice.
         focal: Exponent of the focal loss (Lin et al. 2017, eq. 4) in both classifications; 0 is cross-entropy.
     """
 
@@ -181,6 +200,7 @@ class LossSettings(Settings):
     box: NotNegative = 1.0
     mask: NotNegative = 1.0
     mask_dice: NotNegative = 0.0
+    semantic: NotNegative = 1.0
     focal: NotNegative = 0.0
 
 
@@ -193,6 +213,7 @@ class ModelSettings(Settings):
         context_slices: 2.5D: number of neighbouring slices on each side, added as channels. Needs 2 dims.
         class_names: Names of the classes without the background.
         with_masks: False gives a Faster R-CNN.
+        semantic: The semantic head, or ``None``. It needs masks and a pyramid.
     """
 
     spatial_dims: Literal[2, 3] = 2
@@ -204,6 +225,7 @@ class ModelSettings(Settings):
     anchors: AnchorSettings = AnchorSettings()
     rpn: RPNSettings = RPNSettings()
     roi: RoISettings = RoISettings()
+    semantic: SemanticSettings | None = None
     detection: DetectionSettings = DetectionSettings()
     loss: LossSettings = LossSettings()
 
@@ -218,6 +240,8 @@ class ModelSettings(Settings):
                 raise ValueError(f"{what} must have {self.spatial_dims} values a level, got {got}")
         if self.backbone.pyramid == "fpn" and len(self.anchors.sizes) != _FPN_LEVELS:
             raise ValueError(f"anchor sizes need one entry per level P2..P6, got {self.anchors.sizes}")
+        if self.semantic and not (self.with_masks and self.backbone.pyramid == "fpn"):
+            raise ValueError("a semantic head needs with_masks and the pyramid fpn")
         if self.backbone.pyramid == "c4" and (self.roi.box_size % 2 or self.roi.mask_size % 2):
             raise ValueError("with pyramid c4, whose last stage halves them, roi.box_size and mask_size must be even")
         return self
