@@ -1,7 +1,7 @@
 """ResNet in 2D and 3D (He et al. 2016), with a stride per axis and any normalisation without batch statistics.
 
 Parameters have the names and the first values of MONAI's and torchvision's ResNets, so that their weights load. It is
-our own because ``import monai`` takes longer than all else in a short run; see ``docs/decisions/021``.
+our own because ``import monai`` takes longer than all else in a short run; see ``docs/decisions/022``.
 """
 
 from __future__ import annotations

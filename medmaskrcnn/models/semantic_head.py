@@ -41,12 +41,12 @@ class SemanticHead(nn.Module):
         self.stride = tuple(s // f for s, f in zip(stride, finer, strict=True))
         self.convs = nn.ModuleList(conv(a, hidden, 3, padding=1, bias=False) for a in (channels, hidden))
         self.norms = nn.ModuleList(nn.GroupNorm(max(1, hidden // _GROUP_CHANNELS), hidden) for _ in self.convs)
-        self.upsample = deconv(hidden, hidden, finer, stride=finer) if max(finer) > 1 else None
+        self.upsample = deconv(hidden, hidden, finer, stride=finer) if max(finer) > 1 else None  # type: ignore[arg-type]
         self.logits = conv(hidden, classes, 1)
         for layer in (*self.convs, *([self.upsample] if self.upsample is not None else [])):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.logits.weight, std=0.01)
-        nn.init.constant_(self.logits.bias, -2.0)  # most voxels belong to no class
+        nn.init.constant_(self.logits.bias, -2.0)  # type: ignore[arg-type]  # most voxels belong to no class
 
     def forward(self, finest: Tensor) -> Tensor:
         """P2 ``(B, C, *map)`` to logits ``(B, K, *map * finer)``, float32."""
@@ -107,8 +107,8 @@ def semantic_targets(target: Targets, shape: Sequence[int]) -> tuple[Tensor, Ten
         shape: Classes, then the map: ``(K, *map)``.
 
     Returns:
-        Two tensors float32 in 0..1: ``(K, *map)``, and one that broadcasts with it, 0 for classes that were not annotated
-        and for what is ignored.
+        Two tensors float32 in 0..1: ``(K, *map)``, and one that broadcasts with it, 0 for classes that were not
+        annotated and for what is ignored.
 
     Raises:
         ValueError: if there are no masks.
