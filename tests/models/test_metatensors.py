@@ -54,7 +54,7 @@ def test_the_network_takes_them(tiny_model: Tiny, dims: int) -> None:
         assert type(found.boxes) is type(found.scores) is type(found.mask_probabilities) is Tensor
         assert torch.equal(found.boxes, plain.boxes) and torch.equal(found.scores, plain.scores)
     outlined = network.outline(MetaTensor(images), [wrapped.boxes] * 2, [wrapped.labels] * 2)
-    assert all(type(masks) is Tensor for masks in outlined)
+    assert all(type(one) is Tensor for pair in outlined for one in pair)
 
 
 def test_augmentation_leaves_the_setting_of_monai_alone() -> None:

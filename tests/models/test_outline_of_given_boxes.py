@@ -21,7 +21,7 @@ def test_a_detection_s_own_box_gives_its_own_mask(tiny_model: Tiny, dims: int) -
     images = torch.randn(2, 1, *SHAPE[dims])
     found = network.detect(images)
     masks = network.outline(images, [d.boxes for d in found], [d.labels for d in found])
-    for detections, mask in zip(found, masks, strict=True):
+    for detections, (_, mask) in zip(found, masks, strict=True):
         torch.testing.assert_close(mask, detections.mask_probabilities, atol=SAME_IMAGE, rtol=0)
 
 
@@ -29,7 +29,7 @@ def test_a_detection_s_own_box_gives_its_own_mask(tiny_model: Tiny, dims: int) -
 def test_each_class_has_a_mask_of_its_own_and_no_box_gives_none(tiny_model: Tiny, dims: int) -> None:
     network = build_model(tiny_model(dims)).eval()
     box = torch.tensor([[4.0] * dims + [15.0] * dims]).repeat(2, 1)
-    ours, none = network.outline(
+    (_, ours), (_, none) = network.outline(
         torch.randn(2, 1, *SHAPE[dims]), [box, box[:0]], [torch.tensor([0, 1]), torch.zeros(0, dtype=torch.int64)]
     )
     assert ours.shape == (2, *(8,) * dims) and none.shape == (0, *(8,) * dims)

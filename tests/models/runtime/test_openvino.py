@@ -124,7 +124,7 @@ def test_in_fp32_the_network_finds_what_torch_finds(dims: int, pyramid: str, wit
                 assert ours.mask_probabilities is None and network.compiled.mask_head is None
     if with_masks:
         boxes, labels = [d.boxes for d in expected[0]], [d.labels for d in expected[0]]
-        for ours, theirs in zip(network.outline(images, boxes, labels), expected[0], strict=True):
+        for (_, ours), theirs in zip(network.outline(images, boxes, labels), expected[0], strict=True):
             torch.testing.assert_close(ours, theirs.mask_probabilities, atol=MASK, rtol=0)
 
 
