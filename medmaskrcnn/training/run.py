@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from medmaskrcnn.data.cases import prepare_cases
 from medmaskrcnn.data.check import check_manifest
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
-from medmaskrcnn.errors import OutputError, ReadError, Remedy
+from medmaskrcnn.errors import InvalidOptionError, OutputError, ReadError, Remedy
 from medmaskrcnn.models.build import build_model, check_buildable
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.device import choose_device
@@ -94,7 +94,8 @@ def train(
         OutputError: if ``folder`` holds another run, or cannot be written to.
         ModelFileError: if ``start_from`` cannot be used.
         FloatingPointError: if the loss is not finite; the message names the cases.
-        InvalidOptionError: if plan, device and number of processes do not fit together.
+        InvalidOptionError: if plan, device and number of processes do not fit together, or the plan has one objectness
+            for all classes and no case is annotated for all.
     """
     began = time.monotonic() if began is None else began
     if plan is not None and build is build_model:
@@ -109,6 +110,7 @@ def train(
     run, where = Path(folder), choose_device(device)
     learnt, held_out = choose_cases(labelled, plan.model.class_names, splits, fold)
     check_depths(plan, where)
+    check_objectness(plan, labelled, learnt)
     fabric = make_fabric(plan.train, where)
     listen = on_event if on_event is not None and fabric.is_global_zero else lambda event: None
     if fabric.is_global_zero:
@@ -157,6 +159,21 @@ def choose_cases(
     if not learnt:
         raise ReadError(f"{manifest.name} has no case to learn from in the splits {', '.join(splits)}")
     return learnt, held_out
+
+
+def check_objectness(plan: Plan, manifest: Manifest, cases: Sequence[ManifestCase]) -> None:
+    """Reject one objectness for all classes where no case is annotated for all: it would have no negatives.
+
+    Raises:
+        InvalidOptionError: naming the setting; see ``docs/decisions/021``.
+    """
+    names = set(plan.model.class_names)
+    if plan.model.rpn.objectness == "shared" and not any(names <= set(manifest.annotated_in(c)) for c in cases):
+        raise InvalidOptionError(
+            "model.rpn.objectness",
+            f"none of {len(cases)} cases is annotated for all of {len(names)} classes, so that one objectness for all "
+            "classes has no background to learn from: set model.rpn.objectness to per_class",
+        )
 
 
 def _claim(run: Path, plan: str, *, resume: bool) -> None:

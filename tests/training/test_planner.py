@@ -67,8 +67,17 @@ def facts(
     return replace(case, **changes)
 
 
-def plan_for(cases: list[CaseFingerprint], class_names: tuple[str, ...], **options: Any) -> tuple[Plan, dict[str, str]]:
-    listed = tuple(ManifestCase(id=case.id, patient=case.patient, image=f"{case.id}.nii.gz") for case in cases)
+def plan_for(
+    cases: list[CaseFingerprint],
+    class_names: tuple[str, ...],
+    *,
+    annotated: dict[str, tuple[str, ...]] | None = None,
+    **options: Any,
+) -> tuple[Plan, dict[str, str]]:
+    known = annotated or {}
+    listed = tuple(
+        ManifestCase(id=c.id, patient=c.patient, image=f"{c.id}.nii.gz", annotated=known.get(c.id)) for c in cases
+    )
     manifest = Manifest(name="Some Data", class_names=class_names, licence="CC0-1.0", cases=listed)
     return make_plan(manifest, cases, **{"memory_gb": MEMORY_GB, **options})
 
@@ -320,3 +329,23 @@ def test_k_means_finds_groups_and_needs_no_chance() -> None:
     assert [len(set(nearest[3 * k : 3 * k + 3])) for k in range(3)] == [1, 1, 1]
     heavy, _ = weighted_k_means(np.array([[0.0], [1.0]]), np.array([3.0, 1.0]), 1)
     assert heavy[0, 0] == pytest.approx(0.25)
+
+
+def test_classes_that_are_unknown_in_some_scans() -> None:
+    """Livers are drawn in half of the scans, kidneys in the others: each is there once in every scan that tells."""
+    names = tuple(ORGANS)
+    cases = abdomen()
+    annotated = {case.id: names[:1] if i % 2 else names[1:] for i, case in enumerate(cases)}
+    drawn = [
+        replace(case, objects=tuple(o for o in case.objects if o.class_name in annotated[case.id])) for case in cases
+    ]
+    partly, reasons = plan_for(drawn, names, annotated=annotated)
+    whole, plain = plan_for(cases, names)
+    assert partly.model.rpn.objectness == "per_class" and whole.model.rpn.objectness == "shared"
+    assert "12 of 12 scans" in reasons["model.rpn.objectness"] and "Every class" in plain["model.rpn.objectness"]
+    assert partly.inference.one_per_scan_classes == whole.inference.one_per_scan_classes == names
+    expected = {"objectness": "per_class"}  # and as many proposals as for three organs in a scan
+    assert partly.model.rpn == whole.model.rpn.model_copy(update=expected)
+    assert partly.model.detection.detections_per_img == whole.model.detection.detections_per_img
+    told = {case.id: names for case in cases}
+    assert plan_for(drawn, names, annotated=told)[0].inference.one_per_scan_classes == ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,12 +39,14 @@ class SeenCase:
         shape: Voxels along D, H, W.
         spacing: Their distance in mm; 1 where it is unknown.
         objects: Its labelled objects.
+        annotated: Classes that were annotated; of the others it is unknown what the scan holds.
         left_right: Index of the axis among D, H, W that runs closest to left-right; ``None`` if spacing is unknown.
     """
 
     shape: tuple[int, int, int]
     spacing: Triple
     objects: tuple[SeenObject, ...]
+    annotated: frozenset[str]
     left_right: int | None
 
 
@@ -111,16 +112,34 @@ class DatasetFingerprint:
         """The class whose median object has the largest box, and that object's size."""
         return max(self.class_sizes().items(), key=lambda pair: float(np.prod(pair[1])))
 
+    @property
+    def partly_labelled(self) -> bool:
+        """Whether a class was not annotated in some case."""
+        return any(len(case.annotated) < len(self.class_names) for case in self.cases)
+
     def counts(self, class_name: str | None = None) -> Array:
-        """``(cases,)`` objects in each case, of one class or of all."""
-        return np.array(
-            [sum(class_name in (None, item.class_name) for item in case.objects) for case in self.cases], np.float64
-        )
+        """Objects in each case: of one class, in the cases where it was annotated, or of all, ``(cases,)``.
+
+        Of all classes, a case counts as many objects of a class that is unknown in it as the others hold on average.
+        """
+        if class_name is None:
+            return np.sum([self._expected(name) for name in self.class_names], axis=0)
+        return np.array([_count(case, class_name) for case in self.cases if class_name in case.annotated], np.float64)
+
+    def _expected(self, class_name: str) -> Array:
+        """``(cases,)`` objects of a class; the mean where it is unknown."""
+        known = self.counts(class_name)
+        mean = float(known.mean()) if len(known) else 0.0
+        return np.array([_count(c, class_name) if class_name in c.annotated else mean for c in self.cases], np.float64)
 
     @property
     def objects_p90(self) -> int:
         """90th percentile of the number of objects per scan, at least 1."""
         return max(1, round(float(np.percentile(self.counts(), 90))))
+
+
+def _count(case: SeenCase, class_name: str) -> int:
+    return sum(item.class_name == class_name for item in case.objects)
 
 
 def in_plane(size: Array) -> float:
@@ -145,10 +164,13 @@ def dataset_fingerprint(manifest: Manifest, case_fingerprints: Sequence[CaseFing
     planar = any(fact.is_planar for fact in learnt)
     spacing_known = all(fact.spacing_mm is not None for fact in learnt)
     orientation = _orientation(learnt, planar=planar, spacing_known=spacing_known)
+    every = frozenset(manifest.class_names)
+    told = {case.id: frozenset(manifest.annotated_in(case)) for case in manifest.cases}
+    cases = (_turn(c, orientation, told.get(c.id, every), spacing_known=spacing_known) for c in learnt)
     modalities = Counter(fact.modality or manifest.modality for fact in learnt)
     return DatasetFingerprint(
         class_names=manifest.class_names,
-        cases=tuple(_turn(fact, orientation, spacing_known=spacing_known) for fact in learnt),
+        cases=tuple(cases),
         case_fingerprints=learnt,
         orientation=orientation,
         spacing_known=spacing_known,
@@ -171,7 +193,7 @@ def _orientation(case_fingerprints: Sequence[CaseFingerprint], *, planar: bool, 
 
 
 def _turn(
-    fact: CaseFingerprint, orientation: Literal["SPL", "acquisition", "as_stored"], *, spacing_known: bool
+    fact: CaseFingerprint, orientation: Orientation, annotated: frozenset[str], *, spacing_known: bool
 ) -> SeenCase:
     order = choose_axes(fact.grid, orientation).order
     spacing = fact.grid.voxel_size if spacing_known else (1.0, 1.0, 1.0)
@@ -180,7 +202,8 @@ def _turn(
         for item in fact.objects
     )
     d, h, w = (fact.shape[axis] for axis in order)
-    return SeenCase((d, h, w), _ordered(spacing, order), objects, _left_right(fact, order) if spacing_known else None)
+    left_right = _left_right(fact, order) if spacing_known else None
+    return SeenCase((d, h, w), _ordered(spacing, order), objects, annotated, left_right)
 
 
 def _ordered(values: Sequence[float], order: tuple[int, int, int]) -> Triple:

@@ -36,8 +36,8 @@ def plan_one_per_scan(fingerprint: DatasetFingerprint, reasons: dict[str, str]) 
     single = []
     if not fingerprint.planar:
         for name in fingerprint.class_names:
-            counts = fingerprint.counts(name)
-            if counts.max() == 1 and 2 * np.count_nonzero(counts) > len(counts) and not is_lesion(name):
+            counts = fingerprint.counts(name)  # in the scans where it was annotated
+            if len(counts) and counts.max() == 1 and 2 * np.count_nonzero(counts) > len(counts) and not is_lesion(name):
                 single.append(name)
     reasons["inference.one_per_scan_classes"] = (
         f"At most one in each of {len(fingerprint.cases)} scans, and in most; findings (tumours, nodules) never count."

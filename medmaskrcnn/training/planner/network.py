@@ -54,6 +54,7 @@ def plan_network(
             post_nms_top_n=int(np.clip(30 * per_case, 100, 600)),
             matcher="atss",
             batch_per_image=int(np.clip(32 * per_case, 64, 256)),
+            objectness="per_class" if fingerprint.partly_labelled else "shared",
         ),
         "detection": DetectionSettings(detections_per_img=_per_image(fingerprint)),
     }
@@ -101,6 +102,12 @@ def _counting_reasons(fingerprint: DatasetFingerprint, reasons: dict[str, str]) 
     reasons["model.class_names"] = "As in the manifest."
     reasons["model.with_masks"] = "Objects are outlined, not only boxed."
     reasons["model.rpn"] = "Proposals and samples by the number of objects."
+    partly = sum(len(case.annotated) < len(fingerprint.class_names) for case in fingerprint.cases)
+    reasons["model.rpn.objectness"] = (
+        f"{partly} of {len(fingerprint.cases)} scans are not annotated for every class: each class has its own."
+        if partly
+        else "Every class was annotated in every scan."
+    )
     reasons["model.rpn.matcher"] = "ATSS fits a threshold to each object, so that small ones find anchors too."
     reasons["model.rpn.post_nms_top_n"] = f"30 for each object of a full scan: {seen}."
     reasons["model.rpn.pre_nms_top_n"] = "Twice as many for each level."
