@@ -41,6 +41,15 @@ def shipped_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_SHIPPED_FOLDER.glob(f"*{SUFFIX}"))}
 
 
+def _shipped_aliases() -> dict[str, dict[str, list[str]]]:
+    """Aliases of classes of the models whose files are older than ``card.aliases``.
+
+    The files stay as they are: their SHA-256 stands in results and in the ledgers of batches.
+    """
+    aliases: dict[str, dict[str, list[str]]] = json.loads((_SHIPPED_FOLDER / "aliases.json").read_text("utf-8"))
+    return aliases
+
+
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
     """The file of a shipped model by name, or of any other by path; ``torchvision:...`` for torchvision's weights.
 
@@ -82,6 +91,8 @@ def _settings_of(path: Path, header: dict[str, Any]) -> ModelFileSettings:
         content = to_current_names(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"the settings inside model {path} are damaged: {one_line(error)}") from error
+    if path.parent == _SHIPPED_FOLDER and isinstance(content, dict) and isinstance(content.get("card"), dict):
+        content["card"].setdefault("aliases", _shipped_aliases().get(path.stem, {}))
     try:
         return ModelFileSettings.model_validate_json(json.dumps(content))
     except ValidationError as error:

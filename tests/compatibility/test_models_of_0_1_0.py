@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import medmaskrcnn
+from medmaskrcnn.hub.model_file import model_sha256, shipped_models
 
 Leaves = Callable[[Any], Counter[str]]
 
@@ -49,3 +50,17 @@ def test_model_of_0_1_0_finds_what_it_found(
 def test_models_that_shipped_with_0_1_0_ship(made: Path) -> None:
     names = json.loads((made / "names.json").read_text())["models"]
     assert set(names) <= set(medmaskrcnn.shipped_models())
+
+
+SHIPPED_SHA256 = {
+    "abdomen-mr": "fbd6c7a309f467b799f25501e79b23001dfa1503160b0e7596ab77487d96d0a9",
+    "hippocampus-mr": "dc3e2671ef1182db1345c3034c43b3df0c4c073c0458ac585f93f07137b5f2e6",
+    "nuclei": "7c92506b105db5bc499bee93ef8abdaea4bed7e7e3dcdf98b766d34565a3e290",
+    "phantom-ct": "5b1e69e819f222839337361c33dfd897291a6e25a20315f848cf27c4e95f5964",
+    "sarcoma-mr": "455fa1297b4453f80ad7749176a3ec91e24b7069075be2e615018bdc22bca32c",
+}
+
+
+def test_shipped_files_are_the_same_bytes() -> None:
+    """Their SHA-256 stands in results and ledgers: a model that is trained anew gets a line here, nothing else does."""
+    assert {name: model_sha256(path) for name, path in shipped_models().items()} == SHIPPED_SHA256
