@@ -30,7 +30,7 @@ from medmaskrcnn_datasets.nnunet import nnunet_dataset
 from medmaskrcnn_datasets.numbering import Numbers, survey
 from medmaskrcnn_datasets.objects import ClassRules, Rule
 from medmaskrcnn_datasets.patients import patient_by
-from medmaskrcnn_datasets.source_files import is_leftover, read_json
+from medmaskrcnn_datasets.source_files import files_in, folders_in, is_leftover, read_json
 from medmaskrcnn_datasets.splits import SplitRule
 
 Format = Literal["manifest", "msd", "nnunet", "coco", "instances", "semantic", "dicom"]
@@ -116,7 +116,7 @@ def to_manifest(
         ReadError: if nothing there can be converted to a manifest, or part of it cannot be read.
         OutputError: if ``out_dir`` cannot be written.
     """
-    source = Path(path).resolve()
+    source = _unwrapped(Path(path).resolve())
     on_event = on_event or _LOG.info
     kind = detect_format(source)
     if kind is None:
@@ -155,6 +155,17 @@ def to_manifest(
     made = _Conversion(source, target, splits, options, tell, progress).run(kind)
     write_bytes(record, json.dumps(state | {"told": told}, indent=1).encode())
     return made
+
+
+def _unwrapped(source: Path) -> Path:
+    """The only folder in a folder that holds nothing else, as unpacked archives have it, if that is a data set."""
+    inner = source
+    while inner.is_dir() and detect_format(inner) is None:
+        inside = folders_in(inner)
+        if len(inside) != 1 or files_in(inner):
+            return source
+        inner = inside[0]
+    return inner
 
 
 _WORDS: dict[Format, str] = {
@@ -211,7 +222,8 @@ class _Conversion:
         numbers = survey(files, progress=self.progress)
         ignore = self.options.rules.ignore or numbers.ignored_by_custom()
         table = read_case_table(self.source)
-        likely: Literal["objects", "classes"] = "objects" if kind == "instances" else "classes"
+        classes_named = label_folder_name(self.source).lower() == "segmentationclass"
+        likely: Literal["objects", "classes"] = "objects" if kind == "instances" and not classes_named else "classes"
         meaning = numbers.meaning(ignore=ignore, likely=likely)
         named = table is not None and "class" in table.columns.values()
         if not classes and (meaning == "objects" or named or (meaning == "mask" and kind == "instances")):

@@ -26,7 +26,7 @@ from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
 from medmaskrcnn_datasets.layouts import SPLIT_FOLDERS, Pair, find_pairs
 from medmaskrcnn_datasets.numbering import IGNORED_BY_CUSTOM, Numbers, survey
 from medmaskrcnn_datasets.objects import ClassRules, Rule
-from medmaskrcnn_datasets.source_files import folders_in, scans_in
+from medmaskrcnn_datasets.source_files import folders_in, scans_in, some
 from medmaskrcnn_datasets.splits import SplitRule
 
 _LOG = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def instances_dataset(
     table = read_case_table(root)
     if is_folder_per_image(root):
         found_cases = tuple(
-            _case_of_folder(one, _class_of(table, one.name, class_name)) for one in folders_in(root) if _has_masks(one)
+            _case_of_folder(one, _class_of(table, one.name, class_name)) for one in _folders_of_images(root)
         )
     else:
         pairs = find_pairs(root)
@@ -200,6 +200,22 @@ def is_folder_per_image(root: Path) -> bool:
         return False
     inside = folders_in(root)
     return any(_has_masks(one) for one in inside) and not any(one.name.lower() in SPLIT_FOLDERS for one in inside)
+
+
+def _folders_of_images(root: Path) -> list[Path]:
+    """The folders of all images.
+
+    Raises:
+        ReadError: if one has masks but no image, or an image but no masks.
+    """
+    halves = {one: [name for name in ("images", "masks") if (one / name).is_dir()] for one in folders_in(root)}
+    half = [one.name for one, found in halves.items() if len(found) == 1]
+    if half:
+        raise ReadError(
+            f"{len(half)} folders of {root} lack their images/ or masks/: {some(half)}. Add them (an image without "
+            "objects has an empty masks/), or take these folders out"
+        )
+    return [one for one, found in halves.items() if found]
 
 
 def _has_masks(folder: Path) -> bool:

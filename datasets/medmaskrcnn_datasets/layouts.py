@@ -7,19 +7,21 @@ folder for each split with both inside (``train/images``); or label maps beside 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medmaskrcnn.data.manifest import Split
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.formats import READABLE
 from medmaskrcnn_datasets.foreign import foreign_labels
 from medmaskrcnn_datasets.source_files import folders_in, scans_in, some, stem_of
 
 IMAGE_FOLDERS = ("images", "image", "imagesTr", "img", "imgs", "scans", "JPEGImages")
 MASK_FOLDERS = (
-    "masks", "instances", "labels", "labelsTr", "segmentations", "label", "mask", "SegmentationObject", "annotations",
-    "ground_truth", "gt",
+    "masks", "instances", "labels", "labelsTr", "segmentations", "label", "mask", "SegmentationObject",
+    "SegmentationClass", "annotations", "ground_truth", "gt",
 )  # fmt: skip
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
@@ -30,6 +32,10 @@ _LABEL_ENDINGS = (
     "_cp_masks", "_mask", "_masks", "_label", "_labels", "_labelmap", "_seg", "_segmentation", "_instances", "_gt",
     "-mask", "-masks", "-label", "-labels", "-seg",
 )  # fmt: skip
+_IMAGE_PREFIX = re.compile(r"(?:image|img|im|scan|volume|vol|ct|raw|case)[ _-]?(?=.)", re.IGNORECASE)
+_LABEL_PREFIX = re.compile(
+    r"(?:masks?|labels?|lbl|segmentation|seg|gt|ground_?truth)[ _-]?(?=.)", re.IGNORECASE
+)  # LiTS: volume-0.nii and segmentation-0.nii
 _IMAGE_ENDINGS = ("_img", "_image", "_sat")
 _OTHER_RESULTS = ("_cp_output", "_flows", "_outlines", "_cp_outlines")  # pictures that cellpose writes beside its masks
 
@@ -78,7 +84,12 @@ def label_folder_name(root: Path) -> str:
 
 def has_pairs(root: Path) -> bool:
     """Whether a folder holds images with label maps in one of the known layouts."""
-    return root.is_dir() and bool(_folder_pairs(root) or _side_by_side(root))
+    if not root.is_dir():
+        return False
+    try:
+        return bool(_folder_pairs(root) or _side_by_side(root))
+    except ReadError:
+        return True  # some images lie beside their label maps, others lack theirs
 
 
 def image_and_mask_folders(root: Path) -> tuple[Path, Path]:
@@ -144,9 +155,9 @@ def _paired(images: Path, masks: Path, split: Split | None) -> list[Pair]:
             found[case] = Pair(case, image, label, split)
             used.add(label)
     if not scans:
-        raise ReadError(f"{images} holds no file that can be read as an image")
+        raise ReadError(f"{images} holds no file that can be read as an image: {READABLE}")
     if not maps:
-        raise ReadError(foreign_labels(masks) or f"{masks} holds no file that can be read as a label map")
+        raise ReadError(foreign_labels(masks) or f"{masks} holds no file that can be read as a label map: {READABLE}")
     if alone and images.name != "JPEGImages":  # Pascal VOC has segmentations of some of its pictures
         raise ReadError(
             f"{len(alone)} images of {images} have no label map in {masks}: {some(alone)}. "
@@ -162,28 +173,47 @@ def _paired(images: Path, masks: Path, split: Split | None) -> list[Pair]:
 
 
 def _side_by_side(root: Path) -> list[Pair]:
-    """Label maps beside their images: in the folder, in one for each split, or in one for each patient."""
+    """Label maps beside their images: in the folder, in one for each split, or in one for each patient.
+
+    Raises:
+        ReadError: if only some of the images have label maps, or a label map has no image.
+    """
     found: list[Pair] = []
+    alone: list[Path] = []
     for folder in (root, *folders_in(root)):
         files = {stem_of(file): file for file in scans_in(folder)}
         split = SPLIT_FOLDERS.get(folder.name.lower()) if folder != root else None
         patient = folder.name if folder != root and split is None else None
-        for stem, image in files.items():
-            if stem.endswith((*_LABEL_ENDINGS, *_OTHER_RESULTS)):
-                continue
-            label = _label_of(stem, {name: file for name, file in files.items() if file != image})
-            if label is not None:
-                found.append(Pair(stem, image, label, split, patient))
-        if not found and folder == root and len(files) > 0:
-            return []  # single files by themselves: no layout of this kind
+        labels = {stem: file for stem, file in files.items() if stem.endswith(_LABEL_ENDINGS)}
+        images = {stem: file for stem, file in files.items() if not stem.endswith((*_LABEL_ENDINGS, *_OTHER_RESULTS))}
+        pairs = {stem: label for stem in images if (label := _label_of(stem, labels)) is not None}
+        found += [Pair(stem, images[stem], label, split, patient) for stem, label in pairs.items()]
+        if not pairs:
+            continue
+        alone += [file for stem, file in images.items() if stem not in pairs]
+        alone += [file for file in labels.values() if file not in pairs.values()]
+    if alone:
+        raise ReadError(
+            f"{len(alone)} files of {root} have no image or no label map beside them: "
+            f"{some([file.name for file in alone])}. A case without objects needs an empty map"
+        )
     return found
 
 
 def _label_of(case: str, labels: dict[str, Path]) -> Path | None:
-    """The label map of an image: of the same name, or the same and one of the usual endings."""
+    """The label map of an image: of the same name but for the usual endings, or for the word that begins it."""
     stems = [case, *(case[: -len(ending)] for ending in _IMAGE_ENDINGS if case.endswith(ending) and case != ending)]
     wanted = [stem + ending for stem in stems for ending in ("", *_LABEL_ENDINGS)]
-    return next((labels[name] for name in wanted if name in labels), None)
+    named = next((labels[name] for name in wanted if name in labels), None)
+    if named is not None:
+        return named
+    core = _IMAGE_PREFIX.sub("", case, count=1)
+    alike = [
+        file
+        for stem, file in labels.items()
+        if _LABEL_PREFIX.match(stem) and _LABEL_PREFIX.sub("", stem, count=1) == core
+    ]
+    return alike[0] if len(alike) == 1 else None
 
 
 def _with_own_names(pairs: list[Pair]) -> list[Pair]:

@@ -124,9 +124,9 @@ def read_description(folder: Path | str) -> MsdDescription:
 
 
 def _tell_left_over(description: MsdDescription, tell: OnEvent) -> None:
-    """Label maps in ``labelsTr`` that no training case names."""
-    folder = description.folder / "labelsTr"
-    named = {label for _, _, label in description.pairs}
-    over = [file.name for file in scans_in(folder) if file not in named] if folder.is_dir() else []
-    if over:
-        tell(f"{folder} holds {len(over)} label maps that dataset.json does not name; they are not used: {some(over)}")
+    """Images and label maps that no training case names."""
+    named = {file for _, image, label in description.pairs for file in (image, label)}
+    for folder, what in ((description.folder / "imagesTr", "images"), (description.folder / "labelsTr", "label maps")):
+        over = [file.name for file in scans_in(folder) if file not in named] if folder.is_dir() else []
+        if over:
+            tell(f"{folder} holds {len(over)} {what} that dataset.json does not name; they are not used: {some(over)}")

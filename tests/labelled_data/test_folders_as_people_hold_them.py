@@ -198,6 +198,34 @@ def test_masks_beside_their_images(tmp_path: Path, ending: str) -> None:
     assert detect_format(tmp_path / "set") == "instances" and objects(converted(tmp_path / "set")) == [2, 3, 4]
 
 
+def test_images_and_masks_without_each_other_beside_them(tmp_path: Path) -> None:
+    for number in range(4):
+        image(tmp_path / "set" / f"w{number}.png", number)
+        mask(tmp_path / "set" / f"w{number}_mask.png", blobs(number))
+    (tmp_path / "set/w1.png").unlink()
+    (tmp_path / "set/w2_mask.png").unlink()
+    with pytest.raises(ReadError, match=r"2 files of .*: w2\.png, w1_mask\.png"):
+        converted(tmp_path / "set")
+
+
+def test_names_that_begin_with_what_the_file_is(tmp_path: Path) -> None:
+    """LiTS: volume-0 and segmentation-0; unpacked into a folder in a folder."""
+    for number in range(3):
+        image(tmp_path / "set/inner/images" / f"volume-{number}.png", number)
+        mask(tmp_path / "set/inner/labels" / f"segmentation-{number}.png", blobs(number, 2 + number))
+    assert objects(converted(tmp_path / "set")) == [2, 3, 4]
+
+
+def test_a_folder_of_one_picture_that_lacks_a_half(tmp_path: Path) -> None:
+    for number in range(3):
+        image(tmp_path / "set" / str(number) / "images/a.png", number)
+        mask(tmp_path / "set" / str(number) / "masks/0.png", blobs(number, 1))
+    (tmp_path / "set/1/images/a.png").unlink()
+    (tmp_path / "set/1/images").rmdir()
+    with pytest.raises(ReadError, match=r"1 folders of .* lack their images/ or masks/: 1\."):
+        converted(tmp_path / "set")
+
+
 def test_cellpose_masks_in_a_folder(tmp_path: Path) -> None:
     assert objects(converted(pictures(tmp_path / "set", ending="_cp_masks"))) == [2, 3, 4, 5]
 
