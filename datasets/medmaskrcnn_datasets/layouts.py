@@ -166,7 +166,7 @@ def _paired(images: Path, masks: Path, split: Split | None) -> list[Pair]:
     over = [file.name for file in maps if file not in used]
     if over:
         raise ReadError(
-            f"{len(over)} label maps of {masks} have no image in {images}: {some(over)}. "
+            f"{masks} holds label maps without an image in {images}: {some(over)}. "
             "Add the images, or take these label maps out"
         )
     return list(found.values())

@@ -147,7 +147,7 @@ def _check_pairs(
     over = sorted(set(maps) - set(images))
     if over:
         raise ReadError(
-            f"{len(over)} label maps of {labels} have no image CASE_0000.ENDING in {folder}: {some(over)}. "
+            f"{labels} holds label maps without an image CASE_0000.ENDING in {folder}: {some(over)}. "
             "Add the images, or take these label maps out"
         )
 

@@ -87,3 +87,10 @@ def test_arrows_back_up_and_cycles_are_found():
 def test_figures_draw(name):
     figure = getattr(load("figures"), name)()
     assert figure.axes and any(axes.has_data() for axes in figure.axes)
+
+
+def test_wrong_label_sets_are_told_as_the_page_says():
+    wrong = load("wrong_labels")
+    page = wrong.PAGE.read_text(encoding="utf-8")
+    quoted = page.partition(wrong.BEGIN)[2].partition(wrong.END)[0].strip()
+    assert quoted == wrong.text().strip() and quoted.count("\n") >= 8

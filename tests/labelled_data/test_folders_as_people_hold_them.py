@@ -165,7 +165,7 @@ def test_masks_that_are_no_labels(tmp_path: Path, write: Callable[[Path, int], N
 def test_labels_without_an_image(tmp_path: Path) -> None:
     root = pictures(tmp_path / "set")
     (root / "images/cell 2.png").unlink()
-    with pytest.raises(ReadError, match=r"1 label maps of .*masks have no image in .*images: cell 2\.png"):
+    with pytest.raises(ReadError, match=r"masks holds label maps without an image in .*images: cell 2\.png"):
         converted(root)
 
 

@@ -96,7 +96,7 @@ def test_label_maps_without_an_image_and_leftovers(tmp_path: Path) -> None:
     assert len(converted(root, tmp_path / "out").cases) == 3
     for file in (root / "imagesTr").glob("p2_*"):
         file.unlink()
-    with pytest.raises(ReadError, match=r"1 label maps of .*labelsTr have no image CASE_0000.*: p2\. Add"):
+    with pytest.raises(ReadError, match=r"labelsTr holds label maps without an image CASE_0000.*: p2\. Add"):
         converted(root, tmp_path / "out")
 
 
