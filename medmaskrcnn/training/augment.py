@@ -22,13 +22,13 @@ from monai.transforms import (
     Randomizable,
     RandScaleIntensity,
     RandShiftIntensity,
-    Resample,
     SmoothField,
 )
 from monai.transforms.utils import create_grid
 from torch import Tensor
 
 from medmaskrcnn.training.plan import AugmentSettings
+from medmaskrcnn.training.warp import Crop, dense, sampling_grid, warp_crops, warp_image
 from medmaskrcnn_kernels.plain import plain
 
 Transform = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -56,8 +56,9 @@ class Augmenter:
         self.flips = [_AXES.index(axis) - 3 for axis in settings.flip if spatial_dims == 3 or axis != "D"]
         self.affine = RandAffineGrid(**_affine_ranges(settings, spatial_dims))
         self.moves = any((settings.rotate_degrees, settings.zoom, settings.shift, settings.elastic))
-        self.resample = Resample(mode="bilinear", padding_mode="zeros")
         self.intensity = _intensity(settings)
+        for change in (self.affine, *self.intensity):
+            change.set_random_state(0)  # a state of its own, which is quicker to seed anew than to make anew
 
     def margin(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Voxels on each side of a window ``D, H, W`` that the spatial transforms may bring into it."""
@@ -72,41 +73,43 @@ class Augmenter:
         )
 
     def __call__(
-        self, image: Tensor, masks: Tensor, random: np.random.Generator, shape: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
+        self, image: Tensor, crops: Sequence[Crop], random: np.random.Generator, shape: Sequence[int]
+    ) -> tuple[Tensor, list[Crop]]:
         """Augment a window.
 
         Args:
-            image: ``(C, *spatial)`` float32, normalised; the window with its margin.
-            masks: ``(N, *spatial)`` uint8, 255 where the object fills the voxel.
+            image: ``(C, *spatial)``, normalised; the window with its margin.
+            crops: Its objects.
             random: Every random number comes from here.
             shape: Shape of the window without its margin.
 
         Returns:
-            The augmented image ``(C, *shape)`` and masks ``(N, *shape)``, of the same dtypes.
+            The augmented image ``(C, *shape)`` float32, and the objects in its voxels, in their order.
         """
         with _without_metadata():
             for axis in self.flips:
                 if random.random() < 0.5:
-                    image, masks = image.flip(axis), masks.flip(axis)
+                    crops = [crop.flipped(axis, image.shape[axis]) for crop in crops]
+                    image = image.flip(axis)
             if self.moves:
-                image, masks = self._move(image, masks, random, shape)
+                grid = sampling_grid(self._grid(random, shape), image.shape[1:])
+                image, crops = warp_image(image, grid), warp_crops(crops, grid, image.shape[1:])
+            image = image.float()
             for change in self.intensity:
-                change.set_random_state(_seed(random))
+                change.R.seed(_seed(random))
                 image = change(image)
             if self.settings.colour and len(image) == 3:
                 image = _colour(image, self.settings.colour, random)
         if self.transform is not None:
             np.random.seed(_seed(random))
             torch.manual_seed(_seed(random))
-            changed = self.transform({"image": image, "masks": masks.float() / 255})
-            image, masks = plain(changed["image"]), (plain(changed["masks"]) * 255).round().to(torch.uint8)
-        return image.float().contiguous(), masks.contiguous()
+            changed = self.transform({"image": image, "masks": dense(crops, image.shape[1:]).float() / 255})
+            image = plain(changed["image"])
+            crops = [Crop((0,) * self.dims, mask) for mask in (plain(changed["masks"]) * 255).round().to(torch.uint8)]
+        return image.float().contiguous(), list(crops)
 
-    def _move(
-        self, image: Tensor, masks: Tensor, random: np.random.Generator, shape: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Rotate, zoom, shift and deform image and masks together."""
+    def _grid(self, random: np.random.Generator, shape: Sequence[int]) -> Tensor:
+        """Source coordinates that rotate, zoom, shift and deform, as MONAI has them: voxels from the centre."""
         settings = self.settings
         grid = create_grid(shape, backend="torch", dtype=np.float32)
         if settings.elastic:
@@ -123,12 +126,10 @@ class Augmenter:
             )
             field.set_random_state(_seed(random))
             grid[: self.dims] += field(randomize=True) * torch.tensor(shape).view(-1, *(1,) * self.dims)
-        self.affine.set_random_state(_seed(random))
+        self.affine.R.seed(_seed(random))
         # The shift is a share of the window, whose size differs between oversampled and other windows.
         self.affine.translate_range = tuple(settings.shift * n for n in shape)
-        grid = self.affine(grid=grid)
-        moved = self.resample(torch.cat([image, masks.float()]), grid=grid)
-        return moved[: len(image)], moved[len(image) :].round().to(torch.uint8)
+        return torch.as_tensor(self.affine(grid=grid))
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.models.runtime.device import choose_device
 from medmaskrcnn.settings import ModelSettings
 from medmaskrcnn.system.files import make_folder, write_bytes
+from medmaskrcnn.system.memory import retain_freed_memory
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.checkpoint import load_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
@@ -126,7 +127,8 @@ def train(
     training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt))
     batches = _batches(files, plan, trainer, workers=workers, transform=transform)
     try:
-        training_run.work(batches)
+        with retain_freed_memory():
+            training_run.work(batches)
     finally:
         training_run.close()
     fabric.barrier()
@@ -216,10 +218,11 @@ def _batches(
     )
     samples = Samples(files, plan, transform=transform)
     loader: DataLoader[Any] = DataLoader(
-        samples, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread
+        samples, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=_begin_worker
     )
     return iter(loader)
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
+    retain_freed_memory().__enter__()  # to the end of the process: windows of one size are made again and again

@@ -14,10 +14,13 @@ from torch.utils.data import Dataset, Sampler
 
 from medmaskrcnn.data.cases import LabelledCase, open_prepared
 from medmaskrcnn.models.objective import Targets
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.training.augment import Augmenter, Transform
 from medmaskrcnn.training.plan import Plan
-from medmaskrcnn.training.windows import INSIDE, choose_window, cut, dense_occupancy
+from medmaskrcnn.training.warp import Crop, dense
+from medmaskrcnn.training.windows import INSIDE, choose_window, cut, objects_within, part_within
 
+_NOTHING = np.zeros((0, 0), np.uint8)
 _LEAST_VOXELS = 4  # objects with fewer voxels in the window are left out
 
 
@@ -81,15 +84,16 @@ def draw_sample(case: LabelledCase, plan: Plan, augmenter: Augmenter, seed: Sequ
         [n + 2 * m for n, m in zip(shape, margin, strict=True)],
     )
     image = cut(case.image, low, size)
-    labels, masks = dense_occupancy(case, low, size)
+    labels, parts = objects_within(case, low, size)
     if case.ignored is not None:  # augmented as one more object
-        masks = torch.cat([masks, torch.from_numpy(case.ignored.dense(size, low))[None]])
+        parts = [*parts, part_within(case.ignored, low, size)]
     if model.spatial_dims == 2:
-        image, masks = image.flatten(0, 1), masks[:, context]
-    image, masks = augmenter(image, masks, random, shape[-model.spatial_dims :])
-    targets = _targets(labels, masks[: len(labels)])
+        image = image.flatten(0, 1)
+    crops = [_crop(part, None if model.spatial_dims == 3 else context) for part in parts]
+    image, crops = augmenter(image, crops, random, shape[-model.spatial_dims :])
+    targets = _targets(labels, crops[: len(labels)], image.shape[1:])
     if case.ignored is not None:
-        targets = _with_ignored(targets, masks[-1])
+        targets = _with_ignored(targets, dense(crops[-1:], image.shape[1:])[0])
     if case.annotated is not None:
         targets = replace(targets, annotated=torch.tensor(case.annotated))
     return Sample(case.id, image, targets, int(random.integers(2**31)))
@@ -117,12 +121,24 @@ class ResumableBatchSampler(Sampler[list[int]]):
             yield list(range(start, start + self.share))
 
 
-def _targets(labels: Tensor, masks: Tensor) -> Targets:
-    dims = masks.ndim - 1
-    inside = masks >= INSIDE
-    kept = torch.nonzero(inside.flatten(1).sum(1) >= _LEAST_VOXELS).flatten()
-    boxes = [_tight_box(inside[i]) for i in kept]
-    return Targets(torch.stack(boxes) if boxes else torch.zeros((0, 2 * dims)), labels[kept], masks[kept])
+def _crop(part: Mask, plane: int | None) -> Crop:
+    """A part of an object as a crop: whole, or its cut through the slice ``plane`` in 2D."""
+    if plane is None:
+        return Crop(part.start, torch.tensor(part.array))
+    inside = 0 <= plane - part.start[0] < len(part.array)
+    return Crop(part.start[1:], torch.tensor(part.array[plane - part.start[0]] if inside else _NOTHING))
+
+
+def _targets(labels: Tensor, crops: Sequence[Crop], shape: Sequence[int]) -> Targets:
+    boxes, kept = [], []
+    for i, crop in enumerate(crops):
+        inside = torch.nonzero(crop.values >= INSIDE)
+        if len(inside) >= _LEAST_VOXELS:
+            start = torch.tensor(crop.start)
+            boxes.append(torch.cat([inside.amin(0) + start, inside.amax(0) + start + 1]).float())
+            kept.append(i)
+    stacked = torch.stack(boxes) if boxes else torch.zeros((0, 2 * len(shape)))
+    return Targets(stacked, labels[kept], dense([crops[i] for i in kept], shape))
 
 
 def _with_ignored(targets: Targets, mask: Tensor) -> Targets:
@@ -133,12 +149,3 @@ def _with_ignored(targets: Targets, mask: Tensor) -> Targets:
         return targets
     boxes = [[float(s.start) for s in window] + [float(s.stop) for s in window] for window in windows]
     return replace(targets, ignored_boxes=torch.tensor(boxes), ignored_mask=mask)
-
-
-def _tight_box(mask: Tensor) -> Tensor:
-    low, high = [], []
-    for axis in range(mask.ndim):
-        hits = torch.nonzero(mask.amax(dim=tuple(a for a in range(mask.ndim) if a != axis))).flatten()
-        low.append(float(hits[0]))
-        high.append(float(hits[-1]) + 1)
-    return torch.tensor(low + high)

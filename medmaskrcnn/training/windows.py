@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medmaskrcnn.data.cases import LabelledCase, TrainingObject
+from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.training.plan import AugmentSettings
 
 INSIDE = 128
@@ -46,16 +47,16 @@ def choose_window(
 
 
 def cut(image: Tensor, start: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Window of ``(C, D, H, W)`` as float32; zero outside the image."""
-    out = torch.zeros((image.shape[0], *shape))
+    """Window of ``(C, D, H, W)``, of the same dtype; zero outside the image."""
+    out = torch.zeros((image.shape[0], *shape), dtype=image.dtype)
     low = [max(0, s) for s in start]
     high = [min(s + n, m) for s, n, m in zip(start, shape, image.shape[1:], strict=True)]
     target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-    out[(slice(None), *target)] = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))].float()
+    out[(slice(None), *target)] = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
     return out
 
 
-def dense_occupancy(case: LabelledCase, start: Sequence[int], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def objects_within(case: LabelledCase, start: Sequence[int], shape: Sequence[int]) -> tuple[Tensor, list[Mask]]:
     """Objects that reach into a window of the case.
 
     Args:
@@ -64,16 +65,17 @@ def dense_occupancy(case: LabelledCase, start: Sequence[int], shape: Sequence[in
         shape: Shape of the window.
 
     Returns:
-        Labels ``(N,)`` int64 and occupancy ``(N, *shape)`` uint8, 255 where the object fills the voxel.
+        Labels ``(N,)`` int64, and the part of each object inside the window, in voxels of the window.
     """
-    labels, masks = [], []
+    parts = [(item.label, part_within(item.mask, start, shape)) for item in case.objects]
+    inside = [(label, part) for label, part in parts if part.array.size]
+    return torch.tensor([label for label, _ in inside], dtype=torch.int64), [part for _, part in inside]
+
+
+def part_within(mask: Mask, start: Sequence[int], shape: Sequence[int]) -> Mask:
+    """The part of a mask inside a window, in voxels of the window."""
     end = [a + n for a, n in zip(start, shape, strict=True)]
-    for item in case.objects:
-        if item.mask.cropped(start, end).array.size:
-            labels.append(item.label)
-            masks.append(torch.from_numpy(item.mask.dense(shape, start)))
-    stacked = torch.stack(masks) if masks else torch.zeros((0, *shape), dtype=torch.uint8)
-    return torch.tensor(labels, dtype=torch.int64), stacked
+    return mask.cropped(start, end).shifted([-a for a in start])
 
 
 def _centre_class(

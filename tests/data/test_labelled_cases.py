@@ -16,7 +16,7 @@ from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.inference.prepare import resize
 from medmaskrcnn.settings import ModelCard, ModelFileSettings, ModelSettings, PreprocessSettings
-from medmaskrcnn.training.windows import dense_occupancy
+from medmaskrcnn.training.windows import objects_within
 
 Labelled = Callable[..., Path]
 SHAPE, VOXEL_MM3 = (16, 44, 36), 3.0 * 1.2 * 1.5
@@ -27,6 +27,13 @@ AS_IT_IS = PreprocessSettings(value_range=(0, 100))
 def load(path: Path, settings: PreprocessSettings = AS_IT_IS, **options: object) -> LabelledCase:
     manifest = read_manifest(path)
     return load_case_for_training(manifest, manifest.cases[0], settings, **options)
+
+
+def occupancy(case: LabelledCase, start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Labels of the objects that reach into a window, and how far they fill its voxels, ``(N, *shape)``."""
+    labels, parts = objects_within(case, start, shape)
+    planes = [torch.from_numpy(part.dense(shape, (0, 0, 0))) for part in parts]
+    return labels, torch.stack(planes) if planes else torch.zeros((0, *shape), dtype=torch.uint8)
 
 
 def cubic_mm(item: TrainingObject, voxel_mm3: float) -> float:
@@ -56,13 +63,13 @@ def test_objects_lie_where_the_image_shows_them(labelled: Labelled) -> None:
     case = load(path, settings)
     labels = nib.load(path.parent / "labels.nii.gz").get_fdata().T.copy()
     expected = resize(torch.from_numpy((labels > 0)[None].astype(np.float32)), case.image.shape[1:], antialias=True)[0]
-    _, dense = dense_occupancy(case, (0, 0, 0), tuple(case.image.shape[1:]))
+    _, dense = occupancy(case, (0, 0, 0), tuple(case.image.shape[1:]))
     torch.testing.assert_close(dense[0] / 255, expected, atol=0.51 / 255, rtol=0)
 
 
 def test_a_tumour_belongs_to_its_liver_too(labelled: Labelled) -> None:
     case = load(labelled())
-    labels, dense = dense_occupancy(case, (0, 0, 0), SHAPE)
+    labels, dense = occupancy(case, (0, 0, 0), SHAPE)
     assert labels.tolist() == [0, 1]
     assert (dense[0][dense[1] > 0] == 255).all() and (dense[1] == 255).sum() > 50
 
@@ -82,7 +89,7 @@ def test_parts_of_parts_belong_to_the_whole(labelled: Labelled) -> None:
     manifest = json.loads(path.read_text())
     manifest["cases"][0]["instances"] = instances
     path.write_text(json.dumps(manifest))
-    _, dense = dense_occupancy(load(path), (0, 0, 0), SHAPE)
+    _, dense = occupancy(load(path), (0, 0, 0), SHAPE)
     assert dense[0].count_nonzero() == 1
     assert (dense[1:, dense[0] == 255] == 255).all()
 
@@ -111,7 +118,7 @@ def test_slips_of_the_pen_are_left_out(labelled: Labelled) -> None:
     clean = load(path)
     rewrite_labels(path, slip)
     slipped = load(path)
-    for expected, got in zip(dense_occupancy(clean, *WHOLE), dense_occupancy(slipped, *WHOLE), strict=True):
+    for expected, got in zip(occupancy(clean, *WHOLE), occupancy(slipped, *WHOLE), strict=True):
         assert torch.equal(got, expected)
 
 
@@ -145,10 +152,10 @@ WINDOWS = [WHOLE, ((-3, 10, 12), (9, 20, 30)), ((12, 40, 30), (9, 9, 9))]
 
 
 @pytest.mark.parametrize(("start", "shape"), WINDOWS)
-def test_windows_of_dense_occupancy(labelled: Labelled, start: tuple[int, ...], shape: tuple[int, ...]) -> None:
+def test_windows_of_objects(labelled: Labelled, start: tuple[int, ...], shape: tuple[int, ...]) -> None:
     case = load(labelled())
-    labels, dense = dense_occupancy(case, start, shape)
-    _, everything = dense_occupancy(case, (0, 0, 0), SHAPE)
+    labels, dense = occupancy(case, start, shape)
+    _, everything = occupancy(case, (0, 0, 0), SHAPE)
     padded = torch.nn.functional.pad(everything, (16,) * 6)
     window = padded[(slice(None), *(slice(16 + a, 16 + a + n) for a, n in zip(start, shape, strict=True)))]
     kept = [i for i in range(2) if window[i].any()]
