@@ -108,7 +108,9 @@ def train_command(
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(metavar="GB", help="To plan for.", show_default="this machine's", rich_help_panel=_SELDOM),
+        typer.Option(
+            metavar="GB", help="Memory that a step may take, to plan for.", show_default="8", rich_help_panel=_SELDOM
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples.", rich_help_panel=_SELDOM)] = 1,
     threads: Annotated[

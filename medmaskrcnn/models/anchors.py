@@ -1,8 +1,8 @@
 """Anchors: the reference boxes from which the RPN proposes (Faster R-CNN, section 3.1.1).
 
-One scale per level (FPN, section 4.1), or all scales on a single map, and a few height:width ratios. MONAI's generator
-rounds every anchor to whole voxels and fixes the centre; here both are settings, since torchvision's weights need one
-choice and small lesions the other.
+One scale per level (FPN, section 4.1) or a few, or all on a single map, and a few height:width ratios. MONAI's
+generator rounds every anchor to whole voxels and fixes the centre; here both are settings, since torchvision's weights
+need one choice and small lesions the other.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def grid_anchors(
             for n, s in zip(shape, stride, strict=True)
         ]
         grid = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1).reshape(-1, 1, len(shape))
-        base = torch.cat([base_anchors(size, settings.ratios, rounded=settings.rounded) for size in of_level])
+        scaled = [[edge * scale for edge in size] for size in of_level for scale in settings.scales]
+        base = torch.cat([base_anchors(size, settings.ratios, rounded=settings.rounded) for size in scaled])
         anchors.append((grid.repeat(1, 1, 2) + base.to(device)).reshape(-1, 2 * len(shape)))
     return tuple(anchors)

@@ -96,7 +96,8 @@ class ResNet(nn.Module):
         conv = CONV[dims]
         self.conv1 = conv(in_channels, width, stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False)  # type: ignore[arg-type]
         self.bn1 = norm(width)
-        self.maxpool = MAX_POOL[dims](3, stride=pool_stride, padding=1)  # type: ignore[arg-type]
+        subsamples = any(step > 1 for step in pool_stride)  # otherwise it would only blur
+        self.maxpool = MAX_POOL[dims](3, stride=pool_stride, padding=1) if subsamples else nn.Identity()  # type: ignore[arg-type]
         widths = [width, *(n * block.expansion for n in planes)]
         self.layer1, self.layer2, self.layer3, self.layer4 = (
             _stage(block, count, channels, n, stride, norm)

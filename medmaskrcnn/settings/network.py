@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from medmaskrcnn.settings.base import Count, Fraction, NotNegative, Positive, Settings
 
 _STAGES = 4
+_FIRST_STRIDES = (1, 2, 4)
 _FPN_LEVELS = 5  # P2 to P6 (FPN, section 4.1)
 
 
@@ -27,7 +28,8 @@ class BackboneSettings(Settings):
             bottlenecks outputs four times as many.
         norm: ``"group"`` or ``"frozen_batch"`` (affine constants from pretrained weights). Neither uses the batch.
         norm_eps: Epsilon of the normalisation; torchvision's COCO_V1 weights need 0.0.
-        strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32.
+        strides: Stride of P2..P5 per spatial axis, in voxels of the input; on the last axis 4, 8, 16, 32, as in FPN, or
+            finer for small objects: 2, 4, 8, 16 or 1, 2, 4, 8 (then the stem subsamples less, or not at all).
         fpn_channels: Channels of every pyramid level.
         pyramid: Feature maps of the RPN and the heads. ``"fpn"``: P2..P6. ``"c4"``: the map before the last stage; the
             last stage runs on each region instead and halves its bins (Faster R-CNN's network; Mask R-CNN,
@@ -47,10 +49,14 @@ class BackboneSettings(Settings):
     def _check(self) -> BackboneSettings:
         if len(self.strides) != _STAGES or len({len(s) for s in self.strides}) != 1:
             raise ValueError(f"strides needs one entry per level P2..P5, all of one length, got {self.strides}")
-        if [s[-1] for s in self.strides] != [4, 8, 16, 32]:
-            raise ValueError(f"on the last axis the strides must be 4, 8, 16, 32, got {self.strides}")
-        for fine, coarse in zip(((1,) * len(self.strides[0]), *self.strides), self.strides, strict=False):
-            factors = (1, 2, 4) if fine[-1] == 1 else (1, 2)
+        last = [s[-1] for s in self.strides]
+        if last[0] not in _FIRST_STRIDES or last != [last[0] * 2**level for level in range(_STAGES)]:
+            raise ValueError(
+                f"on the last axis the strides must be 4, 8, 16, 32, or half or a quarter of these, got {self.strides}"
+            )
+        before = ((1,) * len(self.strides[0]), *self.strides)
+        for level, (fine, coarse) in enumerate(zip(before, self.strides, strict=False)):
+            factors = (1, 2) if level else _FIRST_STRIDES
             if any(c % f or c // f not in factors for f, c in zip(fine, coarse, strict=True)):
                 raise ValueError(f"strides must grow by a factor of 1 or 2 a level, got {self.strides}")
         return self
@@ -63,6 +69,7 @@ class AnchorSettings(Settings):
         sizes: For each level P2..P6 the edge length per spatial axis; without a pyramid any number of them, all on
             the one map (Faster R-CNN, section 3.1.1).
         ratios: Height over width at constant area; applied to the last two axes.
+        scales: Multiples of each size, so that a level has an anchor of each (RetinaNet, Lin et al. 2017, section 4).
         offset: Position of an anchor's centre in its cell, in strides: 0.5 is the cell's centre; torchvision has 0.0.
         rounded: Round half edges to whole voxels, as torchvision does.
         stride_from_size: Space anchors by image size over map size, as torchvision does, instead of the level's
@@ -71,6 +78,7 @@ class AnchorSettings(Settings):
 
     sizes: tuple[tuple[Positive, ...], ...] = ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))
     ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
+    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     offset: Fraction = 0.5
     rounded: bool = False
     stride_from_size: bool = False
@@ -122,7 +130,8 @@ class RoISettings(Settings):
             doubles them (14 to 28). With ``"c4"`` the last stage halves them first.
         sampling_ratio: Samples per bin and axis; 0 adapts to the box.
         aligned: Continuous coordinates (half-voxel shift); torchvision's detection models use False.
-        canonical_size, canonical_level: A box of this size goes to level P``canonical_level`` (FPN, eq. 1).
+        canonical_size, canonical_level: A box of this size goes to the level of stride 2 to the power
+            ``canonical_level``, one of twice the size to the next (FPN, eq. 1).
         box_hidden: Width of the box head's two fully connected layers.
         mask_channels, mask_convs: Channels and number of the mask head's convolutions; with ``"c4"`` there are none
             before the transposed one.
@@ -253,8 +262,12 @@ class ModelSettings(Settings):
 
     @property
     def anchors_per_cell(self) -> int:
-        """Anchors per location of a map: one per ratio, and without a pyramid also per size."""
-        return len(self.anchors.ratios) * (1 if self.backbone.pyramid == "fpn" else len(self.anchors.sizes))
+        """Anchors per location of a map: one per ratio and scale, and without a pyramid also per size."""
+        return (
+            len(self.anchors.ratios)
+            * len(self.anchors.scales)
+            * (1 if self.backbone.pyramid == "fpn" else len(self.anchors.sizes))
+        )
 
     @property
     def objectness_logits(self) -> int:

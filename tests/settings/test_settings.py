@@ -136,7 +136,8 @@ def test_preprocessing_that_makes_no_sense(change: dict[str, Any], message: str)
     [
         (((4, 4), (8, 8), (16, 16)), "one entry per level"),
         (((4, 4), (8, 8), (16, 16), (32,)), "one entry per level"),
-        (((4, 2), (8, 4), (16, 8), (32, 16)), "last axis"),
+        (((4, 3), (8, 6), (16, 12), (32, 24)), "last axis"),
+        (((8, 8), (16, 16), (32, 32), (64, 64)), "last axis"),
         (((4, 4), (4, 8), (16, 16), (32, 32)), "factor of 1 or 2"),
         (((3, 4), (6, 8), (12, 16), (24, 32)), "factor of 1 or 2"),
         (((2, 4), (1, 8), (2, 16), (4, 32)), "factor of 1 or 2"),

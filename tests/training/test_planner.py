@@ -13,8 +13,9 @@ from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.training.plan import Plan, parse_plan, plan_text
+from medmaskrcnn.training.planner.anchors import best_overlaps, weighted_k_means
 from medmaskrcnn.training.planner.memory import PROGRAM, count_parameters
-from medmaskrcnn.training.planner.network import LARGEST_FILE, file_bytes, weighted_k_means
+from medmaskrcnn.training.planner.network import LARGEST_FILE, file_bytes
 from medmaskrcnn.training.planner.planner import make_plan
 
 MEMORY_GB = 12.0
@@ -118,15 +119,61 @@ def test_an_object_is_reported_once_where_labels_of_a_class_never_overlap() -> N
     assert plan.inference.max_containment is None and "c0" in reasons["inference.max_containment"]
 
 
-def test_small_objects_in_small_scans_are_enlarged() -> None:
+def test_small_objects_in_small_scans_get_finer_strides() -> None:
+    """Not more voxels, which interpolation would have to invent."""
     halves = {"anterior hippocampus": [(14.0, 16.0, 21.0)], "posterior hippocampus": [(21.0, 23.0, 19.0)]}
-    plan, _ = plan_for([facts(i, (37, 50, 35), (1, 1, 1), halves) for i in range(50)], tuple(halves))
-    assert plan.preprocess.spacing_mm == (0.5, 0.5, 0.5)
-    assert plan.model.backbone.strides == ((2, 4, 4), (4, 8, 8), (8, 16, 16), (16, 32, 32))
-    assert all(a >= 2 * b for a, b in zip(plan.augment.patch, (36, 50, 35), strict=True))
+    plan, reasons = plan_for([facts(i, (37, 50, 35), (1, 1, 1), halves) for i in range(50)], tuple(halves))
+    assert plan.preprocess.spacing_mm == (1.0, 1.0, 1.0)
+    assert plan.model.backbone.strides == ((1, 2, 2), (2, 4, 4), (4, 8, 8), (8, 16, 16))
+    assert plan.preprocess.pad_multiple == (8, 16, 16) and "Finer" in reasons["model.backbone.strides"]
+    assert all(32 <= a < 1.5 * b + 16 for a, b in zip(plan.augment.patch, (37, 50, 35), strict=True))
+    assert plan.train.batch == 1, "a window has as many cells as one of 0.5 mm and strides of 4"
     assert plan.augment.flip == ("W",), "no class has a side"
     edges = np.array(plan.model.anchors.sizes)
-    assert edges.min() > 20 and edges.max() < 60, "objects are 28 to 46 voxels"
+    assert edges.min() > 10 and edges.max() < 30, "objects are 14 to 23 voxels"
+    tiny = {"node": [(6.0, 6.0, 6.0)]}
+    plan, _ = plan_for([facts(i, (32, 40, 40), (1, 1, 1), tiny) for i in range(50)], tuple(tiny))
+    assert plan.model.backbone.strides[0][-1] == 1
+
+
+def test_small_objects_beside_a_large_one_keep_windows_that_hold_it() -> None:
+    objects = {"liver": [(170.0, 160.0, 190.0)], "adrenal gland": [(20.0, 15.0, 15.0)]}
+    cases = [facts(i, (110, 256, 256), (2.6, 1.4, 1.4), objects) for i in range(12)]
+    plan, reasons = plan_for(cases, tuple(objects))
+    assert plan.model.backbone.strides[0][-1] == 4 and "could not hold" in reasons["model.backbone.strides"]
+
+
+def test_anchors_cover_the_largest_and_the_smallest_objects() -> None:
+    sizes = {"liver": 63.0, "kidney": 30.0, "spleen": 34.0, "gallbladder": 18.0, "stomach": 45.0, "aorta": 20.0}
+    organs = {name: [(edge, edge, edge)] for name, edge in sizes.items()} | {"adrenal gland": [(7.0, 8.0, 8.0)]}
+    plan, reasons = plan_for([facts(i, (90, 128, 128), (1, 1, 1), organs) for i in range(12)], tuple(organs))
+    anchors = plan.model.anchors
+    edges = np.array([size for group in organs.values() for size in group])
+    overlaps = best_overlaps(edges, np.array(anchors.sizes), anchors.ratios, anchors.scales)
+    assert overlaps.min() > 0.45, dict(zip(organs, overlaps.round(2), strict=True))
+    assert max(anchors.sizes[-1]) * max(anchors.scales) >= 63 and min(anchors.sizes[0]) <= 8
+    assert "IoU" in reasons["model.anchors"]
+
+
+def test_boxes_are_read_from_several_levels() -> None:
+    """With FPN's 224 pixels for P4, all of these but the largest would be read from P2."""
+    organs = {f"organ {edge}": [(edge, edge, edge)] for edge in (30.0, 45.0, 60.0, 70.0, 90.0, 150.0)}
+    plan, reasons = plan_for([facts(i, (160, 200, 200), (1, 1, 1), organs) for i in range(12)], tuple(organs))
+    roi, strides = plan.model.roi, [stride[-1] for stride in plan.model.backbone.strides]
+    assert 2**roi.canonical_level == strides[1]
+    assert 7 <= roi.canonical_size / strides[1] <= 14, "cells across the smallest box of the second level"
+    for read in ("P2 50%", "P3 33%", "P4 17%"):
+        assert read in reasons["model.roi.canonical_size"]
+
+
+def test_the_plan_is_that_of_the_data_not_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medmaskrcnn.training.planner.planner.memory_of_machine", lambda: 1e12)
+    plan, reasons = plan_for(abdomen(), tuple(ORGANS), memory_gb=None)
+    assert plan == plan_for(abdomen(), tuple(ORGANS), memory_gb=8)[0]
+    assert "8 GB" in reasons["train.batch"] and "epochs" in reasons["train.steps"]
+    monkeypatch.setattr("medmaskrcnn.training.planner.planner.memory_of_machine", lambda: 2.0**30)
+    again, reasons = plan_for(abdomen(), tuple(ORGANS), memory_gb=None)
+    assert again == plan and "This machine has 1 GB" in reasons["train.batch"]
 
 
 def test_ct_of_organs_and_tumours() -> None:
@@ -156,11 +203,12 @@ def test_microscopy() -> None:
     plan, reasons = plan_for(cases, ("nucleus",))
     assert plan.model.spatial_dims == 2 and plan.model.context_slices == 0 and plan.augment.patch[0] == 1
     assert plan.preprocess.orientation == "as_stored" and plan.preprocess.spacing_mm == (None, None, None)
-    assert plan.preprocess.resize_min_max == (512, 512), "20 pixels become 40: ten cells of P2"
+    assert plan.preprocess.resize_min_max is None, "pictures are not enlarged"
+    assert plan.model.backbone.strides == ((2, 2), (4, 4), (8, 8), (16, 16)), "20 pixels are ten cells of P2"
     assert plan.augment.flip == ("H", "W") and plan.augment.rotate_degrees == 90
     assert plan.model.detection.detections_per_img == 100 and plan.train.batch > 1
     assert plan.inference.one_per_scan_classes == (), "a picture shows a part of something"
-    assert "512" in reasons["preprocess.resize_min_max"]
+    assert "20 pixels" in reasons["preprocess.resize_min_max"]
 
 
 def test_photographs() -> None:

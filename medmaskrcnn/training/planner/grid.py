@@ -9,15 +9,13 @@ import numpy as np
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint, SeenCase, in_plane
 
-FIRST_STRIDE = 4
-"""In-plane stride of P2, in voxels."""
+COARSE_STRIDE = 4
+"""In-plane stride of P2 in FPN, in voxels."""
 
 MASK_BINS = 28
 """Bins per axis of a predicted mask: the mask head's 14, upsampled by 2."""
 
 _COARSEST_BINS = 1.0  # voxels per mask bin; with fewer, outlines lose detail: scans are not shrunk further
-_FINEST_BINS = 2.0  # voxels per mask bin; more gain nothing: scans are not enlarged further
-_MOST_ENLARGED = 2.0  # interpolation adds no detail
 _WHOLE_SCAN = {2: 800_000, 3: 800_000}  # voxels in which a whole slice or scan should fit
 _ISOTROPIC = 1.2  # spacings within this factor count as equal
 _SAME = (0.8, 1.07)  # target spacing over the scans' own: within these limits their own is kept, without interpolation
@@ -26,6 +24,10 @@ _FEW_SLICES = 12.0  # slices per scan
 _SLICES_OF_AN_OBJECT = 5.0  # slices per object; with fewer, 3D gains nothing
 _NO_NEIGHBOUR = 1.5  # slices per object; with fewer, neighbouring slices do not show it
 _CELLS = 8.0  # P2 cells that the class with the fewest slices should span along D
+_CELLS_ACROSS = 7.0  # P2 cells that the smallest class should span in the plane: one for each bin of the box head
+_FINER = (2, 1)  # strides of P2 to try where COARSE_STRIDE gives fewer
+_AROUND = 1.25  # side of a window around an object
+_MOST_FINE = {2: 512.0**2, 3: 1_000_000.0}  # voxels, counted at COARSE_STRIDE, that a window may have at a finer one
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,11 @@ class GridPlan:
     spacing_mm: tuple[float | None, float | None, float | None]
     resize_min_max: tuple[int, int] | None
     strides: tuple[tuple[int, ...], ...]
+
+    @property
+    def fineness(self) -> float:
+        """How many times as many cells of P2 a voxel has as with FPN's first stride: what a window costs by it."""
+        return float((COARSE_STRIDE / self.strides[0][-1]) ** self.dims)
 
     def scans(self, fingerprint: DatasetFingerprint) -> Array:
         """``(cases, 3)`` shapes of the scans in voxels of the network."""
@@ -82,7 +89,7 @@ def plan_grid(fingerprint: DatasetFingerprint, dims: float | None, reasons: dict
         "SPL": "Slices up, rows to the back, columns to the left, whatever the file's order.",
         "acquisition": "Most scans are thick along another axis than up: the thickest axis comes first.",
     }[fingerprint.orientation]
-    strides = _strides(fingerprint, spacing, spatial, reasons)
+    strides = _strides(fingerprint, spacing, resize, spatial, reasons)
     return GridPlan(spatial, int(chosen == 2.5), spacing, spacing_mm, resize, strides)
 
 
@@ -123,9 +130,8 @@ def _spacing(
     unit = "mm" if fingerprint.spacing_known else "pixels"
     name, size = fingerprint.smallest
     span = in_plane(size)
-    seen = (
-        f"the scans' own {own:.3g} {unit} give a median {name} {span / own:.0f} pixels, {target:.3g} {unit} "
-        f"{span / target:.0f}, {span / target / FIRST_STRIDE:.1f} cells of P2"
+    seen = f"the scans' own {own:.3g} {unit} give a median {name} {span / own:.0f} pixels" + (
+        f", {target:.3g} {unit} {span / target:.0f}" if target != own else "; they are never enlarged"
     )
     if not fingerprint.spacing_known:
         return _without_spacing(fingerprint, dims, own, target, seen, reasons)
@@ -140,8 +146,7 @@ def _plane_spacing(fingerprint: DatasetFingerprint, dims: int, own: float) -> fl
     """The finest in-plane spacing, between what masks need and what they can use, at which a scan still fits."""
     span = in_plane(fingerprint.smallest[1])
     coarsest = max(own, span / (_COARSEST_BINS * MASK_BINS))
-    finest = min(own, max(own / _MOST_ENLARGED, span / (_FINEST_BINS * MASK_BINS)))
-    steps = np.geomspace(finest, coarsest, 60)
+    steps = np.geomspace(own, coarsest, 60)  # interpolation adds no detail: small objects get finer strides instead
     fitting = [s for s in steps if _scan_voxels(fingerprint, dims, own, float(s)) <= _WHOLE_SCAN[dims]]
     target = float(fitting[0]) if fitting else coarsest
     return float(f"{own:.4g}") if _SAME[0] < target / own < _SAME[1] else float(f"{target:.2g}")
@@ -185,26 +190,61 @@ def _without_spacing(
 
 
 def _strides(
-    fingerprint: DatasetFingerprint, spacing: Array, dims: int, reasons: dict[str, str]
+    fingerprint: DatasetFingerprint,
+    spacing: Array,
+    resize: tuple[int, int] | None,
+    dims: int,
+    reasons: dict[str, str],
 ) -> tuple[tuple[int, ...], ...]:
-    planes = [FIRST_STRIDE * 2**level for level in range(4)]
+    first, why = _first_stride(fingerprint, spacing, resize, dims)
+    planes = [first * 2**level for level in range(4)]
     if dims == 2:
-        reasons["model.backbone.strides"] = "4, 8, 16, 32: the pyramid's own."
+        reasons["model.backbone.strides"] = why
         return tuple((p, p) for p in planes)
+    depths, why_depth = _depth_strides(fingerprint, spacing, planes)
+    reasons["model.backbone.strides"] = f"{why} {why_depth}"
+    return tuple((d, p, p) for d, p in zip(depths, planes, strict=True))
+
+
+def _first_stride(
+    fingerprint: DatasetFingerprint, spacing: Array, resize: tuple[int, int] | None, dims: int
+) -> tuple[int, str]:
+    """In-plane stride of P2, and the reason: the coarsest that gives the smallest class enough cells.
+
+    A finer stride than FPN's pays as long as a window around the largest class keeps its number of cells: halving it
+    takes four times as many in 2D and eight times in 3D.
+    """
+    unit = np.ones(3) if resize is None and not fingerprint.spacing_known else spacing
+    name, smallest = fingerprint.smallest
+    span = in_plane(smallest / unit)
+    scan = fingerprint.field / unit
+    window = float(np.prod(np.minimum(scan, _AROUND * fingerprint.largest[1] / unit)[3 - dims :]))
+    seen = f"a median {name} of {span:.0f} voxels spans {span / COARSE_STRIDE:.1f} cells of {COARSE_STRIDE} voxels"
+    if span >= _CELLS_ACROSS * COARSE_STRIDE:
+        return COARSE_STRIDE, f"FPN's own strides: {seen}."
+    first = COARSE_STRIDE
+    for finer in _FINER:
+        if span < _CELLS_ACROSS * first and window * (COARSE_STRIDE / finer) ** dims <= _MOST_FINE[dims]:
+            first = finer
+    if first == COARSE_STRIDE:
+        return first, f"FPN's own strides, though {seen}: with finer cells a window could not hold the largest class."
+    return first, f"Finer than FPN's {COARSE_STRIDE}: {seen}, {span / first:.1f} of {first}."
+
+
+def _depth_strides(fingerprint: DatasetFingerprint, spacing: Array, planes: list[int]) -> tuple[list[int], str]:
+    """Strides along D of P2..P5, and the reason."""
     name, size = min(fingerprint.class_sizes().items(), key=lambda pair: float(pair[1][0]))
-    slices = float(size[0] / spacing[0])
+    slices, first = float(size[0] / spacing[0]), planes[0]
     flat = float(spacing[0] / spacing[1])
-    depth = max(s for s in (1, 2, 4) if s == 1 or s * flat <= FIRST_STRIDE)
-    while depth > 1 and slices / depth < _CELLS and depth * flat >= FIRST_STRIDE:
+    depth = max(s for s in (1, 2, 4) if s == 1 or s * flat <= first)
+    while depth > 1 and slices / depth < _CELLS and depth * flat >= first:
         depth //= 2
-    first = depth
     depths = [depth]
     for plane in planes[1:]:
         depth = 2 * depth if 2 * depth * flat <= plane else depth
         depths.append(depth)
-    reasons["model.backbone.strides"] = (
-        f"Voxels are {flat:.2g} times as deep as wide: cells of P2 are {first * spacing[0]:.3g} x "
-        f"{FIRST_STRIDE * spacing[1]:.3g}{' mm' if fingerprint.spacing_known else ' voxels'}, no deeper than wide "
-        f"where slices allow; a median {name} spans {slices / first:.1f} of them in depth."
+    return depths, (
+        f"Voxels are {flat:.2g} times as deep as wide: cells of P2 are {depths[0] * spacing[0]:.3g} x "
+        f"{first * spacing[1]:.3g}{' mm' if fingerprint.spacing_known else ' voxels'}, no deeper than wide "
+        f"where slices allow; a median {name} spans {slices / depths[0]:.1f} of them in depth."
     )
-    return tuple((d, p, p) for d, p in zip(depths, planes, strict=True))

@@ -184,13 +184,14 @@ def plan_loop(fingerprint: DatasetFingerprint, window: PatchPlan, reasons: dict[
     epoch = round(steps / _EPOCHS / 100) * 100
     drawn = steps * window.batch / cases
     reasons["train"] = "AdamW with warm-up and cosine decay; rates that served the models that ship."
-    reasons["train.steps"] = f"{cases} training scans, each drawn some {drawn:.0f} times; more scans, more steps."
+    reasons["train.steps"] = (
+        f"{steps:,} steps of {window.batch} window{'s' if window.batch > 1 else ''} on {cases} training scans are "
+        f"{drawn:.0f} epochs: each scan is drawn so often. More scans, more steps."
+    )
     reasons["train.hours"] = "Steps decide; set hours instead to end by the clock."
     reasons["train.warmup_ratio"] = "A share of the run, so that it fits whatever its length."
     reasons["train.warmup_steps"] = "A number of steps would go before warmup_ratio."
-    reasons["train.validate_every"] = (
-        f"{_EPOCHS} epochs, each {epoch * window.batch / cases:.1f} passes over the scans."
-    )
+    reasons["train.validate_every"] = f"{_EPOCHS} times in all, after every {epoch * window.batch / cases:.1f} epochs."
     reasons["train.patience"] = "The learning rate falls to the end, which is where scores are best."
     reasons["train.precision"] = "Half of fp32's time and memory where the processor knows it; set fp32 where not."
     reasons["train.freeze"] = "Nothing: weights are random at first."

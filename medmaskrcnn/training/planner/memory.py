@@ -25,6 +25,9 @@ from medmaskrcnn.settings import ModelSettings
 
 GIB = 2.0**30
 
+MEMORY_GB = 8.0
+"""Memory that is planned for unless another is asked for, in GiB."""
+
 PROGRAM = 1.0 * GIB
 """Memory of the process before any scan is loaded: Python, torch, MONAI."""
 
@@ -41,7 +44,7 @@ _WHERE_UNKNOWN = 8 * GIB  # Windows has no sysconf
 
 
 def memory_of_machine() -> float:
-    """Bytes a training may use by default: 80 % of the GPU's memory if there is one, else half of the machine's."""
+    """Bytes that a training may use on this machine: 80 % of the GPU's memory if there is one, else half of its own."""
     if torch.cuda.is_available():
         return _SHARE_OF_DEVICE * torch.cuda.get_device_properties(0).total_memory
     if not hasattr(os, "sysconf"):

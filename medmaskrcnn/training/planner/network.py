@@ -1,19 +1,20 @@
-"""The network: widths that keep the model file small, anchors fitted to the objects, numbers of proposals."""
+"""The network: widths that keep the model file small, numbers of proposals, and what is fitted to the objects."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from medmaskrcnn.settings import (
-    AnchorSettings,
     BackboneSettings,
     DetectionSettings,
     ModelSettings,
     RoISettings,
     RPNSettings,
 )
-from medmaskrcnn.training.planner.dataset_fingerprint import Array, DatasetFingerprint
+from medmaskrcnn.training.planner.anchors import plan_anchors
+from medmaskrcnn.training.planner.dataset_fingerprint import DatasetFingerprint
 from medmaskrcnn.training.planner.grid import GridPlan
+from medmaskrcnn.training.planner.levels import plan_levels
 from medmaskrcnn.training.planner.memory import count_parameters
 
 LARGEST_FILE = 12e6
@@ -21,12 +22,6 @@ LARGEST_FILE = 12e6
 
 _BYTES_A_WEIGHT = 2  # fp16
 _HEADER = 0.2e6  # bytes left for the settings and the names of the weights
-_LEVELS = 5  # P2..P6
-_ITERATIONS = 50  # of k-means, which converges long before
-_SPREAD = {2: (0.8, 1.0, 1.25), 3: (0.8, 1.0, 1.25)}  # relative sizes of an object after zoom and cropping
-_SLICED = (0.5, 0.75, 1.0)  # shares of an object's width that a slice shows
-_SMALLEST_EDGE = 2.0  # voxels
-_VARIED = 0.25  # standard deviation of log(height / width) within a level above which one shape is not enough
 _WIDTHS = {  # channels of the stages, the FPN, the box head, the mask head; number of mask convolutions
     2: (
         ((32, 64, 128, 192), 96, 256, 96, 4),
@@ -48,7 +43,7 @@ def plan_network(
         "image_channels": image_channels,
         "context_slices": grid.context_slices,
         "class_names": fingerprint.class_names,
-        "anchors": _anchors(fingerprint, grid, reasons),
+        "anchors": plan_anchors(fingerprint, grid, reasons),
         "rpn": RPNSettings(
             pre_nms_top_n=int(np.clip(60 * per_case, 200, 1000)),
             post_nms_top_n=int(np.clip(30 * per_case, 100, 600)),
@@ -58,10 +53,13 @@ def plan_network(
         ),
         "detection": DetectionSettings(detections_per_img=_per_image(fingerprint)),
     }
+    canonical_size, canonical_level = plan_levels(fingerprint, grid, reasons)
     networks = []
     for stages, pyramid, hidden, mask, convs in _WIDTHS[grid.dims]:
         backbone = BackboneSettings(name="light", light_channels=stages, fpn_channels=pyramid, strides=grid.strides)
         roi = RoISettings(
+            canonical_size=canonical_size,
+            canonical_level=canonical_level,
             box_hidden=hidden,
             mask_channels=mask,
             mask_convs=convs,
@@ -116,65 +114,6 @@ def _counting_reasons(fingerprint: DatasetFingerprint, reasons: dict[str, str]) 
     reasons["model.roi.batch_per_image"] = f"10 for each object of a full scan: {seen}."
     reasons["model.roi.positive_fraction"] = "Four regions on every object, six beside."
     reasons["model.roi.max_mask_rois"] = "Two for each object of a full scan; more cost memory and teach little."
-    reasons["model.roi.canonical_size"] = (
-        "A box of 224 has 14 cells of P4: every box is read from the level that has a cell or two for each of 14 bins."
-    )
     reasons["model.detection"] = "Candidates far below the threshold are kept, so that it can be changed afterwards."
     reasons["model.detection.detections_per_img"] = f"Three times the most objects in a scan, and ten: {seen}."
     reasons["model.loss"] = "All terms count alike."
-
-
-def _anchors(fingerprint: DatasetFingerprint, grid: GridPlan, reasons: dict[str, str]) -> AnchorSettings:
-    """One size per level by k-means on the logarithms of the objects' edges, with equal weight for all classes."""
-    names, sizes = grid.objects(fingerprint)
-    edges = np.maximum(sizes[:, 3 - grid.dims :], _SMALLEST_EDGE)
-    share = {name: 1.0 / names.count(name) for name in set(names)}
-    weights = np.array([share[name] for name in names])
-    sliced = grid.dims == 2 and not fingerprint.planar
-    factors = _SLICED if sliced else _SPREAD[grid.dims]
-    logs = np.concatenate([np.log(edges * factor) for factor in factors])
-    means, nearest = weighted_k_means(logs, np.tile(weights, len(factors)), _LEVELS)
-    anchors = tuple(tuple(float(f"{edge:.2g}") for edge in np.maximum(np.exp(mean), _SMALLEST_EDGE)) for mean in means)
-    tall = (logs - means[nearest]) @ np.array([0.0] * (grid.dims - 2) + [1.0, -1.0])
-    varied = float(np.sqrt(np.average(tall**2, weights=np.tile(weights, len(factors)))))
-    wide = float(f"{np.exp(1.2 * varied):.2g}")
-    ratios = (round(1 / wide, 2), 1.0, wide) if varied > _VARIED else (1.0,)
-    shown = " x ".join(f"{low:.0f}-{high:.0f}" for low, high in zip(edges.min(0), edges.max(0), strict=True))
-    reasons["model.anchors"] = f"Fitted to {len(edges)} objects of {shown} voxels."
-    reasons["model.anchors.sizes"] = (
-        "Five groups of their edges (k-means on logarithms, classes alike), one a level"
-        + ("; slices show less than an object's whole width." if sliced else "; windows cut and zoom them.")
-    )
-    reasons["model.anchors.ratios"] = (
-        f"Height over width differs by a factor of {np.exp(varied):.2f} within a level: "
-        + ("three shapes." if len(ratios) == 3 else "one shape.")
-    )
-    return AnchorSettings(sizes=anchors, ratios=ratios)
-
-
-def weighted_k_means(points: Array, weights: Array, count: int) -> tuple[Array, Array]:
-    """Deterministic Lloyd's k-means: it starts from equal shares of the points ordered by their sum.
-
-    Args:
-        points: ``(N, S)``.
-        weights: ``(N,)``, positive.
-        count: Number of means.
-
-    Returns:
-        ``(count, S)`` means, smallest sum first, and the index ``(N,)`` of each point's mean.
-    """
-    order = np.argsort(points.sum(axis=1), kind="stable")
-    share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
-    means = np.array([points[order[np.argmin(np.abs(share - (k + 0.5) / count))]] for k in range(count)])
-    for _ in range(_ITERATIONS):
-        nearest = np.argmin(((points[:, None] - means[None]) ** 2).sum(axis=2), axis=1)
-        moved = means.copy()
-        for k in range(count):
-            own = nearest == k
-            if own.any():
-                moved[k] = np.average(points[own], axis=0, weights=weights[own])
-        if np.allclose(moved, means):
-            break
-        means = moved
-    means = means[np.argsort(means.sum(axis=1), kind="stable")]
-    return means, np.argmin(((points[:, None] - means[None]) ** 2).sum(axis=2), axis=1)

@@ -16,6 +16,8 @@ from medmaskrcnn.training.planner.memory import GIB, count_parameters, step_memo
 
 Patch = tuple[int, int, int]
 
+# Voxels of a window and an update are those of a network with FPN's first stride of 4; with a finer one as many fewer
+# as it has more cells (GridPlan.fineness), so that an update takes about as long.
 _WHOLE = 1_000_000  # voxels up to which a whole scan is the window
 _MOST = 2_000_000  # maximum voxels of a window: larger ones mean fewer updates per hour
 _AROUND = 1.25  # window side relative to the largest class's median object
@@ -68,14 +70,14 @@ def plan_patch(
     def bytes_for(batch: int) -> float:
         return step_memory(model, patch, batch=batch, objects=fingerprint.objects_p90, parameters=parameters)
 
-    batch = int(np.clip(_UPDATE[grid.dims] // math.prod(patch), 1, _MOST_WINDOWS))
+    batch = int(np.clip(_UPDATE[grid.dims] // (grid.fineness * math.prod(patch)), 1, _MOST_WINDOWS))
     while batch > 1 and bytes_for(batch) > memory:
         batch -= 1
     less = "" if patch == wanted else f" Made smaller for the memory: {_text(wanted)} was wanted."
     reasons["augment.patch"] = f"{why}{less}"
     reasons["train.batch"] = (
-        f"{math.prod(patch) * batch:,} voxels an update. A step takes about {bytes_for(batch) / GIB:.2g} GB of "
-        f"{memory / GIB:.2g} (estimated)."
+        f"{math.prod(patch) * batch:,} voxels an update. A step takes about {bytes_for(batch) / GIB:.2g} GB "
+        f"(estimated) of the {memory / GIB:.2g} GB planned for."
     )
     reasons["train.accumulate_grad_batches"] = "Every pass is an update."
     whole = bool((np.median(scans, axis=0)[3 - grid.dims :] <= np.array(patch[3 - grid.dims :])).all())
@@ -88,18 +90,20 @@ def _wanted(fingerprint: DatasetFingerprint, grid: GridPlan, scans: Array) -> tu
     name, _ = fingerprint.largest
     around = _AROUND * grid_size(grid, fingerprint, name)
     if grid.dims == 2:
-        side = float(np.clip(_OBJECTS_ACROSS * max(around[1:]), *_PLANE))
+        low, high = (side / grid.fineness ** (1 / grid.dims) for side in _PLANE)
+        side = float(np.clip(_OBJECTS_ACROSS * max(around[1:]), low, high))
         patch = (1, _up(min(median[1], side), _STEP_HW), _up(min(median[2], side), _STEP_HW))
         return patch, f"Slices of {_text(median[1:])} (median); a median {name} spans {_text(around[1:] / _AROUND)}."
-    if math.prod(_rounded(grid, median)) <= _WHOLE:
+    whole, most = _WHOLE / grid.fineness, _MOST / grid.fineness
+    if math.prod(_rounded(grid, median)) <= whole:
         return _rounded(grid, median), f"The whole of a median scan ({_text(median)} voxels)."
-    side = _WHOLE ** (1 / 3)
+    side = whole ** (1 / 3)
     least = np.maximum(around, side * (grid.spacing.prod() ** (1 / 3)) / grid.spacing)
     window = np.minimum(median, least)
-    while math.prod(_rounded(grid, window)) > _MOST:
+    while math.prod(_rounded(grid, window)) > most:
         window = window * _SHRINK
     return _rounded(grid, window), (
-        f"A scan is large ({_text(median)} voxels, median): windows of up to {_MOST:,} voxels that hold the largest "
+        f"A scan is large ({_text(median)} voxels, median): windows of up to {most:,.0f} voxels that hold the largest "
         f"class where they can (a median {name} spans {_text(around / _AROUND)})."
     )
 

@@ -21,7 +21,7 @@ from medmaskrcnn.training.planner.dataset_fingerprint import DatasetFingerprint,
 from medmaskrcnn.training.planner.grid import GridPlan, plan_grid
 from medmaskrcnn.training.planner.intensity import plan_intensity
 from medmaskrcnn.training.planner.learning import plan_augment, plan_loop, plan_max_containment, plan_one_per_scan
-from medmaskrcnn.training.planner.memory import GIB, memory_of_machine
+from medmaskrcnn.training.planner.memory import GIB, MEMORY_GB, memory_of_machine
 from medmaskrcnn.training.planner.network import plan_network, width_reasons
 from medmaskrcnn.training.planner.patch import plan_patch
 
@@ -38,7 +38,8 @@ def make_plan(
     Args:
         manifest: The labelled data.
         case_fingerprints: Fingerprints of its cases (:func:`medmaskrcnn.data.check.check_manifest`).
-        memory_gb: GiB that a training step may take; default: 80 % of the GPU's or, without one, half of the machine's.
+        memory_gb: GiB that a training step may take: those of the machine that is to train, not of the one that plans.
+            8 by default, which the GPU of a workstation or laptop has, so that one data set has one plan.
         dims: 2, 2.5 or 3, to override the planner's choice.
 
     Returns:
@@ -52,7 +53,7 @@ def make_plan(
     """
     if memory_gb is not None and memory_gb <= 0:
         raise ValueError(f"memory_gb must be positive, got {memory_gb}")
-    memory = memory_of_machine() if memory_gb is None else memory_gb * GIB
+    memory = (MEMORY_GB if memory_gb is None else memory_gb) * GIB
     reasons: dict[str, str] = {}
     fingerprint = dataset_fingerprint(manifest, case_fingerprints)
     grid = plan_grid(fingerprint, None if dims is None else float(dims), reasons)
@@ -60,6 +61,8 @@ def make_plan(
     networks = plan_network(fingerprint, grid, intensity.pop("image_channels"), reasons)
     window = plan_patch(fingerprint, grid, networks, memory, reasons)
     width_reasons(window.model, reasons)
+    if memory > memory_of_machine():
+        reasons["train.batch"] += f" This machine has {memory_of_machine() / GIB:.2g} GB for it."
     inference = InferenceSettings(
         tile=window.tile,
         max_containment=plan_max_containment(manifest, reasons),
