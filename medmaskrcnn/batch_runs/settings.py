@@ -10,7 +10,7 @@ from typing import Any
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, OutputOptions, SegmentOptions
 
 _FIRST_OPTIONS = ("track", "score", "classes", "resample_irregular", "allow_out_of_domain")
-_LATER_OPTIONS = ("precision", "engine", "suv")
+_LATER_OPTIONS = ("precision", "engine", "suv", "flips")
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ EXAMPLES = (
 
 
 @with_output_options("label_map_seg", "deidentify", paths_in_run=False)
-@with_segment_options(*RUNNING, *REPORTING, *READING)
+@with_segment_options(*RUNNING, "flips", *REPORTING, *READING)
 def batch_command(
     *,
     sources: Annotated[

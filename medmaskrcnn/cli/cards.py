@@ -15,6 +15,7 @@ def card_json(settings: ModelFileSettings, file: Path) -> dict[str, Any]:
         **settings.card.model_dump(mode="json"),
         "classes": list(settings.model.class_names),
         "network": network(settings.model),
+        "members": settings.members,
         "preprocess": settings.preprocess.model_dump(mode="json"),
         "score": settings.inference.score,
         "training": settings.training,
@@ -47,13 +48,16 @@ def network(model: ModelSettings) -> str:
 def _lines(settings: ModelFileSettings, file: Path) -> list[tuple[str, str]]:
     card = settings.card
     megabytes = file.stat().st_size / 1e6
+    folds = (
+        f", {settings.members} folds averaged: as many times the time and the weights" if settings.members > 1 else ""
+    )
     return [
         ("classes", ", ".join(settings.model.class_names)),
         ("scans", _scans(card.modality, card.domain)),
         ("data", card.data),
         ("licence", card.licence),
         ("credit", card.attribution),
-        ("network", f"{network(settings.model)}, {megabytes:.1f} MB"),
+        ("network", f"{network(settings.model)}{folds}, {megabytes:.1f} MB"),
         ("made by", card.made_by),
     ]
 

@@ -44,7 +44,7 @@ _SELDOM = "Less often needed"
 _PREDICTIONS = "Predictions of any tool"
 
 
-@with_segment_options(*RUNNING)
+@with_segment_options(*RUNNING, "flips")
 def evaluate_command(
     *,
     model: Annotated[

@@ -63,6 +63,17 @@ _SEGMENT: dict[str, tuple[Any, Any]] = {
         ],
         "auto",
     ),
+    "flips": (
+        Annotated[
+            str | None,
+            typer.Option(
+                metavar="W|H,W|none",
+                help="Mirror along these axes of the network (D, H, W) and take the mean: twice the time for each.",
+                show_default="the model's own",
+            ),
+        ],
+        None,
+    ),
     "score": (
         Annotated[
             float | None,
@@ -138,6 +149,8 @@ def with_segment_options(*names: str) -> Callable[[Command], Command]:
 
     def taken(values: dict[str, Any]) -> SegmentOptions:
         asked = {name: values.pop(name) for name in names}
+        if asked.get("flips") is not None:
+            asked["flips"] = () if asked["flips"] == "none" else chosen(asked["flips"], ("D", "H", "W"), "--flips")
         if asked.get("classes") is not None:
             asked["classes"] = chosen(asked["classes"], _classes_of(values["model"]), "--classes")
         with naming_the_flag():

@@ -37,7 +37,7 @@ EXAMPLES = (
 
 
 @with_output_options("label_map_seg", "deidentify")
-@with_segment_options(*RUNNING, *REPORTING, "series", *READING)
+@with_segment_options(*RUNNING, "flips", *REPORTING, "series", *READING)
 def segment_command(
     *,
     inputs: Annotated[

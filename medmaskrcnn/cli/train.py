@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medmaskrcnn.cli.console import echo
+from medmaskrcnn.cli.console import echo, print_status
 from medmaskrcnn.cli.failures import failing_as_one, logging_to
 from medmaskrcnn.cli.labelled_data import (
     ClassNameOption,
@@ -44,6 +46,7 @@ EXAMPLES = (
     "medmaskrcnn train data/manifest.json --plan-only my.yaml",
     "medmaskrcnn train data/manifest.json -o run --plan my.yaml --start-from abdomen-mr",
     "medmaskrcnn train data/manifest.json -o run --resume",
+    "medmaskrcnn train data/manifest.json -o run --folds 5 --hours 10",
     "torchrun --nproc-per-node 2 --no-python medmaskrcnn train data/manifest.json -o run --plan my.yaml --batch 2",
 )
 
@@ -94,7 +97,19 @@ def train_command(
     batch: Annotated[int | None, typer.Option(min=1, help="Samples a step, in place of the plan's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed, in place of the plan's.")] = None,
     splits: Annotated[str, typer.Option(metavar="A,B", help="Splits to learn from.")] = "train",
-    fold: Annotated[int | None, typer.Option(min=0, help="Validate on this fold, learn from the others.")] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(metavar="N|all", help="Validate on this fold, learn from the others; 'all': each in turn."),
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Train so many networks, each on all folds but one, into one model that averages them; --hours is for "
+            "all together. Folds are the manifest's, else patients are dealt.",
+            show_default="none",
+        ),
+    ] = None,
     device: TrainDeviceOption = "auto",
     rule: RuleOption = None,
     within: WithinOption = None,
@@ -143,10 +158,13 @@ def train_command(
         if plan_only is not None:
             _write(plan_only, text)
             return
-        options: dict[str, Any] = {"splits": splits.split(","), "fold": fold, "device": device}
+        options: dict[str, Any] = {"device": device}
         options |= {"start_from": start_from, "resume": resume, "workers": workers, "cache": cache, "plan_yaml": text}
-        options["began"] = began
-        record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
+        if folds is not None or fold == "all":
+            record = _train_folds(manifest, chosen, out, threads, folds=folds, shown=not quiet, **options)
+        else:
+            options |= {"splits": splits.split(","), "fold": _fold(fold), "began": began}
+            record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
         if leads:
             if record.best is not None:
                 echo(f"best: {record.best[0]:.3f} (mask AP, mean of IoU 0.5 and 0.75) at step {record.best[1]}")
@@ -203,19 +221,64 @@ def _write(path: Path, text: str) -> None:
     echo(f"wrote {path}")
 
 
+def _fold(text: str | None) -> int | None:
+    """The number of a fold."""
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    raise typer.BadParameter(f"a fold is a number from 0, or 'all', got {text!r}", param_hint="--fold")
+
+
+def _train_folds(
+    manifest: Manifest, plan: Plan, out: Path, threads: int | None, *, folds: int | None, shown: bool, **options: Any
+) -> TrainingRecord:
+    """Train each fold behind a display of its own, and tell what the joined model costs."""
+    from medmaskrcnn.training.folds import train_folds
+
+    with ExitStack() as display, _plan_may_be_wrong(threads):
+        listener: list[TrainDisplay] = []
+
+        def on_fold(done: int, total: int) -> None:
+            display.close()
+            if shown:
+                print_status("note", f"fold {done + 1} of {total}")
+            hours = plan.train.hours and plan.train.hours / total
+            own = plan.train.model_copy(update={"hours": hours})
+            listener[:] = [display.enter_context(TrainDisplay(own, shown=shown))]
+
+        record = train_folds(
+            manifest,
+            plan,
+            out,
+            folds=folds,
+            on_event=lambda event: listener[0](event),
+            on_fold=on_fold,
+            **options,
+        )
+    if shown:
+        megabytes = record.model.stat().st_size / 1e6
+        echo(f"the model averages the networks of all folds: {megabytes:.1f} MB, and as many times the time of one")
+    return record
+
+
 def _train(
     manifest: Manifest, plan: Plan, out: Path, threads: int | None, *, shown: bool, **options: Any
 ) -> TrainingRecord:
-    import torch
-
     from medmaskrcnn.training.run import train
+
+    with _plan_may_be_wrong(threads), TrainDisplay(plan.train, shown=shown) as display:
+        return train(manifest, plan, out, check=False, on_event=display, **options)
+
+
+@contextmanager
+def _plan_may_be_wrong(threads: int | None) -> Iterator[None]:
+    """Train in so many threads; a device that is not there, or a value of the plan, is wrong use."""
+    import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        with TrainDisplay(plan.train, shown=shown) as display:
-            return train(manifest, plan, out, check=False, on_event=display, **options)
-    except InvalidOptionError as error:  # a device that is not there, or a value of the plan
+        yield
+    except InvalidOptionError as error:
         if error.option == "device":
             raise typer.BadParameter(str(error), param_hint="--device") from error
         how = "To change it: medmaskrcnn train DATA --plan-only my.yaml, edit my.yaml, and train with --plan my.yaml"

@@ -104,7 +104,7 @@ def trace(
     prepared = prepare(volume, loaded.settings.preprocess)
     window = choose_window(prepared, loaded.settings, slice_index)
     walk = record_walk(
-        loaded.network, window, loaded.device, post_nms_top_n=loaded.settings.inference.post_nms_top_n_test
+        loaded.only_network, window, loaded.device, post_nms_top_n=loaded.settings.inference.post_nms_top_n_test
     )
     focus = choose_focus(walk, loaded.settings.model.roi, None if slice_index is None else window.plane)
     seen = window.low[0] + focus.plane  # in voxels of the network

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from medmaskrcnn.errors import ModelFileError
-from medmaskrcnn.hub.model_file import model_sha256, read_model, resolve_model
+from medmaskrcnn.errors import InvalidOptionError, ModelFileError
+from medmaskrcnn.hub.model_file import model_sha256, read_members, resolve_model
+from medmaskrcnn.models.averaged import AveragedRCNN
 from medmaskrcnn.models.inference_backend import (
     InferenceBackend,
     compile_dense,
@@ -22,8 +26,15 @@ from medmaskrcnn.models.runtime.choice import resolve_runtime
 from medmaskrcnn.models.runtime.device import choose_device
 from medmaskrcnn.models.runtime.precision import choose_precision
 from medmaskrcnn.settings import ModelFileSettings, SegmentOptions
+from medmaskrcnn.structures.laterality import has_side
 
 DEFAULT_MODEL = "phantom-ct"
+
+Axis = Literal["D", "H", "W"]
+
+_AXES: tuple[Axis, Axis, Axis] = ("D", "H", "W")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +42,7 @@ class LoadedModel:
     """A network ready to run, with the settings from its file.
 
     Attributes:
-        network: On :attr:`device`, in evaluation mode.
+        network: On :attr:`device`, in evaluation mode; several are run as one, whose outputs are averaged.
         settings: Settings and card of the file.
         sha256: Hash of the file.
         device: Where it runs.
@@ -39,11 +50,31 @@ class LoadedModel:
             after these ``"input"`` (the padded images) and ``"masks"`` (the detections).
     """
 
-    network: MaskRCNN
+    network: MaskRCNN | AveragedRCNN
     settings: ModelFileSettings
     sha256: str
     device: torch.device
     watch: Watch = unwatched
+
+    @property
+    def views(self) -> tuple[int, int]:
+        """Number of networks and of ways in which an image is mirrored; the time of one image grows with both."""
+        network = self.network
+        return (1, 1) if isinstance(network, MaskRCNN) else (len(network.members), len(network.mirrors))
+
+    @property
+    def only_network(self) -> MaskRCNN:
+        """The network, for what can look at one only.
+
+        Raises:
+            ModelFileError: if there are several, or its outputs on mirrored images are averaged.
+        """
+        if isinstance(self.network, MaskRCNN):
+            return self.network
+        raise ModelFileError(
+            f"model {self.settings.card.name} averages {self.views[0]} networks on {self.views[1]} views of an image, "
+            "and this needs one: give the model of a fold, without flips"
+        )
 
     @property
     def precision(self) -> str:
@@ -64,6 +95,7 @@ def load_model(
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
+    flips: Sequence[Axis] | None = None,
 ) -> LoadedModel:
     """Load a shipped model by name, or any model file by path.
 
@@ -76,6 +108,8 @@ def load_model(
         engine: What runs the layers: ``auto`` (the model's setting if it applies to the device, else torch), ``torch``,
             ``openvino`` on a CPU, or ``torch-compile``: backbone, FPN and RPN head by ``torch.compile``, which takes a
             minute or more on the first image.
+        flips: Axes of the network (``"D"``, ``"H"``, ``"W"``) to mirror, with the mean of what is found; by default the
+            model's setting.
 
     Raises:
         ModelFileError: if the model is unknown, its file damaged, or quantised files are missing.
@@ -83,8 +117,17 @@ def load_model(
     """
     path = resolve_model(name_or_path)
     where = choose_device(device)
-    network, settings = read_model(path)
+    members, settings = read_members(path)
+    mirrored = _mirrored_axes(settings, settings.inference.flips if flips is None else flips)
     precision, engine = resolve_runtime(settings.inference, precision, engine, where)
+    if len(members) > 1 or mirrored:
+        if engine != "torch":
+            what = f"the mean of several networks or mirrored images runs in torch, not {engine}"
+            raise InvalidOptionError("engine", what)
+        several = AveragedRCNN([one.to(where) for one in members], mirrored)
+        log.info("%d networks on %d views of an image", len(members), len(several.mirrors))
+        return LoadedModel(several.run_in(choose_precision(precision, where)), settings, model_sha256(path), where)
+    (network,) = members
     sha256 = model_sha256(path)
     eight_bits = engine == "openvino" and precision == "int8"
     chosen = choose_precision("auto" if eight_bits else precision, where)
@@ -100,7 +143,29 @@ def load_as_asked(model: str | os.PathLike[str] | LoadedModel, options: SegmentO
     """Load a model as the options specify; a loaded one is returned unchanged. Errors as for :func:`load_model`."""
     if isinstance(model, LoadedModel):
         return model
-    return load_model(model, device=options.device, precision=options.precision, engine=options.engine)
+    return load_model(
+        model, device=options.device, precision=options.precision, engine=options.engine, flips=options.flips
+    )
+
+
+def _mirrored_axes(settings: ModelFileSettings, flips: Sequence[Axis]) -> tuple[int, ...]:
+    """Indices of the axes to mirror among those of the network.
+
+    Raises:
+        InvalidOptionError: if the network has no such axis, or it may be the left-right one of classes with sides.
+    """
+    axes = _AXES[3 - settings.model.spatial_dims :]
+    unknown = [axis for axis in flips if axis not in axes]
+    if unknown:
+        raise InvalidOptionError("flips", f"the model has no axis {', '.join(unknown)}; its axes are {', '.join(axes)}")
+    sided = sorted(filter(has_side, settings.model.class_names))
+    crossing = set(flips) if settings.preprocess.orientation == "acquisition" else {"W"} & set(flips)
+    if sided and crossing and settings.preprocess.orientation != "as_stored":
+        raise InvalidOptionError(
+            "flips",
+            f"mirroring {', '.join(sorted(crossing))} swaps left and right, but these classes have sides: {sided}",
+        )
+    return tuple(axes.index(axis) for axis in dict.fromkeys(flips))
 
 
 def _inference_backend(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,13 +138,35 @@ def save_model(model: MaskRCNN, settings: ModelFileSettings, path: str | os.Path
         ValueError: if ``settings.model`` is not what ``model`` was built from, or a weight is not finite in fp16.
         OutputError: if the file cannot be written.
     """
-    if settings.model != model.settings:
+    save_members([model], settings, path)
+
+
+def save_members(models: Sequence[MaskRCNN], settings: ModelFileSettings, path: str | os.PathLike[str]) -> None:
+    """As :func:`save_model` for networks whose outputs are averaged; ``settings.members`` is their number.
+
+    Raises:
+        ValueError: as :func:`save_model`, or if ``settings.members`` is another number.
+        OutputError: if the file cannot be written.
+    """
+    if any(settings.model != model.settings for model in models):
         raise ValueError("settings.model differs from the settings the network was built from")
+    if settings.members != len(models):
+        raise ValueError(f"settings.members is {settings.members}, the number of networks {len(models)}")
     text = settings.model_dump_json()
     ModelFileSettings.model_validate_json(text)  # never write what cannot be read back (a NaN loss)
-    data = _serialise(_stored_weights(model), text)
+    weights = {
+        _member_prefix(number, len(models)) + name: value
+        for number, model in enumerate(models)
+        for name, value in _stored_weights(model).items()
+    }
+    data = _serialise(weights, text)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def _member_prefix(number: int, members: int) -> str:
+    """What the names of a network's weights begin with; nothing if it is alone in its file."""
+    return "" if members == 1 else f"members.{number}."
 
 
 def _stored_weights(model: MaskRCNN) -> dict[str, Tensor]:
@@ -188,15 +210,32 @@ def _checksum(header: dict[str, Any], body: bytes) -> str:
 def read_model(
     path: str | os.PathLike[str], *, build: Callable[[ModelSettings], MaskRCNN] | None = None
 ) -> tuple[MaskRCNN, ModelFileSettings]:
-    """Read the network of a model file (ours, or torchvision's ``.pth``), float32 on the CPU, in evaluation mode.
+    """Read the only network of a model file (ours, or torchvision's ``.pth``), float32 on the CPU, in evaluation mode.
 
     Args:
         path: The file.
         build: Builds the network; :func:`medmaskrcnn.models.build.build_model` by default.
 
     Raises:
-        ModelFileError: if the file is damaged, its weights do not match its settings, or such a network cannot
-            be built.
+        ModelFileError: if the file is damaged, its weights do not match its settings, such a network cannot be built,
+            or it holds several networks (:func:`read_members` reads these).
+    """
+    models, settings = read_members(path, build=build)
+    if len(models) > 1:
+        raise ModelFileError(
+            f"model {path} holds the networks of {len(models)} folds, and this needs one: give the model of a fold"
+        )
+    return models[0], settings
+
+
+def read_members(
+    path: str | os.PathLike[str], *, build: Callable[[ModelSettings], MaskRCNN] | None = None
+) -> tuple[list[MaskRCNN], ModelFileSettings]:
+    """Read all networks of a model file, as :func:`read_model` reads one.
+
+    Raises:
+        ModelFileError: if the file is damaged, its weights do not match its settings, or such a network cannot be
+            built.
     """
     import torch
     from safetensors import SafetensorError
@@ -207,7 +246,8 @@ def read_model(
 
     path = Path(path)
     if path.suffix in SUFFIXES:
-        return read_torchvision_model(path)
+        model, settings = read_torchvision_model(path)
+        return [model], settings
     header = _read_header(path)
     settings = _settings_of(path, header)
     data = path.read_bytes()
@@ -220,12 +260,29 @@ def read_model(
         raise ModelFileError(f"model {path} is damaged, its weights cannot be read: {one_line(error)}") from error
     try:
         with torch.random.fork_rng(devices=[]):  # building draws random weights; keep the caller's generator
-            model = (build or build_model)(settings.model)
-        model.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in weights.items()})
+            models = [(build or build_model)(settings.model) for _ in range(settings.members)]
+        _fill(models, weights)
     except MedMaskRCNNError as error:
         raise ModelFileError(f"model {path} cannot be run: {error}") from error
     except (RuntimeError, ValueError, MemoryError) as error:
         raise ModelFileError(f"the weights in model {path} do not fit its settings: {one_line(error)}") from error
-    if not all(bool(torch.isfinite(p).all()) for p in model.state_dict().values() if p.is_floating_point()):
+    values = [value for model in models for value in model.state_dict().values()]
+    if not all(bool(torch.isfinite(value).all()) for value in values if value.is_floating_point()):
         raise ModelFileError(f"model {path} is damaged: it holds weights that are not finite")
-    return model.eval(), settings
+    return [model.eval() for model in models], settings
+
+
+def _fill(models: Sequence[MaskRCNN], weights: dict[str, Tensor]) -> None:
+    """Give each network its weights.
+
+    Raises:
+        RuntimeError: if some are missing, too many or of another shape.
+    """
+    unused = set(weights)
+    for number, model in enumerate(models):
+        prefix = _member_prefix(number, len(models))
+        own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        model.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in own.items()})
+        unused -= {prefix + name for name in own}
+    if unused:
+        raise RuntimeError(f"unexpected weights: {', '.join(sorted(unused)[:3])}")

@@ -39,6 +39,7 @@ def segment(
     device: str = "auto",
     precision: str = "auto",
     engine: str = "auto",
+    flips: Sequence[str] | None = None,
     score: float | None = None,
     classes: Sequence[str] | None = None,
     series: str | None = None,
@@ -58,6 +59,7 @@ def segment(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays on its device.
         precision: As for :func:`load_model`; a loaded model keeps its own.
         engine: As for :func:`load_model`; a loaded model keeps its own.
+        flips: As for :func:`load_model`; a loaded model keeps its own.
         score: Score threshold 0..1; the model's own by default. Candidates below it are kept in the result.
         classes: Names of the classes to report; all by default.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
@@ -87,9 +89,9 @@ def segment(
         17
     """
     options = options_from(
-        options, SegmentOptions, device=device, precision=precision, engine=engine, score=score, classes=classes,
-        series=series, allow_out_of_domain=allow_out_of_domain, region=region, resample_irregular=resample_irregular,
-        suv=suv, track=track,
+        options, SegmentOptions, device=device, precision=precision, engine=engine, flips=flips, score=score,
+        classes=classes, series=series, allow_out_of_domain=allow_out_of_domain, region=region,
+        resample_irregular=resample_irregular, suv=suv, track=track,
     )  # fmt: skip
     on_progress, timer = progress or (lambda stage, done: None), StageTimer()
 

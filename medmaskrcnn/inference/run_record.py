@@ -48,6 +48,7 @@ def build_run_record(
             "classes": list(loaded.settings.model.class_names if options.classes is None else options.classes),
             "inference": loaded.settings.inference.model_dump(mode="json"),
             **({} if loaded.network.compiled is None else {"engine": loaded.engine}),
+            **({} if loaded.views == (1, 1) else {"networks": loaded.views[0], "views": loaded.views[1]}),
             **({"codes": {n: c.model_dump(mode="json") for n, c in card.codes.items()}} if card.codes else {}),
             **({} if options.region is None else {"region": [list(corner) for corner in options.region]}),
         },

@@ -73,14 +73,14 @@ def grid_anchors(
         anchors of one cell adjacent, as the RPN head orders its outputs.
     """
     anchors = []
-    sizes = [settings.sizes] if len(maps) == 1 else [(size,) for size in settings.sizes]
+    per_level = len(settings.sizes) // len(maps)
+    sizes = [settings.sizes[level * per_level : (level + 1) * per_level] for level in range(len(maps))]
     for of_level, shape, stride in zip(sizes, maps, level_strides(image, maps, strides, settings), strict=True):
         centres = [
             (torch.arange(n, dtype=torch.float32, device=device) + settings.offset) * s
             for n, s in zip(shape, stride, strict=True)
         ]
         grid = torch.stack(torch.meshgrid(*centres, indexing="ij"), dim=-1).reshape(-1, 1, len(shape))
-        scaled = [[edge * scale for edge in size] for size in of_level for scale in settings.scales]
-        base = torch.cat([base_anchors(size, settings.ratios, rounded=settings.rounded) for size in scaled])
+        base = torch.cat([base_anchors(size, settings.ratios, rounded=settings.rounded) for size in of_level])
         anchors.append((grid.repeat(1, 1, 2) + base.to(device)).reshape(-1, 2 * len(shape)))
     return tuple(anchors)

@@ -13,6 +13,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from medmaskrcnn.models.backbone_base import Backbone as Backbone
+from medmaskrcnn.models.mednext import BLOCKS, MedNeXtBackbone
 from medmaskrcnn.models.resnet import BasicBlock, Bottleneck, ResNet
 from medmaskrcnn.settings import BackboneSettings
 
@@ -24,6 +26,9 @@ _STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
+MEDNEXT = "mednext"
+"""Name of the built-in backbone that is no ResNet."""
+
 _GROUP_CHANNELS = 8  # channels per group of GroupNorm; divides all channel counts, 24 to 2048
 
 
@@ -62,30 +67,6 @@ class FrozenBatchNorm(nn.Module):
     def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
-
-
-class Backbone(nn.Module):
-    """Base class of backbones, whose maps the pyramid is built on; custom networks subclass it.
-
-    ``forward`` takes an image batch ``(B, C, *spatial)`` and returns ``[C2, C3, C4, C5]``, each smaller than the image
-    by the strides of the settings. It uses no batch statistics.
-
-    Args:
-        out_channels: Channels of C2..C5.
-        last_on_regions: Whether the last stage runs on regions, in :meth:`res5` (``pyramid: c4``).
-    """
-
-    def __init__(self, out_channels: tuple[int, ...], *, last_on_regions: bool = False) -> None:
-        super().__init__()
-        self.out_channels = out_channels
-        self.last_on_regions = last_on_regions
-
-    def res5(self, regions: Tensor) -> Tensor:
-        """Regions of C4 ``(R, C4, *bins)`` through the last stage: ``(R, C5, *bins / 2)``."""
-        raise NotImplementedError(f"{type(self).__name__} has no last stage for regions: pyramid c4 needs a ResNet")
-
-    def fold_norms(self) -> None:
-        """Fold frozen normalisations into the convolutions before them, in place; by default there are none."""
 
 
 class ResNetBackbone(Backbone):
@@ -141,7 +122,7 @@ def register_backbone(name: str, build: BackboneBuilder) -> None:
     Raises:
         ValueError: if the name is that of a built-in network.
     """
-    if name in _STAGES:
+    if name in (*_STAGES, MEDNEXT):
         raise ValueError(f"{name!r} is one of our own backbones; choose another name")
     _REGISTERED[name] = build
 
@@ -154,8 +135,10 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
     """
     if settings.name in _REGISTERED:
         return _REGISTERED[settings.name](settings, spatial_dims, in_channels)
+    if settings.name == MEDNEXT:
+        return MedNeXtBackbone(settings, spatial_dims, in_channels)
     if settings.name not in _STAGES:
-        known = ", ".join((*_STAGES, *_REGISTERED))
+        known = ", ".join((*_STAGES, MEDNEXT, *_REGISTERED))
         raise ValueError(
             f"unknown backbone {settings.name!r}; known: {known}. Register your own with register_backbone"
         )
@@ -188,10 +171,13 @@ def _norm(settings: BackboneSettings, channels: int) -> nn.Module:
 
 def stage_sizes(settings: BackboneSettings) -> tuple[tuple[int, int], ...]:
     """Number of residual blocks and of output channels of each of the four stages of a built-in backbone."""
+    if settings.name == MEDNEXT:
+        return tuple(zip(BLOCKS, stage_planes(settings), strict=True))
     block, layers = _STAGES[settings.name]
     return tuple((count, n * block.expansion) for count, n in zip(layers, stage_planes(settings), strict=True))
 
 
 def stage_planes(settings: BackboneSettings) -> tuple[int, ...]:
     """Channels within the blocks of each of the four stages; the stem outputs as many as the first stage has."""
-    return settings.channels or (settings.light_channels if settings.name == "light" else (64, 128, 256, 512))
+    narrow = settings.name in ("light", MEDNEXT)
+    return settings.channels or (settings.light_channels if narrow else (64, 128, 256, 512))

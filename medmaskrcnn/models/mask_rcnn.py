@@ -28,7 +28,7 @@ from medmaskrcnn.models.losses import Term
 from medmaskrcnn.models.mask_head import MaskHead, select_class_logits
 from medmaskrcnn.models.objective import Targets, box_terms, mask_terms, rpn_terms, select_training_samples
 from medmaskrcnn.models.roi_pooler import pool_rois
-from medmaskrcnn.models.rpn import RPNHead, filter_proposals, largest_logit
+from medmaskrcnn.models.rpn import RPNHead, candidates, filter_proposals, largest_logit
 from medmaskrcnn.models.runtime.precision import Precision, autocast_context, channels_last, to_channels_last
 from medmaskrcnn.models.semantic_head import SemanticHead, pool_own_class, semantic_term
 from medmaskrcnn.settings import ModelSettings
@@ -143,7 +143,7 @@ class MaskRCNN(nn.Module):
             watch("rpn", (objectness, offsets, anchors))
             boxes = self._filter_proposals(objectness, offsets, anchors, shapes, most=post_nms_top_n)
             watch("proposals", boxes)
-            logits, deltas = self._classify(pyramid, boxes, watch)
+            logits, deltas = self.classify(pyramid, boxes, watch)
             self._check_finite([*objectness, logits])
             counts = [len(b) for b in boxes]
             found = [
@@ -174,9 +174,9 @@ class MaskRCNN(nn.Module):
         images = plain(images)
         shapes = self._shapes(images, None)
         with autocast_context(self.precision, images.device):
-            regions = self._mask_boxes(list(map(plain, boxes)), shapes)
+            regions = self.mask_boxes(list(map(plain, boxes)), shapes)
             pyramid = self._dense(images, unwatched)[0]
-            masks = self._mask_probabilities(pyramid, regions, list(map(plain, labels)))
+            masks = self.mask_probabilities(pyramid, regions, list(map(plain, labels)))
             return list(zip(regions, masks, strict=True))
 
     def losses(
@@ -224,7 +224,7 @@ class MaskRCNN(nn.Module):
         terms |= box_terms(logits, offsets, regions, targets, loss)
         if self.mask_head is not None:
             boxes, matched_idxs = regions.positives(roi.max_mask_rois)
-            boxes = self._mask_boxes(boxes, shapes)
+            boxes = self.mask_boxes(boxes, shapes)
             logits = self.mask_head(self._align(pyramid, boxes, roi.mask_size))
             if self.semantic_head is None:
                 terms |= self.mask_terms(logits, boxes, matched_idxs, targets, loss)
@@ -250,6 +250,27 @@ class MaskRCNN(nn.Module):
             expected = f"(B, {self.settings.input_channels}, {'D, ' if self.settings.spatial_dims == 3 else ''}H, W)"
             raise ValueError(f"images must have shape {expected}, got {tuple(images.shape)}")
         return [tuple(s) for s in given] if given is not None else [tuple(images.shape[2:])] * len(images)
+
+    def candidates(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """The pyramid of a batch of images, and what the RPN finds in each, before any suppression.
+
+        Returns:
+            The levels; for each image boxes ``(M, 2S)`` in voxels, their objectness ``(M,)`` in 0..1 and their level.
+
+        Raises:
+            ValueError: if the images have other dimensions or channels than the model.
+            MedMaskRCNNError: if the network's output is not finite.
+        """
+        shapes = self._shapes(images, None)
+        pyramid, objectness, deltas = self._dense(images, unwatched)
+        self._check_finite(objectness)
+        anchors = self._anchors(pyramid, images)
+        found = [
+            candidates([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
+            for i, shape in enumerate(shapes)
+        ]
+        boxes, scores, levels = (list(part) for part in zip(*found, strict=True))
+        return pyramid, boxes, scores, levels
 
     def _check_finite(self, made: Sequence[Tensor]) -> None:
         if not torch.stack([values.isfinite().all() for values in made]).all():  # one GPU synchronisation
@@ -295,7 +316,9 @@ class MaskRCNN(nn.Module):
             for i, shape in enumerate(shapes)
         ]
 
-    def _classify(self, pyramid: Sequence[Tensor], proposals: list[Tensor], watch: Watch) -> tuple[Tensor, Tensor]:
+    def classify(
+        self, pyramid: Sequence[Tensor], proposals: list[Tensor], watch: Watch = unwatched
+    ) -> tuple[Tensor, Tensor]:
         """RoIAlign and the box head: logits ``(P, K + 1)`` and deltas ``(P, K + 1, 2S)``."""
         regions = self._align(pyramid, proposals, self.settings.roi.box_size)
         watch("regions", regions)
@@ -316,15 +339,15 @@ class MaskRCNN(nn.Module):
     ) -> list[Detections]:
         if self.mask_head is None:
             return found
-        regions = self._mask_boxes([d.boxes for d in found], shapes)
-        masks = self._mask_probabilities(pyramid, regions, [d.labels for d in found])
+        regions = self.mask_boxes([d.boxes for d in found], shapes)
+        masks = self.mask_probabilities(pyramid, regions, [d.labels for d in found])
         is_larger = bool(self.settings.roi.mask_margin)
         return [
             replace(d, mask_probabilities=m, mask_boxes=r if is_larger else None)
             for d, m, r in zip(found, masks, regions, strict=True)
         ]
 
-    def _mask_boxes(self, boxes: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    def mask_boxes(self, boxes: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """The regions in which the masks of boxes are predicted."""
         margin = self.settings.roi.mask_margin
         return [
@@ -335,7 +358,7 @@ class MaskRCNN(nn.Module):
         assert self.semantic_head is not None
         return pool_own_class(semantic, boxes, labels, stride=self.semantic_head.stride, bins=self.settings.mask_bins)
 
-    def _mask_probabilities(
+    def mask_probabilities(
         self, pyramid: Sequence[Tensor], boxes: Sequence[Tensor], labels: Sequence[Tensor]
     ) -> list[Tensor]:
         """Run the mask head on the boxes of all images, in passes small enough to bound memory."""

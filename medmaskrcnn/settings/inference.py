@@ -24,6 +24,8 @@ class InferenceSettings(Settings):
         link_gap: Number of slices in between on which the object may be missing.
         max_containment: An object is dropped if higher-scoring ones of its class contain over this share of its voxels
             (2D and 2.5D models: slice by slice, before they are linked); ``None`` drops none.
+        flips: Axes that are mirrored at inference, in all combinations, with the mean of what is found: better outlines
+            for twice the time per axis. Not the left-right axis of classes with sides.
         score: Default score threshold of the result.
         one_per_scan_classes: Names of classes that occur once in a body: only the best candidate is kept.
         precision: What ``auto`` means for this model: the rule of :mod:`medmaskrcnn.models.runtime.precision`, or a
@@ -41,6 +43,7 @@ class InferenceSettings(Settings):
     link_iou: Fraction = 0.3
     link_gap: Annotated[int, Field(ge=0)] = 1
     max_containment: Fraction | None = None
+    flips: tuple[Literal["D", "H", "W"], ...] = ()
     score: Fraction = 0.5
     one_per_scan_classes: tuple[str, ...] = ()
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"

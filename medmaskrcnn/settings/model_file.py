@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from medmaskrcnn.settings.base import Settings
+from medmaskrcnn.settings.base import Count, Settings
 from medmaskrcnn.settings.inference import InferenceSettings
 from medmaskrcnn.settings.network import ModelSettings
 from medmaskrcnn.settings.preprocess import PreprocessSettings
@@ -63,9 +63,14 @@ class ModelCard(Settings):
 
 
 class ModelFileSettings(Settings):
-    """All settings in a model file."""
+    """All settings in a model file.
+
+    Attributes:
+        members: Number of networks in the file, whose outputs are averaged: the folds of a cross-validation.
+    """
 
     format_version: Literal[2] = 2
+    members: Count = 1
     card: ModelCard
     model: ModelSettings
     preprocess: PreprocessSettings = PreprocessSettings()
@@ -95,6 +100,9 @@ class ModelFileSettings(Settings):
         unknown = sorted(set(self.inference.one_per_scan_classes) - set(model.class_names))
         if unknown:
             raise ValueError(f"inference.one_per_scan_classes names classes that the model lacks: {unknown}")
+        beyond = [axis for axis in self.inference.flips if axis == "D" and model.spatial_dims == 2]
+        if beyond:
+            raise ValueError("inference.flips of a 2D model can be H and W only")
         strangers = sorted(set(self.card.aliases) - set(model.class_names))
         if strangers:
             raise ValueError(f"card.aliases names classes that the model lacks: {strangers}")

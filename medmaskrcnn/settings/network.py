@@ -22,8 +22,9 @@ class BackboneSettings(Settings):
 
     Attributes:
         name: A ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block per
-            stage and few channels), or a name registered by :func:`medmaskrcnn.models.backbone.register_backbone`.
-        light_channels: Channels of the four stages of ``"light"``.
+            stage and few channels), ``"mednext"`` (:mod:`medmaskrcnn.models.mednext`, which is no ResNet), or a name
+            registered by :func:`medmaskrcnn.models.backbone.register_backbone`.
+        light_channels: Channels of the four stages of ``"light"`` and ``"mednext"``.
         channels: Channels of the four stages, in place of those of ``name``, as pruning leaves them; a stage of
             bottlenecks outputs four times as many.
         norm: ``"group"`` or ``"frozen_batch"`` (affine constants from pretrained weights). Neither uses the batch.
@@ -59,17 +60,19 @@ class BackboneSettings(Settings):
             factors = (1, 2) if level else _FIRST_STRIDES
             if any(c % f or c // f not in factors for f, c in zip(fine, coarse, strict=True)):
                 raise ValueError(f"strides must grow by a factor of 1 or 2 a level, got {self.strides}")
+        if self.name == "mednext" and (self.pyramid == "c4" or self.norm != "group"):
+            raise ValueError("backbone mednext has instance normalisation alone and no last stage for regions")
         return self
 
 
 class AnchorSettings(Settings):
-    """Reference boxes of the RPN: one scale per level and a few aspect ratios (FPN, section 4.1).
+    """Reference boxes of the RPN: one scale per level, or a few, and a few aspect ratios (FPN, section 4.1).
 
     Attributes:
-        sizes: For each level P2..P6 the edge length per spatial axis; without a pyramid any number of them, all on
+        sizes: For each level P2..P6 the edge length per spatial axis; several for each level, all of P2 first, are as
+            many for every level (RetinaNet, Lin et al. 2017, section 4). Without a pyramid any number of them, all on
             the one map (Faster R-CNN, section 3.1.1).
         ratios: Height over width at constant area; applied to the last two axes.
-        scales: Multiples of each size, so that a level has an anchor of each (RetinaNet, Lin et al. 2017, section 4).
         offset: Position of an anchor's centre in its cell, in strides: 0.5 is the cell's centre; torchvision has 0.0.
         rounded: Round half edges to whole voxels, as torchvision does.
         stride_from_size: Space anchors by image size over map size, as torchvision does, instead of the level's
@@ -78,7 +81,6 @@ class AnchorSettings(Settings):
 
     sizes: tuple[tuple[Positive, ...], ...] = ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512))
     ratios: tuple[Positive, ...] = (0.5, 1.0, 2.0)
-    scales: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     offset: Fraction = 0.5
     rounded: bool = False
     stride_from_size: bool = False
@@ -247,8 +249,8 @@ class ModelSettings(Settings):
         for what, got in (("strides", self.backbone.strides[0]), ("anchor sizes", self.anchors.sizes[0])):
             if len(got) != self.spatial_dims:
                 raise ValueError(f"{what} must have {self.spatial_dims} values a level, got {got}")
-        if self.backbone.pyramid == "fpn" and len(self.anchors.sizes) != _FPN_LEVELS:
-            raise ValueError(f"anchor sizes need one entry per level P2..P6, got {self.anchors.sizes}")
+        if self.backbone.pyramid == "fpn" and len(self.anchors.sizes) % _FPN_LEVELS:
+            raise ValueError(f"anchor sizes need one entry per level P2..P6, or several, got {self.anchors.sizes}")
         if self.semantic and not (self.with_masks and self.backbone.pyramid == "fpn"):
             raise ValueError("a semantic head needs with_masks and the pyramid fpn")
         if self.backbone.pyramid == "c4" and (self.roi.box_size % 2 or self.roi.mask_size % 2):
@@ -262,12 +264,9 @@ class ModelSettings(Settings):
 
     @property
     def anchors_per_cell(self) -> int:
-        """Anchors per location of a map: one per ratio and scale, and without a pyramid also per size."""
-        return (
-            len(self.anchors.ratios)
-            * len(self.anchors.scales)
-            * (1 if self.backbone.pyramid == "fpn" else len(self.anchors.sizes))
-        )
+        """Anchors per location of a map: one per ratio and size of the level."""
+        levels = _FPN_LEVELS if self.backbone.pyramid == "fpn" else 1
+        return len(self.anchors.ratios) * len(self.anchors.sizes) // levels
 
     @property
     def objectness_logits(self) -> int:

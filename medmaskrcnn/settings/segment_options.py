@@ -45,6 +45,8 @@ class SegmentOptions(Settings):
         precision: Numeric precision; ``auto`` is the model's setting, else the rule of
             :mod:`medmaskrcnn.models.runtime.precision`; ``int8`` requires engine ``openvino``.
         engine: What runs the network's layers; ``auto`` is the model's setting, else torch.
+        flips: Axes of the network to mirror, ``("W",)``, with the mean of what is found; the model's setting if
+            ``None``.
         score: Score threshold 0..1; the model's default if ``None``.
         classes: Names of the classes to report; all by default.
         series: Which series of a folder: its UID, its number in the listing, or ``"largest"``.
@@ -58,6 +60,7 @@ class SegmentOptions(Settings):
     device: Device = "auto"
     precision: Precision = "auto"
     engine: Engine = "auto"
+    flips: tuple[Literal["D", "H", "W"], ...] | None = None
     score: float | None = None
     classes: tuple[str, ...] | None = None
     series: str | None = None

@@ -211,14 +211,17 @@ def _first_stride(
 ) -> tuple[int, str]:
     """In-plane stride of P2, and the reason: the coarsest that gives the smallest class enough cells.
 
-    A finer stride than FPN's pays as long as a window around the largest class keeps its number of cells: halving it
-    takes four times as many in 2D and eight times in 3D.
+    Halving it takes four times as many cells in 2D and eight times in 3D. This pays where a window of that many still
+    holds what it held before: the whole scan, or of a scan that is seen in parts the largest class.
     """
     unit = np.ones(3) if resize is None and not fingerprint.spacing_known else spacing
     name, smallest = fingerprint.smallest
     span = in_plane(smallest / unit)
     scan = fingerprint.field / unit
-    window = float(np.prod(np.minimum(scan, _AROUND * fingerprint.largest[1] / unit)[3 - dims :]))
+    in_parts = dims == 2 or np.prod(scan) > _MOST_FINE[3]
+    window = float(
+        np.prod((np.minimum(scan, _AROUND * fingerprint.largest[1] / unit) if in_parts else scan)[3 - dims :])
+    )
     seen = f"a median {name} of {span:.0f} voxels spans {span / COARSE_STRIDE:.1f} cells of {COARSE_STRIDE} voxels"
     if span >= _CELLS_ACROSS * COARSE_STRIDE:
         return COARSE_STRIDE, f"FPN's own strides: {seen}."
@@ -227,7 +230,8 @@ def _first_stride(
         if span < _CELLS_ACROSS * first and window * (COARSE_STRIDE / finer) ** dims <= _MOST_FINE[dims]:
             first = finer
     if first == COARSE_STRIDE:
-        return first, f"FPN's own strides, though {seen}: with finer cells a window could not hold the largest class."
+        held = "the largest class" if in_parts else "a whole scan"
+        return first, f"FPN's own strides, though {seen}: with finer cells a window could not hold {held}."
     return first, f"Finer than FPN's {COARSE_STRIDE}: {seen}, {span / first:.1f} of {first}."
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medmaskrcnn.models.backbone import stage_planes, stage_sizes
+from medmaskrcnn.models.backbone import MEDNEXT, stage_planes, stage_sizes
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.settings import ModelSettings
 
@@ -35,6 +35,7 @@ _PER_PARAMETER = 20.0
 _PER_PAIR = 80.0  # bytes ATSS keeps per pair of object and anchor
 _STEM_MAPS = 4  # convolution, normalisation, activation, pooling
 _BLOCK_MAPS = 8  # maps of a residual block with its shortcut
+_MEDNEXT_MAPS = 12  # of a MedNeXt block, whose channels are four times as many inside
 _FPN_MAPS = 6  # lateral, sum, output; the RPN's hidden map and its activation, both in fp32
 _BYTES_DENSE, _BYTES_REGIONS = 3.0, 4.0  # per value: a mix of bf16 and the norms' fp32; fp32
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -99,8 +100,9 @@ def _features(model: ModelSettings, window: np.ndarray) -> float:
     """Number of values that backbone, FPN and RPN keep for the backward pass."""
     backbone = model.backbone
     stem = _cells(window, [min(2, s) for s in backbone.strides[0]]) * stage_planes(backbone)[0] * _STEM_MAPS
+    maps = _MEDNEXT_MAPS if backbone.name == MEDNEXT else _BLOCK_MAPS
     return stem + sum(
-        _cells(window, stride) * (blocks * _BLOCK_MAPS * width + _FPN_MAPS * backbone.fpn_channels)
+        _cells(window, stride) * (blocks * maps * width + _FPN_MAPS * backbone.fpn_channels)
         for stride, (blocks, width) in zip(backbone.strides, stage_sizes(backbone), strict=True)
     )
 

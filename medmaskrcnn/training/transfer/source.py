@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import Tensor
 
 from medmaskrcnn.errors import ModelFileError
-from medmaskrcnn.hub.model_file import read_model, resolve_model
+from medmaskrcnn.hub.model_file import read_members, resolve_model
 from medmaskrcnn.hub.torchvision_files import SUFFIXES
 from medmaskrcnn.hub.torchvision_model import our_names, read_state_dict, torchvision_classes
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
@@ -62,7 +62,7 @@ def read_source(source: str | os.PathLike[str] | MaskRCNN) -> Source:
         return Source("the given model", weights, settings.spatial_dims, settings.class_names)
     path = resolve_model(source)
     if path.suffix not in SUFFIXES:
-        model, file = read_model(path)
+        (model, *_), file = read_members(path)  # of several folds, the first
         class_names, aliases = file.model.class_names, file.card.aliases
         return Source(str(source), model.state_dict(), file.model.spatial_dims, class_names, aliases)
     weights, class_names = _foreign(read_state_dict(path), path)
