@@ -143,6 +143,8 @@ def train_command(
     of the validation cases, a checkpoint, and the models best.safetensors and last.safetensors.
     """
     began = time.monotonic()
+    crossed = folds is not None or fold == "all"
+    number = None if crossed else _fold(fold)
     leads = os.environ.get("RANK", "0") == "0"  # torchrun starts this once for each process: one of them speaks
     quiet = quiet or not leads
     with logging_to(log), failing_as_one(", ".join(map(str, data))):
@@ -160,10 +162,10 @@ def train_command(
             return
         options: dict[str, Any] = {"device": device}
         options |= {"start_from": start_from, "resume": resume, "workers": workers, "cache": cache, "plan_yaml": text}
-        if folds is not None or fold == "all":
+        if crossed:
             record = _train_folds(manifest, chosen, out, threads, folds=folds, shown=not quiet, **options)
         else:
-            options |= {"splits": splits.split(","), "fold": _fold(fold), "began": began}
+            options |= {"splits": splits.split(","), "fold": number, "began": began}
             record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
         if leads:
             if record.best is not None:

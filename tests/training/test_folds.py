@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from medmaskrcnn.cli.main import app
 from medmaskrcnn.data.check import check_manifest
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.hub.model_file import read_members
 from medmaskrcnn.training.folds import train_folds, with_folds
-from medmaskrcnn.training.plan import Plan
+from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.planner.planner import make_plan
 
 
@@ -85,6 +87,25 @@ def test_one_file_holds_the_folds_and_a_run_goes_on(data: tuple[Manifest, Plan],
     assert not (tmp_path / "run" / "cache").exists()
     weights = [network.state_dict()["box_head.classes.weight"] for network in networks]
     assert not weights[0].equal(weights[1])
+
+
+@pytest.mark.slow
+def test_the_command(data: tuple[Manifest, Plan], tmp_path: Path) -> None:
+    read, plan = data
+    dealt = with_folds(read, 3).model_dump_json(by_alias=True)
+    (Path(read.folder) / "dealt.json").write_text(dealt)
+    (tmp_path / "plan.yaml").write_text(plan_text(plan))
+    words = ["train", f"{read.folder}/dealt.json", "--plan", f"{tmp_path}/plan.yaml", "-o", f"{tmp_path}/run"]
+    done = CliRunner().invoke(app, [*words, "--fold", "all", "--workers", "0", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert "fold 3 of 3" in done.output and "averages the networks of all folds" in done.output
+    card = CliRunner().invoke(app, ["info", f"{tmp_path}/run/best.safetensors"])
+    assert card.exit_code == 0 and "3 folds" in card.output, card.output
+
+
+def test_what_is_no_fold(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["train", str(tmp_path), "--fold", "first"])
+    assert done.exit_code == 2 and "'all'" in done.output
 
 
 def test_nothing_to_go_on_with(data: tuple[Manifest, Plan], tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_small_objects_in_small_scans_get_finer_strides() -> None:
     edges = np.array(plan.model.anchors.sizes)
     assert edges.min() > 10 and edges.max() < 30, "objects are 14 to 23 voxels"
     tiny = {"node": [(6.0, 6.0, 6.0)]}
-    plan, _ = plan_for([facts(i, (32, 40, 40), (1, 1, 1), tiny) for i in range(50)], tuple(tiny))
+    plan, _ = plan_for([facts(i, (20, 24, 24), (1, 1, 1), tiny) for i in range(50)], tuple(tiny))
     assert plan.model.backbone.strides[0][-1] == 1
 
 
