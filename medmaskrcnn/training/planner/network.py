@@ -117,3 +117,4 @@ def _counting_reasons(fingerprint: DatasetFingerprint, reasons: dict[str, str]) 
     reasons["model.detection"] = "Candidates far below the threshold are kept, so that it can be changed afterwards."
     reasons["model.detection.detections_per_img"] = f"Three times the most objects in a scan, and ten: {seen}."
     reasons["model.loss"] = "All terms count alike."
+    reasons["model.semantic"] = "None: masks are read from the levels of their boxes alone."
