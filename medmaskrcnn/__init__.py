@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from medmaskrcnn.inference.pipeline import segment as segment
     from medmaskrcnn.io.discover import describe as describe
     from medmaskrcnn.io.read import read_volume as read_volume
+    from medmaskrcnn.models.build import build_model as build_model
+    from medmaskrcnn.models.mask_rcnn import MaskRCNN as MaskRCNN
+    from medmaskrcnn.settings.network import ModelSettings as ModelSettings
     from medmaskrcnn.structures.case_result import CaseResult as CaseResult
     from medmaskrcnn.structures.grid import Grid as Grid
     from medmaskrcnn.structures.instances import Instances as Instances
@@ -36,9 +39,12 @@ _HOMES = {
     "CaseResult": "structures.case_result",
     "Grid": "structures.grid",
     "Instances": "structures.instances",
+    "MaskRCNN": "models.mask_rcnn",
     "MedMaskRCNNError": "errors",
+    "ModelSettings": "settings.network",
     "Volume": "structures.volume",
     "batch": "batch_runs.api",
+    "build_model": "models.build",
     "describe": "io.discover",
     "evaluate": "evaluation.evaluate",
     "evaluate_predictions": "evaluation.predictions",

@@ -12,8 +12,9 @@ from torch import Tensor
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.hub.model_file import read_model
 from medmaskrcnn.inference.detect import slice_images, tile_windows
-from medmaskrcnn.inference.prepare import pad_to_multiple, prepare
+from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.models.dense_part import DensePart
+from medmaskrcnn.models.images import pad_to_multiple
 from medmaskrcnn.settings import ModelFileSettings
 from medmaskrcnn.structures.volume import Volume
 

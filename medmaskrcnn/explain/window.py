@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from medmaskrcnn.inference.detect import slice_images, tile_windows
-from medmaskrcnn.inference.prepare import Preprocessed, pad_to_multiple
+from medmaskrcnn.inference.prepare import Preprocessed
+from medmaskrcnn.models.images import pad_to_multiple
 from medmaskrcnn.settings import ModelFileSettings
 
 

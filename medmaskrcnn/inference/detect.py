@@ -19,8 +19,9 @@ from torch import Tensor
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.detection import Detection, paste_detections
 from medmaskrcnn.inference.merge_tiles import Seen, Tile, tile_starts
-from medmaskrcnn.inference.prepare import NetworkRegion, Preprocessed, pad_to_multiple
+from medmaskrcnn.inference.prepare import NetworkRegion, Preprocessed
 from medmaskrcnn.models.box_head import Detections
+from medmaskrcnn.models.images import pad_to_multiple
 from medmaskrcnn.settings import InferenceSettings, ModelFileSettings
 
 StageProgress = Callable[[str, float], None]

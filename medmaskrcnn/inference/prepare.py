@@ -185,11 +185,3 @@ def _percentiles(image: Tensor, percentiles: tuple[float, float]) -> tuple[Tenso
         lows.append(low)
         extents.append(max(high - low, 1e-6))
     return torch.tensor(lows).view(-1, 1, 1, 1), torch.tensor(extents).view(-1, 1, 1, 1)
-
-
-def pad_to_multiple(tensor: Tensor, multiples: tuple[int, ...]) -> Tensor:
-    """Pad ``(..., *spatial)`` with zeros at the far end of the last axes, each to a multiple (voxels)."""
-    padding: list[int] = []
-    for size, multiple in zip(reversed(tensor.shape), reversed(multiples), strict=False):
-        padding += [0, -size % multiple]
-    return F.pad(tensor, padding) if any(padding) else tensor

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.detection import Detection, paste_detections, to_instances
-from medmaskrcnn.inference.prepare import Preprocessed, pad_to_multiple, prepare
+from medmaskrcnn.inference.prepare import Preprocessed, prepare
 from medmaskrcnn.inference.region import REGION_MARGIN
 from medmaskrcnn.inference.suitability import check_suitable
+from medmaskrcnn.models.images import pad_to_multiple
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, SegmentOptions
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask

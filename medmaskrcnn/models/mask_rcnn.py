@@ -9,7 +9,7 @@ out is plain.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -21,8 +21,10 @@ from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_coder import clip_boxes, enlarge_boxes
 from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, postprocess_detections
+from medmaskrcnn.models.conventions import LOSS_NAMES, class_maps, detections_as_dicts, targets_from
 from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
 from medmaskrcnn.models.fpn import Pyramid
+from medmaskrcnn.models.images import batch_images
 from medmaskrcnn.models.inference_backend import InferenceBackend
 from medmaskrcnn.models.losses import Term
 from medmaskrcnn.models.mask_head import MaskHead, select_class_logits
@@ -107,6 +109,51 @@ class MaskRCNN(nn.Module):
         heads = {"box_head": self.box_head, "mask_head": self.mask_head}
         own = {name: copy.deepcopy(head).eval() for name, head in heads.items() if head is not None}
         return {"dense": DensePart(self.pyramid, self.rpn_head).eval(), **own}
+
+    def forward(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[Mapping[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Call the network by torchvision's conventions (:mod:`medmaskrcnn.models.conventions`).
+
+        Args:
+            images: ``(C, *spatial)`` each, of any sizes, or a batch ``(B, C, *spatial)``: floating point numbers,
+                normalised as in training. They are padded to the strides of the backbone, not resized.
+            targets: In training mode a dict for each image: ``boxes`` ``(N, 2S)`` in x-y(-z) order, voxels; ``labels``
+                ``(N,)`` int64, 1 is the first class; ``masks`` ``(N, *spatial)``. Not read in evaluation mode.
+
+        Returns:
+            In training mode the weighted loss terms, scalars by torchvision's names: train on their sum. In evaluation
+            mode a dict for each image: ``boxes``, ``labels``, ``scores`` and, with a mask head, ``masks``
+            ``(N, 1, *spatial)`` float32, probabilities. One such mask is as large as its image, so that whole scans
+            are better segmented by :func:`medmaskrcnn.segment`.
+
+        Raises:
+            TypeError: if an image or a target has a wrong dtype.
+            ValueError: if one does not fit the network, or training lacks targets; the message names it.
+        """
+        batch, shapes = batch_images(images, self.settings, self.box_head.classes.weight)
+        if not self.training:
+            return detections_as_dicts(self.detect(batch, shapes), shapes)
+        if targets is None:
+            raise ValueError("in training mode the network needs targets; call network.eval() first to detect objects")
+        terms = self.losses(batch, targets_from(targets, shapes, self.settings, batch), shapes)
+        return {LOSS_NAMES[name]: term for name, term in terms.items()}
+
+    def semantic(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+        """Maps of classes instead of objects, for what expects a network of semantic segmentation.
+
+        MONAI's ``SlidingWindowInferer`` takes this method: ``inferer(image, network.semantic)``.
+
+        Args:
+            images: As for :meth:`forward`; of one size.
+
+        Returns:
+            ``(B, K, *spatial)`` float32: the probability that a voxel belongs to an object of each class, the largest
+            of score times mask (or of the score in the box, without a mask head) over the objects of the class.
+        """
+        batch, shapes = batch_images(images, self.settings, self.box_head.classes.weight)
+        found, classes = self.detect(batch, shapes), len(self.settings.class_names)
+        return torch.stack([class_maps(one, shape, classes) for one, shape in zip(found, shapes, strict=True)])
 
     @torch.no_grad()
     def detect(

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from medmaskrcnn.inference.prepare import pad_to_multiple, prepare
+from medmaskrcnn.inference.prepare import prepare
+from medmaskrcnn.models.images import pad_to_multiple
 from medmaskrcnn.settings import PreprocessSettings
 from medmaskrcnn.structures.grid import Grid, pixel_grid
 from medmaskrcnn.structures.volume import Volume

@@ -17,8 +17,9 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.hub.torchvision_model import convert_torchvision, read_state_dict, torchvision_settings
-from medmaskrcnn.inference.prepare import pad_to_multiple, prepare
+from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.models.box_head import Detections
+from medmaskrcnn.models.images import pad_to_multiple
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Volume
