@@ -155,6 +155,10 @@ def _read(path: Path, split: Split | None) -> _Document:
         raise ReadError(f"{path} must hold 'images', 'annotations' and 'categories', got keys {sorted(content)}")
     try:
         images = {image["id"]: image for image in content["images"] if str(image["file_name"])}
+        if len({image["id"] for image in content["images"]}) < len(content["images"]):
+            raise ReadError(
+                f"{path}: several images have one id, so that annotations could be of either. Number them anew"
+            )
         classes = {category["id"]: str(category["name"]) for category in content["categories"]}
         annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for one in content["annotations"]:

@@ -27,7 +27,7 @@ from medmaskrcnn_datasets.foreign import foreign_labels
 from medmaskrcnn_datasets.layouts import find_pairs, has_pairs, label_folder_name
 from medmaskrcnn_datasets.msd import msd_dataset
 from medmaskrcnn_datasets.nnunet import nnunet_dataset
-from medmaskrcnn_datasets.numbering import Numbers, survey
+from medmaskrcnn_datasets.numbering import IGNORED_BY_CUSTOM, Numbers, survey
 from medmaskrcnn_datasets.objects import ClassRules, Rule
 from medmaskrcnn_datasets.patients import patient_by
 from medmaskrcnn_datasets.source_files import files_in, folders_in, is_leftover, read_json
@@ -226,7 +226,8 @@ class _Conversion:
         likely: Literal["objects", "classes"] = "objects" if kind == "instances" and not classes_named else "classes"
         meaning = numbers.meaning(ignore=ignore, likely=likely)
         named = table is not None and "class" in table.columns.values()
-        if not classes and (meaning == "objects" or named or (meaning == "mask" and kind == "instances")):
+        inside = meaning == "mask" and (kind == "instances" or numbers.values == (IGNORED_BY_CUSTOM,))
+        if not classes and (meaning == "objects" or named or inside):
             if meaning == "objects" and kind == "semantic":
                 self.tell("the label maps are numbered anew in each case: a number is taken as one object, not a class")
             return self._objects(numbers, ignore)

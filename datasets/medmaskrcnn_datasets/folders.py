@@ -21,7 +21,7 @@ from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, OnEvent, assemble
 from medmaskrcnn_datasets.case_table import CaseTable, read_case_table
 from medmaskrcnn_datasets.class_maps import class_map_converter
-from medmaskrcnn_datasets.class_rules import settled_rules, told_objects
+from medmaskrcnn_datasets.class_rules import ClassParts, settled_rules, told_objects
 from medmaskrcnn_datasets.label_files import read_label_map, write_label_maps
 from medmaskrcnn_datasets.layouts import SPLIT_FOLDERS, Pair, find_pairs
 from medmaskrcnn_datasets.numbering import IGNORED_BY_CUSTOM, Numbers, survey
@@ -186,6 +186,9 @@ def _rule_of(numbers: Numbers, class_name: str, ignore: Sequence[int], tell: OnE
     if is_single_organ(class_name):
         return "whole"
     parts = [sum(n for value, n in case.parts.items() if value not in ignore) for case in numbers.cases]
+    shown = ClassParts(sum(map(bool, parts)), sum(n > 1 for n in parts)).rule()
+    if shown == "whole" and not all(case.planar for case in numbers.cases):
+        return "whole"
     if max(parts, default=0) > 1:
         tell(
             f"every mask holds one number only, in {sum(parts)} separate parts in {sum(map(bool, parts))} cases: each "

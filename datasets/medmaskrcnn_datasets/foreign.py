@@ -65,6 +65,12 @@ def _of_file(file: Path, ending: str) -> str | None:
             return "an export of CVAT. Export it as COCO 1.0, or as a segmentation mask"
         if b"<Annotations" in head or b"<Annotation " in head:
             return "an annotation of a slide viewer (ASAP, ImageScope). Export the objects as labelled images"
+    if ending == ".csv":
+        header = file.read_bytes()[:4096].partition(b"\n")[0]
+        if b"region_shape_attributes" in header:
+            return "an export of the VGG Image Annotator. Export its annotations in COCO format"
+        if b"EncodedPixels" in header or b"rle" in header.lower():
+            return "a table of run-length codes. Convert them to COCO, or to label maps"
     if file.name.endswith("_seg.npy"):
         return "a result of cellpose. Save its masks as PNG or TIFF (File > Save masks as PNG/tif)"
     if ending == ".roi" or file.name.lower().endswith("roiset.zip"):

@@ -30,7 +30,7 @@ SPLIT_FOLDERS: dict[str, Split] = {
 
 _LABEL_ENDINGS = (
     "_cp_masks", "_mask", "_masks", "_label", "_labels", "_labelmap", "_seg", "_segmentation", "_instances", "_gt",
-    "-mask", "-masks", "-label", "-labels", "-seg",
+    "-mask", "-masks", "-label", "-labels", "-seg", ".seg",
 )  # fmt: skip
 _IMAGE_PREFIX = re.compile(r"(?:image|img|im|scan|volume|vol|ct|raw|case)[ _-]?(?=.)", re.IGNORECASE)
 _LABEL_PREFIX = re.compile(
@@ -202,6 +202,9 @@ def _side_by_side(root: Path) -> list[Pair]:
 
 def _label_of(case: str, labels: dict[str, Path]) -> Path | None:
     """The label map of an image: of the same name but for the usual endings, or for the word that begins it."""
+    case = case.casefold()
+    folded = {stem.casefold(): file for stem, file in labels.items()}
+    labels = folded if len(folded) == len(labels) else labels
     stems = [case, *(case[: -len(ending)] for ending in _IMAGE_ENDINGS if case.endswith(ending) and case != ending)]
     wanted = [stem + ending for stem in stems for ending in ("", *_LABEL_ENDINGS)]
     named = next((labels[name] for name in wanted if name in labels), None)

@@ -32,6 +32,7 @@ _CROWD = 10  # numbers in a case
 _IN_ONE_PIECE = 0.9  # share of objects that are one connected part; slips make some of them several
 _IN_PIECES = 0.5  # below it, numbers are surely no objects
 _IN_FEW_CASES = 0.5  # share of cases that hold the number 2 where numbers count objects
+_PIECES = 5  # numbers in one map, half of them in several tiny pieces, from which a map is no label map
 _SCATTERED = 20  # numbers in one map, most of them scattered pixels, from which a map is no label map
 
 
@@ -42,10 +43,12 @@ class CaseNumbers:
     Attributes:
         parts: Separate parts of each number above 0, specks not counted.
         touching: Some of its numbers touch each other.
+        planar: It is a single image.
     """
 
     parts: dict[int, int]
     touching: bool
+    planar: bool
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,11 @@ class Numbers:
         return tuple(sorted({value for case in self.cases for value in case.parts}))
 
     def ignored_by_custom(self) -> tuple[int, ...]:
-        """255 if it stands beside far smaller numbers, as it does where it means voxels to ignore."""
+        """255 if it stands beside far smaller numbers in the same maps, as it does where it means voxels to ignore."""
         others = [value for value in self.values if value != IGNORED_BY_CUSTOM]
-        customary = IGNORED_BY_CUSTOM in self.values and others and max(others) < IGNORED_BY_CUSTOM // 2
+        holding = [case.parts for case in self.cases if IGNORED_BY_CUSTOM in case.parts]
+        beside = sum(len(parts) > 1 for parts in holding)
+        customary = others and max(others) < IGNORED_BY_CUSTOM // 2 and beside > len(holding) / 2
         return (IGNORED_BY_CUSTOM,) if customary else ()
 
     def meaning(self, *, ignore: Sequence[int] = (), likely: Numbering = "objects") -> Numbering:
@@ -74,7 +79,7 @@ class Numbers:
         """
         cases = [{value: n for value, n in case.parts.items() if value not in ignore} for case in self.cases]
         values = set(self.values) - set(ignore)
-        if len(values) <= 1:
+        if len(values) <= 1 or (values <= {1, IGNORED_BY_CUSTOM} and max(map(len, cases)) == 1):
             return "mask"
         parts = [n for case in cases for n in case.values()]
         in_one_piece = sum(n == 1 for n in parts) / max(1, len(parts))
@@ -95,20 +100,22 @@ def numbers_of(values: NDArray[np.integer]) -> CaseNumbers:
     """The numbers of a label map ``(D, H, W)``.
 
     Raises:
-        ValueError: if most of many numbers are pixels scattered over the map, as compression or interpolation does it.
+        ValueError: if most of the numbers are pixels scattered over the map, as compression or interpolation does it.
     """
-    parts, scattered = {}, 0
+    parts, scattered, pieces = {}, 0, 0
     for value, window in label_windows(values).items():
         labelled, count = ndimage.label(values[window] == value, structure=NEIGHBOURS)
         sizes = np.bincount(labelled.ravel())[1:]
         parts[value] = int((sizes >= SPECK * sizes.max()).sum())
+        pieces += bool(count > 1 and sizes.mean() < 3)
         scattered += bool(count > 1 and sizes.mean() < 3) or int(sizes.sum()) <= 2
-    if len(parts) >= _SCATTERED and scattered > len(parts) / 2:
+    most = len(parts) / 2
+    if (len(parts) >= _SCATTERED and scattered > most) or (len(parts) >= _PIECES and pieces >= most):
         raise ValueError(
-            f"it holds {len(parts)} different numbers, most of them single pixels scattered over it. Lossy compression "
+            f"it holds {len(parts)} different numbers, many of them single pixels scattered over it. Lossy compression "
             "or resizing by interpolation does that to labels: save them without loss, resize by the nearest neighbour"
         )
-    return CaseNumbers(parts, _touching(values))
+    return CaseNumbers(parts, _touching(values), values.shape[0] == 1)
 
 
 def survey(cases: Sequence[tuple[str, Path, Path]], *, progress: CountProgress | None = None) -> Numbers:

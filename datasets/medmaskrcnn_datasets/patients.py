@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 _FEWEST = 3  # patients that must come of names; fewer are rather kinds of picture (benign_01, malignant_01)
 _SLICE_OF_PATIENT = re.compile(
-    r"(?P<patient>.+?)[ _-]+(?:slice|slc|sl|frame|page|img|image|tile|crop|patch|z|t)[ _-]?\d+", re.IGNORECASE
+    r"(?P<patient>.+?)(?:[ _-]*(?:slice|frame)|[ _-]+(?:slc|sl|page|img|image|tile|crop|patch|z|t))[ _-]?\d+",
+    re.IGNORECASE,
 )
-_PART_OF_PATIENT = re.compile(r"(?P<patient>.*\d[a-z]?)[ _-]+\d+", re.IGNORECASE)
+_PART_OF_PATIENT = re.compile(r"(?P<patient>.*\d[a-z]?)(?:[ _-]+\d+|[ _-]*\(\d+\))", re.IGNORECASE)
 
 
 def patients_by_name(ids: Sequence[str]) -> dict[str, str]:

@@ -75,7 +75,7 @@ def _no_classes(manifest: Manifest, fingerprints: Sequence[CaseFingerprint]) -> 
 def _parts(manifest: Manifest, fingerprints: Sequence[CaseFingerprint]) -> list[Finding]:
     """Classes whose objects lie in several separate parts each; not where slices between were left out."""
     found = []
-    whole = [one for one in fingerprints if one.coverage is None or one.coverage.every == 1]
+    whole = [one for one in fingerprints if one.coverage is None or not one.coverage.gaps]
     for name, objects in _by_class(whole).items():
         several = [one for one in objects if one.parts > 1]
         if is_single_organ(name) or len(several) < _PARTS * len(objects):
@@ -118,12 +118,13 @@ def _slices(manifest: Manifest, fingerprints: Sequence[CaseFingerprint]) -> list
     """Labels in a part of the slices."""
     found = []
     covered = [(one.id, one.coverage) for one in fingerprints if one.coverage]
-    apart = [(name, c) for name, c in covered if c.every > 1]
+    apart = [(name, c) for name, c in covered if c.gaps]
     if apart:
         name, c = apart[0]
         text = (
-            f"labels lie in single slices apart in {count(len(apart), 'case')}: {name} has them in {c.labelled} of "
-            f"{c.slices} slices, every {c.every}. In all others the objects would be learnt as background"
+            f"labels lie in single slices with gaps between in {count(len(apart), 'case')}: {name} has them in "
+            f"{c.labelled} of {c.slices} slices ({c.first + 1} to {c.last + 1}). In the gaps the objects would be "
+            "learnt as background"
         )
         found.append(Finding("warning", None, f"{text}: {some([name for name, _ in apart])}"))
     cut = [(name, c) for name, c in covered if c.abrupt]

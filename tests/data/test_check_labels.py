@@ -86,8 +86,16 @@ def test_labels_of_some_slices(tmp_path: Path) -> None:
     thin = rod()
     thin[[z for z in range(40) if z % 5]] = 0
     (level, text), *others = said(tmp_path, [thin] * 3)
-    assert level == "warning" and "8 of 40 slices, every 5" in text
+    assert level == "warning" and "8 of 40 slices (1 to 36)" in text
     assert said(tmp_path, [rod()] * 3) == []  # through the whole scan
+    some = rod()
+    some[np.random.default_rng(1).permutation(40)[:26]] = 0
+    (level, text), *others = said(tmp_path, [some] * 3)
+    assert level == "warning" and "14 of 40 slices" in text and "with gaps between" in text
+    spots = np.zeros(SHAPE, np.uint8)
+    for z in range(1, 40, 6):
+        spots |= ball(z, 1.4, y=4 + z % 16, x=2 + (5 * z) % 20)
+    assert not any("gaps" in text for _, text in said(tmp_path, [spots] * 3))  # small objects here and there
 
 
 def test_coverage_knows_the_slice_axis() -> None:

@@ -119,6 +119,14 @@ def test_masks_that_only_say_what_is_inside(tmp_path: Path, mode: str) -> None:
     assert any("one number only, in 14 separate parts in 4 cases" in text for text in told)
 
 
+def test_masks_of_one_in_some_pictures_and_of_255_in_others(tmp_path: Path) -> None:
+    def write(path: Path, n: int) -> None:
+        mask(path, (blobs(n, 2 + n) > 0).astype(np.uint8) * (255 if n % 2 else 1))
+
+    manifest = converted(pictures(tmp_path / "set", write=write))
+    assert objects(manifest) == [2, 3, 4, 5] and not any(i.ignore for case in manifest.cases for i in case.instances)
+
+
 def test_the_border_of_pascal_voc_is_ignored(tmp_path: Path) -> None:
     root = tmp_path / "VOC"
     for number in range(3):
@@ -143,6 +151,12 @@ def soft(path: Path, n: int) -> None:
     small.resize((31, 27), Image.Resampling.BICUBIC).resize(SIZE[::-1], Image.Resampling.BICUBIC).save(path)
 
 
+def smooth(path: Path, n: int) -> None:
+    """A mask of 0 and 255 that was resized by interpolation: few numbers between."""
+    inside = Image.fromarray((blobs(n) > 0).astype(np.uint8) * 255)
+    inside.resize((96, 80), Image.Resampling.BILINEAR).resize(SIZE[::-1], Image.Resampling.BILINEAR).save(path)
+
+
 def colours(path: Path, n: int) -> None:
     table = np.random.default_rng(0).integers(1, 255, (20, 3)).astype(np.uint8)
     table[0] = 0
@@ -153,7 +167,8 @@ def colours(path: Path, n: int) -> None:
     ("write", "said"),
     [
         (jpeg, "is a JPEG, whose lossy compression changes the numbers"),
-        (soft, "different numbers, most of them single pixels"),
+        (soft, "different numbers, many of them single pixels"),
+        (smooth, "different numbers, many of them single pixels"),
         (colours, "is a picture of 4 colours, not a label map"),
     ],
 )
