@@ -38,6 +38,16 @@ def test_one_input_goes_into_the_folder_itself(run, scan, tiny_model, tmp_path):
     np.testing.assert_allclose(labels.affine, nib.load(scan).affine)
 
 
+def test_mirrored_images_are_averaged_but_never_across_sides(run, scan, tiny_model, tmp_path):
+    """The model's classes are the liver and a left kidney."""
+    ran = run("segment", scan, "-o", tmp_path / "out", "--model", tiny_model, "--flips", "H", "--quiet")
+    assert ran.code == 0, ran.err
+    assert load_case(tmp_path / "out" / "instances.npz").record.settings["views"] == 2
+    for flips, told in (("H,W", "left kidney"), ("D", "no axis D"), ("X", "choose from")):
+        ran = run("segment", scan, "-o", tmp_path / "other", "--model", tiny_model, "--flips", flips)
+        assert ran.code == 2 and "--flips" in ran.err and told in " ".join(ran.err.split()), ran.err
+
+
 def test_several_inputs_get_a_folder_each(run, tiny_model, tmp_path, write_scan):
     first, second = write_scan(tmp_path / "a" / "scan.nii.gz"), write_scan(tmp_path / "b" / "scan.nii.gz")
     ran = run("segment", first, second, "-o", tmp_path / "out", "--model", tiny_model)
