@@ -19,6 +19,7 @@ AT_LEAST, AT_MOST = 0.75, 2.0  # of what was measured
 _STEP = """
 import re, sys, torch
 from pathlib import Path
+import monai.apps.detection.utils.ATSS_matcher  # imported by the first step, and part of the program
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import Targets
 from medmaskrcnn.training.planner import memory as planner_memory
