@@ -23,6 +23,7 @@ MEANINGS = {
     "classification": "Which class is a region? At first the logarithm of the number of classes and background.",
     "box": "How far a region's corrected box is from its object. It may rise early on: more proposals, more work.",
     "mask": "Which voxels of the box belong to the object? 0.69 is a coin's toss; it falls last.",
+    "semantic": "How wrong the class of every voxel is, whichever object it belongs to (cross-entropy and Dice).",
     "mask_dice": "One minus the overlap (Dice) of the predicted masks with the true ones.",
     "mask_ap10": "Average precision of masks at an IoU of 0.1: found, if not outlined.",
     "mask_ap50": "Average precision of masks at an IoU of 0.5: found and roughly outlined.",

@@ -18,6 +18,7 @@ from medmaskrcnn.models.objective import Targets
 from medmaskrcnn.settings import ModelSettings
 from medmaskrcnn.training.augment import Augmenter
 from medmaskrcnn.training.plan import AugmentSettings
+from medmaskrcnn.training.warp import Crop
 
 Tiny = Callable[..., ModelSettings]
 
@@ -64,7 +65,7 @@ def test_augmentation_leaves_the_setting_of_monai_alone() -> None:
 
     settings = AugmentSettings(patch=(1, 8, 8), gamma=0.2, rotate_degrees=10)
     augmenter = Augmenter(settings, spatial_dims=2, transform=add_noise)
-    masks = torch.zeros(1, 16, 16, dtype=torch.uint8)
-    image, masks = augmenter(torch.rand(1, 16, 16), masks, np.random.default_rng(0), (8, 8))
+    crop = Crop((2, 2), torch.full((9, 9), 255, dtype=torch.uint8))
+    image, (moved,) = augmenter(torch.rand(1, 16, 16), [crop], np.random.default_rng(0), (8, 8))
     assert get_track_meta()
-    assert type(image) is type(masks) is Tensor
+    assert type(image) is type(moved.values) is Tensor
