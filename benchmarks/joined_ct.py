@@ -67,7 +67,8 @@ def main() -> None:
         return
     found = evaluate(str(model), manifest, split="test")
     for name, table in found.classes.items():
-        print(f"{name:30}{table.references:4} objects  Dice {table.outline['class_dice']}")
+        dice = table.outline["class_dice"].value
+        print(f"{name:30}{table.references:4} objects, Dice {'undefined' if dice is None else f'{dice:.3f}'}")
 
 
 if __name__ == "__main__":
