@@ -51,6 +51,7 @@ EXAMPLES = (
 )
 
 _SELDOM = "Less often needed"
+_WORKERS_HELP = "Processes of one thread each that prepare cases and draw samples: --workers 4 beside a GPU."
 _HOURS_HELP = (
     "Train for this time in place of steps, check, preparation and validation included: --hours 0.25 ends within a "
     "quarter of an hour. With --resume it is what the commands take in all, each up to its last checkpoint."
@@ -127,9 +128,12 @@ def train_command(
             metavar="GB", help="Memory that a step may take, to plan for.", show_default="8", rich_help_panel=_SELDOM
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples.", rich_help_panel=_SELDOM)] = 1,
+    workers: Annotated[int, typer.Option(min=0, help=_WORKERS_HELP, rich_help_panel=_SELDOM)] = 2,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Of the network, on the CPU.", rich_help_panel=_SELDOM)
+        int | None,
+        typer.Option(
+            min=1, help="Of the network, on the CPU.", show_default="cores without workers", rich_help_panel=_SELDOM
+        ),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of prepared cases that runs share.", rich_help_panel=_SELDOM)
@@ -160,12 +164,12 @@ def train_command(
         if plan_only is not None:
             _write(plan_only, text)
             return
-        options: dict[str, Any] = {"device": device}
+        options: dict[str, Any] = {"device": device, "began": began}
         options |= {"start_from": start_from, "resume": resume, "workers": workers, "cache": cache, "plan_yaml": text}
         if crossed:
             record = _train_folds(manifest, chosen, out, threads, folds=folds, shown=not quiet, **options)
         else:
-            options |= {"splits": splits.split(","), "fold": number, "began": began}
+            options |= {"splits": splits.split(","), "fold": number}
             record = _train(manifest, chosen, out, threads, shown=not quiet, **options)
         if leads:
             if record.best is not None:
@@ -236,7 +240,7 @@ def _train_folds(
     """Train each fold behind a display of its own, and tell what the joined model costs."""
     from medmaskrcnn.training.folds import train_folds
 
-    with ExitStack() as display, _plan_may_be_wrong(threads):
+    with ExitStack() as display, _plan_may_be_wrong(threads, options["workers"]):
         listener: list[TrainDisplay] = []
 
         def on_fold(done: int, total: int) -> None:
@@ -267,17 +271,18 @@ def _train(
 ) -> TrainingRecord:
     from medmaskrcnn.training.run import train
 
-    with _plan_may_be_wrong(threads), TrainDisplay(plan.train, shown=shown) as display:
+    with _plan_may_be_wrong(threads, options["workers"]), TrainDisplay(plan.train, shown=shown) as display:
         return train(manifest, plan, out, check=False, on_event=display, **options)
 
 
 @contextmanager
-def _plan_may_be_wrong(threads: int | None) -> Iterator[None]:
+def _plan_may_be_wrong(threads: int | None, workers: int) -> Iterator[None]:
     """Train in so many threads; a device that is not there, or a value of the plan, is wrong use."""
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    from medmaskrcnn.system.threads import threads_beside
+
+    torch.set_num_threads(threads or min(torch.get_num_threads(), threads_beside(workers)))
     try:
         yield
     except InvalidOptionError as error:

@@ -57,7 +57,7 @@ def tune_command(
     fold: Annotated[int | None, typer.Option(min=0, help="Validate on this fold, learn from the others.")] = None,
     device: TrainDeviceOption = "auto",
     start_from: Annotated[str | None, typer.Option(metavar="MODEL", help="First weights of each training.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that draw samples.")] = 2,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the network, on the CPU.")] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No tables, no progress.")] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write details here, for bug reports.")] = None,

@@ -31,6 +31,7 @@ from medmaskrcnn.inference.prepare import prepare, resize_matrix
 from medmaskrcnn.settings import ModelFileSettings, PreprocessSettings
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.system.files import make_folder, write_bytes
+from medmaskrcnn.system.threads import use_one_thread
 
 _STRAY_SHARE = 0.05  # of the largest component's voxels
 _FORMAT = 2  # version of the prepared files
@@ -172,7 +173,9 @@ def prepare_cases(
     with ExitStack() as stack:
         run: Callable[..., Iterable[None]] = map
         if workers > 1:
-            run = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn"))).map
+            context = get_context("spawn")
+            pool = ProcessPoolExecutor(workers, mp_context=context, initializer=use_one_thread)
+            run = stack.enter_context(pool).map
         for done, _ in enumerate(run(partial(_prepare, manifest, settings), *zip(*missing, strict=True)), start=1):
             if progress:
                 progress(done, len(missing))

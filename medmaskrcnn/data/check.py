@@ -22,6 +22,7 @@ from medmaskrcnn.data.check_labels import FEW_VOXELS, label_findings
 from medmaskrcnn.data.findings import Finding, Level, count, some
 from medmaskrcnn.data.manifest import FOR_TRAINING, Manifest, ManifestCase
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
+from medmaskrcnn.system.threads import use_one_thread
 
 _PROCESSES_FROM = 16  # cases; fewer are read faster without worker processes
 
@@ -170,7 +171,8 @@ def _results(manifest: Manifest, workers: int | None) -> Iterator[tuple[Manifest
         return
     context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
     bare = manifest.model_copy(update={"cases": ()})  # each process needs only its own case
-    with ProcessPoolExecutor(min(workers, max(1, len(manifest.cases))), mp_context=context) as pool:
+    processes = min(workers, max(1, len(manifest.cases)))
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=use_one_thread) as pool:
         waiting: dict[Future[CaseFingerprint | Finding], ManifestCase] = {
             pool.submit(_facts_or_finding, bare, case): case for case in manifest.cases
         }

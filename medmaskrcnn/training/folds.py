@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +71,7 @@ def train_folds(
     folds: int | None = None,
     resume: bool = False,
     plan_yaml: str | None = None,
+    began: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_fold: Callable[[int, int], None] | None = None,
     **options: Any,
@@ -85,6 +85,7 @@ def train_folds(
         folds: Number of folds; by default those of the manifest, else :data:`FOLDS`.
         resume: Go on where an earlier call was broken off; finished folds are not trained again.
         plan_yaml: The plan's original text with its comments.
+        began: As for :func:`medmaskrcnn.training.run.train`; what came before counts as time of the first fold.
         on_event: Called with each event of the fold in training.
         on_fold: Called with the number of folds done and their total, before each.
         options: Further options of :func:`medmaskrcnn.training.run.train`, without ``splits``, ``fold``, ``check``.
@@ -112,13 +113,13 @@ def train_folds(
         if on_fold is not None:
             on_fold(done, len(numbers))
         run = home / f"fold{number}"
-        began = (run / CHECKPOINT).exists()
-        if run.exists() and not began:
+        goes_on = (run / CHECKPOINT).exists()
+        if run.exists() and not goes_on:
             shutil.rmtree(run)  # broken off before its first checkpoint
         records.append(
             train(
-                labelled, _of_one_fold(plan, done, len(numbers)), run, check=False, fold=number, resume=began,
-                cache=cache, began=time.monotonic(), on_event=on_event, **options,
+                labelled, _of_one_fold(plan, done, len(numbers)), run, check=False, fold=number, resume=goes_on,
+                cache=cache, began=None if done else began, on_event=on_event, **options,
             )
         )  # fmt: skip
     if cache == home / _CACHE:

@@ -28,6 +28,7 @@ from medmaskrcnn.models.runtime.device import choose_device
 from medmaskrcnn.settings import ModelSettings
 from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn.system.memory import retain_freed_memory
+from medmaskrcnn.system.threads import use_one_thread
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.checkpoint import load_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
@@ -50,7 +51,7 @@ def train(
     splits: Sequence[str] = ("train",),
     fold: int | None = None,
     device: str = "auto",
-    workers: int = 1,
+    workers: int = 2,
     resume: bool = False,
     start_from: str | os.PathLike[str] | None = None,
     transform: Transform | None = None,
@@ -75,7 +76,7 @@ def train(
             is not among them, are segmented after each epoch and decide which model is best.
         fold: Cross-validation instead of ``splits``: validate on this fold, train on the other cases that have a fold.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Under ``torchrun`` every process uses one.
-        workers: Processes that draw samples.
+        workers: Processes with one thread each that prepare cases, and then draw samples while this one learns.
         resume: Resume from the checkpoint in ``folder``.
         start_from: Initial weights; see :func:`medmaskrcnn.training.transfer.apply.transfer`.
         transform: A user-defined transform, applied to every sample after the plan's augmentation.
@@ -224,5 +225,5 @@ def _batches(
 
 
 def _begin_worker(worker: int) -> None:
-    torch.set_num_threads(1)
+    use_one_thread()
     retain_freed_memory().__enter__()  # to the end of the process: windows of one size are made again and again
