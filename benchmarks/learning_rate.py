@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from medmaskrcnn.report.training_tables import LOSSES, read_table
 from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import LoopSettings
-from medmaskrcnn.training.schedule import advance, is_over, look_at_clock, schedule
+from medmaskrcnn.training.schedule import advance, begin, is_over, look_at_clock, schedule
 
 _PREPARATION, _VALIDATION, _EVERY, _HOURS = 100.0, 30.0, 100, 0.25
 _OLD_WARMUP = 75
@@ -48,10 +48,12 @@ def by_time(step: float, *, interrupted_at: float = math.inf) -> Curve:
     """Rate by minute; after ``interrupted_at`` seconds a second command takes 40 s to begin."""
     settings, random = LoopSettings(hours=_HOURS, warmup_ratio=0.03), np.random.default_rng(0)
     progress, now, curve = TrainingProgress(), _PREPARATION, []
+    begin(progress, settings, now=now)
     while not is_over(progress, settings):
         if now > interrupted_at:
             progress, interrupted_at = TrainingProgress(**dataclasses.asdict(progress)), math.inf
             now += 40
+            begin(progress, settings, now=now)
         curve.append((now / 60, schedule(progress, settings)))
         took = step * random.uniform(0.8, 1.2)
         now += took

@@ -43,7 +43,7 @@ from medmaskrcnn.settings import BackboneSettings
 from medmaskrcnn.training.checkpoint import TrainingProgress
 from medmaskrcnn.training.plan import Plan, read_plan
 from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
-from medmaskrcnn.training.schedule import Clock, advance, is_over, schedule
+from medmaskrcnn.training.schedule import Clock, advance, begin, is_over, schedule
 from medmaskrcnn.training.trainer import newest_share
 from medmaskrcnn_datasets.folders import instances_dataset
 from medmaskrcnn_datasets.splits import read_splits
@@ -72,6 +72,7 @@ def plan_for(name: str, seed: int, minutes: float) -> Plan:
 def train(network: nn.Module, files: list[Path], plan: Plan, workers: int) -> tuple[nn.Module, TrainingProgress]:
     """Learn for the plan's hours, waiting for samples included; gives the moving average of the weights."""
     settings, progress, clock = plan.train, TrainingProgress(), Clock()
+    begin(progress, settings, now=clock.seconds())
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

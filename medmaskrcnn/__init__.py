@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from medmaskrcnn.structures.volume import Volume as Volume
     from medmaskrcnn.training.plan import read_plan as read_plan
     from medmaskrcnn.training.run import train as train
+    from medmaskrcnn.training.suggest.suggest import suggest as suggest
 
 _HOMES = {
     "CaseResult": "structures.case_result",
@@ -55,6 +56,7 @@ _HOMES = {
     "save_case": "structures.store",
     "segment": "inference.pipeline",
     "shipped_models": "hub.model_file",
+    "suggest": "training.suggest.suggest",
     "trace": "explain.trace",
     "train": "training.run",
     "write_result": "export.write",

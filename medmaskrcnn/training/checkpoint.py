@@ -22,6 +22,8 @@ class TrainingProgress:
         seconds: Wall time spent since the first command began, summed over all commands up to their last checkpoints.
         share: Share of a training with a time budget that is done, 0 to 1; ``None`` if it has none or has not begun.
         step_seconds: Mean duration of the latest updates.
+        learning_seconds: Duration of all updates.
+        loop_seconds: Duration of all updates, validations and checkpoints.
         validation_seconds: Duration of the longest validation.
         validation_cases: Number of cases to validate on; ``None`` before the first validation.
         best_score: Best validation score so far; ``None`` before the first validation.
@@ -33,6 +35,8 @@ class TrainingProgress:
     seconds: float = 0.0
     share: float | None = None
     step_seconds: float = 0.0
+    learning_seconds: float = 0.0
+    loop_seconds: float = 0.0
     validation_seconds: float = 0.0
     validation_cases: int | None = None
     best_score: float | None = None

@@ -4,8 +4,8 @@ The rate rises linearly to its peak and then falls along half a cosine to a hund
 Loshchilov and Hutter 2017, eq. 5). Where it stands is a share of the run: of the steps, or of the time.
 
 With a time budget the share is not simply the time that has passed: validation, checkpoints and an interruption would
-then make the rate jump. Each step moves the share on by the part of the time left that the step took. So the rate is
-continuous, is at its lowest when the time is up, and a resumed training goes on where the checkpoint stands.
+then make the rate jump. Each step moves the share on by the part that it took of the time left for steps. So the rate
+is continuous, is at its lowest when the time is up, and a resumed training goes on where the checkpoint stands.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ LOWEST_RATE = 0.01
 
 _SPARE = 1.2  # of the longest validation so far, kept for the one at the end
 _CLOSING = 0.01  # of the time: to write the models and the plot, and to end the program
+_LEAST_BUSY = 0.05  # share of the time, however long a validation took
 _SPARE_STEPS = 0.5  # a step is not begun if less than this share of its mean duration is left
 
 
@@ -58,27 +59,34 @@ def share_done(progress: TrainingProgress, settings: LoopSettings) -> float:
     """Share of the training that is done, 0 to 1."""
     if settings.hours is None:
         return progress.step / settings.steps
-    if progress.share is None:  # a checkpoint of 0.1.0, where the rate followed the time spent on steps
-        return min(1.0, progress.seconds / (settings.hours * 3600))
-    return progress.share
+    return progress.share or 0.0
 
 
 def seconds_left(progress: TrainingProgress, settings: LoopSettings) -> float:
-    """Seconds in which steps can still be made, with time kept for the last validation; 0 if the time is up.
+    """Seconds until the last update, with time kept for the last validation; 0 if the time is up.
 
-    Without a time budget it is an estimate from the mean duration of the steps so far.
+    Without a time budget it is an estimate from the updates and validations so far.
     """
     if settings.hours is not None:
         reserve = _SPARE * progress.validation_seconds + _CLOSING * settings.hours * 3600
         return max(0.0, settings.hours * 3600 - progress.seconds - reserve)
-    return (settings.steps - progress.step) * progress.step_seconds
+    return (settings.steps - progress.step) * progress.step_seconds / _busy(progress)
 
 
 def steps_expected(progress: TrainingProgress, settings: LoopSettings) -> int:
     """Steps of the whole training: exact, or estimated from the time left."""
     if settings.hours is None:
         return settings.steps
-    return progress.step + round(seconds_left(progress, settings) / max(progress.step_seconds, 1e-9))
+    left = seconds_left(progress, settings) * _busy(progress)
+    return progress.step + round(left / max(progress.step_seconds, 1e-9))
+
+
+def begin(progress: TrainingProgress, settings: LoopSettings, *, now: float) -> None:
+    """Record that updates begin (again) after ``now`` seconds in all (:meth:`Clock.seconds`)."""
+    if settings.hours is not None and progress.share is None and progress.step:
+        # A checkpoint of 0.1.0, where the rate followed the time spent on steps.
+        progress.share = min(1.0, progress.seconds / (settings.hours * 3600))
+    progress.seconds = now
 
 
 def advance(progress: TrainingProgress, settings: LoopSettings, *, step_seconds: float, now: float) -> None:
@@ -92,13 +100,13 @@ def advance(progress: TrainingProgress, settings: LoopSettings, *, step_seconds:
     """
     done = share_done(progress, settings)
     progress.step += 1
-    progress.seconds = now
+    progress.learning_seconds += step_seconds
     steady = min(0.9, 1 - 1 / progress.step)  # the first steps are averaged, later ones weigh a tenth each
     progress.step_seconds = steady * progress.step_seconds + (1 - steady) * step_seconds
-    if settings.hours is not None:
-        left = seconds_left(progress, settings)
+    look_at_clock(progress, settings, now=now)
+    if settings.hours is not None and progress.share != 1.0:
+        left = seconds_left(progress, settings) * _busy(progress)
         progress.share = done + (1 - done) * step_seconds / (left + step_seconds)
-        look_at_clock(progress, settings, now=now)
 
 
 def look_at_clock(progress: TrainingProgress, settings: LoopSettings, *, now: float) -> None:
@@ -109,9 +117,17 @@ def look_at_clock(progress: TrainingProgress, settings: LoopSettings, *, now: fl
         settings: The plan's loop.
         now: Seconds that have passed in all (:meth:`Clock.seconds`).
     """
+    progress.loop_seconds += now - progress.seconds
     progress.seconds = now
     if settings.hours is not None and seconds_left(progress, settings) <= _SPARE_STEPS * progress.step_seconds:
         progress.share = 1.0
+
+
+def _busy(progress: TrainingProgress) -> float:
+    """Share of the time that updates take; the others go to validations and checkpoints."""
+    if not progress.loop_seconds:
+        return 1.0
+    return min(1.0, max(_LEAST_BUSY, progress.learning_seconds / progress.loop_seconds))
 
 
 def is_over(progress: TrainingProgress, settings: LoopSettings) -> bool:

@@ -16,7 +16,7 @@ from medmaskrcnn.training.checkpoint import TrainingProgress, save_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.records import Records
 from medmaskrcnn.training.samples import Sample
-from medmaskrcnn.training.schedule import is_over, look_at_clock, seconds_left, share_done
+from medmaskrcnn.training.schedule import begin, is_over, look_at_clock, seconds_left, share_done
 from medmaskrcnn.training.trainer import StepReport, Trainer
 from medmaskrcnn.training.transfer.apply import TransferReport
 from medmaskrcnn.training.validate import PICTURES, Validation, validate
@@ -79,6 +79,7 @@ class TrainingRun:
     def work(self, batches: Iterator[list[Sample]]) -> None:
         """Train to the end; an interrupt (Ctrl-C) saves a checkpoint and the model."""
         settings, trainer = self.plan.train, self.trainer
+        begin(trainer.progress, settings, now=trainer.clock.seconds())
         try:
             while not is_over(trainer.progress, settings):
                 report = trainer.learn(batches)

@@ -325,7 +325,7 @@ def test_hours_decide_in_place_of_steps(data: Path, tmp_path: Path, monkeypatch:
     for module in ("run", "schedule", "trainer", "training_run"):
         monkeypatch.setattr(f"medmaskrcnn.training.{module}.time", clock)
     record: TrainingRecord = train(data, make_plan(steps=1, hours=4 / 3600), tmp_path / "run", workers=0)
-    assert 3.5 < next(looks) / 20 < 4.2
+    assert 3.5 < next(looks) / 20 < 4.5
     rates = [row["learning_rate"] for row in read_table(record.folder / "losses.csv")]
     assert rates[-1] < 0.2 * max(rates) and len(rates) == record.steps > 10
 

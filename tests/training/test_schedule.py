@@ -14,6 +14,7 @@ from medmaskrcnn.training.plan import LoopSettings, parse_plan, plan_text, read_
 from medmaskrcnn.training.schedule import (
     Clock,
     advance,
+    begin,
     is_over,
     look_at_clock,
     schedule,
@@ -29,15 +30,22 @@ def by_steps(settings: LoopSettings) -> list[float]:
 
 
 def by_time(
-    settings: LoopSettings, *, preparation: float, step: float, validation: float = 0.0, every: int = 10**9
+    settings: LoopSettings,
+    *,
+    preparation: float,
+    step: float,
+    validation: float = 0.0,
+    every: int = 10**9,
+    overhead: float = 0.0,
 ) -> tuple[list[float], TrainingProgress, list[int]]:
     """Rates of a simulated training: what a step and a validation take in seconds, with noise."""
     random, progress, now = np.random.default_rng(0), TrainingProgress(), preparation
     rates, expected = [], []
+    begin(progress, settings, now=now)
     while not is_over(progress, settings):
         rates.append(schedule(progress, settings))
         took = step * random.uniform(0.7, 1.3)
-        now += took
+        now += took + overhead * step
         advance(progress, settings, step_seconds=took, now=now)
         expected.append(steps_expected(progress, settings))
         if progress.step % every == 0:
@@ -68,6 +76,17 @@ def test_by_time(preparation: float, step: float, validation: float) -> None:
     rates, progress, _ = by_time(settings, preparation=preparation, step=step, validation=validation, every=50)
     assert_is_a_curve(rates, warmup=0.1, jump=0.2)
     assert 0.93 * 900 - 1.2 * validation < progress.seconds < 900 - validation
+
+
+@pytest.mark.parametrize("overhead", [0.5, 3.0])
+def test_what_is_done_between_steps_does_not_end_it_early(overhead: float) -> None:
+    """Validations that take as long as the steps between them, and checkpoints and pictures that take longer."""
+    settings = LoopSettings(hours=0.25, warmup_ratio=0.1)
+    rates, _, _ = by_time(settings, preparation=60, step=1, overhead=overhead)
+    assert_is_a_curve(rates, warmup=0.1, jump=0.2)
+    rates, _, expected = by_time(settings, preparation=60, step=1, validation=40, every=40)
+    assert_is_a_curve(rates, warmup=0.1, jump=0.2)
+    assert abs(expected[200] - len(rates)) < 0.1 * len(rates)
 
 
 def test_a_gap_does_not_make_the_rate_jump() -> None:
@@ -124,7 +143,9 @@ def test_plans_of_0_1_0_mean_what_they_meant() -> None:
     text = plan_text(read_plan("nuclei")).replace("warmup_ratio: 0.01", "warmup_ratio: null")
     assert parse_plan(text).train.warmup_share == read_plan("nuclei").train.warmup_share
     checkpoint = TrainingProgress(step=40, seconds=900.0)  # as 0.1.0 wrote it, half of the time over
-    assert schedule(checkpoint, LoopSettings(hours=0.5, warmup_ratio=0.0)) == pytest.approx(0.505)
+    by_clock = LoopSettings(hours=0.5, warmup_ratio=0.0)
+    begin(checkpoint, by_clock, now=950.0)
+    assert schedule(checkpoint, by_clock) == pytest.approx(0.505)
 
 
 def test_another_length_has_the_same_share_of_warm_up() -> None:

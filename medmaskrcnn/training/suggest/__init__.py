@@ -1,0 +1,1 @@
+"""What to label next: unlabelled scans ranked by how unsure the model is of them, and by how much they differ."""
