@@ -9,7 +9,7 @@ where values are not checked, gets such rows as empty boxes and sets their outpu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +25,19 @@ from medmaskrcnn_kernels.roi_align_portable import SamplingPlan, make_plan, samp
 Number = TypeVar("Number", int, float)
 
 
-@torch.library.custom_op("medmaskrcnn::roi_align", mutates_args=())
+def _operator(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a function under its name, with the schema of its annotations.
+
+    ``torch.library.custom_op`` would do the same, but imports ``torch._dynamo`` when it is first called: 2.5 s.
+    """
+    name = f"medmaskrcnn::{kernel.__name__}"
+    torch.library.define(name, torch.library.infer_schema(kernel, mutates_args=()), tags=(torch.Tag.pt2_compliant_tag,))
+    torch.library.impl(name, "default", kernel)
+    registered: Callable[..., Any] = getattr(torch.ops.medmaskrcnn, kernel.__name__).default
+    return registered
+
+
+@_operator
 def roi_align(
     maps: Sequence[Tensor],
     boxes: Tensor,
@@ -72,7 +84,7 @@ def roi_align(
     return pooled
 
 
-@roi_align.register_fake
+@torch.library.register_fake("medmaskrcnn::roi_align")
 def _(
     maps: Sequence[Tensor],
     boxes: Tensor,
@@ -86,7 +98,7 @@ def _(
     return empty_like_map(maps[0], boxes.shape[0], output_size)
 
 
-@torch.library.custom_op("medmaskrcnn::roi_align_backward", mutates_args=())
+@_operator
 def roi_align_backward(
     gradient: Tensor,
     boxes: Tensor,
@@ -124,7 +136,7 @@ def roi_align_backward(
     return [g if last else g.contiguous() for g, last in zip(found, channels_last, strict=True)]
 
 
-@roi_align_backward.register_fake
+@torch.library.register_fake("medmaskrcnn::roi_align_backward")
 def _(
     gradient: Tensor,
     boxes: Tensor,
@@ -154,27 +166,27 @@ def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return (roi_align_backward(plain(gradient), *ctx.saved_tensors, *ctx.before), *[None] * 7)
 
 
-roi_align.register_autograd(_differentiate, setup_context=_remember)
+torch.library.register_autograd("medmaskrcnn::roi_align", _differentiate, setup_context=_remember)
 
 
-@torch.library.custom_op("medmaskrcnn::nms", mutates_args=())
+@_operator
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """Indices ``(K,)`` int64 of the boxes ``(N, 2S)`` that are kept."""
     return _suppress(boxes, scores, None, iou_threshold)
 
 
-@nms.register_fake
+@torch.library.register_fake("medmaskrcnn::nms")
 def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
-@torch.library.custom_op("medmaskrcnn::batched_nms", mutates_args=())
+@_operator
 def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     """Indices ``(K,)`` int64 of the boxes ``(N, 2S)`` that are kept, class by class."""
     return _suppress(boxes, scores, idxs, iou_threshold)
 
 
-@batched_nms.register_fake
+@torch.library.register_fake("medmaskrcnn::batched_nms")
 def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 

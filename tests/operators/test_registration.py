@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -76,3 +79,16 @@ def test_exports() -> None:
     torch.testing.assert_close(program.module()(*maps, boxes(3), INDEX), model(*maps, boxes(3), INDEX))
     with pytest.raises(ValueError, match="boxes row 0 is not a box"):
         program.module()(*maps, boxes(3).flip(1), INDEX)
+
+
+def test_a_first_call_does_not_load_the_compiler() -> None:
+    code = (
+        "import sys, torch, medmaskrcnn_kernels as kernels\n"
+        "boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]], requires_grad=False)\n"
+        "kernels.nms(boxes, torch.ones(1), 0.5)\n"
+        "features = torch.zeros(1, 2, 8, 8, requires_grad=True)\n"
+        "kernels.roi_align(features, boxes, torch.zeros(1, dtype=torch.int64), output_size=2, spatial_scale=1.0)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
