@@ -84,7 +84,7 @@ def roi_align(
     return pooled
 
 
-@torch.library.register_fake("medmaskrcnn::roi_align")
+@torch.library.register_fake("medmaskrcnn::roi_align")  # type: ignore[untyped-decorator]
 def _(
     maps: Sequence[Tensor],
     boxes: Tensor,
@@ -136,7 +136,7 @@ def roi_align_backward(
     return [g if last else g.contiguous() for g, last in zip(found, channels_last, strict=True)]
 
 
-@torch.library.register_fake("medmaskrcnn::roi_align_backward")
+@torch.library.register_fake("medmaskrcnn::roi_align_backward")  # type: ignore[untyped-decorator]
 def _(
     gradient: Tensor,
     boxes: Tensor,
@@ -175,7 +175,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return _suppress(boxes, scores, None, iou_threshold)
 
 
-@torch.library.register_fake("medmaskrcnn::nms")
+@torch.library.register_fake("medmaskrcnn::nms")  # type: ignore[untyped-decorator]
 def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
@@ -186,7 +186,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     return _suppress(boxes, scores, idxs, iou_threshold)
 
 
-@torch.library.register_fake("medmaskrcnn::batched_nms")
+@torch.library.register_fake("medmaskrcnn::batched_nms")  # type: ignore[untyped-decorator]
 def _(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
