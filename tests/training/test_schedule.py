@@ -84,7 +84,7 @@ def test_what_is_done_between_steps_does_not_end_it_early(overhead: float) -> No
     settings = LoopSettings(hours=0.25, warmup_ratio=0.1)
     rates, _, _ = by_time(settings, preparation=60, step=1, overhead=overhead)
     assert_is_a_curve(rates, warmup=0.1, jump=0.2)
-    rates, _, expected = by_time(settings, preparation=60, step=1, validation=40, every=40)
+    rates, _, expected = by_time(settings, preparation=60, step=1, validation=20, every=20)
     assert_is_a_curve(rates, warmup=0.1, jump=0.2)
     assert abs(expected[200] - len(rates)) < 0.1 * len(rates)
 
