@@ -196,13 +196,22 @@ def join(
     out: Annotated[Path, typer.Option("--out", "-o", help="The manifest to write.")],
     rename: Rename = "",
     name: Name = None,
+    shares: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="How often each set is drawn in training, in their order: --shares 5,2,3. "
+            "By default by the square root of its number of training cases.",
+        ),
+    ] = "",
 ) -> None:
     """Several data sets with different classes as one: each case stays annotated with its own set's classes.
 
     `python -m medmaskrcnn_datasets join abdomen/manifest.json lung/manifest.json -o joined.json --rename lungs=lung`
     """
     with report_errors():
-        made = join_datasets(manifests, out, rename=_pairs(rename, "--rename"), name=name, on_event=tell)
+        asked = [_positive(word) for word in names_in(shares)] or None
+        made = join_datasets(manifests, out, rename=_pairs(rename, "--rename"), name=name, shares=asked, on_event=tell)
     typer.echo(made)
 
 
@@ -219,6 +228,13 @@ def values_in_text(text: str, option: str) -> tuple[int, ...]:
     if not all(word.isdigit() and int(word) for word in words):
         raise ValueError(f"{option} wants whole numbers from 1, separated by commas, got {text!r}")
     return tuple(int(word) for word in words)
+
+
+def _positive(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--shares wants numbers separated by commas, got {text!r}") from None
 
 
 def _rules(rule: Rule, class_rule: str, rename: str, within: str, least_voxels: int, ignore: str) -> ClassRules:

@@ -7,12 +7,14 @@ background.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, Paths, read_manifest
+from medmaskrcnn.errors import InvalidOptionError
 from medmaskrcnn.structures.class_names import one_spelling
 from medmaskrcnn.system.files import make_folder
 from medmaskrcnn_datasets.assemble import OnEvent
@@ -27,6 +29,7 @@ def join_datasets(
     *,
     rename: Mapping[str, str] | None = None,
     name: str | None = None,
+    shares: Sequence[float] | None = None,
     on_event: OnEvent | None = None,
 ) -> Path:
     """Write one manifest for several.
@@ -37,6 +40,8 @@ def join_datasets(
         rename: Classes that are called otherwise in one of the sets, and the name they have in the others. Names that
             differ only in their spelling (``kidney_right``, ``Right kidney``) are one class; the first spelling holds.
         name: Name of the data set; by default the names of the sets.
+        shares: How often each set is drawn in training, relative to the others; by default by the square root of its
+            number of training cases, so that a small set is not drowned by a large one.
         on_event: Called with what was assumed; by default it is logged.
 
     Returns:
@@ -45,7 +50,8 @@ def join_datasets(
 
     Raises:
         ReadError: if a manifest cannot be read.
-        InvalidOptionError: if ``rename`` names a class that no set has.
+        InvalidOptionError: if ``rename`` names a class that no set has, or ``shares`` are not one positive number for
+            each set.
         OutputError: if the file cannot be written.
 
     Example:
@@ -60,14 +66,15 @@ def join_datasets(
         if old != new:
             tell(f"the class {old!r} is called {new!r}")
     labels = _set_names(sets)
+    weights = _weights(sets, shares)
     several = {
         "id": _several(tuple(case.id for case in one.cases) for one in sets),
         "patient": _several(tuple(case.patient for case in one.cases) for one in sets),
     }
     class_names = tuple(dict.fromkeys(spelling[one] for each in sets for one in each.class_names))
     cases = tuple(
-        _joined(case, one, label, several, spelling, class_names, target.parent)
-        for one, label in zip(sets, labels, strict=True)
+        _joined(case, one, label, weight, several, spelling, class_names, target.parent)
+        for one, label, weight in zip(sets, labels, weights, strict=True)
         for case in one.cases
     )
     modalities = {one.modality for one in sets}
@@ -78,16 +85,37 @@ def join_datasets(
         class_names=class_names,
         cases=cases,
     )
-    for one, label in zip(sets, labels, strict=True):
+    for one, label, weight in zip(sets, labels, weights, strict=True):
         own = dict.fromkeys(spelling[name] for name in one.class_names)
-        tell(f"{label}: {len(one.cases)} cases, annotated with {', '.join(own)}")
+        tell(
+            f"{label}: {len(one.cases)} cases, annotated with {', '.join(own)}; "
+            f"{weight * len(_learnt(one)) / sum(w * len(_learnt(s)) for s, w in zip(sets, weights, strict=True)):.0%} "
+            "of the training samples"
+        )
     return write_manifest(joined, target)
+
+
+def _learnt(one: Manifest) -> list[ManifestCase]:
+    """Cases to train on; all where none is, so that shares are defined."""
+    return [case for case in one.cases if case.split in (None, "train")] or list(one.cases)
+
+
+def _weights(sets: Sequence[Manifest], shares: Sequence[float] | None) -> list[float]:
+    """The weight of each case of each set; 1 for the set whose cases are drawn least."""
+    if shares is None:
+        shares = [math.sqrt(len(_learnt(one))) for one in sets]
+    if len(shares) != len(sets) or not all(math.isfinite(share) and share > 0 for share in shares):
+        what = f"one positive number for each of {len(sets)} data sets is needed, got {list(shares)}"
+        raise InvalidOptionError("shares", what)
+    each = [share / len(_learnt(one)) for share, one in zip(shares, sets, strict=True)]
+    return [weight / min(each) for weight in each]
 
 
 def _joined(
     case: ManifestCase,
     source: Manifest,
     label: str,
+    weight: float,
     several: Mapping[str, set[str]],
     spelling: Mapping[str, str],
     class_names: Sequence[str],
@@ -108,6 +136,7 @@ def _joined(
             "image": place(case.image),
             "label": None if case.label is None else place(case.label),
             "instances": tuple(_renamed(one, spelling) for one in case.instances),
+            "weight": case.weight * weight,
             "annotated": None if annotated == set(class_names) else tuple(n for n in class_names if n in annotated),
         }
     )

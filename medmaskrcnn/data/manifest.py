@@ -68,6 +68,7 @@ class ManifestCase(Settings):
         instances: Meaning of the values of the label maps; values that no instance names are background.
         annotated: Classes that were annotated in this case; one that is not named is unknown here, neither object nor
             background. ``None``: all classes of the manifest.
+        weight: How often it is drawn in training, relative to the other cases.
     """
 
     id: str
@@ -79,6 +80,7 @@ class ManifestCase(Settings):
     case_labels: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
     instances: tuple[ManifestInstance, ...] = ()
     annotated: tuple[str, ...] | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
 
     @property
     def images(self) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ _GROUP_CHANNELS = 8
 
 
 class SemanticHead(nn.Module):
-    """Two convolutions on P2, a transposed one where the output is finer, and one logit per class.
+    """Two convolutions on P2, a transposed one to half as many channels where the output is finer, a logit per class.
 
     Attributes:
         stride: Stride of the output per spatial axis, in voxels of the input.
@@ -41,8 +41,9 @@ class SemanticHead(nn.Module):
         self.stride = tuple(s // f for s, f in zip(stride, finer, strict=True))
         self.convs = nn.ModuleList(conv(a, hidden, 3, padding=1, bias=False) for a in (channels, hidden))
         self.norms = nn.ModuleList(nn.GroupNorm(max(1, hidden // _GROUP_CHANNELS), hidden) for _ in self.convs)
-        self.upsample = deconv(hidden, hidden, finer, stride=finer) if max(finer) > 1 else None  # type: ignore[arg-type]
-        self.logits = conv(hidden, classes, 1)
+        fine = max(1, hidden // 2) if max(finer) > 1 else hidden
+        self.upsample = deconv(hidden, fine, finer, stride=finer) if max(finer) > 1 else None  # type: ignore[arg-type]
+        self.logits = conv(fine, classes, 1)
         for layer in (*self.convs, *([self.upsample] if self.upsample is not None else [])):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.logits.weight, std=0.01)
@@ -56,7 +57,12 @@ class SemanticHead(nn.Module):
         if self.upsample is not None:
             x = F.relu_(self.upsample(x))
         with torch.autocast(x.device.type, enabled=False):  # logits stay in float32
-            return self.logits(x.float())
+            return _pointwise(self.logits, x.float())
+
+
+def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of width 1 as a matrix product: in 3D and with one thread torch's own copies its input first."""
+    return torch.matmul(conv.weight.flatten(1), x.flatten(2)).add_(conv.bias[:, None]).unflatten(2, x.shape[2:])  # type: ignore[operator,index,arg-type]
 
 
 def build_semantic_head(pyramid: Pyramid, settings: ModelSettings) -> SemanticHead | None:
@@ -99,16 +105,17 @@ def pool_own_class(
     return pooled[:, 0]
 
 
-def semantic_targets(target: Targets, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Share of each cell of the map that objects of a class fill, and the share of it of which that is known.
+def semantic_targets(target: Targets, shape: Sequence[int]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What the semantic head shall output for an image.
 
     Args:
         target: The objects of an image, with masks.
         shape: Classes, then the map: ``(K, *map)``.
 
     Returns:
-        Two tensors float32 in 0..1: ``(K, *map)``, and one that broadcasts with it, 0 for classes that were not
-        annotated and for what is ignored.
+        The ``A`` classes that were annotated ``(A,)`` int64; the share of each cell of the map that objects of each
+        of them fill ``(A, *map)`` float32; the share of each cell that is known, ``(*map)`` float32, or ``None``
+        where nothing is ignored.
 
     Raises:
         ValueError: if there are no masks.
@@ -116,15 +123,18 @@ def semantic_targets(target: Targets, shape: Sequence[int]) -> tuple[Tensor, Ten
     if target.masks is None:
         raise ValueError("a model with a semantic head needs masks in its targets")
     masks, full = target.masks, 255.0 if target.masks.dtype == torch.uint8 else 1.0
-    truth = masks.new_zeros((shape[0], *masks.shape[1:]))
-    for label, mask in zip(target.labels.tolist(), masks, strict=True):
-        torch.maximum(truth[label], mask, out=truth[label])
-    known = torch.ones((shape[0], *(1,) * len(shape[1:])), device=masks.device)
+    classes = torch.arange(shape[0], device=masks.device)
     if target.unknown is not None:
-        known = known * (~target.unknown).view(known.shape)
+        classes = classes[~target.unknown]
+    truth = masks.new_zeros((len(classes), *masks.shape[1:]))
+    rows = {label: row for row, label in enumerate(classes.tolist())}
+    for label, mask in zip(target.labels.tolist(), masks, strict=True):
+        if label in rows:
+            torch.maximum(truth[rows[label]], mask, out=truth[rows[label]])
+    known = None
     if target.ignored_mask is not None:
-        known = known * (1 - _cell_means(target.ignored_mask[None].float() / full, shape[1:]))
-    return _cell_means(truth.float() / full, shape[1:]), known
+        known = (1 - _cell_means(target.ignored_mask[None].float() / full, shape[1:]))[0]
+    return classes, _cell_means(truth.float() / full, shape[1:]), known
 
 
 def _cell_means(values: Tensor, shape: Sequence[int]) -> Tensor:
@@ -150,13 +160,17 @@ def semantic_term(logits: Tensor, targets: Sequence[Targets]) -> Term:
     """
     total = logits.new_zeros(())
     for own, target in zip(logits, targets, strict=True):
-        truth, known = semantic_targets(target, own.shape)
-        each = F.binary_cross_entropy_with_logits(own, truth, reduction="none") * known
+        classes, truth, known = semantic_targets(target, own.shape)
+        if len(classes) < len(own):
+            own = own[classes]
+        each = F.binary_cross_entropy_with_logits(own, truth, weight=known, reduction="none")
         total = total + each.flatten(1).mean(1).sum()
-        there = torch.nonzero((truth * known).flatten(1).amax(1) > 0).flatten()
+        wanted = truth if known is None else truth * known
+        there = torch.nonzero(wanted.flatten(1).amax(1) > 0).flatten()
         if len(there):
-            weight = known.expand_as(truth)[there].flatten(1)
-            probability, wanted = own[there].sigmoid().flatten(1) * weight, truth[there].flatten(1) * weight
-            dice = (2 * (probability * wanted).sum(1) + 1) / (probability.sum(1) + wanted.sum(1) + 1)
-            total = total + (1 - dice).mean()
+            probability, wanted = own[there].sigmoid(), wanted[there]
+            if known is not None:
+                probability = probability * known
+            both, sums = (probability * wanted).flatten(1).sum(1), (probability + wanted).flatten(1).sum(1)
+            total = total + (1 - (2 * both + 1) / (sums + 1)).mean()
     return Term(total, len(targets))

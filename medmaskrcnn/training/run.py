@@ -126,7 +126,8 @@ def train(
     if resume:
         trainer.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
     training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt))
-    batches = _batches(files, plan, trainer, workers=workers, transform=transform)
+    weights = [case.weight for case in learnt]
+    batches = _batches(files, weights, plan, trainer, workers=workers, transform=transform)
     try:
         with retain_freed_memory():
             training_run.work(batches)
@@ -206,7 +207,13 @@ def _first_network(
 
 
 def _batches(
-    files: Sequence[Path], plan: Plan, trainer: Trainer, *, workers: int, transform: Transform | None
+    files: Sequence[Path],
+    weights: Sequence[float],
+    plan: Plan,
+    trainer: Trainer,
+    *,
+    workers: int,
+    transform: Transform | None,
 ) -> Iterator[list[Sample]]:
     settings, fabric = plan.train, trainer.fabric
     passes = _ENDLESS if settings.hours else settings.steps * settings.accumulate_grad_batches
@@ -217,7 +224,7 @@ def _batches(
         rank=fabric.global_rank,
         world=fabric.world_size,
     )
-    samples = Samples(files, plan, transform=transform)
+    samples = Samples(files, plan, weights=weights, transform=transform)
     loader: DataLoader[Any] = DataLoader(
         samples, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=_begin_worker
     )

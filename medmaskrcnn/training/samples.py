@@ -42,23 +42,44 @@ class Sample:
 
 
 class Samples(Dataset[Sample]):
-    """All samples of a training; each case is drawn once in every ``len(files)`` samples.
+    """All samples of a training; in every ``len(files)`` samples each case is drawn once, or by its weight.
 
     Args:
         files: Prepared cases (:func:`medmaskrcnn.data.cases.prepare_cases`).
         plan: The training plan.
+        weights: How often each case is drawn, relative to the others; all alike by default.
         transform: A user-defined transform, applied last.
     """
 
-    def __init__(self, files: Sequence[Path], plan: Plan, *, transform: Transform | None = None) -> None:
+    def __init__(
+        self,
+        files: Sequence[Path],
+        plan: Plan,
+        *,
+        weights: Sequence[float] | None = None,
+        transform: Transform | None = None,
+    ) -> None:
         self.files, self.plan = list(files), plan
+        self.shares = None if weights is None or len(set(weights)) == 1 else np.divide(weights, np.sum(weights))
         self.augmenter = Augmenter(plan.augment, spatial_dims=plan.model.spatial_dims, transform=transform)
         self.opened: dict[Path, LabelledCase] = {}
 
     def __getitem__(self, index: int) -> Sample:
-        seed, (turn, place) = self.plan.train.seed, divmod(index, len(self.files))
-        order = np.random.default_rng((seed, turn)).permutation(len(self.files))
-        return draw_sample(self._open(self.files[order[place]]), self.plan, self.augmenter, (seed, 1 + turn, index))
+        seed = self.plan.train.seed, 1 + index // len(self.files), index
+        return draw_sample(self._open(self.files[self.case_of(index)]), self.plan, self.augmenter, seed)
+
+    def case_of(self, index: int) -> int:
+        """Place in ``files`` of the case from which sample ``index`` is drawn."""
+        turn, place = divmod(index, len(self.files))
+        return int(self._order(np.random.default_rng((self.plan.train.seed, turn)))[place])
+
+    def _order(self, random: np.random.Generator) -> np.ndarray:
+        """Cases of one turn: as many as there are, each as often as its share says, rounded at random."""
+        cases = len(self.files)
+        if self.shares is None:
+            return random.permutation(cases)
+        ends = np.cumsum(self.shares) * cases  # systematic sampling: a case of share 2 / cases comes twice
+        return random.permutation(np.minimum(np.searchsorted(ends, np.arange(cases) + random.random()), cases - 1))
 
     def _open(self, path: Path) -> LabelledCase:
         if path not in self.opened:

@@ -56,3 +56,23 @@ def test_twenty_classes_of_three_real_sets(medmaskrcnn_data: Path, tmp_path: Pat
     assert sum(n == 5 for n in annotated[29:]) == 123 and min(annotated[29:]) >= 2
     few = joined.model_copy(update={"cases": joined.cases[::40]})
     check_manifest(few, workers=1).raise_if_bad()
+
+
+def test_shares_of_the_sets(tmp_path: Path) -> None:
+    one, other = a_set(tmp_path / "one", "abdomen", "liver"), a_set(tmp_path / "other", "chest", "lung")
+    many = read_manifest(other)
+    cases = tuple(many.cases[0].model_copy(update={"id": f"c{n}", "patient": f"p{n}"}) for n in range(8))
+    write_manifest(many.model_copy(update={"cases": cases}), other)
+
+    def share_of_first(**more: object) -> float:
+        joined = read_manifest(join_datasets([one, other], tmp_path / "joined.json", on_event=told.append, **more))
+        weights = [case.weight for case in joined.cases]
+        return sum(weights[:2]) / sum(weights)
+
+    told: list[str] = []
+    assert share_of_first() == pytest.approx(1 / 3)  # by the roots of 2 and 8
+    assert "33% of the training samples" in told[0] and "67% of the training samples" in told[1]
+    assert share_of_first(shares=[3, 1]) == pytest.approx(3 / 4)
+    for wrong in ([1], [1, 0], [1, float("inf")]):
+        with pytest.raises(InvalidOptionError, match="one positive number for each of 2 data sets"):
+            share_of_first(shares=wrong)

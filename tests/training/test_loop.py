@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -253,11 +254,24 @@ def trainer(plan: Plan) -> Trainer:
     return Trainer(build_model(plan.model), plan, Fabric(accelerator="cpu", devices=1))
 
 
-def samples_of(data: Path, plan: Plan, folder: Path) -> Samples:
+def samples_of(data: Path, plan: Plan, folder: Path, **more: object) -> Samples:
     from medmaskrcnn.data.cases import prepare_cases
 
     manifest = read_manifest(data)
-    return Samples(prepare_cases(manifest, manifest.cases[:4], plan.settings, folder), plan)
+    return Samples(prepare_cases(manifest, manifest.cases[:4], plan.settings, folder), plan, **more)
+
+
+def test_cases_are_drawn_by_their_weight(data: Path, tmp_path: Path) -> None:
+    plan, drawn = make_plan(), 80
+    alike = samples_of(data, plan, tmp_path, weights=[2.0] * 4)
+    assert [one.case_id for one in map(alike.__getitem__, range(8))] == [
+        one.case_id for one in map(samples_of(data, plan, tmp_path).__getitem__, range(8))
+    ]
+    weighted = samples_of(data, plan, tmp_path, weights=[6.0, 1.0, 0.5, 0.5])
+    counts = Counter(weighted.files[weighted.case_of(index)].name for index in range(drawn))
+    assert [counts[file.name] / drawn for file in weighted.files] == pytest.approx(
+        [0.75, 0.125, 0.0625, 0.0625], abs=0.03
+    )
 
 
 def test_a_loss_that_is_not_finite_names_its_case(data: Path, tmp_path: Path) -> None:
