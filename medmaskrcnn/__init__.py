@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medmaskrcnn.batch_runs.api import batch as batch
     from medmaskrcnn.errors import MedMaskRCNNError as MedMaskRCNNError
     from medmaskrcnn.evaluation.evaluate import evaluate as evaluate
+    from medmaskrcnn.evaluation.label_errors import find_label_errors as find_label_errors
     from medmaskrcnn.evaluation.predictions import evaluate_predictions as evaluate_predictions
     from medmaskrcnn.explain.trace import trace as trace
     from medmaskrcnn.export.write import write_result as write_result
@@ -49,6 +50,7 @@ _HOMES = {
     "describe": "io.discover",
     "evaluate": "evaluation.evaluate",
     "evaluate_predictions": "evaluation.predictions",
+    "find_label_errors": "evaluation.label_errors",
     "load_case": "structures.store",
     "load_model": "hub.loaded_model",
     "read_plan": "training.plan",

@@ -205,7 +205,7 @@ def evaluate(
         for number, case in enumerate(chosen):
             on_progress(number, len(chosen))
             try:
-                yield _segmented(loaded, manifest, case, match, asked)
+                yield segmented_pair(loaded, manifest, case, match, asked)
             except Exception as error:  # any error; the other cases are still evaluated
                 log.exception("case %s could not be evaluated", case.id)
                 failed.append(failed_case(case.id, error))
@@ -310,9 +310,10 @@ def choose_cases(manifest: Manifest, split: str, ids: Sequence[str] | None) -> l
     return chosen
 
 
-def _segmented(
+def segmented_pair(
     loaded: LoadedModel, manifest: Manifest, case: ManifestCase, match: ClassMatch, options: SegmentOptions
 ) -> CasePair:
+    """Segment a labelled case; prediction and reference under the shared names of ``match``."""
     scan = read_case(manifest, case)
     started = time.monotonic()
     result = segment(scan.volume, loaded, options=options)

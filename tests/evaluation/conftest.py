@@ -1,4 +1,4 @@
-"""The labelled case that tests of several rooms share, and a way to run the command line."""
+"""The labelled case and the small model that tests of several rooms share, and a way to run the command line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 from labelled_case import labelled
+from small_networks import tiny_file
 from typer.testing import CliRunner, Result
 
 from medmaskrcnn.cli.main import app
 
-__all__ = ["labelled"]
+__all__ = ["labelled", "tiny_file"]
 
 
 @pytest.fixture
