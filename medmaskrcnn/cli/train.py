@@ -138,6 +138,14 @@ def train_command(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of prepared cases that runs share.", rich_help_panel=_SELDOM)
     ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROJECT",
+            help="Show losses and scores in Weights & Biases too: --wandb livers. WANDB_MODE=offline sends nothing.",
+            rich_help_panel=_SELDOM,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No tables, no progress.")] = False,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Write details here, for bug reports.")] = None,
 ) -> None:
@@ -164,7 +172,7 @@ def train_command(
         if plan_only is not None:
             _write(plan_only, text)
             return
-        options: dict[str, Any] = {"device": device, "began": began}
+        options: dict[str, Any] = {"device": device, "began": began, "wandb": wandb}
         options |= {"start_from": start_from, "resume": resume, "workers": workers, "cache": cache, "plan_yaml": text}
         if crossed:
             record = _train_folds(manifest, chosen, out, threads, folds=folds, shown=not quiet, **options)

@@ -1,16 +1,16 @@
-"""Training logs: losses and scores as CSV tables, as TensorBoard events, and as a plot."""
+"""Training logs: losses and scores as CSV tables, as a plot, and on boards (TensorBoard, Weights & Biases)."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from tensorboardX import SummaryWriter
 
 from medmaskrcnn.report.training_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
 from medmaskrcnn.system.files import replacing
+from medmaskrcnn.training.boards import Board
 from medmaskrcnn.training.trainer import StepReport
 from medmaskrcnn.training.validate import Validation
 
@@ -23,28 +23,29 @@ class Records:
     Args:
         folder: Folder of the run; rows of an interrupted run after ``step`` are dropped.
         step: Updates done so far.
+        boards: Where the figures are shown too.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, step: int, boards: Sequence[Board]) -> None:
+        self.folder, self.boards = folder, boards
         for name in (LOSSES, VALIDATION):
             _drop_rows_after(folder / name, step)
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def step(self, report: StepReport) -> None:
         """Add a row of losses."""
         values = {**report.terms, "total": report.total, "learning_rate": report.learning_rate}
         _add_row(self.folder / LOSSES, {"step": report.step, **values, "seconds": report.seconds})
-        for name, value in values.items():
-            self.board.add_scalar(f"loss/{name}" if name != "learning_rate" else name, value, report.step)
+        named = {name if name == "learning_rate" else f"loss/{name}": value for name, value in values.items()}
+        for board in self.boards:
+            board.add(named, report.step)
 
     def validated(self, validation: Validation) -> None:
         """Add a row of scores and redraw the plot."""
         per_class = {f"ap50 {name}": value for name, value in validation.per_class.items()}
         _add_row(self.folder / VALIDATION, {"step": validation.step, **validation.scores, **per_class})
-        for name, value in {**validation.scores, **per_class}.items():
-            self.board.add_scalar(f"validation/{name}", value, validation.step)
-        self.board.flush()
+        named = {f"validation/{name}": value for name, value in {**validation.scores, **per_class}.items()}
+        for board in self.boards:
+            board.add(named, validation.step)
         self.plot()
 
     def plot(self) -> None:
@@ -77,8 +78,9 @@ class Records:
             figure.savefig(path, dpi=110, format="png")
 
     def close(self) -> None:
-        """Flush and close the TensorBoard writer."""
-        self.board.close()
+        """Close the boards."""
+        for board in self.boards:
+            board.close()
 
 
 def _add_row(path: Path, row: Mapping[str, float]) -> None:

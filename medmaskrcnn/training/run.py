@@ -30,6 +30,7 @@ from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn.system.memory import retain_freed_memory
 from medmaskrcnn.system.threads import use_one_thread
 from medmaskrcnn.training.augment import Transform
+from medmaskrcnn.training.boards import Board, TensorBoard, WeightsAndBiases
 from medmaskrcnn.training.checkpoint import load_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.planner.planner import make_plan
@@ -59,6 +60,7 @@ def train(
     cache: str | os.PathLike[str] | None = None,
     plan_yaml: str | None = None,
     began: float | None = None,
+    wandb: str | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> TrainingRecord:
     """Train a model.
@@ -85,6 +87,7 @@ def train(
         plan_yaml: The plan's original text with its comments, saved in ``folder``.
         began: When the clock of ``plan.train.hours`` was started, as :func:`time.monotonic` gives it; by default when
             this function is called.
+        wandb: Project of Weights & Biases in which to show losses and scores too (``WANDB_MODE=offline``: only files).
         on_event: Called with each event of the run.
 
     Returns:
@@ -96,6 +99,7 @@ def train(
         OutputError: if ``folder`` holds another run, or cannot be written to.
         ModelFileError: if ``start_from`` cannot be used.
         FloatingPointError: if the loss is not finite; the message names the cases.
+        MissingExtraError: if Weights & Biases is asked for and not installed.
         InvalidOptionError: if plan, device and number of processes do not fit together, or the plan has one objectness
             for all classes and no case is annotated for all.
     """
@@ -125,7 +129,8 @@ def train(
     trainer = Trainer(_first_network(plan, build, start_from, listen), plan, fabric, began=began)
     if resume:
         trainer.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
-    training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt))
+    boards = _boards(run, plan, trainer, wandb) if fabric.is_global_zero else []
+    training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt), boards=boards)
     weights = [case.weight for case in learnt]
     batches = _batches(files, weights, plan, trainer, workers=workers, transform=transform)
     try:
@@ -178,6 +183,13 @@ def check_objectness(plan: Plan, manifest: Manifest, cases: Sequence[ManifestCas
             f"none of {len(cases)} cases is annotated for all of {len(names)} classes, so that one objectness for all "
             "classes has no background to learn from: set model.rpn.objectness to per_class",
         )
+
+
+def _boards(run: Path, plan: Plan, trainer: Trainer, wandb: str | None) -> list[Board]:
+    boards: list[Board] = [TensorBoard(run, trainer.progress.step)]
+    if wandb is not None:
+        boards.append(WeightsAndBiases(wandb, run, plan.model_dump(mode="json")))
+    return boards
 
 
 def _claim(run: Path, plan: str, *, resume: bool) -> None:

@@ -12,6 +12,7 @@ from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.hub.model_file import save_model
 from medmaskrcnn.system.files import make_folder
+from medmaskrcnn.training.boards import Board
 from medmaskrcnn.training.checkpoint import TrainingProgress, save_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.records import Records
@@ -70,10 +71,11 @@ class TrainingRun:
         on_event: Callable[[Event], None],
         *,
         cases: int,
+        boards: Sequence[Board],
     ) -> None:
         self.folder, self.plan, self.manifest, self.held_out, self.cases = folder, plan, manifest, held_out, cases
         self.trainer, self.on_event, self.leads = trainer, on_event, trainer.fabric.is_global_zero
-        self.records = Records(folder, trainer.progress.step) if self.leads else None
+        self.records = Records(folder, trainer.progress.step, boards) if self.leads else None
         self.saved_at = time.monotonic()
 
     def work(self, batches: Iterator[list[Sample]]) -> None:

@@ -344,6 +344,16 @@ def test_hours_decide_in_place_of_steps(data: Path, tmp_path: Path, monkeypatch:
     assert rates[-1] < 0.2 * max(rates) and len(rates) == record.steps > 10
 
 
+def test_a_run_is_shown_in_weights_and_biases(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    record = train(data, make_plan(steps=2), tmp_path / "run", workers=0, wandb="pictures")
+    (file,) = (record.folder / "wandb").rglob("*.wandb")
+    logged = file.read_bytes()
+    assert all(name in logged for name in (b"loss/total", b"learning_rate", b"validation/mask_ap50"))
+
+
 def test_folds(data: Path, tmp_path: Path) -> None:
     manifest = read_manifest(data)
     dealt = [case.model_copy(update={"fold": i % 3, "split": None}) for i, case in enumerate(manifest.cases)]
