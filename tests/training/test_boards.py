@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,10 @@ def test_offline_everything_stays_in_the_folder_and_a_resumed_run_is_the_same(
         board.close()
         ids.append(str(board.run.id))
     assert ids[0] == ids[1] == (tmp_path / "wandb-run-id.txt").read_text()
-    files = list((tmp_path / "wandb").rglob("*.wandb"))
-    assert files and any(b"loss/total" in file.read_bytes() for file in files)
+    patience = time.monotonic() + 30
+    while not any(b"loss/total" in file.read_bytes() for file in (tmp_path / "wandb").rglob("*.wandb")):
+        assert time.monotonic() < patience, "its own process has not written it"
+        time.sleep(0.1)
 
 
 def test_without_the_package_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

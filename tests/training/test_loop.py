@@ -350,8 +350,10 @@ def test_a_run_is_shown_in_weights_and_biases(data: Path, tmp_path: Path, monkey
     monkeypatch.setenv("WANDB_SILENT", "true")
     record = train(data, make_plan(steps=2), tmp_path / "run", workers=0, wandb="pictures")
     (file,) = (record.folder / "wandb").rglob("*.wandb")
-    logged = file.read_bytes()
-    assert all(name in logged for name in (b"loss/total", b"learning_rate", b"validation/mask_ap50"))
+    wanted, patience = (b"loss/total", b"learning_rate", b"validation/mask_ap50"), time.monotonic() + 30
+    while not all(name in file.read_bytes() for name in wanted):  # its own process writes it
+        assert time.monotonic() < patience
+        time.sleep(0.1)
 
 
 def test_folds(data: Path, tmp_path: Path) -> None:
