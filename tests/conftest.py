@@ -51,6 +51,7 @@ MODULES_OF_EXTRA = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("openvino", "nncf"),
     "prune": ("torch_pruning",),
+    "wandb": ("wandb",),
 }
 
 settings.register_profile("dev", deadline=None)

@@ -22,10 +22,10 @@ def test_tensorboard_writes_events(tmp_path: Path) -> None:
     assert b"loss/total" in events.read_bytes()
 
 
+@pytest.mark.needs(extra="wandb")
 def test_offline_everything_stays_in_the_folder_and_a_resumed_run_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("wandb")
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
     ids = []

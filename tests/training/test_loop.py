@@ -344,8 +344,8 @@ def test_hours_decide_in_place_of_steps(data: Path, tmp_path: Path, monkeypatch:
     assert rates[-1] < 0.2 * max(rates) and len(rates) == record.steps > 10
 
 
+@pytest.mark.needs(extra="wandb")
 def test_a_run_is_shown_in_weights_and_biases(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     record = train(data, make_plan(steps=2), tmp_path / "run", workers=0, wandb="pictures")
