@@ -206,7 +206,8 @@ def _case(document: _Document, key: Any, picture: Path, new_names: Mapping[str, 
     image = document.images[key]
     classes = {number: new_names.get(name, name) for number, name in document.classes.items()}
     name = PurePosixPath(str(image["file_name"]).replace("\\", "/")).with_suffix("").as_posix()
-    case = unicodedata.normalize("NFC", re.sub(r"^[A-Za-z]:", "", name).strip("/.").replace("/", "_"))
+    plain = re.sub(r"[\x00-\x1f\x7f]", "_", re.sub(r"^[A-Za-z]:", "", name).strip("/."))
+    case = unicodedata.normalize("NFC", plain.replace("/", "_"))
 
     def convert(folder: Path) -> LabelFiles:
         shape = describe_image(case, picture).shape

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-MAX_LENGTH = 100
+from medmaskrcnn.system.paths import safe_name
 
 _EXTENSIONS = (
     ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm",
     ".dicom", ".ima", ".png", ".tif", ".tiff", ".jpg", ".jpeg",
 )  # fmt: skip
-
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-"""Names that Windows reserves for devices."""
 
 
 def name_cases(inputs: Sequence[Path]) -> list[str]:
@@ -47,12 +43,6 @@ def _name(path: Path, depth: int) -> str:
     extension = next((e for e in _EXTENSIONS if stem.lower().endswith(e) and len(stem) > len(e)), "")
     parts[-1] = stem[: len(stem) - len(extension)]
     return safe_name("_".join(parts))
-
-
-def safe_name(text: str) -> str:
-    """``text`` as the name of one folder that every file system accepts."""
-    safe = re.sub(r"[^\w.-]+", "_", text).strip("._-")[-MAX_LENGTH:] or "scan"
-    return f"_{safe}" if safe.partition(".")[0].lower() in _RESERVED else safe
 
 
 def _numbered(names: list[str]) -> list[str]:

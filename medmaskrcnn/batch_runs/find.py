@@ -109,7 +109,7 @@ def _films(found: list[FoundSeries], scans: Sequence[FoundScan]) -> list[FoundSe
     for uid, members in films.items():
         files = tuple(str(file) for scan in members for file in scan.files)
         first = next(one for one in found if one.series_uid == uid)
-        fingerprint = _fingerprint([Path(file) for file in files])
+        fingerprint = fingerprint_of([Path(file) for file in files])
         kept.append(
             replace(first, identity=f"{uid} {CINE}", verdict="queued", reason=None, remedy=None, files=files, part=CINE,
                     fingerprint=fingerprint, slices=len(members))
@@ -120,7 +120,7 @@ def _films(found: list[FoundSeries], scans: Sequence[FoundScan]) -> list[FoundSe
 def _in_archive(archive: Path, resample_irregular: bool) -> list[FoundSeries]:
     scans = find_scans(archive)
     only_pictures = not any(scan.role == "scan" for scan in scans)
-    fingerprint = _fingerprint([archive])
+    fingerprint = fingerprint_of([archive])
     found = []
     for number, scan in enumerate(scans):
         one = _described(scan, resample_irregular=resample_irregular, takes_picture=only_pictures)
@@ -140,7 +140,7 @@ def _described(scan: FoundScan, *, resample_irregular: bool, takes_picture: bool
         verdict=verdict,
         reason=reason,
         files=tuple(map(str, scan.files)),
-        fingerprint=_fingerprint(scan.files),
+        fingerprint=fingerprint_of(scan.files),
         patient=f"{issuer}|{patient}" if patient else f"file {first}",
         study=header.get("StudyInstanceUID") or f"file {first}",
         name=Path(info.path).name,
@@ -194,7 +194,7 @@ def _text(value: object) -> str:
     return "\\".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _fingerprint(files: Sequence[Path]) -> str:
+def fingerprint_of(files: Sequence[Path]) -> str:
     """Hash of the names, sizes and times of the files, and of a single file's siblings, such as its ``.raw``."""
     digest = hashlib.sha256()
     siblings = sorted(files[0].parent.glob(f"{files[0].stem}.*")) if len(files) == 1 and files[0].suffix else []

@@ -13,9 +13,9 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from medmaskrcnn.batch_runs.case_names import safe_name
 from medmaskrcnn.batch_runs.find import FoundSeries
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.system.paths import safe_name
 
 KEY_BYTES = 32
 _LETTERS = 12  # of base32, 5 bits each: among a million series, the chance of any collision is 1 in 2 million

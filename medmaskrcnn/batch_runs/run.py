@@ -29,6 +29,7 @@ from medmaskrcnn.errors import OutputError, ReadError, Remedy
 from medmaskrcnn.export.check import check_output_folder
 from medmaskrcnn.hub.model_file import read_model_settings
 from medmaskrcnn.system.files import PARTIAL
+from medmaskrcnn.system.paths import path_below, remove_below
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class BatchRun:
         entered = scan_sources(self.ledger, sources, self.plan.rules, self._key(), self.plan)
         shutil.rmtree(self.out / PARTIAL, ignore_errors=True)
         for folder in entered.stale:  # results of files that have changed
-            shutil.rmtree(self.out / folder, ignore_errors=True)
+            remove_below(self.out, folder)
         if not entered.takes and not quiet:
             self._write_summary()
             raise ReadError(_nothing_to_do(sources, entered))
@@ -233,7 +234,7 @@ class BatchRun:
             status=entry.status,
             reason=reason,
             remedy=entry.remedy,
-            folder=self.out / entry.folder,
+            folder=path_below(self.out, entry.folder),
             counts=entry.outcome.get("counts", {}),
             warnings=tuple(entry.outcome.get("warnings", ())),
             seconds=entry.seconds,

@@ -23,6 +23,7 @@ from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.files import PARTIAL, replacing_folder
+from medmaskrcnn.system.paths import path_below
 
 
 class Steps:
@@ -61,7 +62,7 @@ class Steps:
         """Write the result into its folder, completely or not at all; returns its entries in the summary."""
         result, volume = made
         out = Path(task.out)
-        with replacing_folder(out / task.folder, staging_in=out / PARTIAL, synced=True) as staging:
+        with replacing_folder(path_below(out, task.folder), staging_in=out / PARTIAL, synced=True) as staging:
             write_result(result, volume, staging, options=task.output, tracks=task.options.track)
             write_thumbnail(result, volume, staging)
         return _outcome(result, volume)

@@ -12,6 +12,7 @@ from medmaskrcnn.evaluation.metrics.bootstrap import Estimate
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.settings import SegmentOptions
+from medmaskrcnn.system.paths import safe_name
 
 _QUICK = MetricSettings(surfaces=False, replicates=0)
 PICTURES = 4
@@ -76,7 +77,7 @@ def validate(
     )
     drawn = []
     for name, picture in found.pictures.items():
-        drawn.append(folder / f"{step:06d}_{name}.png")
+        drawn.append(folder / f"{step:06d}_{safe_name(name)}.png")
         picture.save(drawn[-1])
     table = found.overall
     scores = {f"mask_{name}": table.mask[name] for name in ("ap10", "ap50", "ap75")}

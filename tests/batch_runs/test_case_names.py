@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medmaskrcnn.batch_runs.case_names import MAX_LENGTH, name_cases
+from medmaskrcnn.batch_runs.case_names import name_cases
+from medmaskrcnn.system.paths import MAX_LENGTH
 
 
 @pytest.mark.parametrize(

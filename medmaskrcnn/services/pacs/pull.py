@@ -9,12 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ArchiveError, OutputError, Remedy
+from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.archive import Archive, TransientError, patiently
 from medmaskrcnn.services.pacs.server import RemoteSeries
 from medmaskrcnn.system.files import PARTIAL, replacing
+from medmaskrcnn.system.paths import is_uid, path_below
+
+
+class DuplicateError(ArchiveError):
+    """Two objects have one SOP Instance UID and differ."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +76,17 @@ def pull(
 
 def pull_series(archive: Archive, series: RemoteSeries, out: Path) -> Pulled:
     """Fetch the missing objects of one series; retries if the archive stops answering."""
-    folder = out / series.study / series.series
+    try:
+        folder = series_folder(out, series.study, series.series)
+    except ArchiveError as error:
+        return Pulled(series, out, error=error.reason)
     before = held(folder)
     fetched = 0
 
     def once() -> None:
         nonlocal fetched
         there = held(folder)
-        missing = [uid for uid in archive.instances(series) if uid not in there]
+        missing = [checked_uid(uid, "SOP Instance UID") for uid in archive.instances(series) if uid not in there]
         if not missing:
             return
         for dataset in archive.fetch(series, missing if there else None):
@@ -91,6 +101,30 @@ def pull_series(archive: Archive, series: RemoteSeries, out: Path) -> Pulled:
     return Pulled(series, folder, fetched, len(before))
 
 
+def checked_uid(uid: str, what: str) -> str:
+    """A UID that an archive or a sender gave.
+
+    Raises:
+        ArchiveError: if it is none; as part of a path or of an address it could lead elsewhere.
+    """
+    if not is_uid(uid):
+        raise ArchiveError(f"the {what} {uid[:64]!r} is no UID")
+    return uid
+
+
+def series_folder(root: Path, study: str, series: str) -> Path:
+    """The folder of a series' files: ``root/study/series``.
+
+    Raises:
+        ArchiveError: if a UID is none, or a link leads out of ``root``.
+    """
+    name = f"{checked_uid(study, 'Study Instance UID')}/{checked_uid(series, 'Series Instance UID')}"
+    try:
+        return path_below(root, name)
+    except OutputError as error:
+        raise ArchiveError(error.reason) from error
+
+
 def held(folder: Path) -> set[str]:
     """SOP Instance UIDs of the files in a series' folder."""
     return {file.stem for file in folder.glob("*.dcm")}
@@ -100,14 +134,16 @@ def write_object(dataset: Dataset, folder: Path) -> int:
     """Write one object under its UID; 0 if it was already there, else 1.
 
     Raises:
-        ArchiveError: if its UID is invalid, which could make the path point elsewhere.
+        DuplicateError: if another object of the same UID is there.
+        ArchiveError: if its UID is invalid.
         OutputError: if it cannot be written.
     """
-    uid = str(dataset.get("SOPInstanceUID", ""))
-    if not uid or not uid.replace(".", "").isdigit():
-        raise ArchiveError(f"an object came with the SOP Instance UID {uid[:64]!r}, which is none")
+    uid = checked_uid(str(dataset.get("SOPInstanceUID", "")), "SOP Instance UID")
     target = folder / f"{uid}.dcm"
     if target.exists():
+        with suppress_pydicom_warnings():
+            if dcmread(target) != dataset:
+                raise DuplicateError("an object with the same SOP Instance UID but other content is there already")
         return 0
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with replacing(target, synced=True) as temporary:

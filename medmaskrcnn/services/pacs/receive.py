@@ -13,11 +13,11 @@ from typing import Any
 from medmaskrcnn.errors import ArchiveError, OutputError
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.dimse import pynetdicom
-from medmaskrcnn.services.pacs.pull import held, write_object
+from medmaskrcnn.services.pacs.pull import DuplicateError, held, series_folder, write_object
 
 logger = logging.getLogger(__name__)
 
-_SUCCESS, _NO_ROOM, _CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC210
+_SUCCESS, _DUPLICATE, _NO_ROOM, _CANNOT_UNDERSTAND = 0x0000, 0x0111, 0xA700, 0xC210  # PS3.7, annex C
 _ECHO = "1.2.840.10008.1.1"
 
 
@@ -72,13 +72,13 @@ class Inbox:
             with suppress_pydicom_warnings():
                 dataset = event.dataset
                 dataset.file_meta = event.file_meta
-                study, series = str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID)
-                if not all(uid and uid.replace(".", "").isdigit() for uid in (study, series)):
-                    return _CANNOT_UNDERSTAND
-                folder = self.folder / study / series
+                folder = series_folder(self.folder, str(dataset.StudyInstanceUID), str(dataset.SeriesInstanceUID))
                 with self._lock:
                     write_object(dataset, folder)
                     self._last[folder] = time.monotonic()
+        except DuplicateError as error:
+            logger.error("%s; the sender was told that it is not stored", error)
+            return _DUPLICATE
         except (OSError, OutputError) as error:
             cause = error.__cause__ or error  # its text has no path, which would contain UIDs
             logger.error("cannot keep an object: %s", getattr(cause, "strerror", cause))

@@ -8,7 +8,6 @@ started again.
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from medmaskrcnn.batch_runs.plan import BatchCase
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.errors import ArchiveError
 from medmaskrcnn.services.pacs.archive import Archive, patiently
-from medmaskrcnn.services.pacs.pull import pull_series
+from medmaskrcnn.services.pacs.discard import discard_done, entries_of
+from medmaskrcnn.services.pacs.pull import pull_series, series_folder
 from medmaskrcnn.services.pacs.push import Pushed, push, results_below
 from medmaskrcnn.services.pacs.receive import Inbox
 from medmaskrcnn.services.pacs.server import Query, RemoteSeries
+from medmaskrcnn.system.paths import path_below
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,11 @@ class Asked:
         self._next = time.monotonic() + self._every_s
         complete = []
         for series in self._ask(known):
+            try:
+                series_folder(self._folder, series.study, series.series)
+            except ArchiveError as error:
+                logger.error("%s has a series that cannot be fetched: %s", self._archive.server.name, error)
+                continue
             count = len(patiently(partial(self._archive.instances, series), self._archive.server))
             if self._seen.get(series.series) != count:
                 self._seen[series.series] = count
@@ -124,7 +130,8 @@ def watch(
         arrivals: Source of the scans.
         run: The batch run that segments them; its workers are kept.
         back_to: Archive for the DICOM results, if any.
-        discard: Delete scans after they were processed.
+        discard: Delete a scan once its result is written and was read back; see
+            :func:`~medmaskrcnn.services.pacs.discard.discard_done`.
         is_over: Called before each check for arrivals; True ends the watch.
         pause_s: Seconds to wait when nothing has arrived.
     """
@@ -136,13 +143,30 @@ def watch(
         except ArchiveError as error:  # the archive may be down for hours
             logger.error("%s", error)
             folders = []
+        folders = [folder for folder in folders if not _is_remainder(run, folder)]
         if not folders:
             time.sleep(pause_s)
             continue
         run.scan_sources(folders, quiet=True)
         yield from _done(run, back_to)
         for folder in folders if discard else ():
-            shutil.rmtree(folder, ignore_errors=True)
+            if is_over():  # what is queued still needs its files, and nobody waits for the rest
+                break
+            discard_done(run, folder)
+
+
+def _is_remainder(run: BatchRun, folder: Path) -> bool:
+    """Whether a series that was segmented and discarded has got a few more files: they are no series of their own."""
+    for entry in entries_of(run, folder):
+        gone = [file for file in entry.found.files if not Path(file).exists()]
+        if entry.status == "done" and gone:
+            logger.error(
+                "%s: more of a series has come after its scan was discarded; what came is kept and not segmented, and "
+                "the result is that of the %d files before. Send the whole series again to segment it anew",
+                entry.folder, len(entry.found.files),
+            )  # fmt: skip
+            return True
+    return False
 
 
 def _done(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
@@ -152,12 +176,15 @@ def _done(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
 
 
 def _sent_back(run: BatchRun, back_to: Archive | None) -> Iterator[Watched]:
-    """Push results that were not sent yet, as recorded in the ledger."""
+    """Push results that were not sent yet, as recorded in the ledger; those of a series that grew are sent again."""
     for entry in run.ledger.entries("done") if back_to is not None else ():
-        mark = f"sent back {entry.folder}"
-        files = results_below([run.out / entry.folder]) if run.ledger.get_meta(mark) is None else []
+        mark, state = f"sent back {entry.folder}", entry.found.fingerprint
+        sent = run.ledger.get_meta(mark)
+        if sent is not None and (" " not in sent or sent.endswith(f" {state}")):
+            continue
+        files = results_below([path_below(run.out, entry.folder)])
         if files and back_to is not None:
             pushed = push(back_to, files)
             if all(one.error is None for one in pushed):
-                run.ledger.set_meta(mark, now())
+                run.ledger.set_meta(mark, f"{now()} {state}")
             yield Watched(pushed=tuple(pushed))

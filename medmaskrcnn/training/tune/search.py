@@ -20,6 +20,7 @@ from typing import Any, Literal
 from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError, OutputError, ReadError
 from medmaskrcnn.settings.migration import to_current_path, to_first_path
 from medmaskrcnn.system.files import make_folder, write_bytes
+from medmaskrcnn.system.paths import path_below
 from medmaskrcnn.training.plan import Plan, parse_plan, plan_text
 from medmaskrcnn.training.tune.space import Choices, SearchSpace, changed_plan
 from medmaskrcnn.training.tune.table import Trial, draw_trials, write_trials
@@ -201,7 +202,7 @@ def _one_trial(
             raise MedMaskRCNNError(f"broken off {broken} times; was memory short?")
         candidate = changed_plan(plan, values)
         starting(trial.number, candidate)
-        score = float(objective(candidate, make_folder(folder / name)))
+        score = float(objective(candidate, make_folder(path_below(folder, name))))
         if not isfinite(score):
             raise MedMaskRCNNError(f"the score is {score}")
     except KeyboardInterrupt:
