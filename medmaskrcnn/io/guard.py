@@ -16,6 +16,7 @@ import numpy as np
 
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.structures.grid import FloatArray, Grid
+from medmaskrcnn.system.memory_budget import available_bytes
 
 MAX_SCAN_BYTES = 2**36
 """64 GiB: no scan is larger; a header that claims more is damaged."""
@@ -23,6 +24,13 @@ MAX_SCAN_BYTES = 2**36
 MAX_DEFLATE_RATIO = 1032
 """Deflate cannot shrink data more than this (zlib's technical notes), so a .gz bounds what it may hold."""
 
+MAX_RATIO = 200
+"""Scans compress to a tenth at best; a large file that compresses more is made to harm."""
+
+HARMLESS_BYTES = 2**28
+"""Below this size the ratio does not matter: an empty mask of 256 MB is harmless."""
+
+_ALWAYS_TRIED = 2**24
 _RUST_PANIC = "PanicException"
 """Raised by decoders written in Rust (pylibjpeg-rle) on damaged data; not an ``Exception``, and not importable."""
 
@@ -47,7 +55,9 @@ def convert_read_errors(path: Path, what: str) -> Iterator[None]:
     except PermissionError as error:
         raise ReadError(f"{path} may not be read: permission denied. Check the file's rights") from error
     except MemoryError as error:
-        raise ReadError(f"{path} does not fit into this machine's memory") from error
+        raise ReadError(
+            f"{path} is too large for this machine: it does not fit into the memory that is free"
+        ) from error
     except BaseException as error:  # decoders raise anything on damaged input; this is the one place that catches it
         if not isinstance(error, Exception) and type(error).__name__ != _RUST_PANIC:
             raise
@@ -81,6 +91,47 @@ def check_claimed_size(path: Path, shape: Sequence[int], item_bytes: int, *, sto
             f"{path}: the header claims {_words(claimed)} of voxels {tuple(shape)}, the file holds {held}. "
             f"It is cut short or damaged; copy it again"
         )
+
+
+def check_memory(path: Path, n_bytes: int, what: str = "its voxels") -> None:
+    """Refuse to decode what does not fit into the memory that is left; called before anything is allocated.
+
+    Args:
+        path: The file, for the error.
+        n_bytes: Bytes that decoding takes at its peak.
+        what: What takes them.
+
+    Raises:
+        ReadError: if they are not there.
+    """
+    if n_bytes < _ALWAYS_TRIED:
+        return
+    available = available_bytes()
+    if available is not None and n_bytes > available:
+        raise ReadError(
+            f"{path} is too large for this machine: {what} take {_words(n_bytes)} of memory, {_words(available)} are "
+            "free. Close other programs, or read it where there is more memory"
+        )
+
+
+def check_inflation(path: Path, unpacked: int, stored: int, what: str) -> None:
+    """Refuse data that unpack to far more than data of scans do, before they are unpacked.
+
+    Args:
+        path: The file, for the error.
+        unpacked: Bytes after unpacking.
+        stored: Bytes in the file.
+        what: What is unpacked.
+
+    Raises:
+        ReadError: if the ratio is implausible, or the memory is not there.
+    """
+    if unpacked > HARMLESS_BYTES and unpacked > MAX_RATIO * max(stored, 1):
+        raise ReadError(
+            f"{path}: {what} unpack to {_words(unpacked)} from {_words(stored)}, as no scan does. "
+            "If you trust the file, save it uncompressed"
+        )
+    check_memory(path, unpacked, what)
 
 
 def checked_grid(path: Path, shape: Sequence[int], affine: FloatArray) -> Grid:

@@ -8,6 +8,7 @@ Header fields: nifti1.h (https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1
 from __future__ import annotations
 
 import gzip
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.guard import check_claimed_size, checked_grid, convert_read_errors
+from medmaskrcnn.io.guard import MAX_DEFLATE_RATIO, check_claimed_size, check_memory, checked_grid, convert_read_errors
 from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
-from medmaskrcnn.io.values import rescale
+from medmaskrcnn.io.values import float_type, rescale
 from medmaskrcnn.structures.grid import FloatArray, Grid
 from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, ChannelKind, Provenance, Volume
 
 _MM_PER_UNIT = {1: 1000.0, 3: 1e-3}  # xyzt_units: 1 metre, 2 mm, 3 micrometre; 0, unknown, is taken as mm
 _RGB_VECTOR_INTENT = 2003
 _DISAGREEMENT_MM = 0.1
+_CHUNK = 1 << 22
+_TAIL_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ def read_nifti(path: Path) -> Volume:
     with convert_read_errors(path, "NIfTI"):
         header = _raw_header(path)
         layout = _layout(path, header)
-        array = _channels_first(_stored(path, header), layout)
         slope, intercept = header.get_slope_inter()
-        array = rescale(array, 1.0 if slope is None else float(slope), float(intercept or 0.0))
+        scaling = 1.0 if slope is None else float(slope), float(intercept or 0.0)
+        check_memory(path, _peak_bytes(header, scaling))
+        array = rescale(_channels_first(_stored(path, header), layout), *scaling)
     provenance = Provenance("NIfTI", (str(path),), generator=layout.generator, notes=layout.notes)
     return Volume(array, layout.grid, channel_kind=layout.channel_kind, provenance=provenance)
 
@@ -94,6 +98,14 @@ def _raw_header(path: Path) -> Nifti1Header:
     raise ReadError(f"{path} is not NIfTI: its header is cut short or of another format. Convert it again")
 
 
+def _peak_bytes(header: Nifti1Header, scaling: tuple[float, float]) -> int:
+    """Memory that reading takes: the stored voxels, and those made from them where they are scaled or in colour."""
+    dtype = header.get_data_dtype()
+    n_voxels = math.prod(_extents(header))
+    made = 3 if dtype.names else 0 if scaling == (1.0, 0.0) else float_type(dtype).itemsize
+    return n_voxels * (int(dtype.itemsize) + made)
+
+
 def _data_place(path: Path, header: Nifti1Header) -> tuple[Path, int]:
     """The file with the voxels, and their offset in it (after decompression)."""
     offset = float(header["vox_offset"])
@@ -109,12 +121,35 @@ def _stored(path: Path, header: Nifti1Header) -> NDArray[Any]:
     flat = np.empty(int(np.prod([int(n) for n in _extents(header)])), dtype=header.get_data_dtype())
     with _open(data_file) as stream:
         stream.seek(offset)
-        n_read = stream.readinto(flat.view(np.uint8))
-        while _is_gzip(data_file) and stream.read(1 << 20):
-            pass
-    if n_read != flat.nbytes:
-        raise ReadError(f"{path} is cut short: {n_read} of {flat.nbytes} bytes of voxels are there. Copy it again")
+        n_read = _fill(stream, flat)
+        if n_read != flat.nbytes:
+            raise ReadError(f"{path} is cut short: {n_read} of {flat.nbytes} bytes of voxels are there. Copy it again")
+        if _is_gzip(data_file):
+            _read_to_end(path, stream, max(_TAIL_BYTES, flat.nbytes))
+    if not flat.dtype.isnative and not flat.dtype.names:
+        flat = flat.byteswap(inplace=True).view(flat.dtype.newbyteorder("="))
     return flat.reshape(_extents(header), order="F")
+
+
+def _fill(stream: Any, flat: NDArray[Any]) -> int:
+    """Read into an array, a piece at a time: gzip would hold all of it a second time. Returns the bytes read."""
+    view = memoryview(flat.view(np.uint8))
+    done = 0
+    while done < len(view):
+        n_read = stream.readinto(view[done : done + _CHUNK])
+        if not n_read:
+            break
+        done += n_read
+    return done
+
+
+def _read_to_end(path: Path, stream: Any, most: int) -> None:
+    """Read what follows the voxels, so that gzip compares its checksum; bounded, for it may unpack without end."""
+    left = most
+    while chunk := stream.read(_CHUNK):
+        left -= len(chunk)
+        if left < 0:
+            raise ReadError(f"{path}: more follows its voxels than they take themselves; the header does not fit them")
 
 
 def _extents(header: Nifti1Header) -> list[int]:
@@ -140,6 +175,8 @@ def _layout(path: Path, header: Nifti1Header) -> _Layout:
     data_file, offset = _data_place(path, header)
     packed = _is_gzip(data_file)
     stored = max(data_file.stat().st_size - (0 if packed else offset), 0)
+    if offset > stored * MAX_DEFLATE_RATIO:
+        raise ReadError(f"{path}: the header says that voxels begin at byte {offset}, after the end of the file")
     check_claimed_size(path, extents, dtype.itemsize, stored_bytes=stored, packed=packed)
     shape, kind = _axes(path, extents, dtype, int(header["intent_code"]))
     affine, notes = _affine(path, header, extents)

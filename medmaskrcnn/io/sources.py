@@ -18,16 +18,10 @@ from pydicom import dcmread
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.formats import READABLE
-from medmaskrcnn.io.guard import convert_read_errors
+from medmaskrcnn.io.guard import HARMLESS_BYTES, MAX_RATIO, convert_read_errors
 
 MAX_UNPACKED_BYTES = 2**35
 """32 GiB: no study is larger."""
-
-MAX_RATIO = 200
-"""Scans compress to a tenth at best; a large file that compresses more is a zip bomb."""
-
-_HARMLESS_BYTES = 2**28
-"""Below this size the ratio does not matter: an empty mask of 256 MB is harmless."""
 
 MAX_MEMBERS = 200_000
 _CHUNK = 1 << 20
@@ -163,7 +157,7 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         raise ReadError(f"{path} holds {len(members)} files, more than {MAX_MEMBERS}. Unpack what you need yourself")
     if any(m.flag_bits & 1 for m in members):
         raise ReadError(f"{path} is encrypted. Unpack it with its password and give the folder")
-    if size > MAX_UNPACKED_BYTES or (size > _HARMLESS_BYTES and size > MAX_RATIO * max(stored, 1)):
+    if size > MAX_UNPACKED_BYTES or (size > HARMLESS_BYTES and size > MAX_RATIO * max(stored, 1)):
         raise ReadError(
             f"{path} unpacks to {size:,} bytes from {stored:,}: no archive of scans does. "
             f"If you trust it, unpack it yourself and give the folder"
@@ -185,7 +179,7 @@ def _unpack(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]
         with archive.open(member) as source, target.open("xb") as goal:
             while chunk := source.read(_CHUNK):
                 total += len(chunk)
-                if total > MAX_UNPACKED_BYTES or (total > _HARMLESS_BYTES and total > MAX_RATIO * stored):
+                if total > MAX_UNPACKED_BYTES or (total > HARMLESS_BYTES and total > MAX_RATIO * stored):
                     raise ReadError(f"{path} unpacks to more than its table says; it is damaged or made to harm")
                 goal.write(chunk)
     return left_out

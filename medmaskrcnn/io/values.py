@@ -16,6 +16,8 @@ INTEGER_TYPES: tuple[type[np.signedinteger[Any]] | type[np.unsignedinteger[Any]]
 )
 """In order of preference: int16 holds every CT."""
 
+_PIECE = 1 << 22  # voxels
+
 
 def is_whole(value: float) -> bool:
     """True for 1.0 and -1024.0, False for 0.5."""
@@ -51,10 +53,21 @@ def rescale(stored: NDArray[Any], slope: float, intercept: float) -> NDArray[Any
         ends = [int(v) * int(slope) + int(intercept) for v in (stored.min(), stored.max())]
         target = smallest_integer_type(min(ends), max(ends))
         if target.kind != "f":
-            wide = stored.astype(np.int64 if target.itemsize > 2 or stored.dtype.itemsize > 2 else np.int32)
-            return np.asarray((wide * int(slope) + int(intercept)).astype(target))
-    scaled = stored.astype(np.float64) * slope + intercept
-    return np.asarray(scaled.astype(float_type(stored.dtype)))
+            wide = np.dtype(np.int64 if target.itemsize > 2 or stored.dtype.itemsize > 2 else np.int32)
+            return _in_pieces(stored, wide, int(slope), int(intercept), target)
+    return _in_pieces(stored, np.dtype(np.float64), slope, intercept, float_type(stored.dtype))
+
+
+def _in_pieces(
+    stored: NDArray[Any], wide: np.dtype[Any], slope: float, intercept: float, target: np.dtype[Any]
+) -> NDArray[Any]:
+    """Computed in a wide type, a piece at a time: the whole volume in it would be up to eight times as large."""
+    values = np.empty(stored.shape, target)
+    source, goal = stored.reshape(-1), values.reshape(-1)
+    for start in range(0, source.size, _PIECE):
+        piece = slice(start, start + _PIECE)
+        goal[piece] = (source[piece].astype(wide) * slope + intercept).astype(target)
+    return values
 
 
 def rescale_slices(stored: NDArray[Any], scalings: Sequence[tuple[float, float]]) -> NDArray[Any]:
