@@ -27,8 +27,9 @@ from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.batch_runs.worker_pool import End, LocalWorkerPool, Setup, WorkerPool, threads_of
 from medmaskrcnn.errors import OutputError, ReadError, Remedy
 from medmaskrcnn.export.check import check_output_folder
+from medmaskrcnn.export.dicom_files import holds_identity
 from medmaskrcnn.hub.model_file import read_model_settings
-from medmaskrcnn.system.files import PARTIAL
+from medmaskrcnn.system.files import PARTIAL, make_folder
 from medmaskrcnn.system.paths import path_below, remove_below
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class BatchRun:
     def __init__(self, out: Path, plan: BatchPlan) -> None:
         check_output_folder(out)
         self.out, self.plan = out.absolute(), plan
+        make_folder(self.out, private=plan.plain_names or holds_identity(plan.work.output))
         self.ledger = Ledger(self.out)
         self._pool: WorkerPool | None = None
         self._pending: deque[Entry] = deque()

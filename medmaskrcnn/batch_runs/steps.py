@@ -13,6 +13,7 @@ from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.batch_runs.thumbnail import write_thumbnail
 from medmaskrcnn.errors import ModelFileError, ReadError
 from medmaskrcnn.export.check import refuse_unwritable
+from medmaskrcnn.export.dicom_files import holds_identity
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.hub.loaded_model import load_as_asked
 from medmaskrcnn.inference.pipeline import segment
@@ -62,7 +63,8 @@ class Steps:
         """Write the result into its folder, completely or not at all; returns its entries in the summary."""
         result, volume = made
         out = Path(task.out)
-        with replacing_folder(path_below(out, task.folder), staging_in=out / PARTIAL, synced=True) as staging:
+        target, private = path_below(out, task.folder), holds_identity(task.output)
+        with replacing_folder(target, staging_in=out / PARTIAL, synced=True, private=private) as staging:
             write_result(result, volume, staging, options=task.output, tracks=task.options.track)
             write_thumbnail(result, volume, staging)
         return _outcome(result, volume)

@@ -6,7 +6,6 @@ the same bytes. Failures come first. The fields are described in ``docs/batch.md
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from collections import Counter
@@ -22,6 +21,7 @@ from medmaskrcnn.batch_runs.thumbnail import THUMBNAIL
 from medmaskrcnn.errors import with_remedy
 from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.system.files import write_bytes
+from medmaskrcnn.system.tables import TableWriter
 from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
@@ -86,18 +86,13 @@ def summary_csv(document: dict[str, Any]) -> str:
     """One row per series, with a column for each class that was detected anywhere."""
     classes = list(document["totals"])
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = TableWriter(text)
     writer.writerow([*_COLUMNS, *(f"n {name}" for name in classes)])
     for case in document["cases"]:
         row = [*(case[name] for name in _COLUMNS[:-2]), int(case["out_of_domain"]), " | ".join(case["warnings"])]
         counts = [case["counts"].get(name, 0) if case["status"] == "done" else None for name in classes]
-        writer.writerow([_harmless(cell) for cell in (*row, *counts)])
+        writer.writerow([*row, *counts])
     return text.getvalue()
-
-
-def _harmless(cell: object) -> object:
-    """A cell that no spreadsheet interprets as a formula."""
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@")) else cell
 
 
 def hidden_paths(found: FoundSeries) -> Sequence[str]:

@@ -35,6 +35,7 @@ from medmaskrcnn.services.pacs.receive import Inbox
 from medmaskrcnn.services.pacs.server import PASSWORD, TOKEN, USER, Credentials, Query, Server
 from medmaskrcnn.services.pacs.watch import Arrivals, Asked, Received, watch
 from medmaskrcnn.settings import OutputOptions, SegmentOptions
+from medmaskrcnn.system.files import make_folder
 
 EXAMPLES = (
     "medmaskrcnn pacs pull https://pacs.example/dicom-web --patient 4711 -o scans",
@@ -193,7 +194,7 @@ def watch_command(
         file = model_file(model)
         plan = BatchPlan(Work(str(file.resolve()), model_sha256(file), options, output))
         back_to = None if push_to is None else open_archive(_server(push_to, called, calling, ca, timeout, patience))
-        incoming = out / "incoming"
+        incoming = make_folder(out, private=True) / "incoming"
         with BatchRun(out / "results", plan) as run:
             arrivals: Arrivals
             if listen is not None:

@@ -6,7 +6,6 @@ seconds that cases took.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from dataclasses import asdict
@@ -29,6 +28,7 @@ from medmaskrcnn.evaluation.page import evaluation_html
 from medmaskrcnn.evaluation.subgroups import Subgroup
 from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.system.files import write_bytes
+from medmaskrcnn.system.tables import TableWriter
 from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
@@ -146,7 +146,7 @@ def _counts(case: CaseFigures) -> dict[str, Any]:
 def cases_table(evaluation: Evaluation) -> str:
     """``cases.csv``: one row per case, the worst first; cells of undefined figures are empty."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = TableWriter(text)
     rows = [_counts(case) for case in evaluation.worst_first]
     writer.writerow([*rows[0], *(f"class_dice {name}" for name in evaluation.class_names)])
     for row, case in zip(rows, evaluation.worst_first, strict=True):

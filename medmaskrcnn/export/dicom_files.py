@@ -7,9 +7,16 @@ from pathlib import Path
 
 from medmaskrcnn.export.dicom_object import AlgorithmType, write_dataset
 from medmaskrcnn.export.source_series import SourceSeries, suppress_pydicom_warnings
+from medmaskrcnn.settings import OutputOptions
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.system.files import open_private
 
 DICOM_FORMATS = ("seg", "rtstruct", "sr")
+
+
+def holds_identity(output: OutputOptions) -> bool:
+    """Whether what is written tells who the patient is: DICOM objects carry the identity of their scan."""
+    return not output.deidentify and any(name in DICOM_FORMATS for name in output.formats)
 
 
 def write_dicom_object(
@@ -21,7 +28,7 @@ def write_dicom_object(
     label_map: bool = False,
     algorithm: AlgorithmType = "AUTOMATIC",
 ) -> None:
-    """Write a result as one DICOM object.
+    """Write a result as one DICOM object; its owner alone may read it unless it is de-identified.
 
     Args:
         kind: One of :data:`DICOM_FORMATS`.
@@ -35,7 +42,8 @@ def write_dicom_object(
     encoding = {} if kind == "rtstruct" else {"encoding": "auto" if label_map else "binary"}
     with suppress_pydicom_warnings():
         dataset = getattr(module, f"make_{kind}")(result, source, algorithm=algorithm, **encoding)
-        with path.open("wb") as stream:
+        is_anonymous = dataset.get("PatientIdentityRemoved") == "YES"
+        with path.open("wb") if is_anonymous else open_private(path) as stream:
             write_dataset(dataset, stream)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TextIO
 
 import numpy as np
 
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.system.tables import TableWriter
 
 _COLUMNS = ("track", "class", "score", "frame", "area_px", "area_mm2", "centre_row", "centre_column")
 
@@ -20,7 +20,7 @@ def write_tracks(result: CaseResult, pixel_mm: tuple[float, float] | None, strea
         pixel_mm: Pixel size (row, column) in mm; ``None`` if unknown, in which case areas are in pixels only.
         stream: Text stream to write to.
     """
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = TableWriter(stream)
     writer.writerow(_COLUMNS)
     found = result.instances
     for i, mask in enumerate(found.masks):

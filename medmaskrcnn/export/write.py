@@ -18,7 +18,7 @@ from pathlib import Path
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export.coco import write_coco
 from medmaskrcnn.export.deidentify import deidentified_result, without_places
-from medmaskrcnn.export.dicom_files import DICOM_FORMATS, write_dicom_object
+from medmaskrcnn.export.dicom_files import DICOM_FORMATS, holds_identity, write_dicom_object
 from medmaskrcnn.export.dicom_object import AlgorithmType
 from medmaskrcnn.export.meshes import mesh_names, write_mesh
 from medmaskrcnn.export.nifti import write_label_map
@@ -33,7 +33,7 @@ from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, Volume
-from medmaskrcnn.system.files import staging_folder
+from medmaskrcnn.system.files import make_folder, open_private, staging_folder
 
 FILE_NAMES = {
     "instances": "instances.npz",
@@ -75,8 +75,9 @@ def write_result(
 ) -> dict[str, Path]:
     """Write a result's files into one folder, which is created if needed.
 
-    Files of an earlier run are replaced; its exports that are not requested now are removed, since they
-    would belong to another result.
+    DICOM objects, which say who the patient is, and ``run.json`` with its paths are for their owner alone (mode 0600),
+    and so are folders created for DICOM objects (0700). Files of an earlier run are replaced; its exports that are not
+    requested now are removed, since they would belong to another result.
 
     Args:
         result: The result.
@@ -113,7 +114,7 @@ def write_result(
         writers["run"] = partial(_write_run, placeless, replace(volume, provenance=Provenance()))
     try:
         _refuse_unusable(folder, targets, volume)
-        _write_all(folder, targets, writers)
+        _write_all(folder, targets, writers, private=holds_identity(asked))
     except OSError as error:
         raise OutputError(_message(folder, error)) from error
     return targets
@@ -147,10 +148,13 @@ def _algorithm(result: CaseResult) -> AlgorithmType:
     return "SEMIAUTOMATIC" if review and (review.accepted or review.rejected or review.changed) else "AUTOMATIC"
 
 
-def _write_all(folder: Path, targets: dict[str, Path], writers: dict[str, Callable[[Path], None]]) -> None:
+def _write_all(
+    folder: Path, targets: dict[str, Path], writers: dict[str, Callable[[Path], None]], *, private: bool
+) -> None:
     made = _missing_parents(folder)
     done = False
     try:
+        make_folder(folder, private=private)
         with staging_folder(folder) as staging:
             for name, target in targets.items():
                 writers[name](staging / target.name)
@@ -227,7 +231,8 @@ def _write_instances(result: CaseResult, volume: Volume, path: Path) -> None:
 
 
 def _write_run(result: CaseResult, volume: Volume, path: Path) -> None:
-    path.write_text(to_json(run_document(result, volume)), encoding="utf-8", newline="\n")
+    with open_private(path) if volume.provenance.files else path.open("wb") as stream:  # paths often hold names
+        stream.write(to_json(run_document(result, volume)).encode())
 
 
 def _write_json(result: CaseResult, volume: Volume, path: Path) -> None:

@@ -7,13 +7,13 @@ coordinates x, y, z of the label map (voxel ``i`` covers ``[i, i + 1)``).
 
 from __future__ import annotations
 
-import csv
 from typing import IO
 
 import numpy as np
 
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
 from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.system.tables import TableWriter
 
 OUT_OF_DOMAIN = "OUT OF DOMAIN: the model was not made for this kind of scan"
 """The stamp that exports carry where :attr:`RunRecord.out_of_domain` is set."""
@@ -40,7 +40,7 @@ def write_table(result: CaseResult, stream: IO[str]) -> None:
         stream: Text stream opened with ``newline=""``.
     """
     found = result.candidates
-    writer = csv.writer(stream, lineterminator="\n")
+    writer = TableWriter(stream)
     writer.writerow(columns(found.grid.spacing_known))
     warning = OUT_OF_DOMAIN if result.record.out_of_domain else ""
     for number, i in enumerate(result.kept, start=1):

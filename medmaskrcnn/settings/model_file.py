@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from medmaskrcnn.settings.base import Count, Settings
+from medmaskrcnn.settings.base import Count, Name, Settings, Text
 from medmaskrcnn.settings.inference import InferenceSettings
 from medmaskrcnn.settings.network import ModelSettings
 from medmaskrcnn.settings.preprocess import PreprocessSettings
@@ -22,10 +22,10 @@ class LabelCode(Settings):
         region: Anatomic region of a lesion (a tumour).
     """
 
-    type: tuple[str, str, str]
-    category: tuple[str, str, str] | None = None
-    modifier: tuple[str, str, str] | None = None
-    region: tuple[str, str, str] | None = None
+    type: tuple[Name, Name, Name]
+    category: tuple[Name, Name, Name] | None = None
+    modifier: tuple[Name, Name, Name] | None = None
+    region: tuple[Name, Name, Name] | None = None
 
 
 class ModelCard(Settings):
@@ -48,18 +48,18 @@ class ModelCard(Settings):
             evaluation recognises it; other spellings of the same name need none.
     """
 
-    name: str
-    summary: str = ""
-    modality: str | None = None
-    domain: str | None = None
-    data: str = ""
-    licence: str = ""
-    attribution: str = ""
-    scores: dict[str, str] = Field(default_factory=dict)
-    limits: tuple[str, ...] = ()
-    made_by: str = ""
-    codes: dict[str, LabelCode] = Field(default_factory=dict)
-    aliases: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    name: Name
+    summary: Text = ""
+    modality: Name | None = None
+    domain: Name | None = None
+    data: Text = ""
+    licence: Text = ""
+    attribution: Text = ""
+    scores: dict[Name, Text] = Field(default_factory=dict)
+    limits: tuple[Text, ...] = ()
+    made_by: Text = ""
+    codes: dict[Name, LabelCode] = Field(default_factory=dict)
+    aliases: dict[Name, tuple[Name, ...]] = Field(default_factory=dict)
 
 
 class ModelFileSettings(Settings):
@@ -75,7 +75,7 @@ class ModelFileSettings(Settings):
     model: ModelSettings
     preprocess: PreprocessSettings = PreprocessSettings()
     inference: InferenceSettings = InferenceSettings()
-    training: dict[str, str | int | float] = Field(default_factory=dict)
+    training: dict[Name, Text | int | float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> ModelFileSettings:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medmaskrcnn.settings.base import Count, Fraction, NotNegative, Positive, Settings
+from medmaskrcnn.settings.base import Count, Fraction, Name, NotNegative, Positive, Settings
 
 _STAGES = 4
 _FIRST_STRIDES = (1, 2, 4)
@@ -230,7 +230,7 @@ class ModelSettings(Settings):
     spatial_dims: Literal[2, 3] = 2
     image_channels: Count = 1
     context_slices: Annotated[int, Field(ge=0)] = 0
-    class_names: tuple[str, ...]
+    class_names: tuple[Name, ...]
     with_masks: bool = True
     backbone: BackboneSettings = BackboneSettings()
     anchors: AnchorSettings = AnchorSettings()

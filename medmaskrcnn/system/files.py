@@ -11,11 +11,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 from medmaskrcnn.errors import OutputError
 
 PARTIAL = ".partial"
+_OWNER, _ALL = 0o700, 0o777  # less the umask
 
 AnyPath = str | os.PathLike[str]
 
@@ -46,13 +48,16 @@ def replacing(path: AnyPath, *, synced: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: AnyPath, *, staging_in: AnyPath | None = None, synced: bool = False) -> Iterator[Path]:
+def replacing_folder(
+    path: AnyPath, *, staging_in: AnyPath | None = None, synced: bool = False, private: bool = False
+) -> Iterator[Path]:
     """A temporary folder that replaces the folder ``path`` at the end, or is deleted on failure.
 
     Args:
         path: The folder; an existing one stays until the new one is complete.
         staging_in: Where the temporary folder lies, on the same disk; beside ``path`` by default.
         synced: Wait until every file is on the disk before the folder is renamed.
+        private: Let its owner alone enter the folder, and those above it that are created.
 
     Raises:
         OutputError: if the folder cannot be written.
@@ -61,11 +66,11 @@ def replacing_folder(path: AnyPath, *, staging_in: AnyPath | None = None, synced
     try:
         with staging_folder(target.parent if staging_in is None else staging_in) as staging:
             temporary, earlier = staging / "new", staging / "old"
-            temporary.mkdir()
+            temporary.mkdir(mode=_OWNER if private else _ALL)
             yield temporary
             if synced:
                 _sync_tree(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent, private=private)
             with suppress(FileNotFoundError):
                 target.rename(earlier)
             try:
@@ -89,7 +94,7 @@ def staging_folder(parent: AnyPath) -> Iterator[Path]:
     """
     staging = Path(parent) / _temporary_name("")
     try:
-        staging.mkdir(parents=True)
+        staging.mkdir(parents=True, mode=_OWNER)
         yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -108,18 +113,37 @@ def write_bytes(path: AnyPath, content: bytes) -> Path:
     return target
 
 
-def make_folder(path: AnyPath) -> Path:
-    """Create a folder if it is missing, and return it.
+def make_folder(path: AnyPath, *, private: bool = False) -> Path:
+    """Create a folder if it is missing, with those above it, and return it.
+
+    Args:
+        path: The folder; the rights of one that exists stay as they are.
+        private: Let its owner alone enter what is created: for whatever identifies a patient.
 
     Raises:
         OutputError: if it cannot be created.
     """
     folder = Path(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in reversed([p for p in (folder, *folder.parents) if not p.exists()]):
+            place.mkdir(exist_ok=True, mode=_OWNER if private else _ALL)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error.strerror}. Choose another place.") from error
     return folder
+
+
+def open_private(path: AnyPath) -> IO[bytes]:
+    """Open a file for writing that its owner alone may read, from its first byte on.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    stream = os.fdopen(handle, "wb")
+    with suppress(OSError):  # some network drives have no such rights
+        Path(path).chmod(0o600)  # of an earlier file of this name
+    return stream
 
 
 def _temporary_name(name: str) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from medmaskrcnn.report.training_tables import LOSSES, NO_TERMS, SMOOTHED, VALIDATION, read_table
 from medmaskrcnn.system.files import replacing
+from medmaskrcnn.system.tables import TableWriter, harmless
 from medmaskrcnn.training.boards import Board
 from medmaskrcnn.training.trainer import StepReport
 from medmaskrcnn.training.validate import Validation
@@ -87,10 +88,11 @@ def _add_row(path: Path, row: Mapping[str, float]) -> None:
     columns = _columns(path) or list(row)
     fresh = not path.exists()
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = TableWriter(file)
         if fresh:
             writer.writerow(columns)
-        writer.writerow([_text(row[name]) if name in row else "" for name in columns])
+        cells = {str(harmless(name)): _text(value) for name, value in row.items()}
+        writer.writerow([cells.get(str(harmless(name)), "") for name in columns])
 
 
 def _columns(path: Path) -> list[str]:
@@ -111,7 +113,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
         head, *rows = list(csv.reader(file))
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         kept = [row for row in rows if len(row) == len(head) and int(row[0]) <= step]  # a row may be incomplete
-        csv.writer(file).writerows([head, *kept])
+        TableWriter(file).writerows([head, *kept])
 
 
 def _smoothed(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:

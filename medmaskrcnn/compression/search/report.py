@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from medmaskrcnn.compression.search.variant import Variant, VariantResult, best_trade_offs
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.system.files import make_folder, replacing, write_bytes
+from medmaskrcnn.system.tables import TableWriter
 
 MEASURED, TABLE, PLOT = "measured.json", "variants.csv", "pareto.png"
 
@@ -67,7 +67,7 @@ class Measured:
 def write_table(outcomes: Sequence[VariantResult], path: Path) -> None:
     """Write one row per variant, in the order of trying."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = TableWriter(file)
         writer.writerow(["variant", "pruned", "engine", "precision", "proposals", "seconds", "times", "ap", "error"])
         for o in outcomes:
             v = o.variant

@@ -14,6 +14,7 @@ from typing import Any
 from medmaskrcnn.evaluation.followup.tracks import TimePoint, Track
 from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.system.files import write_bytes
+from medmaskrcnn.system.tables import harmless
 from medmaskrcnn.system.version import __version__
 
 SCHEMA_VERSION = 1
@@ -88,7 +89,8 @@ def changes_csv(document: dict[str, Any]) -> str:
     writer.writeheader()
     for lesion in document["lesions"]:
         for row in lesion["course"]:
-            writer.writerow({"lesion": lesion["lesion"], "class": lesion["class"], **row})
+            cells = {"lesion": lesion["lesion"], "class": lesion["class"], **row}
+            writer.writerow({name: harmless(cell) for name, cell in cells.items()})
     return text.getvalue()
 
 

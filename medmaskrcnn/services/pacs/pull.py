@@ -16,7 +16,7 @@ from medmaskrcnn.errors import ArchiveError, OutputError, Remedy
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.archive import Archive, TransientError, patiently
 from medmaskrcnn.services.pacs.server import RemoteSeries
-from medmaskrcnn.system.files import PARTIAL, replacing
+from medmaskrcnn.system.files import PARTIAL, make_folder, open_private, replacing
 from medmaskrcnn.system.paths import is_uid, path_below
 
 
@@ -61,7 +61,7 @@ def pull(
     """
     pulled = []
     try:
-        out.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(out, private=True)
         for stale in out.glob(f"*/*/*{PARTIAL}"):
             stale.unlink()
         for series in wanted:
@@ -145,7 +145,7 @@ def write_object(dataset: Dataset, folder: Path) -> int:
             if dcmread(target) != dataset:
                 raise DuplicateError("an object with the same SOP Instance UID but other content is there already")
         return 0
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with replacing(target, synced=True) as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+    make_folder(folder, private=True)
+    with replacing(target, synced=True) as temporary, open_private(temporary) as stream:
+        dataset.save_as(stream, enforce_file_format=True)
     return 1

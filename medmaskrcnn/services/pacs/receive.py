@@ -14,6 +14,7 @@ from medmaskrcnn.errors import ArchiveError, OutputError
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.dimse import pynetdicom
 from medmaskrcnn.services.pacs.pull import DuplicateError, held, series_folder, write_object
+from medmaskrcnn.system.files import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Inbox:
     ) -> None:
         net = pynetdicom()
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder, private=True)
         self._lock = Lock()
         self._last = {path: time.monotonic() for path in folder.glob("*/*") if path.is_dir()}
         ours = net.AE(ae_title=title)

@@ -6,7 +6,6 @@ scan -> looks (folds, changed images) -> agreement -> uncertainty
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
@@ -25,6 +24,7 @@ from medmaskrcnn.io.discover import FoundScan, find_scans
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.files import write_bytes
+from medmaskrcnn.system.tables import TableWriter
 from medmaskrcnn.training.suggest.agreement import SeenObject, agreement
 from medmaskrcnn.training.suggest.rank import order
 from medmaskrcnn.training.suggest.views import PooledFeatures, looks
@@ -81,7 +81,7 @@ class Suggestions:
     def to_csv(self) -> str:
         """As a table with a row for each scan by rank."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = TableWriter(text)
         writer.writerow(Suggestion.__dataclass_fields__)
         writer.writerows([_cell(value) for value in asdict(case).values()] for case in self.cases)
         return text.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medmaskrcnn.system.files import replacing
+from medmaskrcnn.system.tables import TableWriter
 from medmaskrcnn.training.tune.space import Choices, SearchSpace
 
 _COLUMNS = 3  # of panels in the plot
@@ -50,7 +50,7 @@ def value_text(value: Any) -> str:
 def write_trials(trials: Sequence[Trial], paths: Sequence[str], path: Path) -> None:
     """Write one row per trial: number, score, a column for each dotted path, seconds, folder, error."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = TableWriter(file)
         writer.writerow(["trial", "score", *paths, "seconds", "folder", "error"])
         for one in trials:
             score = "" if one.score is None else f"{one.score:.6g}"
