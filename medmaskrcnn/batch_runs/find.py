@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -197,7 +199,7 @@ def _text(value: object) -> str:
 def fingerprint_of(files: Sequence[Path]) -> str:
     """Hash of the names, sizes and times of the files, and of a single file's siblings, such as its ``.raw``."""
     digest = hashlib.sha256()
-    siblings = sorted(files[0].parent.glob(f"{files[0].stem}.*")) if len(files) == 1 and files[0].suffix else []
+    siblings = _siblings(files[0]) if len(files) == 1 and files[0].suffix else []
     for file in (*files, *siblings):
         try:
             state = file.stat()
@@ -205,6 +207,24 @@ def fingerprint_of(files: Sequence[Path]) -> str:
         except OSError:
             digest.update(f"{file.name}\0gone\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _siblings(file: Path) -> list[Path]:
+    """Files beside one that have its name with other extensions; each folder is listed once."""
+    try:
+        return list(_by_stem(file.parent, file.parent.stat().st_mtime_ns).get(file.stem, ()))
+    except OSError:
+        return []
+
+
+@lru_cache(maxsize=4)
+def _by_stem(folder: Path, changed: int) -> dict[str, list[Path]]:
+    """The files of a folder by what precedes each dot of their names."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208 - perhaps a million names
+        for place in (i for i, letter in enumerate(name) if letter == "." and i):
+            found[name[:place]].append(folder / name)
+    return found
 
 
 def _unopened(path: Path, reason: str) -> FoundSeries:

@@ -200,6 +200,20 @@ class Ledger:
         )
         return [_entry(row) for row in rows]
 
+    def series_uids(self) -> set[str]:
+        """Series Instance UIDs of all series."""
+        return {str(uid) for (uid,) in self._db.execute("SELECT json_extract(found, '$.series_uid') FROM series")}
+
+    def entries_of_files(self, folder: Path) -> list[Entry]:
+        """Series with files below a folder."""
+        inside = json.dumps(f"{folder}{os.sep}")[1:-1]  # as it stands in JSON
+        rows = self._db.execute(
+            "SELECT id, folder, status, reason, attempts, seconds, found, outcome FROM series "
+            "WHERE instr(found, ?) ORDER BY folder",
+            (inside,),
+        )
+        return [_entry(row) for row in rows]
+
     def entry(self, id_: int) -> Entry:
         """The entry of one series."""
         return _entry(

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from medmaskrcnn.batch_runs.find import FoundSeries
@@ -53,13 +53,17 @@ def case_folder(series: FoundSeries, key: bytes) -> str:
     return "/".join(pseudonym(key, kind, value) for kind, value in values.items())
 
 
-def plain_folder(series: FoundSeries, taken: Iterable[str]) -> str:
-    """The result folder named by patient ID, study date and series description; numbered if already taken."""
+def plain_folder(series: FoundSeries, taken: Collection[str]) -> str:
+    """The result folder named by patient ID, study date and series description; numbered if already taken.
+
+    Args:
+        series: The series.
+        taken: Folders in lower case; a set, since it is asked for every series.
+    """
     words = (series.patient_id or "unknown", series.study_date or "undated", series.description or series.name)
     folder = "/".join(safe_name(word) for word in words)
-    used = {name.lower() for name in taken}
     number, candidate = 1, folder
-    while candidate.lower() in used:
+    while candidate.lower() in taken:
         number += 1
         candidate = f"{folder}-{number}"
     return candidate

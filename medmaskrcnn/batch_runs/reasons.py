@@ -79,6 +79,7 @@ def is_refusal(error: BaseException) -> bool:
 
 def without_paths(text: str, paths: Iterable[str]) -> str:
     """``text`` with each of ``paths``, and what lies below them, replaced: paths often hold patients' names."""
-    for path in sorted({p for p in paths if p not in ("", os.sep, ".")}, key=len, reverse=True):
+    there = {p for p in paths if p not in ("", os.sep, ".") and p in text}  # a series may have 20,000 files
+    for path in sorted(there, key=len, reverse=True):
         text = re.sub(r"(?<![\w-])" + re.escape(path) + r"(?![\w-])([\\/][^\s:,;'\"()]*)?", HIDDEN, text)
     return text

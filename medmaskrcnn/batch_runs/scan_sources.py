@@ -58,14 +58,14 @@ def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: byt
         for series in found
     ]
     known = ledger.known()
-    folders = {folder for folder, _, _ in known.values()}
+    folders = {folder.lower() for folder, _, _ in known.values()}
     new = changed = 0
     stale = []
     with ledger.at_once():
         for series in found:
             if series.identity not in known:
                 folder = case_folder(series, key) if key is not None else plain_folder(series, folders)
-                folders.add(folder)
+                folders.add(folder.lower())
                 ledger.add(series, folder)
                 new += series.verdict == "queued"
                 continue

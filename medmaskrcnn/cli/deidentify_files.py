@@ -10,6 +10,7 @@ from pydicom.dataset import FileDataset
 from medmaskrcnn.cli.console import ProgressCall
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.export.deidentify import deidentify
+from medmaskrcnn.io.dicom.deflated import check_deflated
 from medmaskrcnn.io.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES, non_image_kind
 from medmaskrcnn.io.formats import sniff
 from medmaskrcnn.system.files import replacing_folder
@@ -41,6 +42,7 @@ def deidentify_files(source: Path, folder: Path, progress: ProgressCall) -> tupl
     written = 0
     with replacing_folder(folder) as staging:
         for done, file in enumerate(dicom, start=1):
+            check_deflated(file)
             dataset = dcmread(file, force=True)
             reason = _unfit(dataset)
             if reason is None:

@@ -114,6 +114,32 @@ def check_memory(path: Path, n_bytes: int, what: str = "its voxels") -> None:
         )
 
 
+class Allowance:
+    """Memory that many small pieces take together: masks of a file that may hold thousands.
+
+    Args:
+        path: The file, for the error.
+        what: What takes the memory.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path, self._what, self._taken = path, what, 0
+        self._available = available_bytes()
+
+    def take(self, n_bytes: int) -> None:
+        """Count a piece before it is made.
+
+        Raises:
+            ReadError: if all pieces together do not fit into the memory that was free at the beginning.
+        """
+        self._taken += n_bytes
+        if self._taken > _ALWAYS_TRIED and self._available is not None and self._taken > self._available:
+            raise ReadError(
+                f"{self._path} is too large for this machine: {self._what} take more than the "
+                f"{_words(self._available)} of memory that are free. Read it where there is more memory"
+            )
+
+
 def check_inflation(path: Path, unpacked: int, stored: int, what: str) -> None:
     """Refuse data that unpack to far more than data of scans do, before they are unpacked.
 

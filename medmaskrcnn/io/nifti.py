@@ -29,7 +29,7 @@ from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, ChannelKind, Proven
 _MM_PER_UNIT = {1: 1000.0, 3: 1e-3}  # xyzt_units: 1 metre, 2 mm, 3 micrometre; 0, unknown, is taken as mm
 _RGB_VECTOR_INTENT = 2003
 _DISAGREEMENT_MM = 0.1
-_CHUNK = 1 << 22
+_CHUNK = 1 << 20
 _TAIL_BYTES = 1 << 26
 
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from pydicom import dcmread
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.deflated import check_deflated
 from medmaskrcnn.io.formats import READABLE
 from medmaskrcnn.io.guard import HARMLESS_BYTES, MAX_RATIO, convert_read_errors
 
@@ -95,15 +96,17 @@ def _below(folder: Path) -> Source:
 
 def _listed(path: Path) -> Source:
     """The existing files that a DICOMDIR lists (DICOM PS3.10, 8.6: names below its own folder)."""
-    root = path.parent
+    root = path.parent.resolve()
+    listings: dict[Path, dict[str, Path]] = {}
     with convert_read_errors(path, "DICOMDIR"):
+        check_deflated(path)
         records = dcmread(path, specific_tags=["DirectoryRecordSequence"]).get("DirectoryRecordSequence") or []
         names = [_file_id(record.get("ReferencedFileID")) for record in records]
     found, missing = [], 0
     for parts in names:
         if not parts:
             continue
-        file = _find(root, parts)
+        file = _find(root, parts, listings)
         if file is None:
             missing += 1
         else:
@@ -121,17 +124,25 @@ def _file_id(value: object) -> list[str]:
     return value.split("\\") if isinstance(value, str) else [str(part) for part in value]  # type: ignore[attr-defined]
 
 
-def _find(root: Path, parts: list[str]) -> Path | None:
-    """A listed file, regardless of upper and lower case; nothing outside of the DICOMDIR's folder."""
+def _find(root: Path, parts: list[str], listings: dict[Path, dict[str, Path]]) -> Path | None:
+    """A listed file, regardless of upper and lower case; nothing outside of the DICOMDIR's folder.
+
+    Args:
+        root: The DICOMDIR's folder, resolved.
+        parts: The file's path below it.
+        listings: What each folder holds, by lower-case name; filled here, so that a folder is listed once.
+    """
     place = root
     for part in parts:
         if part in ("", ".", "..") or "/" in part or "\\" in part or ":" in part:
             return None
         exact = place / part
         if not exact.exists() and place.is_dir():
-            exact = next((p for p in place.iterdir() if p.name.rstrip(".").lower() == part.lower()), exact)
+            if place not in listings:
+                listings[place] = {p.name.rstrip(".").lower(): p for p in place.iterdir()}
+            exact = listings[place].get(part.lower(), exact)
         place = exact
-    return place if place.is_file() and place.resolve().is_relative_to(root.resolve()) else None
+    return place if place.is_file() and place.resolve().is_relative_to(root) else None
 
 
 def _unzipped(path: Path) -> Source:
@@ -170,12 +181,15 @@ def _unpack(path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]
     """Write members below a folder; returns the number of those left out."""
     left_out, total = 0, 0
     stored = sum(m.compress_size for m in members)
+    made: set[Path] = set()
     for number, member in enumerate(members):
         if _leads_outside(member):
             left_out += 1
             continue
         target = folder.joinpath(*_safe_parts(member.filename, number))
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent not in made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.add(target.parent)
         with archive.open(member) as source, target.open("xb") as goal:
             while chunk := source.read(_CHUNK):
                 total += len(chunk)

@@ -34,9 +34,9 @@ def test_series_of_a_patient_lie_together():
 
 
 def test_plain_names_are_safe_and_distinct():
-    first = plain_folder(SERIES, [])
+    first = plain_folder(SERIES, set())
     assert first == "ID7/20240102/Abd_5_mm"
-    assert plain_folder(SERIES, [first.upper()]) == f"{first}-2"
+    assert plain_folder(SERIES, {first.lower()}) == f"{first}-2"
 
 
 def test_keys_must_be_secrets(tmp_path: Path):

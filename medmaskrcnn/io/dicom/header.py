@@ -18,6 +18,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.deflated import check_deflated
 from medmaskrcnn.io.dicom.quick_header import HEAD_BYTES, quick_attributes, wanted_tags
 from medmaskrcnn.io.dicom.sop_classes import non_image_kind, sop_class_name
 from medmaskrcnn.io.guard import convert_read_errors
@@ -147,7 +148,7 @@ def read_header(path: Path) -> DicomHeader:
 def read_attributes(path: Path) -> tuple[DicomHeader, dict[str, Any]]:
     """As :func:`read_header`, with the attributes by keyword from which the frames are made."""
     with convert_read_errors(path, "DICOM"), path.open("rb") as stream:
-        attributes, offset = quick_attributes(stream.read(HEAD_BYTES), _WANTED) or _parsed_by_pydicom(stream)
+        attributes, offset = quick_attributes(stream.read(HEAD_BYTES), _WANTED) or _parsed_by_pydicom(path, stream)
         header = make_header(path, attributes, pixel_data_offset=offset)
         if header.non_image is None and _is_truncated(header, attributes, stream):
             header = replace(header, is_truncated=True)
@@ -188,9 +189,10 @@ def make_header(path: Path, attributes: Mapping[str, Any], *, pixel_data_offset:
     )
 
 
-def _parsed_by_pydicom(stream: BinaryIO) -> tuple[dict[str, Any], int | None]:
+def _parsed_by_pydicom(path: Path, stream: BinaryIO) -> tuple[dict[str, Any], int | None]:
     """The same as :func:`~medmaskrcnn.io.dicom.quick_header.quick_attributes`, for files that it cannot parse."""
     # Files without preamble have no "DICM" mark; io.formats has recognised them by their first element.
+    check_deflated(path)
     stream.seek(0)
     dataset = dcmread(stream, stop_before_pixels=True, specific_tags=_ALL_TAGS, force=True)
     attributes = attributes_of(dataset)

@@ -33,6 +33,7 @@ from pydicom.uid import (
 )
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom.bounds import JPEG_2000_SYNTAXES, JPEG_LS_SYNTAXES, check_code_stream, check_file
 from medmaskrcnn.io.dicom.decode_pool import decoded_elsewhere
 from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.io.dicom.header import DicomHeader
@@ -113,6 +114,7 @@ def _decoded(frames: Sequence[Frame]) -> Iterator[NDArray[Any]]:
 def decode_file(header: DicomHeader) -> NDArray[Any]:
     """All frames of one file: ``(frames, H, W)``, or ``(frames, 3, H, W)`` in colour."""
     with convert_read_errors(header.path, "DICOM"):
+        check_file(header)
         dataset = dcmread(header.path, force=True)
         complete_syntax(dataset)
         check_frames(dataset)
@@ -170,14 +172,15 @@ def complete_syntax(dataset: FileDataset) -> None:
 
 
 def check_frames(dataset: FileDataset) -> None:
-    """Check JPEG frames before gdcm decodes them.
+    """Check JPEG frames before gdcm decodes them, and the size of JPEG 2000 and JPEG-LS frames.
 
     Raises:
         ValueError: if a frame is damaged.
     """
-    if dataset.file_meta.TransferSyntaxUID in JPEG_SYNTAXES:
-        n_frames = int(dataset.get("NumberOfFrames") or 1)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax in JPEG_SYNTAXES or syntax in JPEG_2000_SYNTAXES or syntax in JPEG_LS_SYNTAXES:
+        n_frames, samples = int(dataset.get("NumberOfFrames") or 1), int(dataset.get("SamplesPerPixel") or 1)
         for frame in generate_frames(dataset.PixelData, number_of_frames=n_frames):
-            check_jpeg(
-                frame, rows=dataset.Rows, columns=dataset.Columns, samples=int(dataset.get("SamplesPerPixel") or 1)
-            )
+            if syntax in JPEG_SYNTAXES:
+                check_jpeg(frame, rows=dataset.Rows, columns=dataset.Columns, samples=samples)
+            check_code_stream(frame, syntax, rows=dataset.Rows, columns=dataset.Columns, samples=samples)

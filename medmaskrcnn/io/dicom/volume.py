@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from medmaskrcnn.errors import ReadError, Remedy
+from medmaskrcnn.io.dicom.bounds import check_stack
 from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.io.dicom.geometry import TILT_TOLERANCE_DEG, tilt_deg
 from medmaskrcnn.io.dicom.irregular import arrange_resampled, interpolate
@@ -41,6 +42,7 @@ def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume
         factor = suv_factor(stack.paths)
         frames = [replace(f, slope=f.slope * factor, intercept=f.intercept * factor) for f in frames]
     with convert_read_errors(stack.folder, "DICOM"):
+        check_stack(stack.folder, frames)
         values = rescale_slices(read_stored(frames), [(f.slope, f.intercept) for f in frames])
         if stack.lower is not None and stack.weight is not None:
             values = interpolate(values, stack.lower, stack.weight)

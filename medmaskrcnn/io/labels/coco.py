@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.guard import Allowance, check_memory
 from medmaskrcnn.io.labels.contours import fill_polygon
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
@@ -22,6 +23,7 @@ from medmaskrcnn.structures.mask import BoolArray, Mask
 from medmaskrcnn.structures.rle import rle_decode, rle_from_string
 
 MAX_BYTES = 1 << 30
+_PARSED = 8  # bytes of memory for each of the text, about
 
 
 def read_coco(path: Path, grid: Grid, *, picture: str | None = None) -> Instances:
@@ -47,7 +49,7 @@ def read_coco(path: Path, grid: Grid, *, picture: str | None = None) -> Instance
             if annotation["image_id"] in slices:
                 own = annotation.get("instance_id")
                 objects[("instance", int(own)) if own is not None else ("annotation", number)].append(annotation)
-        return _gathered(list(objects.values()), slices, names, grid)
+        return _gathered(list(objects.values()), slices, names, grid, Allowance(path, "its masks"))
     except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
         raise ReadError(f"{path} is no COCO JSON or is damaged: {type(error).__name__}: {error}") from error
 
@@ -62,6 +64,7 @@ def read_coco_document(path: Path) -> dict[str, Any]:
         state = path.stat()
         if state.st_size > MAX_BYTES:
             raise ReadError(f"{path} is larger than the {MAX_BYTES} bytes that are read")
+        check_memory(path, _PARSED * state.st_size, "its text")
         return _parsed(path, state.st_size, state.st_mtime_ns)
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -121,7 +124,11 @@ def _slices(path: Path, document: dict[str, Any], grid: Grid, picture: str | Non
 
 
 def _gathered(
-    objects: list[list[dict[str, Any]]], slices: dict[Any, int], names: dict[int, str], grid: Grid
+    objects: list[list[dict[str, Any]]],
+    slices: dict[Any, int],
+    names: dict[int, str],
+    grid: Grid,
+    memory: Allowance,
 ) -> Instances:
     class_names = tuple(dict.fromkeys(names.values()))
     masks, labels, scores = [], [], []
@@ -131,7 +138,9 @@ def _gathered(
         whole = np.zeros((high - low, *grid.shape[1:]), np.bool_)
         for d, part in zip(places, parts, strict=True):
             whole[d - low] |= decode_mask(part["segmentation"], (grid.shape[1], grid.shape[2]))
-        masks.append(Mask((low, 0, 0), whole).tight())
+        tight = Mask((low, 0, 0), whole).tight()
+        memory.take(tight.array.nbytes)
+        masks.append(tight)
         labels.append(class_names.index(names[int(parts[0]["category_id"])]))
         scores.append(float(parts[0].get("score", 1.0)))
     return Instances.from_masks(grid, class_names, labels, masks, scores=scores)

@@ -22,7 +22,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.frames import Frame, frames_of_dataset
 from medmaskrcnn.io.dicom.geometry import same_orientation
 from medmaskrcnn.io.dicom.pixels import stored_frames
-from medmaskrcnn.io.guard import MAX_SCAN_BYTES, convert_read_errors
+from medmaskrcnn.io.guard import MAX_SCAN_BYTES, Allowance, convert_read_errors
 from medmaskrcnn.io.labels.label_grids import SliceMap, map_slices, paste
 from medmaskrcnn.io.labels.label_set import LabelledObject, LabelSet, collect
 from medmaskrcnn.structures.mask import BoolArray, Mask
@@ -63,9 +63,11 @@ def read_seg(path: Path, volume: Volume) -> LabelSet:
         notes: list[str] = []
         slices = map_slices(seg.frames, volume.grid, spacing_mm=_spacing(seg.dataset))
         notes += slices.notes
+        memory = Allowance(path, "its segments")
         crops: dict[int, list[tuple[int, BoolArray]]] = defaultdict(list)
         for index, number, mask in _segment_frames(seg, path):
             if mask.any():
+                memory.take(mask.nbytes)
                 crops[number].append((slices.places[index], mask))
         found = [
             _labelled(name, crops.pop(number, []), slices, volume, notes) for number, name in sorted(seg.names.items())

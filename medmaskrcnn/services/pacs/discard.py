@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 def entries_of(run: BatchRun, folder: Path) -> list[Entry]:
     """The ledger's entries of series that were read from files in a folder."""
     place = folder.absolute()
-    return [one for one in run.ledger.entries() if any(Path(file).parent == place for file in one.found.files)]
+    found = run.ledger.entries_of_files(place)
+    return [one for one in found if any(Path(file).parent == place for file in one.found.files)]
 
 
 def discard_done(run: BatchRun, folder: Path) -> bool:

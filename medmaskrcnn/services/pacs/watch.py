@@ -139,7 +139,7 @@ def watch(
     yield from _sent_back(run, back_to)
     while not is_over():
         try:
-            folders = arrivals.next({entry.found.series_uid for entry in run.ledger.entries()})
+            folders = arrivals.next(run.ledger.series_uids())
         except ArchiveError as error:  # the archive may be down for hours
             logger.error("%s", error)
             folders = []

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.io.dicom.deflated import check_deflated
 from medmaskrcnn.io.discover import describe
 from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
@@ -38,6 +39,7 @@ def labels_with_scan(path: Path, known: Sequence[Volume]) -> tuple[CaseResult, V
     Raises:
         ReadError: if the scan is not found, or the file is damaged or does not belong to any of the scans.
     """
+    check_deflated(path)
     wanted = referenced_series(dcmread(path, stop_before_pixels=True))
     fitting = [volume for volume in known if volume.provenance.series_uid in wanted]
     volume = fitting[0] if fitting else _scan_nearby(path, wanted)
