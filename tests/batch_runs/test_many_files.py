@@ -1,9 +1,10 @@
-"""Time grows with the number of files, not with its square: each is done with a few and with eight times as many."""
+"""Time grows with the number of files, not with its square: no step looks through all of them for each of them."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,31 +17,17 @@ from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.summary import hidden_paths
 
 SERIES = FoundSeries("1.2", "queued", None, (), "f", "p", "s", "ct", patient_id="p", study_date="20260101")
-MORE = 8
 
 
-def is_linear(work: Callable[[int], float], few: int) -> bool:
-    """Whether ``MORE`` times as much takes less than three times ``MORE`` as long; the fastest of three runs counts."""
-    return min(work(MORE * few) for _ in range(3)) < 3 * MORE * max(min(work(few) for _ in range(3)), 1e-3)
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def test_fingerprints_of_files_in_one_folder(tmp_path: Path):
-    def work(count: int) -> float:
-        folder = tmp_path / str(count)
-        if not folder.exists():
-            folder.mkdir()
-            for i in range(count):
-                (folder / f"{i}.nii.gz").touch()
-        files = sorted(folder.iterdir())
-        return timed(lambda: [fingerprint_of([file]) for file in files])
-
-    assert is_linear(work, 100)
+def test_a_folder_is_listed_once_for_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for i in range(50):
+        (tmp_path / f"{i}.nii.gz").touch()
+    listed = []
+    inner = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or inner(folder))
+    monkeypatch.setattr(Path, "glob", lambda *_: pytest.fail("each glob lists the folder"))
+    assert len({fingerprint_of([tmp_path / f"{i}.nii.gz"]) for i in range(50)}) == 50
+    assert len(listed) == 1
 
 
 def test_a_fingerprint_knows_the_voxels_beside_a_header(tmp_path: Path):
@@ -53,25 +40,25 @@ def test_a_fingerprint_knows_the_voxels_beside_a_header(tmp_path: Path):
     assert len({alone, beside, fingerprint_of([header])}) == 3
 
 
-def test_plain_names():
-    def work(count: int) -> float:
-        taken: set[str] = set()
-        series = [replace(SERIES, description=f"d{i}") for i in range(count)]
-        return timed(lambda: [taken.add(plain_folder(one, taken).lower()) for one in series])
+def test_plain_names_do_not_look_through_all_others():
+    class Asked(set[str]):
+        def __iter__(self) -> Iterator[str]:
+            pytest.fail("a look through all names for each name")
 
-    assert is_linear(work, 500)
+    taken = Asked()
+    for i in range(5):
+        taken.add(plain_folder(replace(SERIES, description="ct"), taken).lower())
+    assert len(taken) == 5
 
 
-def test_reasons_without_paths():
-    def work(count: int) -> float:
-        files = tuple(f"/archive/Miller/{i:06d}.dcm" for i in range(count))
-        paths = hidden_paths(replace(SERIES, files=files))
-        reason = f"{files[-1]}: damaged"
-        assert without_paths(reason, paths) == "<source>: damaged"
-        return timed(lambda: without_paths(reason, paths))
-
-    assert is_linear(work, 2000)
-    assert work(20_000) < 1
+def test_a_reason_is_searched_for_the_paths_that_it_holds(monkeypatch: pytest.MonkeyPatch):
+    files = tuple(f"/archive/Miller/{i:06d}.dcm" for i in range(5000))
+    paths = hidden_paths(replace(SERIES, files=files))
+    searches = []
+    inner = re.sub
+    monkeypatch.setattr(re, "sub", lambda *arguments: searches.append(1) or inner(*arguments))
+    assert without_paths(f"{files[-1]}: damaged", paths) == "<source>: damaged"
+    assert len(searches) < 10
 
 
 @pytest.mark.parametrize("name", ["plain", "Größe", 'a"b', "back\\slash"])

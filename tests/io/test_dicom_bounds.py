@@ -22,7 +22,7 @@ from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
 @pytest.fixture
 def slice_file(tmp_path: Path) -> Path:
-    settings = PhantomSettings(seed=1, shape=(4, 24, 24), spacing_mm=(60.0, 15.0, 15.0), tumours=0)
+    settings = PhantomSettings(seed=1, shape=(4, 40, 40), spacing_mm=(60.0, 9.0, 9.0), tumours=0)
     write_dicom_series(make_phantom(settings), tmp_path / "ct")
     return sorted((tmp_path / "ct").iterdir())[0]
 
@@ -111,7 +111,7 @@ def test_a_small_frame_that_claims_a_huge_image_is_refused(slice_file: Path, tmp
     one["PixelData"].VR = "OB"
     path = tmp_path / "a.dcm"
     one.save_as(path, enforce_file_format=True)
-    with pytest.raises(ReadError, match="as no scan does|too large"):
+    with pytest.raises(ReadError, match=r"as no scan does|too large"):
         read_volume(path)
 
 
@@ -148,4 +148,4 @@ def test_inflating_stops_early(tmp_path: Path, slice_file: Path, monkeypatch):
     monkeypatch.setattr("medmaskrcnn.io.dicom.deflated.HARMLESS_BYTES", 1 << 20)
     with pytest.raises(ReadError):
         read_volume(path)
-    assert sum(seen) < 8 << 20
+    assert sum(seen) < 32 << 20
