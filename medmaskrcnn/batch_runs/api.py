@@ -10,7 +10,7 @@ from medmaskrcnn.batch_runs.names import read_key
 from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan
 from medmaskrcnn.batch_runs.rules import Rules, read_rules
 from medmaskrcnn.batch_runs.run import BatchRun
-from medmaskrcnn.batch_runs.settings import Limits, Work
+from medmaskrcnn.batch_runs.settings import ClusterTls, Limits, Work
 from medmaskrcnn.hub.model_file import model_sha256, read_model_settings, resolve_model
 from medmaskrcnn.settings import FORMATS, OutputOptions, SegmentOptions
 from medmaskrcnn.settings.segment_options import options_from
@@ -26,6 +26,7 @@ def batch(
     engine: str = "auto",
     workers: int = 1,
     scheduler: str | None = None,
+    cluster_tls: ClusterTls | None = None,
     rules: Rules | str | os.PathLike[str] | None = None,
     formats: Sequence[str] = FORMATS,
     score: float | None = None,
@@ -54,7 +55,8 @@ def batch(
         precision: As for :func:`medmaskrcnn.load_model`.
         engine: As for :func:`medmaskrcnn.load_model`.
         workers: Number of worker processes on this machine.
-        scheduler: Address of a Dask scheduler whose workers are used instead.
+        scheduler: Address of a Dask scheduler whose workers are used instead; ``docs/security.md`` says whom it trusts.
+        cluster_tls: Certificates for a scheduler at ``tls://...``.
         rules: Which series to segment; see :mod:`medmaskrcnn.batch_runs.rules`.
         formats: As for :func:`medmaskrcnn.write_result`.
         score: Score threshold; the model's default if ``None``.
@@ -99,6 +101,7 @@ def batch(
         limits=Limits(max_seconds, max_memory_mb),
         workers=workers,
         scheduler=scheduler,
+        cluster_tls=cluster_tls,
         key=None if key_file is None else read_key(Path(key_file)),
         plain_names=plain_names,
         fail_fast=fail_fast,

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import Any
 
-from medmaskrcnn.batch_runs.settings import Limits
+from medmaskrcnn.batch_runs.settings import ClusterTls, Limits
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.batch_runs.worker_pool import End, LocalWorkerPool, Setup
 from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError
@@ -49,13 +49,14 @@ class DaskWorkerPool:
         address: Address of the scheduler, ``tcp://host:8786``.
         setup: Setup of every worker.
         limits: Limits for one case.
+        tls: Certificates, for an address ``tls://host:8786``; by default those of Dask's own configuration.
 
     Raises:
         MissingExtraError: if Dask's distributed scheduler is not installed.
         MedMaskRCNNError: if the scheduler does not answer.
     """
 
-    def __init__(self, address: str, setup: Setup, limits: Limits) -> None:
+    def __init__(self, address: str, setup: Setup, limits: Limits, tls: ClusterTls | None = None) -> None:
         try:
             distributed = import_module("distributed")
         except ImportError as error:
@@ -63,7 +64,8 @@ class DaskWorkerPool:
                 "running on a cluster needs Dask's scheduler: pip install 'medmaskrcnn[cluster]'"
             ) from error
         try:
-            self._client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
+            security = None if tls is None else distributed.Security(**tls.for_dask())
+            self._client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False, security=security)
         except (OSError, TimeoutError, ValueError) as error:
             raise MedMaskRCNNError(
                 f"no Dask scheduler answers at {address}: {error}. Start one with: dask scheduler"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medmaskrcnn.batch_runs.ledger import Status
 from medmaskrcnn.batch_runs.rules import Rules
-from medmaskrcnn.batch_runs.settings import Limits, Work
+from medmaskrcnn.batch_runs.settings import ClusterTls, Limits, Work
 from medmaskrcnn.errors import Remedy
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
@@ -22,6 +22,7 @@ class BatchPlan:
     limits: Limits = field(default_factory=Limits)
     workers: int = 1
     scheduler: str | None = None
+    cluster_tls: ClusterTls | None = None
     key: bytes | None = None
     plain_names: bool = False
     fail_fast: bool = False

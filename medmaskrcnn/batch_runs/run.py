@@ -182,7 +182,7 @@ class BatchRun:
         # imported here because only a cluster needs it
         from medmaskrcnn.batch_runs.dask_pool import DaskWorkerPool
 
-        return DaskWorkerPool(plan.scheduler, setup, plan.limits)
+        return DaskWorkerPool(plan.scheduler, setup, plan.limits, plan.cluster_tls)
 
     def _task(self, entry: Entry) -> Task:
         found, work = entry.found, self.plan.work

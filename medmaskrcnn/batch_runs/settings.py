@@ -47,6 +47,30 @@ class Work:
 
 
 @dataclass(frozen=True)
+class ClusterTls:
+    """Certificates with which the parts of a Dask cluster know one another; without them it runs whatever anyone sends.
+
+    Attributes:
+        authorities: Certificates of authorities, PEM: only who has one signed by them takes part.
+        certificate: Our certificate, PEM.
+        key: Its key, PEM.
+    """
+
+    authorities: str
+    certificate: str
+    key: str
+
+    def for_dask(self) -> dict[str, Any]:
+        """Arguments of ``distributed.Security``; connections without TLS are refused."""
+        return {
+            "tls_ca_file": self.authorities,
+            "tls_client_cert": self.certificate,
+            "tls_client_key": self.key,
+            "require_encryption": True,
+        }
+
+
+@dataclass(frozen=True)
 class Limits:
     """Limits for one case; ``None`` means no limit.
 

@@ -19,7 +19,7 @@ from medmaskrcnn.batch_runs.plan import BatchCase, BatchPlan, BatchProgress
 from medmaskrcnn.batch_runs.rules import Rules, read_rules
 from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.batch_runs.scan_sources import Entered
-from medmaskrcnn.batch_runs.settings import Limits, Work
+from medmaskrcnn.batch_runs.settings import ClusterTls, Limits, Work
 from medmaskrcnn.cli.console import ERR, echo, plain, print_status
 from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
 from medmaskrcnn.cli.options import (
@@ -67,8 +67,15 @@ def batch_command(
     output: OutputOptions,
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine; with GPUs one for each.")] = 1,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers do the work.")
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler whose workers do the work, tls://head:8786.")
     ] = None,
+    scheduler_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certificates that the cluster's parts are signed by, ca.pem.")
+    ] = None,
+    scheduler_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Our certificate for the cluster, client.pem.")
+    ] = None,
+    scheduler_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, client.key.")] = None,
     key_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Key of the folders' pseudonyms, to have the same ones again elsewhere."),
@@ -94,6 +101,7 @@ def batch_command(
     many = [*(sources or ()), *(_listed(input_list) if input_list else ())]
     if not many:
         raise typer.BadParameter("give at least one source, or --list", param_hint="SOURCE")
+    tls = _cluster_tls(scheduler, scheduler_ca, scheduler_cert, scheduler_key)
     with logging_to(log, hidden=many), failing_as_one(str(out)):
         file = model_file(model)
         plan = BatchPlan(
@@ -102,6 +110,7 @@ def batch_command(
             limits=Limits(None if max_minutes is None else 60 * max_minutes, max_memory),
             workers=workers,
             scheduler=scheduler,
+            cluster_tls=tls,
             key=None if key_file is None else read_key(key_file),
             plain_names=plain_names,
             fail_fast=fail_fast,
@@ -125,6 +134,23 @@ def follow(run: BatchRun, *, quiet: bool) -> bool:
             logger.info("%s: %s %s", case.folder.name, case.status, case.reason or "")
             show(case)
     return bool(stopped)
+
+
+def _cluster_tls(scheduler: str | None, ca: Path | None, cert: Path | None, key: Path | None) -> ClusterTls | None:
+    """The certificates for a cluster: all three or none."""
+    given = [file for file in (ca, cert, key) if file is not None]
+    if len(given) not in (0, 3) or (given and scheduler is None):
+        raise typer.BadParameter(
+            "--scheduler-ca, --scheduler-cert and --scheduler-key belong together, and to --scheduler tls://...",
+            param_hint="--scheduler-ca",
+        )
+    if scheduler is not None and not scheduler.startswith(("tls://", "tcp://127.0.0.1", "tcp://localhost")):
+        print_status(
+            "warning",
+            "the Dask cluster is not encrypted: whoever reaches its scheduler can run programs on its workers; see "
+            "docs/security.md",
+        )
+    return ClusterTls(*map(str, given)) if given else None
 
 
 def _listed(file: Path) -> list[Path]:

@@ -29,6 +29,7 @@ from medmaskrcnn.errors import Remedy, with_remedy
 from medmaskrcnn.hub.model_file import model_sha256
 from medmaskrcnn.services.pacs.archive import patiently
 from medmaskrcnn.services.pacs.connect import open_archive
+from medmaskrcnn.services.pacs.listener import ListenLimits, server_tls
 from medmaskrcnn.services.pacs.pull import Pulled, pull
 from medmaskrcnn.services.pacs.push import Pushed, push, results_below
 from medmaskrcnn.services.pacs.receive import Inbox
@@ -51,6 +52,8 @@ IN_WATCH: Mapping[Remedy, str] = {
     Remedy.USE_TORCH: "Without them watch with --engine torch",
 }
 """How a watch says what may be done about a series."""
+
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 app = typer.Typer(
     help=f"Scans out of an archive, results into it. Credentials come from {USER}, {PASSWORD} or {TOKEN}.",
@@ -161,8 +164,27 @@ def watch_command(
     listen: Annotated[int | None, typer.Option(metavar="PORT", help="Let scans be sent here (C-STORE).")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; this machine alone by default.")] = "127.0.0.1",
     allow: Annotated[
-        str | None, typer.Option(metavar="TITLE,...", help="Who may send.", show_default="everybody who reaches us")
+        str | None,
+        typer.Option(
+            metavar="TITLE,...",
+            help="Titles that may send, CT1,MR2; '*' for any. Needed with a --host that others reach.",
+            show_default="any on this machine",
+        ),
     ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Listen with TLS and this certificate, cert.pem.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Key of --tls-cert, key.pem.")] = None,
+    tls_clients: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Let only senders in whose certificate one of these signed, ca.pem."),
+    ] = None,
+    idle: Annotated[float, typer.Option(metavar="S", help="End a connection that is silent for so long.")] = 30.0,
+    per_peer: Annotated[int, typer.Option(metavar="N", help="Connections at a time from one address.")] = 8,
+    object_gb: Annotated[float, typer.Option(metavar="GB", help="Refuse a larger object.")] = 4.0,
+    incoming_gb: Annotated[
+        float, typer.Option(metavar="GB", help="Refuse objects when OUT/incoming holds so much.")
+    ] = 200.0,
     ask: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Ask this archive for new series instead.")] = None,
     every: Annotated[float, typer.Option(metavar="S", help="How often to ask.")] = 60.0,
     patient: _Patient = None,
@@ -190,7 +212,15 @@ def watch_command(
         raise typer.BadParameter(
             "--push-to stores results that nobody has checked: add --confirm", param_hint="--push-to"
         )
+    titles = _callers(host, allow)
+    if tls_cert is None and (tls_key or tls_clients):
+        raise typer.BadParameter("--tls-key and --tls-clients need --tls-cert", param_hint="--tls-cert")
     with logging_to(log), failing_as_one(str(out)):
+        if listen is not None and tls_cert is None and host not in _THIS_MACHINE:
+            print_status(
+                "warning",
+                f"{host} is reached by others, and scans cross the network unencrypted: give --tls-cert and --tls-key",
+            )
         file = model_file(model)
         plan = BatchPlan(Work(str(file.resolve()), model_sha256(file), options, output))
         back_to = None if push_to is None else open_archive(_server(push_to, called, calling, ca, timeout, patience))
@@ -198,8 +228,11 @@ def watch_command(
         with BatchRun(out / "results", plan) as run:
             arrivals: Arrivals
             if listen is not None:
-                titles = [title.strip() for title in (allow or "").split(",") if title.strip()]
-                inbox = Inbox(incoming, port=listen, title=calling, host=host, callers=titles, timeout_s=timeout)
+                limits = _limits(idle, per_peer, object_gb, incoming_gb)
+                tls = None if tls_cert is None else server_tls(tls_cert, tls_key, tls_clients)
+                inbox = Inbox(
+                    incoming, port=listen, title=calling, host=host, callers=titles, tls=tls, limits=limits
+                )  # fmt: skip
                 arrivals = Received(inbox, quiet_for)
                 print_status("note", f"listening on {host}:{inbox.port} as {calling}")
             else:
@@ -238,6 +271,26 @@ def _until_told(run: BatchRun) -> Iterator[list[int]]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _callers(host: str, allow: str | None) -> list[str]:
+    """Titles that may send; none means any, which must be said where others reach us."""
+    titles = [title.strip() for title in (allow or "").split(",") if title.strip()]
+    if host not in _THIS_MACHINE and not titles:
+        raise typer.BadParameter(
+            f"{host} is reached by others: name the titles that may send, --allow CT1,MR2, or --allow '*' for any",
+            param_hint="--allow",
+        )
+    return [] if titles == ["*"] else titles
+
+
+def _limits(idle: float, per_peer: int, object_gb: float, incoming_gb: float) -> ListenLimits:
+    try:
+        return ListenLimits(
+            per_peer=per_peer, idle_s=idle, object_bytes=int(object_gb * 2**30), folder_bytes=int(incoming_gb * 2**30)
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _server(address: str, called: str, calling: str, ca: Path | None, timeout: float, patience: float) -> Server:

@@ -46,7 +46,7 @@ def test_plain_names_do_not_look_through_all_others():
             pytest.fail("a look through all names for each name")
 
     taken = Asked()
-    for i in range(5):
+    for _ in range(5):
         taken.add(plain_folder(replace(SERIES, description="ct"), taken).lower())
     assert len(taken) == 5
 
