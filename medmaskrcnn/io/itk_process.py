@@ -78,7 +78,8 @@ def read_with_itk(path: Path, *, voxels: bool, n_bytes: int = 0) -> tuple[ItkIma
             too_long.cancel()
     if "error" in answer:
         raise RuntimeError(answer["error"].strip().splitlines()[-1])
-    image = ItkImage(**{name: tuple(v) if isinstance(v, list) else v for name, v in answer.items()})
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in answer.items()}
+    image = ItkImage(**fields)
     return image, np.asarray(arrays[0]) if arrays else None
 
 

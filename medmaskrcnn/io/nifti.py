@@ -133,7 +133,7 @@ def _stored(path: Path, header: Nifti1Header) -> NDArray[Any]:
 
 def _fill(stream: Any, flat: NDArray[Any]) -> int:
     """Read into an array, a piece at a time: gzip would hold all of it a second time. Returns the bytes read."""
-    view = memoryview(flat.view(np.uint8))
+    view = flat.view(np.uint8).data
     done = 0
     while done < len(view):
         n_read = stream.readinto(view[done : done + _CHUNK])
