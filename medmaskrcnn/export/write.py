@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -154,7 +154,8 @@ def _write_all(
     made = _missing_parents(folder)
     done = False
     try:
-        make_folder(folder, private=private)
+        with _cause_of_errors():
+            make_folder(folder, private=private)
         with staging_folder(folder) as staging:
             for name, target in targets.items():
                 writers[name](staging / target.name)
@@ -221,13 +222,20 @@ def _message(folder: Path, error: OSError) -> str:
     return f"cannot write the result to {folder}: {reason}. Nothing was left half-written."
 
 
-def _write_instances(result: CaseResult, volume: Volume, path: Path) -> None:
+@contextmanager
+def _cause_of_errors() -> Iterator[None]:
+    """Raise the system's error that caused ours; :func:`write_result` words it for the whole result."""
     try:
-        save_case(result, path)
+        yield
     except OutputError as error:
         if isinstance(error.__cause__, OSError):
             raise error.__cause__ from None
         raise
+
+
+def _write_instances(result: CaseResult, volume: Volume, path: Path) -> None:
+    with _cause_of_errors():
+        save_case(result, path)
 
 
 def _write_run(result: CaseResult, volume: Volume, path: Path) -> None:
