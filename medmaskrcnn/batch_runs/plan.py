@@ -82,4 +82,4 @@ class BatchCase:
         Raises:
             ReadError: if there is none.
         """
-        return load_case(self.folder / "instances.npz")
+        return load_case(self.folder)

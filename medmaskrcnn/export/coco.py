@@ -12,10 +12,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.result_document import to_json
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.result_table import OUT_OF_DOMAIN
 from medmaskrcnn.structures.rle import rle_encode, run_lengths
 
 

@@ -17,8 +17,8 @@ from pydicom.valuerep import DA, TM
 from medmaskrcnn.export.codes import Coding, coding_of
 from medmaskrcnn.export.source_series import SourceSeries
 from medmaskrcnn.export.uids import ResultUIDs
-from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.result_table import OUT_OF_DOMAIN
 
 AlgorithmType = Literal["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
 """How segments came about; semiautomatic once a person has corrected them (0062,0008), (3006,0036).

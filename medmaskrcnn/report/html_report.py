@@ -16,11 +16,11 @@ from PIL import Image
 
 from medmaskrcnn.report.colours import Colour, class_colours
 from medmaskrcnn.report.html_page import html_page
-from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.preview import caption, draw_montage_panels
 from medmaskrcnn.report.result_document import result_document
 from medmaskrcnn.report.units import intensity_unit, volume_text
 from medmaskrcnn.structures.case_result import CaseResult, Measurement
+from medmaskrcnn.structures.result_table import OUT_OF_DOMAIN
 from medmaskrcnn.structures.volume import Volume
 
 NOT_CLINICAL = "Not for clinical use. Research software, not a medical device; no person has checked this result."

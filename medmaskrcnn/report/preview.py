@@ -14,7 +14,6 @@ from typing import IO
 from PIL import Image, ImageDraw
 
 from medmaskrcnn.report.colours import Colour, class_colours
-from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN
 from medmaskrcnn.report.preview_panel import draw_panel, grey_range, panel_size
 from medmaskrcnn.report.preview_planes import PreviewPlane, choose_planes, cut_to_body, slice_position
 from medmaskrcnn.report.style import (
@@ -31,6 +30,7 @@ from medmaskrcnn.report.style import (
 )
 from medmaskrcnn.report.units import diameters_text, intensity_unit, volume_text
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.result_table import OUT_OF_DOMAIN
 from medmaskrcnn.structures.volume import Volume
 
 _MARGIN = 16

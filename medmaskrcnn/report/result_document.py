@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN, centroid_xyz
 from medmaskrcnn.report.units import intensity_unit
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.overlap import overlapping_pairs
+from medmaskrcnn.structures.result_table import OUT_OF_DOMAIN, centroid_xyz
 from medmaskrcnn.structures.volume import Volume
 
 SCHEMA_VERSION = 1

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from medmaskrcnn.errors import MissingExtraError
 from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.renderer import renderer
+
+if TYPE_CHECKING:  # what the methods give; whoever does not call them waits for none of these
+    import nibabel as nib
+    import pandas as pd
+    import SimpleITK as sitk
+    from matplotlib.figure import Figure
+
+    from medmaskrcnn.structures.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,32 @@ class Review:
 
 
 @dataclass(frozen=True, eq=False)
+class CaseInstance:
+    """One instance of a result, as iterating over the result gives it.
+
+    Attributes:
+        id: Its value in the label map, 1, 2, ...
+        class_name: Name of its class.
+        score: 0..1.
+        box: ``(6,)`` float32, minima D, H, W, then maxima, voxel coordinates.
+        mask: Its voxels.
+        measurement: Its size, position and intensity.
+    """
+
+    id: int
+    class_name: str
+    score: float
+    box: NDArray[np.float32]
+    mask: Mask
+    measurement: Measurement
+
+
+@dataclass(frozen=True, eq=False)
 class CaseResult:
     """Instances of one scan with measurements and provenance.
+
+    Iterating over it gives each instance of the result as a :class:`CaseInstance`, in the order of their ids. A
+    notebook shows it as a picture and a table.
 
     Attributes:
         candidates: All instances found by the model, including those below the threshold, by descending score.
@@ -143,3 +180,67 @@ class CaseResult:
     def instances(self) -> Instances:
         """The result's instances, in the order of their ids 1..n."""
         return self.candidates.select(self.kept)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __bool__(self) -> bool:
+        return True  # a result without instances is a result
+
+    def __iter__(self) -> Iterator[CaseInstance]:
+        found = self.candidates
+        for number, i in enumerate(self.kept, start=1):
+            name = found.class_names[found.labels[i]]
+            yield CaseInstance(
+                number, name, float(found.scores[i]), found.boxes[i], found.masks[i], self.measurements[i]
+            )
+
+    def label_map(self) -> NDArray[np.integer]:
+        """The instances painted into one array ``(D, H, W)`` on the scan's grid: their ids; 0 is background.
+
+        A voxel of several instances belongs to the smallest of them. uint16, or int32 for more than 65,535 instances.
+        """
+        from medmaskrcnn.structures.label_maps import label_map  # here: it needs scipy
+
+        return label_map(self.instances)
+
+    def to_nibabel(self) -> nib.Nifti1Image:
+        """The label map as a nibabel image (axes x, y, z), as ``labels.nii.gz`` has it."""
+        from medmaskrcnn.structures.images import nibabel_image
+
+        return nibabel_image(self.label_map(), self.candidates.grid)
+
+    def to_sitk(self) -> sitk.Image:
+        """The label map as a SimpleITK image with the scan's spacing, origin and direction."""
+        from medmaskrcnn.structures.images import sitk_image
+
+        return sitk_image(self.label_map(), self.candidates.grid)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The table of ``instances.csv`` as a pandas DataFrame, one row for each instance.
+
+        Raises:
+            MissingExtraError: if pandas is not installed.
+        """
+        from medmaskrcnn.structures.result_table import columns, rows
+
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingExtraError("a table for pandas needs pandas: pip install pandas") from error
+        return pd.DataFrame(rows(self), columns=list(columns(self.candidates.grid.spacing_known)))
+
+    def plot(self, volume: Volume | None = None) -> Figure:
+        """Draw the instances on slices of the scan, as ``preview.png`` shows them, with matplotlib.
+
+        Args:
+            volume: The scan; by default it is read again from its files. Where they are gone the instances are drawn
+                alone.
+
+        Raises:
+            ValueError: if the scan has another grid than the result.
+        """
+        return renderer().figure(self, volume)
+
+    def _repr_html_(self) -> str:
+        return renderer().html(self)

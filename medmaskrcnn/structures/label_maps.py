@@ -17,6 +17,7 @@ from scipy import ndimage
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.overlap import voxel_counts
 
 MapKind = Literal["instance", "semantic"]
 
@@ -141,6 +142,17 @@ def paint_labels(
     for value, mask in zip(values if values is not None else range(1, len(masks) + 1), masks, strict=True):
         painted[mask.window][mask.array] = value
     return painted
+
+
+def label_map(instances: Instances) -> NDArray[np.integer]:
+    """Paint instances into one array: the i-th gets the value i + 1, smaller ones overwrite larger ones.
+
+    Returns:
+        ``(D, H, W)`` uint16, or int32 where there are more than 65,535 instances; 0 is background.
+    """
+    dtype = np.uint16 if len(instances) <= np.iinfo(np.uint16).max else np.int32
+    order = np.argsort(-voxel_counts(instances), kind="stable")
+    return paint_labels([instances.masks[i] for i in order], instances.grid.shape, dtype, values=(order + 1).tolist())
 
 
 def _families(values: Sequence[int], part_of: Mapping[int, int]) -> dict[int, set[int]]:

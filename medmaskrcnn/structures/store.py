@@ -26,7 +26,7 @@ import json
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,8 @@ from medmaskrcnn.structures.mask import BoolArray, Mask, corners
 from medmaskrcnn.system.files import replacing
 
 FORMAT = "medmaskrcnn case"
+RESULT_FILE, RUN_FILE = "instances.npz", "run.json"
+"""Names of the result and of what varies from run to run, in the folder of a result."""
 VERSION = 1
 MAX_INSTANCES = 1_000_000
 MAX_HEADER_BYTES = 1 << 28
@@ -100,16 +102,22 @@ def save_case(result: CaseResult, path: str | os.PathLike[str]) -> None:
 
 
 def load_case(path: str | os.PathLike[str], *, max_mask_voxels: int = MAX_MASK_VOXELS) -> CaseResult:
-    """Load a result written by :func:`save_case`; its ``run`` is empty.
+    """Load a result written by :func:`save_case`.
 
     Args:
-        path: The file.
+        path: The file, or the folder that ``segment`` or a batch wrote it into. Of a folder the result's ``run``
+            (times, host, files of the scan) comes too, if ``run.json`` is there; of a file it is empty.
         max_mask_voxels: Refuse files whose mask crops have more voxels in total (one byte of memory each).
 
     Raises:
         ReadError: if the file is missing, damaged, of another kind, of a newer version, or too large.
     """
     source = Path(path)
+    if source.is_dir():
+        if not (source / RESULT_FILE).is_file():
+            raise ReadError(f"{source} is no result: it holds no {RESULT_FILE}")
+        found = load_case(source / RESULT_FILE, max_mask_voxels=max_mask_voxels)
+        return replace(found, run=_run_of(source / RUN_FILE))
     try:
         with zipfile.ZipFile(source) as archive:
             return _read_case(archive, source, max_mask_voxels)
@@ -123,6 +131,15 @@ def load_case(path: str | os.PathLike[str], *, max_mask_voxels: int = MAX_MASK_V
         raise ReadError(f"{source} is not a medmaskrcnn result or is damaged: {error}") from error
     except Exception as error:  # zlib.error, EOFError, NotImplementedError, ...: anything a damaged zip raises
         raise ReadError(f"{source} is damaged: {error}") from error
+
+
+def _run_of(path: Path) -> dict[str, Any]:
+    """What ``run.json`` says about the run; empty if it is not there or cannot be read, since nothing depends on it."""
+    try:
+        run = json.loads(path.read_text(encoding="utf-8")).get("run")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
 def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from medmaskrcnn.cli.convert_forms import read_any_labels
 from medmaskrcnn.cli.main import app
 from medmaskrcnn.export.deidentify import deidentified_uid
-from medmaskrcnn.export.nifti import label_map as paint
 from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.structures.label_maps import label_map as paint
 from medmaskrcnn.structures.store import load_case
 
 FORMS = {"nifti": "labels.nii.gz", "seg": "seg.dcm", "rtstruct": "contours.dcm", "npz": "i.npz", "coco": "c.json"}

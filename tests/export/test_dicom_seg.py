@@ -18,9 +18,9 @@ from pydicom import dcmread
 from medmaskrcnn.errors import OutputError
 from medmaskrcnn.export import dicom_seg
 from medmaskrcnn.export.dicom_seg import cielab
-from medmaskrcnn.export.nifti import label_map
 from medmaskrcnn.report.colours import class_colours
 from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.label_maps import label_map
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
 

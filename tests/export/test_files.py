@@ -16,15 +16,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medmaskrcnn.export.nifti import label_map, write_label_map, write_nifti
+from medmaskrcnn.export.nifti import write_label_map, write_nifti
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.report.instance_table import OUT_OF_DOMAIN, columns, write_table
+from medmaskrcnn.report.instance_table import write_table
 from medmaskrcnn.report.result_document import result_document, run_document, to_json
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, Grid, pixel_grid
 from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.label_maps import label_map
 from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.result_table import OUT_OF_DOMAIN, columns
 from medmaskrcnn.structures.volume import Volume
 
 Case = tuple[CaseResult, Volume]
