@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from medmaskrcnn.structures.renderer import register_renderer
 from medmaskrcnn.system.version import __version__
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from medmaskrcnn.hub.model_file import shipped_models as shipped_models
     from medmaskrcnn.inference.pipeline import segment as segment
     from medmaskrcnn.io.discover import describe as describe
+    from medmaskrcnn.io.memory import as_volume as as_volume
     from medmaskrcnn.io.read import read_volume as read_volume
     from medmaskrcnn.models.build import build_model as build_model
     from medmaskrcnn.models.mask_rcnn import MaskRCNN as MaskRCNN
@@ -45,6 +47,7 @@ _HOMES = {
     "MedMaskRCNNError": "errors",
     "ModelSettings": "settings.network",
     "Volume": "structures.volume",
+    "as_volume": "io.memory",
     "batch": "batch_runs.api",
     "build_model": "models.build",
     "describe": "io.discover",
@@ -75,3 +78,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_renderer(lambda: import_module("medmaskrcnn.report.case_view"))  # type: ignore[arg-type, return-value]

@@ -29,6 +29,8 @@ class Remedy(StrEnum):
     USE_TORCH = "use_torch"
     TRUST_CERTIFICATE = "trust_certificate"
     SET_TITLES = "set_titles"
+    GIVE_ONE_VOLUME = "give_one_volume"
+    GIVE_SEQUENCES = "give_sequences"
 
 
 IN_PYTHON: Mapping[Remedy, str] = {
@@ -43,6 +45,8 @@ IN_PYTHON: Mapping[Remedy, str] = {
     Remedy.USE_TORCH: "Without them pass engine='torch'",
     Remedy.TRUST_CERTIFICATE: "Name the certificates to trust by Server(authorities=...)",
     Remedy.SET_TITLES: "Set Server(called=..., calling=...)",
+    Remedy.GIVE_ONE_VOLUME: "Give it one of them",
+    Remedy.GIVE_SEQUENCES: "Give its sequences as a dict, segment({'T1': ..., 'FLAIR': ...}), or as a list",
 }
 """Wording of each remedy in :func:`str` of an error."""
 

@@ -56,6 +56,7 @@ class FoundDataset:
         class_names: In order; if empty, those that occur, sorted by name.
         cases: At least one.
         table: What ``cases.csv`` says of the cases.
+        channel_names: Names of the channels of several sequences, in order; empty if they are unknown or one.
         renamed: Names of classes as the data set writes them, and their names in the manifest (empty: left out).
     """
 
@@ -66,6 +67,7 @@ class FoundDataset:
     cases: tuple[FoundCase, ...]
     table: CaseTable | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    channel_names: tuple[str, ...] = ()
 
 
 def assemble(
@@ -141,6 +143,7 @@ def assemble(
         modality=found.modality,
         licence=found.licence,
         class_names=found.class_names or tuple(occurring),
+        channel_names=found.channel_names,
         cases=tuple(cases),
     )
     return write_manifest(manifest, target / "manifest.json")
@@ -215,6 +218,17 @@ def modality_of(stated: object) -> str | None:
     words = [str(v).upper() for v in (stated.values() if isinstance(stated, dict) else [stated])]
     known = {next((name for name, marks in _MODALITIES.items() if w.startswith(marks)), None) for w in words}
     return known.pop() if len(known) == 1 else None
+
+
+def sequences_of(stated: object) -> tuple[str, ...]:
+    """Names of several channels in the order of their numbers, of ``{"0": "FLAIR", "1": "T1w"}``.
+
+    None for one channel, or for names that do not tell the channels apart.
+    """
+    if not isinstance(stated, dict) or not all(str(number).isdigit() for number in stated):
+        return ()
+    names = tuple(str(stated[number]).strip() for number in sorted(stated, key=lambda key: int(key)))
+    return names if len(names) > 1 and all(names) and len({n.casefold() for n in names}) == len(names) else ()
 
 
 _MODALITIES = {

@@ -10,13 +10,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from medmaskrcnn.data.case_labels import same_grid, values_in
+from medmaskrcnn.data.case_labels import values_in
 from medmaskrcnn.data.class_kinds import is_single_organ
 from medmaskrcnn.data.manifest import ManifestInstance, read_manifest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.read import read_volume
+from medmaskrcnn.structures.grid import same_grid
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, LabelFiles, OnEvent, assemble
 from medmaskrcnn_datasets.case_table import CaseTable, read_case_table

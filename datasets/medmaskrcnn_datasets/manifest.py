@@ -15,12 +15,15 @@ from medmaskrcnn.system.files import write_bytes
 def write_manifest(manifest: Manifest, path: Path | str) -> Path:
     """Write the manifest as JSON; the same manifest gives the same bytes.
 
-    ``annotated`` and ``ignore`` are written only where they are set, so that older versions read all other manifests.
+    ``channel_names``, ``annotated`` and ``ignore`` are written only where they are set, so that older versions read all
+    other manifests.
 
     Raises:
         OutputError: if the file cannot be written.
     """
     content = manifest.model_dump(mode="json", by_alias=True)
+    if not content["channel_names"]:
+        del content["channel_names"]
     for case in content["cases"]:
         if case["annotated"] is None:
             del case["annotated"]

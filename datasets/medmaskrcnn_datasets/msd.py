@@ -13,7 +13,15 @@ from pathlib import Path
 
 from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, OnEvent, assemble, modality_of
+from medmaskrcnn_datasets.assemble import (
+    CountProgress,
+    FoundCase,
+    FoundDataset,
+    OnEvent,
+    assemble,
+    modality_of,
+    sequences_of,
+)
 from medmaskrcnn_datasets.case_table import read_case_table
 from medmaskrcnn_datasets.class_maps import class_map_converter
 from medmaskrcnn_datasets.class_rules import settled_rules, told_objects
@@ -34,6 +42,7 @@ class MsdDescription:
         modality: DICOM modality, ``"MR"`` or ``"CT"``, or ``None`` for others and mixtures.
         classes: Class name of each label value, without the background.
         pairs: Case id, image and label of each training case.
+        channels: Names of the sequences of a 4D image.
     """
 
     folder: Path
@@ -42,6 +51,7 @@ class MsdDescription:
     modality: str | None
     classes: dict[int, str]
     pairs: tuple[tuple[str, Path, Path], ...]
+    channels: tuple[str, ...] = ()
 
 
 def msd_dataset(
@@ -86,7 +96,16 @@ def msd_dataset(
     )
     names = tuple(rules.named(classes))
     table = read_case_table(description.folder, class_names=(*classes, *names))
-    found = FoundDataset(description.name, description.modality, description.licence, names, cases, table, rules.rename)
+    found = FoundDataset(
+        description.name,
+        description.modality,
+        description.licence,
+        names,
+        cases,
+        table,
+        rules.rename,
+        description.channels,
+    )
     made = assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
     tell(told_objects(read_manifest(made), rules))
     return made
@@ -120,7 +139,8 @@ def read_description(folder: Path | str) -> MsdDescription:
         pairs.append((stem_of(image), image, label))
     licence = str(content.get("licence") or content.get("license") or "unknown")
     modality = modality_of(content.get("modality"))
-    return MsdDescription(root, str(content.get("name") or root.name), licence, modality, classes, tuple(pairs))
+    name, channels = str(content.get("name") or root.name), sequences_of(content.get("modality"))
+    return MsdDescription(root, name, licence, modality, classes, tuple(pairs), channels)
 
 
 def _tell_left_over(description: MsdDescription, tell: OnEvent) -> None:

@@ -14,7 +14,15 @@ from typing import Any
 
 from medmaskrcnn.data.manifest import read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.assemble import CountProgress, FoundCase, FoundDataset, OnEvent, assemble, modality_of
+from medmaskrcnn_datasets.assemble import (
+    CountProgress,
+    FoundCase,
+    FoundDataset,
+    OnEvent,
+    assemble,
+    modality_of,
+    sequences_of,
+)
 from medmaskrcnn_datasets.case_table import read_case_table
 from medmaskrcnn_datasets.class_maps import class_map_converter
 from medmaskrcnn_datasets.class_rules import settled_rules, told_objects
@@ -82,7 +90,9 @@ def nnunet_dataset(
     licence = str(content.get("licence") or content.get("license") or "unknown")
     names = tuple(rules.named(classes))
     table = read_case_table(root, class_names=(*classes, *names))
-    found = FoundDataset(name, modality_of(channels), licence, names, cases, table, rules.rename)
+    found = FoundDataset(
+        name, modality_of(channels), licence, names, cases, table, rules.rename, sequences_of(channels)
+    )
     made = assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
     tell(told_objects(read_manifest(made), rules))
     return made

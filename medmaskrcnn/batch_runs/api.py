@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medmaskrcnn.batch_runs.names import read_key
@@ -34,6 +34,7 @@ def batch(
     resample_irregular: bool = False,
     allow_out_of_domain: bool = False,
     suv: bool = False,
+    channels: Mapping[str, str] | None = None,
     track: bool = False,
     label_map_seg: bool = False,
     deidentify: bool = False,
@@ -64,6 +65,9 @@ def batch(
         resample_irregular: Resample series with irregular slice spacing to even spacing.
         allow_out_of_domain: Also segment scans outside the model's domain.
         suv: Read PET as standardised uptake values by body weight (g/ml).
+        channels: For a model of several sequences: the name of each and a pattern of its series' description or file
+            name, ``{"T1": "*t1*", "FLAIR": "*flair*"}``; a case is a study, or a folder of files. Files by nnU-Net's
+            names (``CASE_0000``, ``CASE_0001``) need no patterns.
         track: Link instances along time in cine series.
         label_map_seg: Write the DICOM SEG as LABELMAP if no two instances overlap.
         deidentify: Write no name, ID or date into DICOM files, and hash the UIDs.
@@ -90,6 +94,7 @@ def batch(
     options = options_from(
         None, SegmentOptions, device=device, precision=precision, engine=engine, score=score, classes=classes,
         resample_irregular=resample_irregular, allow_out_of_domain=allow_out_of_domain, suv=suv, track=track,
+        channels=channels or (),
     )  # fmt: skip
     options.labels_among(read_model_settings(file).model.class_names)
     output = options_from(

@@ -22,6 +22,9 @@ from medmaskrcnn.io.sources import is_zip, open_source
 CINE = "cine"
 """The ``part`` under which the ledger lists all time points of a series as one."""
 
+SEQUENCES = "sequences"
+"""The ``part`` of a case of several series, the sequences of a model."""
+
 Verdict = Literal["queued", "refused", "skipped"]
 
 _TAGS = ["PatientID", "IssuerOfPatientID", "PatientName", "StudyInstanceUID", "StudyDate", "ConvolutionKernel",
@@ -47,6 +50,7 @@ class FoundSeries:
         name: File or folder name.
         slices: Number of slices; 0 if unknown.
         remedy: Option that may help if it is refused; a value of :class:`medmaskrcnn.errors.Remedy`.
+        sequences: Of a case of several series: name of each and how many of the files are its, in their order.
     """
 
     identity: str
@@ -69,6 +73,7 @@ class FoundSeries:
     kernel: str = ""
     slices: int = 0
     remedy: str | None = None
+    sequences: tuple[tuple[str, int], ...] = ()
 
 
 def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, track: bool = False) -> list[FoundSeries]:

@@ -250,6 +250,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     id_, folder, status, reason, attempts, seconds, found, outcome = row
     facts = json.loads(found)
     facts |= {"files": tuple(facts["files"]), "archive": tuple(facts["archive"]) if facts["archive"] else None}
+    facts["sequences"] = tuple((name, count) for name, count in facts.get("sequences", ()))
     return Entry(id_, folder, status, reason, attempts, seconds, FoundSeries(**facts), json.loads(outcome))
 
 

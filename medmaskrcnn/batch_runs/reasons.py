@@ -18,6 +18,8 @@ HIDDEN = "<source>"
 IN_SUMMARY: Mapping[Remedy, str] = {
     Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or allow scans out of the model's domain in a new batch",
     Remedy.RESAMPLE_IRREGULAR: "A new batch may interpolate even slices (resample irregular)",
+    Remedy.GIVE_ONE_VOLUME: "The model takes one volume of each series",
+    Remedy.GIVE_SEQUENCES: "A new batch may say which series of a study are the sequences (channels)",
     Remedy.REPORT: "Please report it",
     Remedy.USE_FP32: "Try precision fp32 in a new batch, and if that does not help, another model",
     Remedy.USE_TORCH: "Without them use engine torch in a new batch",

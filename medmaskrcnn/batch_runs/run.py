@@ -196,6 +196,7 @@ class BatchRun:
             options=work.options,
             output=work.output,
             hidden=tuple(hidden_paths(found)),
+            sequences=found.sequences,
         )
 
     def _remember(self, end: End) -> BatchCase | None:

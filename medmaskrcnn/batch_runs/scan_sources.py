@@ -13,7 +13,10 @@ from medmaskrcnn.batch_runs.ledger import Ledger, Status
 from medmaskrcnn.batch_runs.names import case_folder, plain_folder
 from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.rules import Rules
+from medmaskrcnn.batch_runs.sequences import WantedSequences, join_sequences
 from medmaskrcnn.batch_runs.settings import Work
+from medmaskrcnn.hub.model_file import read_model_settings
+from medmaskrcnn.settings.channels import ordered
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: byt
     """
     options = plan.work.options
     found = find_series(sources, resample_irregular=options.resample_irregular, track=options.track)
+    found = join_sequences(found, _wanted(plan.work))
     left_out = rules.left_out([series for series in found if series.verdict == "queued"])
     found = [
         replace(series, verdict="skipped", reason=left_out[series.identity]) if series.identity in left_out else series
@@ -79,6 +83,18 @@ def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: byt
     reasons = Counter(_shortly(series) for series in found if series.verdict != "queued")
     takes = sum(series.verdict == "queued" for series in found)
     return Entered(takes, new, changed, tuple(stale), tuple(reasons.most_common()))
+
+
+def _wanted(work: Work) -> WantedSequences:
+    """The sequences that the model of a batch takes."""
+    settings = read_model_settings(Path(work.model))
+    if work.options.channels:
+        own = ordered(tuple(name for name, _ in work.options.channels), settings)
+        patterns = dict(work.options.channels)
+        return WantedSequences(tuple(own), tuple((name, patterns[theirs]) for name, theirs in own.items()))
+    return WantedSequences(
+        settings.preprocess.channel_names or tuple(f"{i:04d}" for i in range(settings.scan_channels))
+    )
 
 
 def _is_judged_anew(verdict: Verdict, status: Status) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, OutputOptions, SegmentOptions
 
 _FIRST_OPTIONS = ("track", "score", "classes", "resample_irregular", "allow_out_of_domain")
-_LATER_OPTIONS = ("precision", "engine", "suv", "flips")
+_LATER_OPTIONS = ("precision", "engine", "suv", "flips", "channels")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Work:
         if it is not the default: a batch begun with an older version can then continue.
         """
         options, output = self.options.model_dump(mode="json"), self.output.model_dump(mode="json")
-        later = {name: options[name] for name in _LATER_OPTIONS if options[name] != getattr(AS_THE_MODEL_SAYS, name)}
+        defaults = AS_THE_MODEL_SAYS.model_dump(mode="json")
+        later = {name: options[name] for name in _LATER_OPTIONS if options[name] != defaults[name]}
         first = {name: options[name] for name in _FIRST_OPTIONS}
         formats = sorted(set(self.output.formats))
         return {"model_sha256": self.model_sha256, **first, **later, **output, "formats": formats}

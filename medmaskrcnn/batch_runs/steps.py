@@ -20,6 +20,7 @@ from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.track_time import read_cine
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
 from medmaskrcnn.io.options import ReadingOptions
+from medmaskrcnn.io.sequences import stack_sequences
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
@@ -46,11 +47,14 @@ class Steps:
 
     def read(self, task: Task, _: None = None) -> Volume:
         """Read the scan, and raise early if its result could not be written."""
+        options = task.options
+        reading = ReadingOptions(options.resample_irregular, options.suv)
         if task.part == CINE:
             volume = read_cine(scans_among(map(Path, task.files)))
+        elif task.sequences:
+            volume = stack_sequences({n: _scan_of(one).read(reading) for n, one in _sequences_of(task).items()})
         else:
-            options = task.options
-            volume = _scan_of(task).read(ReadingOptions(options.resample_irregular, options.suv))
+            volume = _scan_of(task).read(reading)
         refuse_unwritable(volume, task.output)
         return volume
 
@@ -68,6 +72,15 @@ class Steps:
             write_result(result, volume, staging, options=task.output, tracks=task.options.track)
             write_thumbnail(result, volume, staging)
         return _outcome(result, volume)
+
+
+def _sequences_of(task: Task) -> dict[str, Task]:
+    """Each sequence of a case as a task of its own files."""
+    first, parts = 0, {}
+    for name, count in task.sequences:
+        parts[name] = replace(task, files=task.files[first : first + count], part="", sequences=())
+        first += count
+    return parts
 
 
 def _scan_of(task: Task) -> FoundScan:

@@ -22,6 +22,7 @@ class Task:
         options: How to read and segment.
         output: What to write.
         hidden: Paths that no result may contain.
+        sequences: Of a case of several series: name of each and how many of the files are its, in their order.
     """
 
     id: int
@@ -33,6 +34,7 @@ class Task:
     options: SegmentOptions
     output: OutputOptions
     hidden: tuple[str, ...] = ()
+    sequences: tuple[tuple[str, int], ...] = ()
 
     @property
     def about(self) -> str:
@@ -56,5 +58,6 @@ class Task:
                 "options": SegmentOptions.model_validate(values["options"]),
                 "output": OutputOptions.model_validate(values["output"]),
                 "hidden": tuple(values["hidden"]),
+                "sequences": tuple((name, count) for name, count in values["sequences"]),
             }
         )

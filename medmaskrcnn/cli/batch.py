@@ -44,12 +44,13 @@ logger = logging.getLogger(__name__)
 EXAMPLES = (
     "medmaskrcnn batch archive/ -o results --model abdomen-mr",
     "medmaskrcnn batch archive/ -o results --model abdomen-mr --rules rules.yaml --workers 2 --max-minutes 20",
+    "medmaskrcnn batch archive/ -o results --model two.safetensors --channels T1='*t1*' --channels FLAIR='*flair*'",
     "medmaskrcnn batch --list inputs.txt -o results --model my.safetensors --scheduler tcp://head:8786",
 )
 
 
 @with_output_options("label_map_seg", "deidentify", paths_in_run=False)
-@with_segment_options(*RUNNING, "flips", *REPORTING, *READING)
+@with_segment_options(*RUNNING, "flips", *REPORTING, "channels", *READING)
 def batch_command(
     *,
     sources: Annotated[

@@ -39,6 +39,8 @@ ON_COMMAND_LINE: Mapping[Remedy, str] = {
     Remedy.USE_TORCH: "Without them run with --engine torch",
     Remedy.TRUST_CERTIFICATE: "Name the certificates to trust with --ca",
     Remedy.SET_TITLES: "See --called and --calling",
+    Remedy.GIVE_ONE_VOLUME: "Give it one of them",
+    Remedy.GIVE_SEQUENCES: "Say which file is which sequence with --channels, or give files by nnU-Net's names",
 }
 """How the command line says what may be done about an error."""
 

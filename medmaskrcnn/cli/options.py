@@ -107,6 +107,19 @@ _SEGMENT: dict[str, tuple[Any, Any]] = {
         Annotated[bool, typer.Option("--suv", help="Read PET as standardised uptake values by body weight (g/ml).")],
         False,
     ),
+    "channels": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--channels",
+                metavar="NAME=WHAT",
+                help="For a model of several sequences, once for each: a file (T1=t1.nii.gz), or which scan of a "
+                "folder by series UID, number or pattern (FLAIR='*flair*').",
+                show_default="files named CASE_0000, CASE_0001, ...",
+            ),
+        ],
+        None,
+    ),
     "track": (Annotated[bool, typer.Option("--track", help="Link instances along time in cine series.")], False),
     "allow_out_of_domain": (
         Annotated[
@@ -153,6 +166,8 @@ def with_segment_options(*names: str) -> Callable[[Command], Command]:
             asked["flips"] = () if asked["flips"] == "none" else chosen(asked["flips"], ("D", "H", "W"), "--flips")
         if asked.get("classes") is not None:
             asked["classes"] = chosen(asked["classes"], _classes_of(values["model"]), "--classes")
+        if "channels" in asked:
+            asked["channels"] = assignments(asked["channels"], "--channels")
         with naming_the_flag():
             return options_from(None, SegmentOptions, **asked)
 

@@ -29,11 +29,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Case:
-    """One input and the folder its result goes into."""
+    """One input and the folder its result goes into.
+
+    Attributes:
+        name: Name of the case.
+        source: The input that messages name.
+        folder: Folder of the result.
+        sequences: Name and file or folder of each sequence, if the case is given sequence by sequence.
+    """
 
     name: str
     source: Path
     folder: Path
+    sequences: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,11 +112,12 @@ def _segment_and_write(case: Case, model: LoadedModel, wishes: Wishes, on_event:
     # here: help and wrong use need no torch
     from medmaskrcnn.export.write import write_result
     from medmaskrcnn.inference.pipeline import segment
-    from medmaskrcnn.inference.track_time import read_scan
+    from medmaskrcnn.inference.read_source import read_source
 
     options, output = wishes.options, wishes.output
-    if not case.source.exists():
-        raise ReadError(f"there is no file or folder {case.source}")
+    for place in [path for _, path in case.sequences] or [case.source]:
+        if not place.exists():
+            raise ReadError(f"there is no file or folder {place}")
     check_output_folder(case.folder)
     with stage_bars(case.name, shown=not wishes.quiet) as show:
 
@@ -118,7 +127,7 @@ def _segment_and_write(case: Case, model: LoadedModel, wishes: Wishes, on_event:
                 on_event(stage, done)
 
         progress("read", 0.0)
-        volume = read_scan(case.source, options)
+        volume = read_source(dict(case.sequences) or case.source, model.settings, options)
         refuse_unwritable(volume, output)
         result = segment(volume, model, options=options, progress=progress)
         progress("write", 0.0)

@@ -17,6 +17,7 @@ from medmaskrcnn.cli.options import (
     RUNNING,
     LogOption,
     ModelOption,
+    assignments,
     model_file,
     naming_the_flag,
     with_output_options,
@@ -27,23 +28,28 @@ from medmaskrcnn.cli.run_cases import Case, CaseOutcome, Wishes, run_cases
 from medmaskrcnn.cli.tables import print_instances
 from medmaskrcnn.export.check import check_output_folder
 from medmaskrcnn.hub.model_file import read_model_settings
-from medmaskrcnn.settings import OutputOptions, SegmentOptions
+from medmaskrcnn.io.nnunet_names import case_and_channel, files_by_name, group_cases
+from medmaskrcnn.settings import ModelFileSettings, OutputOptions, SegmentOptions
+from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS
 
 EXAMPLES = (
     "medmaskrcnn segment ct_folder/ -o result --model phantom-ct",
     'medmaskrcnn segment *.nii.gz -o results --model abdomen-mr --classes "liver,left kidney" --score 0.7',
+    "medmaskrcnn segment --channels T1=t1.nii.gz FLAIR=flair.nii.gz -o result --model two-sequences.safetensors",
     "medmaskrcnn segment study/ -o result --model my.safetensors --series largest --format nifti,csv",
 )
 
 
 @with_output_options("label_map_seg", "deidentify")
-@with_segment_options(*RUNNING, "flips", *REPORTING, "series", *READING)
+@with_segment_options(*RUNNING, "flips", *REPORTING, "series", "channels", *READING)
 def segment_command(
     *,
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT", help="Scans: NIfTI, NRRD, MHA, PNG, TIFF, JPEG, DICOM, a folder of DICOM."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="[INPUT]...", help="Scans: NIfTI, NRRD, MHA, PNG, TIFF, JPEG, DICOM, a folder of DICOM."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results; made if missing.")],
     model: ModelOption,
     options: SegmentOptions,
@@ -63,13 +69,20 @@ def segment_command(
     instances.npz (the result without loss), labels.nii.gz, instances.csv, result.json, preview.png and run.json;
     with --format also a DICOM SEG, RTSTRUCT or SR (of DICOM series), COCO JSON, STL meshes, an HTML report.
 
+    A model of several sequences takes the files of a case by nnU-Net's names (CASE_0000, CASE_0001, or a folder of
+    them), a file of four axes, or what --channels says.
+
     With --json one input gives what stands in result.json; several give a list of objects with "case", "input"
     and either "result" or "error".
     """
     if profile and as_json:
         raise typer.BadParameter("prints a table; --json is to print nothing but JSON", param_hint="--profile")
-    with logging_to(log, hidden=inputs):
-        cases = plan_cases(inputs, out)
+    given = list(inputs or ())
+    with logging_to(log, hidden=given):
+        settings = _settings_of(model)
+        given, options = with_named_sequences(given, options)
+        cases = plan_cases(given, out, settings, options)
+        options = options.model_copy(update={"channels": ()}) if cases[0].sequences else options
         wishes = Wishes(options, output, quiet=quiet or as_json)
         outcomes = segment_cases(cases, out, model, wishes, profile=profile)
         if as_json:
@@ -79,14 +92,62 @@ def segment_command(
         raise typer.Exit(EXIT_FAILED if any(outcome.error for outcome in outcomes) else 0)
 
 
-def plan_cases(inputs: Sequence[Path], out: Path) -> list[Case]:
-    """The case of each input: one goes into ``out`` itself, several into a folder each."""
+def _settings_of(model: str) -> ModelFileSettings:
+    file = model_file(model)
+    with failing_as_one(model):
+        return read_model_settings(file)
+
+
+def with_named_sequences(inputs: list[Path], options: SegmentOptions) -> tuple[list[Path], SegmentOptions]:
+    """Inputs of the form NAME=WHAT are further sequences where --channels is given: ``--channels T1=a FLAIR=b``."""
+    if not options.channels:
+        return inputs, options
+    more = [str(path) for path in inputs if "=" in str(path) and not path.exists()]
+    left = [path for path in inputs if str(path) not in more]
+    channels = dict(options.channels)
+    for name, what in assignments(more, "--channels").items():
+        if name in channels:
+            raise typer.BadParameter(f"{name} is given twice", param_hint="--channels")
+        channels[name] = what
+    return left, options.model_copy(update={"channels": tuple(channels.items())})
+
+
+def plan_cases(
+    inputs: Sequence[Path], out: Path, settings: ModelFileSettings, options: SegmentOptions = AS_THE_MODEL_SAYS
+) -> list[Case]:
+    """The case of each input, or of the files that --channels names: one goes into ``out``, several into a folder each.
+
+    Raises:
+        typer.BadParameter: if there is no input, or ``out`` is one.
+    """
     for path in inputs:
         if path.is_dir() and path.resolve() == out.resolve():
             raise typer.BadParameter(f"{out} is an input too: results would mix with scans", param_hint="--out")
-    names = name_cases(inputs)
-    folders = [out] if len(inputs) == 1 else [out / name for name in names]
-    return [Case(*case) for case in zip(names, inputs, folders, strict=True)]
+    if not inputs:
+        if not options.channels:
+            raise typer.BadParameter("give at least one scan", param_hint="INPUT")
+        parts = tuple((name, Path(what)) for name, what in options.channels)
+        return [Case(name_cases([parts[0][1]])[0], parts[0][1], out, parts)]
+    found = [] if options.channels else _cases_by_name(inputs, settings)
+    found = found or [(path, ()) for path in inputs]
+    names = name_cases([path for path, _ in found])
+    folders = [out] if len(found) == 1 else [out / name for name in names]
+    return [Case(name, path, folder, parts) for name, (path, parts), folder in zip(names, found, folders, strict=True)]
+
+
+def _cases_by_name(
+    inputs: Sequence[Path], settings: ModelFileSettings
+) -> list[tuple[Path, tuple[tuple[str, Path], ...]]]:
+    """Cases by nnU-Net's names among inputs and in the folders among them; other inputs are cases as they are."""
+    channels = settings.scan_channels
+    if channels < 2:
+        return []
+    files = [file for path in inputs for file in (files_by_name(path) or [path])]
+    with failing_as_one(str(inputs[0])):
+        grouped = group_cases(files, channels)
+    names = settings.preprocess.channel_names or tuple(f"{number:04d}" for number in range(channels))
+    cases = [(case, tuple(zip(names, own, strict=True))) for case, own in grouped.items()]
+    return [*cases, *((file, ()) for file in files if case_and_channel(file) is None)]
 
 
 def segment_cases(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.grid import Grid, same_grid
 from medmaskrcnn.structures.label_maps import label_windows, masks_of_labels
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
@@ -28,7 +27,6 @@ from medmaskrcnn.structures.volume import Provenance, Volume
 LARGEST_VALUE = 1_000_000
 """Largest value of a label map; larger ones are hashes or colours, not object numbers."""
 
-_OFF_VOXELS = 0.1  # by which corners of two grids may differ: programs round headers differently
 _OFF_WHOLE = 1e-4  # tolerance for label maps that were stored as scaled floats
 
 
@@ -120,18 +118,10 @@ def read_image(manifest: Manifest, case: ManifestCase) -> Volume:
         tuple(file for part in parts for file in part.provenance.files),
         notes=tuple(dict.fromkeys(note for part in parts for note in part.provenance.notes)),
     )
-    return Volume(stacked, first.grid, modality=modality, channel_kind="unknown", provenance=provenance)
-
-
-def same_grid(one: Grid, other: Grid) -> bool:
-    """True if voxels of equal index coincide in both grids; without known spacing only the shapes are compared."""
-    if one.shape != other.shape:
-        return False
-    if not (one.spacing_known and other.spacing_known):
-        return True
-    corners = np.array(list(product(*((0, n - 1) for n in one.shape))), np.float64)
-    apart = np.abs(one.ras_to_coordinate(other.index_to_ras(corners)) - 0.5 - corners)
-    return bool(apart.max() <= _OFF_VOXELS)
+    names = manifest.channel_names if len(manifest.channel_names) == len(stacked) else ()
+    return Volume(
+        stacked, first.grid, modality=modality, channel_kind="unknown", provenance=provenance, channel_names=names
+    )
 
 
 def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:

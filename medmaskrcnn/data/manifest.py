@@ -129,6 +129,7 @@ class Manifest(Settings):
         modality: DICOM modality, or ``None`` for any.
         licence: Licence of the data.
         class_names: Names of the classes.
+        channel_names: Names of the scans' channels, in order, if they are several sequences; empty if unknown.
         cases: The scans.
         folder: Folder of the manifest; filled in on reading, not written.
     """
@@ -138,6 +139,7 @@ class Manifest(Settings):
     modality: str | None = None
     licence: str = ""
     class_names: tuple[str, ...]
+    channel_names: tuple[str, ...] = ()
     cases: tuple[ManifestCase, ...]
     folder: str = Field(default=".", exclude=True)
 

@@ -8,8 +8,10 @@ Each step is a module of its own; this file only calls them in order. ``export``
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import ArrayLike
 
 from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_as_asked
 from medmaskrcnn.inference.detect import StageProgress, detect_in_slices, detect_in_tiles
@@ -18,11 +20,11 @@ from medmaskrcnn.inference.link_slices import link_slices
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.inference.merge_tiles import merge_tiles
 from medmaskrcnn.inference.prepare import prepare
+from medmaskrcnn.inference.read_source import arrange_channels, read_source
 from medmaskrcnn.inference.region import in_region, window_of
 from medmaskrcnn.inference.run_record import build_run_record, runtime_info
 from medmaskrcnn.inference.suitability import check_suitable
 from medmaskrcnn.inference.suppress import of_classes, suppress_contained
-from medmaskrcnn.inference.track_time import read_scan
 from medmaskrcnn.settings import Region, SegmentOptions
 from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
@@ -30,10 +32,13 @@ from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.memory import retain_freed_memory
 from medmaskrcnn.system.stage_timer import StageTimer
 
+Scan = str | os.PathLike[str] | Volume | Any
+"""A path, a Volume, or what :func:`medmaskrcnn.as_volume` takes; libraries that are optional name no types here."""
+
 
 @retain_freed_memory()
 def segment(
-    source: str | os.PathLike[str] | Volume,
+    source: Scan,
     model: str | os.PathLike[str] | LoadedModel = DEFAULT_MODEL,
     *,
     device: str = "auto",
@@ -47,14 +52,20 @@ def segment(
     region: Region | None = None,
     resample_irregular: bool = False,
     suv: bool = False,
+    channels: Mapping[str, str] | None = None,
     track: bool = False,
+    spacing_mm: Sequence[float] | None = None,
+    affine: ArrayLike | None = None,
     options: SegmentOptions | None = None,
     progress: StageProgress | None = None,
 ) -> CaseResult:
     """Detect, segment and measure every instance in one scan.
 
     Args:
-        source: A file, a DICOM folder, or a volume already read.
+        source: A file, a DICOM folder, a volume already read, or a scan in memory as other libraries hold it: a NumPy
+            array, a nibabel or SimpleITK image, a MetaTensor of MONAI, pydicom datasets; see
+            :func:`medmaskrcnn.as_volume`. For a model of several sequences: a dict from their names to any of these, a
+            list in the model's order, or the path of a case by nnU-Net's names (``imagesTs/CASE``).
         model: Name of a shipped model, a model file, or a loaded model (for many scans).
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; a loaded model stays on its device.
         precision: As for :func:`load_model`; a loaded model keeps its own.
@@ -69,8 +80,12 @@ def segment(
             result lies on its grid.
         resample_irregular: Interpolate a DICOM series with uneven slice spacing to even spacing; the result notes it.
         suv: Read PET as standardised uptake values by body weight (g/ml).
+        channels: Which scan of a folder is which sequence, by series UID, number of the listing, or a pattern of its
+            description or file name: ``{"T1": "*t1*", "FLAIR": "*flair*"}``.
         track: Read a cine series as one film and link its instances over time; needs a 2D or 2.5D model.
-        options: All of the options above in one object, instead of single arguments.
+        spacing_mm: Of an array alone: distance between voxel centres along D, H, W.
+        affine: Of an array alone: ``(4, 4)``, index along its axes D, H, W to R, A, S in mm.
+        options: All options but ``spacing_mm`` and ``affine`` in one object, instead of single arguments.
         progress: Called with a stage (``read``, ``prepare``, ``find``, ``measure``) and the fraction of it done, 0..1.
 
     Returns:
@@ -91,7 +106,7 @@ def segment(
     options = options_from(
         options, SegmentOptions, device=device, precision=precision, engine=engine, flips=flips, score=score,
         classes=classes, series=series, allow_out_of_domain=allow_out_of_domain, region=region,
-        resample_irregular=resample_irregular, suv=suv, track=track,
+        resample_irregular=resample_irregular, suv=suv, channels=channels or (), track=track,
     )  # fmt: skip
     on_progress, timer = progress or (lambda stage, done: None), StageTimer()
 
@@ -101,7 +116,8 @@ def segment(
     timer.end("load model")
 
     on_progress("read", 0.0)
-    volume = source if isinstance(source, Volume) else read_scan(Path(source), options)
+    volume = read_source(source, settings, options, spacing_mm=spacing_mm, affine=affine)
+    volume = arrange_channels(volume, settings)
     on_progress("read", 1.0)
     timer.end("read")
 

@@ -13,7 +13,7 @@ from medmaskrcnn.inference.suitability import is_out_of_domain
 from medmaskrcnn.models.runtime.precision import processor_features
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import RunRecord
-from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.structures.volume import ChannelSource, Volume
 from medmaskrcnn.system.stage_timer import StageTimer
 from medmaskrcnn.system.version import __version__
 
@@ -62,14 +62,21 @@ def build_run_record(
             "generator": origin.generator,
             "notes": list(origin.notes),
             "reading": asdict(origin.policy),
+            **({"channels": [_channel(one) for one in origin.channels]} if origin.channels else {}),
         },
         warnings=warnings,
         out_of_domain=is_out_of_domain(volume, loaded.settings),
     )
 
 
+def _channel(source: ChannelSource) -> dict[str, Any]:
+    """Where a channel comes from, without paths."""
+    return {"name": source.name, "series_uid": source.series_uid, "resampled": source.resampled}
+
+
 def runtime_info(timer: StageTimer, volume: Volume, loaded: LoadedModel) -> dict[str, Any]:
     """Where and how fast a run was: JSON-serialisable, different each time, with paths and the host name."""
+    channels = volume.provenance.channels
     return {
         "seconds": {stage: round(seconds, 3) for stage, seconds in timer.seconds.items()},
         "precision": loaded.precision,
@@ -80,4 +87,5 @@ def runtime_info(timer: StageTimer, volume: Volume, loaded: LoadedModel) -> dict
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "files": list(volume.provenance.files),
+        **({"channel_files": {one.name: list(one.files) for one in channels}} if channels else {}),
     }

@@ -33,11 +33,13 @@ def check_suitable(
     """
     card, preprocess = settings.card, settings.preprocess
     name = _name(volume)
-    channels = settings.model.image_channels // max(1, len(preprocess.windows))
+    channels, names = settings.scan_channels, preprocess.channel_names
     if volume.array.shape[0] != channels:
         held = "colours" if volume.channel_kind == "colour" else "volumes (time points, echoes or channels)"
+        wanted = f"{channels} ({', '.join(names)})" if names else str(channels)
         raise UnsuitableScanError(
-            f"{name} holds {volume.array.shape[0]} {held}, model {card.name} wants {channels}; give it one of them"
+            f"{name} holds {volume.array.shape[0]} {held}, model {card.name} wants {wanted}",
+            Remedy.GIVE_ONE_VOLUME if channels == 1 else Remedy.GIVE_SEQUENCES,
         )
     if volume.spacing_mm is None and any(preprocess.spacing_mm):
         raise UnsuitableScanError(f"{name} does not tell the size of its pixels, which model {card.name} needs")

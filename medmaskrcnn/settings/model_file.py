@@ -77,6 +77,11 @@ class ModelFileSettings(Settings):
     inference: InferenceSettings = InferenceSettings()
     training: dict[Name, Text | int | float] = Field(default_factory=dict)
 
+    @property
+    def scan_channels(self) -> int:
+        """Channels that a scan must have: image channels of the network, of which each window makes one."""
+        return self.model.image_channels // max(1, len(self.preprocess.windows))
+
     @model_validator(mode="after")
     def _check(self) -> ModelFileSettings:
         model, preprocess = self.model, self.preprocess
@@ -97,6 +102,9 @@ class ModelFileSettings(Settings):
             )
         if channels % max(1, len(preprocess.windows)):
             raise ValueError(f"{len(preprocess.windows)} windows cannot make up {channels} image channels")
+        if preprocess.channel_names and len(preprocess.channel_names) != self.scan_channels:
+            got = ", ".join(preprocess.channel_names)
+            raise ValueError(f"{self.scan_channels} channels of a scan need as many channel_names, got {got}")
         unknown = sorted(set(self.inference.one_per_scan_classes) - set(model.class_names))
         if unknown:
             raise ValueError(f"inference.one_per_scan_classes names classes that the model lacks: {unknown}")

@@ -29,6 +29,8 @@ class PreprocessSettings(Settings):
             ceiling the brightness of organs does not depend on the amount of bright fluid in the scan.
         value_range: Without either: this raw range is mapped to [0, 1] without clipping.
         mean, std: Per channel after that mapping: ``(x - mean) / std``. A single value applies to all channels.
+        channel_names: Names of the scan's channels, in order, of a model of several sequences (``"T1"``, ``"FLAIR"``);
+            empty if they have none.
         pad_multiple: The tensor is padded with zeros at the far end to multiples of these, per spatial axis.
     """
 
@@ -42,6 +44,7 @@ class PreprocessSettings(Settings):
     value_range: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[Positive, ...] = (1.0,)
+    channel_names: tuple[str, ...] = ()
     pad_multiple: tuple[Count, ...] = (32, 32)
 
     @model_validator(mode="after")
@@ -49,6 +52,8 @@ class PreprocessSettings(Settings):
         ranges = [*self.windows, self.value_range, *([self.percentiles] if self.percentiles else [])]
         if any(low >= high for low, high in ranges):
             raise ValueError(f"each intensity range must be (low, high) with low < high, got {ranges}")
+        if len({name.casefold() for name in self.channel_names}) < len(self.channel_names):
+            raise ValueError(f"channel_names must be distinct, got {self.channel_names}")
         if self.windows and self.percentiles:
             raise ValueError("give either windows or percentiles, not both")
         if self.resize_min_max and any(self.spacing_mm):

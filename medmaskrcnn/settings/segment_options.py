@@ -6,7 +6,7 @@ options; :class:`OutputOptions` are those of writing a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -37,6 +37,11 @@ def _whole_numbers(region: Any) -> Any:
     return region if region is None else tuple(tuple(map(int, corner)) for corner in region)
 
 
+def _pairs(channels: Any) -> Any:
+    """Names and selections as pairs, whether they come as a dict or as pairs."""
+    return tuple(channels.items()) if isinstance(channels, Mapping) else channels
+
+
 class SegmentOptions(Settings):
     """How a scan is read and segmented.
 
@@ -54,6 +59,8 @@ class SegmentOptions(Settings):
         region: Part of the scan to segment, in voxel indices; all of it by default.
         resample_irregular: Resample a DICOM series with irregular slice spacing; the result is marked so.
         suv: Read PET as standardised uptake values by body weight (g/ml).
+        channels: Of a model of several sequences: the name of each and which scan of a folder it is, by series UID,
+            number of the listing, or a pattern of its description or file name, ``(("T1", "*t1*"), ("FLAIR", "2"))``.
         track: Read a cine series as one volume over time and link its instances along time.
     """
 
@@ -68,6 +75,7 @@ class SegmentOptions(Settings):
     region: Annotated[Region | None, BeforeValidator(_whole_numbers)] = None
     resample_irregular: bool = False
     suv: bool = False
+    channels: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
     track: bool = False
 
     @field_validator("score")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +23,9 @@ FloatArray = NDArray[np.float64]
 
 LPS_FROM_RAS: FloatArray = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Multiplied with an affine from the left, it converts between RAS and LPS (DICOM, ITK), in both directions."""
+
+
+_OFF_VOXELS = 0.1  # by which corners of two grids may differ: programs round headers differently
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +105,17 @@ class Grid:
         """Continuous voxel coordinates D, H, W of world points ``(..., 3)`` in mm; inverse of the above."""
         offset = np.asarray(point_ras_mm, dtype=np.float64) - self.affine_vox_to_ras[:3, 3]
         return np.asarray(offset @ np.linalg.inv(self.affine_vox_to_ras[:3, :3]).T + 0.5)
+
+
+def same_grid(one: Grid, other: Grid) -> bool:
+    """True if voxels of equal index coincide in both grids; without known spacing only the shapes are compared."""
+    if one.shape != other.shape:
+        return False
+    if not (one.spacing_known and other.spacing_known):
+        return True
+    corners = np.array(list(product(*((0, n - 1) for n in one.shape))), np.float64)
+    apart = np.abs(one.ras_to_coordinate(other.index_to_ras(corners)) - 0.5 - corners)
+    return bool(apart.max() <= _OFF_VOXELS)
 
 
 def pixel_grid(shape: tuple[int, int, int]) -> Grid:

@@ -43,6 +43,23 @@ class ReadingPolicy:
 
 
 @dataclass(frozen=True)
+class ChannelSource:
+    """Origin of one channel of a volume that was stacked of several sequences.
+
+    Attributes:
+        name: Name of the sequence.
+        files: Paths read.
+        series_uid: Series Instance UID, DICOM only.
+        resampled: Whether it was interpolated to the grid of the first.
+    """
+
+    name: str
+    files: tuple[str, ...] = ()
+    series_uid: str | None = None
+    resampled: bool = False
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Origin of a scan and what was done while reading it.
 
@@ -56,6 +73,8 @@ class Provenance:
         generator: Program that made a synthetic scan, e.g. :data:`PHANTOM_GENERATOR`; ``None`` for real scans.
         notes: What the reader noticed or changed, one sentence each, for display to the user.
         policy: The same in machine-readable form.
+        channels: Where each channel comes from, if several sequences were stacked; the other attributes are those of
+            the first.
     """
 
     format: str = "memory"
@@ -67,6 +86,7 @@ class Provenance:
     generator: str | None = None
     notes: tuple[str, ...] = ()
     policy: ReadingPolicy = ReadingPolicy()
+    channels: tuple[ChannelSource, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,6 +114,7 @@ class Volume:
         window: (centre, width) in the array's units, from the header, or ``None``.
         provenance: See :class:`Provenance`.
         film: Set if slices of several times were stacked, so that the first axis is time.
+        channel_names: Names of the channels, if they are known: of the sequences that were stacked.
     """
 
     array: NDArray[Any]
@@ -103,8 +124,11 @@ class Volume:
     window: tuple[float, float] | None = None
     provenance: Provenance = field(default_factory=Provenance)
     film: Film | None = None
+    channel_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.channel_names and len(self.channel_names) != self.array.shape[0]:
+            raise ValueError(f"{self.array.shape[0]} channels need as many names, got {self.channel_names}")
         if self.array.ndim != 4 or self.array.shape[1:] != self.grid.shape:
             raise ValueError(f"array must be (C, D, H, W) on grid {self.grid.shape}, got {self.array.shape}")
         if not (np.issubdtype(self.array.dtype, np.integer) or np.issubdtype(self.array.dtype, np.floating)):

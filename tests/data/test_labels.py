@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medmaskrcnn.data.case_labels import LARGEST_VALUE, read_case, same_grid, whole_numbers
+from medmaskrcnn.data.case_labels import LARGEST_VALUE, read_case, whole_numbers
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.axes import AxisMap
-from medmaskrcnn.structures.grid import Grid, pixel_grid
+from medmaskrcnn.structures.grid import Grid, pixel_grid, same_grid
 from medmaskrcnn.structures.mask import Mask
 
 AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])

@@ -286,3 +286,22 @@ def test_a_training_that_fails_says_so(open_panel, quiet_engine, tmp_path: Path,
     assert panel.train.stop.isEnabled()
     qtbot.waitUntil(lambda: panel.train.check.isEnabled(), timeout=120_000)
     assert "ended with an error" in panel.message.text() and panel.train.output.toPlainText()
+
+
+def test_a_model_of_several_sequences_takes_a_layer_for_each(open_panel, quiet_engine, tmp_path: Path):
+    from two_sequences import save_model_of_two
+
+    viewer, panel = open_panel(show=False)
+    shown = {name: np.full((4, 5, 6), number, np.int16) for number, name in enumerate(("other", "my flair", "my t1"))}
+    for name, array in shown.items():
+        viewer.add_image(array, name=name)
+    panel.segment.add_model(save_model_of_two(tmp_path / "two.safetensors"))
+    assert list(panel.segment.sequences.lists) == ["FLAIR"]
+    assert panel.segment.sequences.lists["FLAIR"].currentText() == "my flair"
+    panel.segment.scan.setCurrentText("my t1")
+    panel.segment.start()
+    (job,) = quiet_engine
+    assert job.volume.channel_names == ("T1", "FLAIR")
+    assert [int(channel.mean()) for channel in job.volume.array] == [2, 1]
+    panel.segment.model.setCurrentIndex(0)
+    assert not panel.segment.sequences.lists

@@ -73,7 +73,7 @@ def make_plan(
     plan = Plan(
         card=_card(manifest, fingerprint),
         model=window.model,
-        preprocess=_preprocess(fingerprint, grid, intensity, reasons),
+        preprocess=_preprocess(fingerprint, grid, intensity, manifest.channel_names, reasons),
         inference=inference,
         augment=plan_augment(fingerprint, grid, window, reasons),
         train=plan_loop(fingerprint, window, reasons),
@@ -83,9 +83,15 @@ def make_plan(
 
 
 def _preprocess(
-    fingerprint: DatasetFingerprint, grid: GridPlan, intensity: dict[str, object], reasons: dict[str, str]
+    fingerprint: DatasetFingerprint,
+    grid: GridPlan,
+    intensity: dict[str, object],
+    names: tuple[str, ...],
+    reasons: dict[str, str],
 ) -> PreprocessSettings:
     reasons["preprocess.antialias"] = "What shrinks is smoothed first."
+    if names:
+        reasons["preprocess.channel_names"] = "The sequences as the data set names them, in the order of its channels."
     reasons["preprocess.pad_multiple"] = "The strides of P5."
     return PreprocessSettings.model_validate(
         {
@@ -93,6 +99,7 @@ def _preprocess(
             "spacing_mm": grid.spacing_mm,
             "resize_min_max": grid.resize_min_max,
             "pad_multiple": grid.strides[-1],
+            "channel_names": names if len(names) == fingerprint.channels else (),
             **intensity,
         }
     )

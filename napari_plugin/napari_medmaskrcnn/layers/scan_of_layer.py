@@ -23,11 +23,12 @@ class NoScan(ValueError):
     """The layer cannot be segmented; the message is for the user."""
 
 
-def scan_of_layer(layer: Any) -> Volume:
+def scan_of_layer(layer: Any, *, channels: int = 1) -> Volume:
     """The scan that an image layer shows.
 
     Args:
         layer: A napari image layer, or ``None``.
+        channels: Number of sequences that the layer may hold in one, as its first axis of four.
 
     Raises:
         NoScan: if there is none, or the layer is not a scan.
@@ -36,19 +37,21 @@ def scan_of_layer(layer: Any) -> Volume:
         raise NoScan("There is no image layer. Open a scan first: File > Open, or drop a DICOM folder on the window.")
     ours = layer.metadata.get(KEY, {})
     if "volume" in ours:
-        return _checked(ours["volume"], layer.name)
+        return _checked(ours["volume"], layer.name, channels)
     if getattr(layer, "multiscale", False):
         raise NoScan(f"{layer.name} has several resolutions. Give one of them: right-click > Split Stack.")
     data = np.asarray(layer.data)
     if layer.rgb:
         return _made(np.moveaxis(data, -1, 0), layer, "colour")
+    if data.ndim == 4 and len(data) == channels > 1:
+        return _made(data, layer, "unknown")
     if data.ndim > 3:
         raise NoScan(_too_many_axes(layer.name, data.ndim, data.shape[0]))
     return _made(data[None], layer, "scalar")
 
 
-def _checked(volume: Volume, name: str) -> Volume:
-    if volume.channel_kind == "unknown" and volume.array.shape[0] > 1:
+def _checked(volume: Volume, name: str, channels: int) -> Volume:
+    if volume.channel_kind == "unknown" and volume.array.shape[0] not in (1, channels):
         raise NoScan(_too_many_axes(name, 4, volume.array.shape[0]))
     return volume
 

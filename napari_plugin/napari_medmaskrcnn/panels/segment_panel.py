@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medmaskrcnn.errors import ModelFileError
+from medmaskrcnn.errors import ModelFileError, ReadError
 from medmaskrcnn.hub.model_file import SUFFIX, read_model_settings, resolve_model, shipped_models
 from medmaskrcnn.settings import ModelFileSettings
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, ENGINES, PRECISIONS, Region, SegmentOptions
@@ -29,9 +29,10 @@ from napari_medmaskrcnn.core.remedies import in_words
 from napari_medmaskrcnn.engine.messages import SegmentJob
 from napari_medmaskrcnn.engine.worker import Worker
 from napari_medmaskrcnn.layers.drawn_boxes import one_slice_axis, to_region
-from napari_medmaskrcnn.layers.scan_of_layer import NoScan, scan_of_layer
+from napari_medmaskrcnn.layers.scan_of_layer import NoScan
 from napari_medmaskrcnn.panels.controls import beside, button, column, form, named, note
 from napari_medmaskrcnn.panels.host import Host
+from napari_medmaskrcnn.panels.sequence_choice import SequenceChoice
 
 REGION = "region to segment"
 WHOLE, SLICE, DRAWN = "whole scan", "current slice", "region I draw"
@@ -78,6 +79,7 @@ class SegmentPanel(QWidget):
         self._volume: Volume | None = None
         self._model_settings: ModelFileSettings | None = None
         self.scan = named(QComboBox(), "scan", "The image layer to segment")
+        self.sequences = SequenceChoice(host)
         self.model = named(QComboBox(), "model", "A model that comes with the package, or a file of yours")
         self.card = named(note(), "model card", "What the model is, and what it cannot do")
         self.device = named(QComboBox(), "device", "Where the network runs; auto takes a GPU if there is one")
@@ -126,9 +128,9 @@ class SegmentPanel(QWidget):
         settings = self.settings
         try:
             layer = self._chosen_layer()
-            volume = scan_of_layer(layer)
+            volume = self.sequences.volume(layer)
             job = settings.to_job(volume, self._region(volume))
-        except (NoScan, ValueError) as error:
+        except (NoScan, ValueError, ReadError) as error:
             self._host.show_message(in_words(error), "Error")
             return
         self._volume = volume
@@ -158,6 +160,7 @@ class SegmentPanel(QWidget):
         if chosen is not None and id(chosen) in names:
             self.scan.setCurrentIndex(names.index(id(chosen)))
         self.scan.setPlaceholderText("" if layers else "open a scan first")
+        self.sequences.refresh()
 
     def refresh_devices(self) -> None:
         """List the devices the engine can compute on."""
@@ -192,7 +195,15 @@ class SegmentPanel(QWidget):
             ("Engine", self.engine),
         )
         column(
-            [form(rows), self.card, self.domain, beside(self.run, self.cancel, stretch=True), self.bar, self.doing],
+            [
+                form(rows),
+                self.sequences,
+                self.card,
+                self.domain,
+                beside(self.run, self.cancel, stretch=True),
+                self.bar,
+                self.doing,
+            ],
             self,
         )
         self._show_busy(False)
@@ -241,10 +252,12 @@ class SegmentPanel(QWidget):
             self._model_settings = read_model_settings(resolve_model(name))
         except ModelFileError as error:
             self._model_settings = None
+            self.sequences.show_for(None)
             self.card.setText("")
             self._host.show_message(in_words(error), "Error")
             return
         self.card.setText(card_html(self._model_settings))
+        self.sequences.show_for(self._model_settings)
         menu = QMenu(self.classes)
         for class_name in self._model_settings.model.class_names:
             action = menu.addAction(class_name)
@@ -262,8 +275,8 @@ class SegmentPanel(QWidget):
         if where != DRAWN:
             return
         try:
-            volume = scan_of_layer(self._chosen_layer())
-        except NoScan as error:
+            volume = self.sequences.volume(self._chosen_layer())
+        except (NoScan, ReadError) as error:
             self._host.show_message(in_words(error), "Error")
             return
         self._host.drawing_layer(REGION, volume)
