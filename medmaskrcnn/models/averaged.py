@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from medmaskrcnn.models.box_coder import clip_boxes
 from medmaskrcnn.models.box_head import Detections, postprocess_detections
+from medmaskrcnn.models.conventions import detections_as_dicts
+from medmaskrcnn.models.images import batch_images
 from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.runtime.precision import Precision, autocast_context
 from medmaskrcnn_kernels import batched_nms
@@ -84,6 +86,17 @@ class AveragedRCNN(nn.Module):
         for network in self._networks():
             network.run_in(precision)
         return self
+
+    def forward(self, images: Sequence[Tensor] | Tensor) -> list[dict[str, Tensor]]:
+        """As :meth:`MaskRCNN.forward` in evaluation mode.
+
+        Raises:
+            ValueError: in training mode, since each network is trained alone.
+        """
+        if self.training:
+            raise ValueError("networks that are averaged are trained one by one; call eval() to detect objects")
+        batch, shapes = batch_images(images, self.settings, next(self._networks()).box_head.classes.weight)
+        return detections_as_dicts(self.detect(batch, shapes), shapes)
 
     @torch.no_grad()
     def detect(

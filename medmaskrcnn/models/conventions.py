@@ -38,9 +38,8 @@ LOSS_NAMES = {
     "classification": "loss_classifier",
     "box": "loss_box_reg",
     "mask": "loss_mask",
-    "mask_dice": "loss_mask_dice",
 }
-"""torchvision's names of the loss terms; ``loss_mask_dice`` is ours alone."""
+"""torchvision's names of the loss terms; terms that it has not are called ``loss_`` and our name."""
 
 
 def swap_xy(boxes: Tensor) -> Tensor:
@@ -132,10 +131,11 @@ def class_maps(found: Detections, shape: tuple[int, ...], classes: int) -> Tenso
 
 def _crops(found: Detections, shape: tuple[int, ...]) -> list[tuple[tuple[slice, ...], Tensor]]:
     """Place and mask probabilities of each object in an image of ``shape``; without masks its box is full."""
-    dims, windows = len(shape), mask_windows(found.boxes, shape)
+    dims, regions = len(shape), found.boxes if found.mask_boxes is None else found.mask_boxes
+    windows = mask_windows(regions, shape)
     if found.mask_probabilities is None:
         whole = found.boxes.new_ones((len(found.boxes), *(1,) * dims))
     else:
         whole = found.mask_probabilities
     places = [tuple(map(slice, window[:dims], window[dims:])) for window in windows.tolist()]
-    return list(zip(places, paste_masks(whole, found.boxes, windows), strict=True))
+    return list(zip(places, paste_masks(whole, regions, windows), strict=True))

@@ -137,7 +137,7 @@ class MaskRCNN(nn.Module):
         if targets is None:
             raise ValueError("in training mode the network needs targets; call network.eval() first to detect objects")
         terms = self.losses(batch, targets_from(targets, shapes, self.settings, batch), shapes)
-        return {LOSS_NAMES[name]: term for name, term in terms.items()}
+        return {LOSS_NAMES.get(name, f"loss_{name}"): term for name, term in terms.items()}
 
     def semantic(self, images: Sequence[Tensor] | Tensor) -> Tensor:
         """Maps of classes instead of objects, for what expects a network of semantic segmentation.

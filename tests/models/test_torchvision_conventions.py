@@ -54,7 +54,7 @@ def network(tiny_model: Tiny) -> Callable[[int], MaskRCNN]:
 def test_training_mode_gives_losses_by_torchvisions_names(network: Callable[[int], MaskRCNN], dims: int) -> None:
     model, (small, large) = network(dims), images(dims)
     terms = model([small, large], [target(dims), target(dims, tuple(large.shape[1:]))])
-    assert set(terms) == set(LOSS_NAMES.values()) - {"loss_mask_dice"}
+    assert set(terms) == set(LOSS_NAMES.values())
     sum(terms.values()).backward()
     assert all(p.grad is not None for p in model.parameters())
     assert all(term.isfinite() for term in model([small], [nothing(dims)]).values())
@@ -95,6 +95,18 @@ def test_evaluation_mode_gives_dicts_of_detections(tiny_model: Tiny, dims: int, 
                 outside = mask.clone()
                 outside[tuple(slice(max(0, a - 1), b + 1) for a, b in zip(box[:dims], box[dims:], strict=True))] = 0
                 assert not outside.any() and mask.amax() <= 1
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_masks_that_cover_more_than_their_boxes_lie_where_they_belong(tiny_model: Tiny, dims: int) -> None:
+    roi = tiny_model(dims).roi.model_copy(update={"mask_margin": 0.5})
+    model = build_model(tiny_model(dims, roi=roi)).eval()
+    image = torch.randn(1, 1, *(64,) * dims)
+    (found,), (own,) = model(image), model.detect(image)
+    assert own.mask_boxes is not None and own.mask_probabilities is not None
+    low, high = own.mask_boxes[0, :dims].ceil().int().tolist(), own.mask_boxes[0, dims:].floor().int().tolist()
+    crop = found["masks"][0, 0][tuple(map(slice, low, high))]
+    assert crop.amin() > 0 and crop.amax() <= own.mask_probabilities[0].amax() + 1e-6
 
 
 def test_an_image_is_found_alike_alone_padded_and_in_a_batch(network: Callable[[int], MaskRCNN]) -> None:
