@@ -19,6 +19,7 @@ SUFFIXES = (".pth", ".pt")
 _SITE = "https://download.pytorch.org/models/"
 _FILES = {
     "maskrcnn_resnet50_fpn": ("maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth",),
+    "maskrcnn_resnet50_fpn_v2": ("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth",),  # first weights only
     "resnet18": ("resnet18-f37072fd.pth",),
     "resnet34": ("resnet34-b627a593.pth",),
     "resnet50": ("resnet50-0676ba61.pth", "resnet50-11ad3fa6.pth"),  # IMAGENET1K_V1 and V2
@@ -95,8 +96,6 @@ def _existing(path: Path, wanted: str) -> Path:
     if path.is_file():
         return path
     reason = "no such file" if path.suffix in SUFFIXES else f"the names are: {', '.join(_FILES)}"
-    if wanted.startswith("maskrcnn_resnet50_fpn_v2"):
-        reason = "its pyramid and heads are normalised convolutions, which this network has not"
     raise ModelFileError(f"torchvision's weights {wanted!r} cannot be used: {reason}")
 
 

@@ -32,6 +32,9 @@ from medmaskrcnn.settings import (
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_KEYS = ("state_dict", "network_weights", "model")
+"""Where checkpoints keep it: Lightning and MedicalNet, nnU-Net and nnssl, detectron2."""
+
 _NOT_OURS = "this is not a state dict of maskrcnn_resnet50_fpn"
 _OF_V2 = r"^(rpn\.head\.conv\.1\.|roi_heads\.box_head\.0\.)"  # a second RPN convolution, convolutions in the box head
 
@@ -98,7 +101,9 @@ def convert_torchvision(state: dict[str, Tensor], settings: ModelFileSettings) -
         ModelFileError: if a weight is missing, unexpected or of another shape.
     """
     if any(re.match(_OF_V2, name) for name in state):
-        raise ModelFileError(f"{_NOT_OURS}: this is v2, whose normalised convolutions in the heads our network has not")
+        raise ModelFileError(
+            f"{_NOT_OURS}: this is v2, whose RPN and box head are other networks; it may be what a training starts from"
+        )
     model = build_model(settings.model)
     try:
         model.load_state_dict(our_names(state))
@@ -141,7 +146,7 @@ def torchvision_classes(outputs: int) -> tuple[str, ...]:
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict (``.pth``), bare or under ``state_dict`` in a checkpoint; only tensors are unpickled.
+    """Read a state dict (``.pth``), bare or within a checkpoint; only tensors are unpickled.
 
     Raises:
         ModelFileError: if the checksum in its name is wrong, or the file holds anything else.
@@ -152,10 +157,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except Exception as error:  # torch raises many types here; all mean the same to the user
         raise ModelFileError(f"cannot read {path} as a state dict of tensors: {one_line(error)}") from error
     if isinstance(state, dict):
-        state = state.get("state_dict", state)
+        state = next((state[key] for key in _KEYS if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelFileError(f"{path} does not hold a state dict of tensors")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in state.items()}
 
 
 def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -163,18 +168,19 @@ def our_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Weights keep their shapes; outputs of box regression, ``(4 K, in)``, are reordered from x, y to rows, columns.
     """
-    ours = {_our_name(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+    ours = {our_name(name): value for name, value in state.items() if not name.endswith("num_batches_tracked")}
     for kind in ("weight", "bias"):
         for name in (f"rpn_head.deltas.{kind}", f"box_head.deltas.{kind}"):
             if name in ours and len(ours[name]) % 4 == 0:
-                ours[name] = _swap_xy(ours[name])
+                ours[name] = swap_xy(ours[name])
         name = f"mask_head.logits.{kind}"
         if name in ours:
             ours[name] = ours[name][1:]  # torchvision predicts a mask for the background too
     return ours
 
 
-def _our_name(name: str) -> str:
+def our_name(name: str) -> str:
+    """Our name of a weight of torchvision's detectors; other names as they are."""
     mask_conv = re.match(r"^roi_heads\.mask_head\.(?:mask_fcn(\d)|(\d)\.0)\.(weight|bias)$", name)
     if mask_conv:
         number = int(mask_conv[1]) - 1 if mask_conv[1] else int(mask_conv[2])
@@ -186,6 +192,6 @@ def _our_name(name: str) -> str:
     return name
 
 
-def _swap_xy(value: Tensor) -> Tensor:
+def swap_xy(value: Tensor) -> Tensor:
     """Reorder the output rows ``(dx, dy, dw, dh)`` of each box to ``(dy, dx, dh, dw)``, the order of array axes."""
     return value.reshape(-1, 4, *value.shape[1:])[:, [1, 0, 3, 2]].reshape(value.shape)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import entry_points
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from medmaskrcnn.models import resenc
 from medmaskrcnn.models.backbone_base import Backbone as Backbone
 from medmaskrcnn.models.mednext import BLOCKS, MedNeXtBackbone
+from medmaskrcnn.models.resenc import ResEncBackbone, stage_steps
 from medmaskrcnn.models.resnet import BasicBlock, Bottleneck, ResNet
 from medmaskrcnn.settings import BackboneSettings
 
@@ -26,8 +29,8 @@ _STAGES: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
     "resnet101": (Bottleneck, (3, 4, 23, 3)),
 }
-MEDNEXT = "mednext"
-"""Name of the built-in backbone that is no ResNet."""
+MEDNEXT, RESENC = "mednext", "resenc"
+"""Names of the built-in backbones that are no ResNets of this file."""
 
 _GROUP_CHANNELS = 8  # channels per group of GroupNorm; divides all channel counts, 24 to 2048
 
@@ -110,10 +113,15 @@ BackboneBuilder = Callable[[BackboneSettings, int, int], Backbone]
 _REGISTERED: dict[str, BackboneBuilder] = {}
 
 
+GROUP = "medmaskrcnn.backbones"
+"""Entry points by which an installed package makes its backbones known, a :data:`BackboneBuilder` each."""
+
+
 def register_backbone(name: str, build: BackboneBuilder) -> None:
     """Register a custom backbone under a name, for ``model.backbone.name`` of plans and model files.
 
-    Register it before training a plan or reading a model file with this name; the file holds weights, not code.
+    Register it before training a plan or reading a model file with this name; the file holds weights, not code. For
+    the command line, batches and napari a package has it under the entry points :data:`GROUP` instead.
 
     Args:
         name: Its name; not that of a built-in ResNet.
@@ -122,7 +130,7 @@ def register_backbone(name: str, build: BackboneBuilder) -> None:
     Raises:
         ValueError: if the name is that of a built-in network.
     """
-    if name in (*_STAGES, MEDNEXT):
+    if name in (*_STAGES, MEDNEXT, RESENC):
         raise ValueError(f"{name!r} is one of our own backbones; choose another name")
     _REGISTERED[name] = build
 
@@ -133,15 +141,12 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
     Raises:
         ValueError: if no backbone of this name is known.
     """
-    if settings.name in _REGISTERED:
-        return _REGISTERED[settings.name](settings, spatial_dims, in_channels)
     if settings.name == MEDNEXT:
         return MedNeXtBackbone(settings, spatial_dims, in_channels)
+    if settings.name == RESENC:
+        return ResEncBackbone(settings, spatial_dims, in_channels)
     if settings.name not in _STAGES:
-        known = ", ".join((*_STAGES, MEDNEXT, *_REGISTERED))
-        raise ValueError(
-            f"unknown backbone {settings.name!r}; known: {known}. Register your own with register_backbone"
-        )
+        return _custom(settings.name)(settings, spatial_dims, in_channels)
     block, layers = _STAGES[settings.name]
     p2, last_on_regions = settings.strides[0], settings.pyramid == "c4"
     stem = tuple(min(2, s) for s in p2)
@@ -163,6 +168,24 @@ def build_backbone(settings: BackboneSettings, *, spatial_dims: int, in_channels
     return ResNetBackbone(resnet, out_channels, last_on_regions=last_on_regions)
 
 
+def _custom(name: str) -> BackboneBuilder:
+    """The backbone that was registered under a name, or that an installed package has under it."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in installed:
+        known = ", ".join((*_STAGES, MEDNEXT, RESENC, *_REGISTERED, *installed))
+        raise ValueError(
+            f"unknown backbone {name!r}; known: {known}. Register your own with register_backbone, or install the "
+            f"package that has it under the entry points {GROUP}"
+        )
+    try:
+        build: BackboneBuilder = installed[name].load()
+    except Exception as error:  # whatever the package raises when it is imported
+        raise ValueError(f"backbone {name!r} of {installed[name].value} cannot be loaded: {error}") from error
+    return build
+
+
 def _norm(settings: BackboneSettings, channels: int) -> nn.Module:
     if settings.norm == "group":
         return nn.GroupNorm(max(1, channels // _GROUP_CHANNELS), channels, eps=settings.norm_eps)
@@ -173,11 +196,16 @@ def stage_sizes(settings: BackboneSettings) -> tuple[tuple[int, int], ...]:
     """Number of residual blocks and of output channels of each of the four stages of a built-in backbone."""
     if settings.name == MEDNEXT:
         return tuple(zip(BLOCKS, stage_planes(settings), strict=True))
+    if settings.name == RESENC:
+        last = len(stage_steps(settings.strides))
+        return tuple(zip(resenc.BLOCKS[:last], resenc.CHANNELS[:last], strict=True))[-4:]
     block, layers = _STAGES[settings.name]
     return tuple((count, n * block.expansion) for count, n in zip(layers, stage_planes(settings), strict=True))
 
 
 def stage_planes(settings: BackboneSettings) -> tuple[int, ...]:
     """Channels within the blocks of each of the four stages; the stem outputs as many as the first stage has."""
+    if settings.name == RESENC:
+        return tuple(width for _, width in stage_sizes(settings))
     narrow = settings.name in ("light", MEDNEXT)
     return settings.channels or (settings.light_channels if narrow else (64, 128, 256, 512))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medmaskrcnn.models.backbone_base import Backbone
-from medmaskrcnn.models.layers import CONV
+from medmaskrcnn.models.layers import CONV, InstanceNorm
 from medmaskrcnn.settings import BackboneSettings
 
 BLOCKS = (2, 2, 4, 2)
@@ -66,7 +66,7 @@ class MedNeXtBlock(nn.Module):
         super().__init__()
         conv, kernel = CONV[dims], _KERNEL[dims]
         self.conv1 = conv(channels, channels, kernel, padding=kernel // 2, groups=channels)
-        self.norm = nn.GroupNorm(channels, channels)
+        self.norm = InstanceNorm(channels)
         self.conv2 = conv(channels, EXPANSION * channels, 1)
         self.conv3 = conv(EXPANSION * channels, channels, 1)
 
@@ -80,4 +80,4 @@ def _downsample(inputs: int, outputs: int, stride: Sequence[int], *, normalise: 
     """A convolution whose kernels overlap, so that no voxel is passed over, with its own stride along each axis."""
     kernel = [3 if step < 4 else 5 for step in stride]
     conv = CONV[len(stride)](inputs, outputs, kernel, stride=tuple(stride), padding=[k // 2 for k in kernel])  # type: ignore[arg-type]
-    return nn.Sequential(nn.GroupNorm(inputs, inputs) if normalise else nn.Identity(), conv)
+    return nn.Sequential(InstanceNorm(inputs) if normalise else nn.Identity(), conv)

@@ -22,8 +22,9 @@ class BackboneSettings(Settings):
 
     Attributes:
         name: A ResNet (``"resnet10"`` to ``"resnet101"``), ``"light"`` (the same network with one block per
-            stage and few channels), ``"mednext"`` (:mod:`medmaskrcnn.models.mednext`, which is no ResNet), or a name
-            registered by :func:`medmaskrcnn.models.backbone.register_backbone`.
+            stage and few channels), ``"mednext"`` (:mod:`medmaskrcnn.models.mednext`, which is no ResNet), ``"resenc"``
+            (:mod:`medmaskrcnn.models.resenc`, for the weights of nnssl and OpenMind), or a name registered by
+            :func:`medmaskrcnn.models.backbone.register_backbone`.
         light_channels: Channels of the four stages of ``"light"`` and ``"mednext"``.
         channels: Channels of the four stages, in place of those of ``name``, as pruning leaves them; a stage of
             bottlenecks outputs four times as many.
@@ -62,6 +63,10 @@ class BackboneSettings(Settings):
                 raise ValueError(f"strides must grow by a factor of 1 or 2 a level, got {self.strides}")
         if self.name == "mednext" and (self.pyramid == "c4" or self.norm != "group"):
             raise ValueError("backbone mednext has instance normalisation alone and no last stage for regions")
+        if self.name == "resenc" and (self.pyramid == "c4" or self.norm != "group" or self.channels is not None):
+            raise ValueError(
+                "backbone resenc has channels of its own, instance normalisation alone and no last stage for regions"
+            )
         return self
 
 

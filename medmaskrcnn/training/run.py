@@ -37,9 +37,10 @@ from medmaskrcnn.training.planner.planner import make_plan
 from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
 from medmaskrcnn.training.trainer import Trainer, check_depths, make_fabric
 from medmaskrcnn.training.training_run import CHECKPOINT, Event, Preparing, TrainingRecord, TrainingRun
-from medmaskrcnn.training.transfer.apply import freeze, transfer
+from medmaskrcnn.training.transfer.apply import TransferReport, freeze, transfer
 
 _PLAN = "plan.yaml"
+_TRANSFER = "first-weights.csv"
 _ENDLESS = 10**9  # passes, if training ends by time
 
 
@@ -126,7 +127,10 @@ def train(
         files = prepare_cases(
             labelled, learnt, plan.settings, prepared, workers=workers, progress=lambda *n: listen(Preparing(*n))
         )
-    trainer = Trainer(_first_network(plan, build, start_from, listen), plan, fabric, began=began)
+    network, begun_with = _first_network(plan, build, start_from, listen)
+    if begun_with is not None and fabric.is_global_zero:
+        write_bytes(run / _TRANSFER, begun_with.csv().encode())
+    trainer = Trainer(network, plan, fabric, began=began)
     if resume:
         trainer.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
     boards = _boards(run, plan, trainer, wandb) if fabric.is_global_zero else []
@@ -209,13 +213,15 @@ def _first_network(
     build: Callable[[ModelSettings], MaskRCNN],
     start_from: str | os.PathLike[str] | None,
     on_event: Callable[[Event], None],
-) -> MaskRCNN:
+) -> tuple[MaskRCNN, TransferReport | None]:
+    """The network before its first step, and which weights it began with, if any were given."""
     torch.manual_seed(plan.train.seed)
     network = build(plan.model)
-    if start_from is not None:
-        on_event(transfer(network, start_from))
+    report = None if start_from is None else transfer(network, start_from)
+    if report is not None:
+        on_event(report)
     freeze(network, plan.train.freeze)
-    return network
+    return network, report
 
 
 def _batches(

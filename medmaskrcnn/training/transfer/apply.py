@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
 import re
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -19,7 +21,7 @@ from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.training.transfer.fit import Fit, Inflation, fit
 from medmaskrcnn.training.transfer.source import RESNET, Source, part_of, read_source
 
-FREEZABLE = ("stem", "stage1", "stage2", "stage3", "stage4", "fpn", "rpn")
+FREEZABLE = ("stem", "stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "fpn", "rpn")
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,32 @@ class TransferReport:
         taken: Name of each weight that was copied, and how it was made to fit.
         new: Name of each weight that was not copied, and why.
         unused: Names of the source's weights that have no counterpart here.
+        origins: Name of each weight in a file of another project.
     """
 
     source: str
     taken: dict[str, str]
     new: dict[str, str]
     unused: tuple[str, ...]
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def table(self) -> list[tuple[str, str, str]]:
+        """Which tensor went where: its name in the source, its name here, and how it was made to fit.
+
+        Tensors of the source that went nowhere have no name here, and tensors of the network that are new none in the
+        source.
+        """
+        taken = [(self.origins.get(name, name), name, how) for name, how in self.taken.items()]
+        unused = [(self.origins.get(name, name), "", "not used") for name in self.unused]
+        return [*taken, *(("", name, f"new: {why}") for name, why in self.new.items()), *unused]
+
+    def csv(self) -> str:
+        """The table as CSV, with a header."""
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("in the source", "in the network", "how"))
+        writer.writerows(self.table())
+        return stream.getvalue()
 
     def lines(self) -> list[str]:
         """A readable summary: one line for each part of the network."""
@@ -59,7 +81,7 @@ def transfer(
     Args:
         model: The model; changed in place.
         source: Another model, the name of a shipped one, a model file, ``torchvision:...``, or a state dict (``.pth``)
-            of torchvision's or MedicalNet's ResNets or of torchvision's detectors.
+            of another project (:mod:`medmaskrcnn.training.transfer.foreign`).
         inflation: How 2D kernels become 3D ones.
 
     Returns:
@@ -81,7 +103,7 @@ def transfer(
             if f.value is not None:
                 state[name].copy_(f.value)
     new = {name: f.how for name, f in fits.items() if f.value is None}
-    return TransferReport(origin.name, taken, new, tuple(sorted(origin.weights.keys() - state.keys())))
+    return TransferReport(origin.name, taken, new, tuple(sorted(origin.weights.keys() - state.keys())), origin.origins)
 
 
 def freeze(model: MaskRCNN, parts: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from medmaskrcnn.settings import ModelSettings
 from medmaskrcnn.structures.class_names import match_class_names
-from medmaskrcnn.training.transfer.source import STEM, Source
+from medmaskrcnn.training.transfer.source import STEMS, Source
 
 Inflation = Literal["centre", "mean"]
 
@@ -48,13 +48,13 @@ def fit(name: str, target: Tensor, source: Source, settings: ModelSettings, infl
     if source.spatial_dims > settings.spatial_dims:
         return Fit(None, "the source is 3D, the network 2D")
     value, steps = source.weights[name].to(target.dtype), []
-    if name == STEM and value.shape[1] != target.shape[1]:
+    if name in STEMS and value.shape[1] != target.shape[1]:
         value = spread_channels(value, target.shape[1])
         steps.append(f"sum of {source.weights[name].shape[1]} input channels over {target.shape[1]}")
     if source.spatial_dims < settings.spatial_dims:
         value, step = _to_3d(name, value, target, settings, inflation)
         steps += [step] if step else []
-    if name == STEM and value.shape[2:] != target.shape[2:]:
+    if name in STEMS and value.shape[2:] != target.shape[2:]:
         steps.append("within a larger kernel")
         value = widen(value, target.shape[2:])
     rows = _rows(name, source, settings)

@@ -1,28 +1,25 @@
-"""Sources of pretrained weights: files of torchvision and MedicalNet, and our own models, all mapped to our names.
-
-Files are recognised by the names inside: torchvision's detectors have ``backbone.body.*``, its classifiers and
-MedicalNet (Chen et al. 2019, "Med3D") a bare ResNet, the latter with ``module.`` before each name.
-"""
+"""Sources of pretrained weights: files of other projects (``foreign.py``) and our own models, all by our names."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from torch import Tensor
 
-from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.hub.model_file import read_members, resolve_model
 from medmaskrcnn.hub.torchvision_files import SUFFIXES
-from medmaskrcnn.hub.torchvision_model import our_names, read_state_dict, torchvision_classes
+from medmaskrcnn.hub.torchvision_model import read_state_dict
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.training.transfer.foreign import ENCODER, RESNET, convert
 
-RESNET = "pyramid.backbone.resnet."
-STEM = RESNET + "conv1.weight"
+STEMS = (RESNET + "conv1.weight", ENCODER + "stem.convs.0.conv.weight")
+"""First convolutions, whose input channels are those of the image."""
+
 _PARTS = {RESNET + "conv1.": "stem", RESNET + "bn1.": "stem", "pyramid.fpn.": "fpn", "rpn_head.": "rpn"}
 _PARTS |= {f"{RESNET}layer{i}.": f"stage{i}" for i in range(1, 5)}
+_PARTS |= {ENCODER + "stem.": "stem", **{f"{ENCODER}stages.{i}.": f"stage{i + 1}" for i in range(6)}}
 _PARTS |= {"box_head.": "box_head", "mask_head.": "mask_head"}
 
 
@@ -36,6 +33,7 @@ class Source:
         spatial_dims: 2 or 3.
         class_names: Without background; empty if the source has none.
         aliases: Further names by class, from a model's card.
+        origins: Name of each weight in a file of another project.
     """
 
     name: str
@@ -43,6 +41,7 @@ class Source:
     spatial_dims: int
     class_names: tuple[str, ...]
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 def part_of(name: str) -> str:
@@ -65,18 +64,6 @@ def read_source(source: str | os.PathLike[str] | MaskRCNN) -> Source:
         (model, *_), file = read_members(path)  # of several folds, the first
         class_names, aliases = file.model.class_names, file.card.aliases
         return Source(str(source), model.state_dict(), file.model.spatial_dims, class_names, aliases)
-    weights, class_names = _foreign(read_state_dict(path), path)
-    return Source(str(source), weights, weights[STEM].ndim - 2, class_names)
-
-
-def _foreign(state: dict[str, Tensor], path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    if "backbone.body.conv1.weight" in state:
-        bias = state.get("roi_heads.box_predictor.cls_score.bias")
-        return our_names(state), torchvision_classes(len(bias)) if bias is not None else ()
-    if "conv1.weight" in state:
-        counters = ".num_batches_tracked"
-        return {RESNET + name: value for name, value in state.items() if not name.endswith(counters)}, ()
-    raise ModelFileError(
-        f"{path} holds no ResNet that weights could be taken from: expected a state dict of torchvision's ResNets or "
-        f"detectors, or of MedicalNet, got names such as {', '.join(list(state)[:3]) or 'none'}"
-    )
+    found = convert(read_state_dict(path), path)
+    dims = found.weights[found.stem].ndim - 2
+    return Source(str(source), found.weights, dims, found.class_names, origins=found.origins)
