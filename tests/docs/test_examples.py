@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+NEEDS = {
+    "train_with_lightning.py": ("lightning",),
+    "train_with_monai.py": ("ignite",),
+    "nibabel_in_sitk_out.py": ("pandas",),
+}
+"""What only one example needs; all of it is in the extra ``test-all``."""
 SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
@@ -19,7 +25,10 @@ NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_script(script, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as for `python examples/SCRIPT`
     monkeypatch.setattr(sys, "argv", [script.name])
+    for name in NEEDS.get(script.name, ()):
+        pytest.importorskip(name)
     runpy.run_path(str(script), run_name="__main__")
     assert capsys.readouterr().out.strip()
 
