@@ -91,9 +91,9 @@ def main() -> None:
         iteration_update=None,
         decollate=False,
     )
-    trainer.add_event_handler("ITERATION_COMPLETED", lambda engine: seen.append(engine.state.output["loss"]))
+    trainer.add_event_handler("ITERATION_COMPLETED", lambda engine: seen.append(engine.state.output["loss"].item()))
     trainer.run()
-    print("losses", [round(float(value), 2) for value in seen])
+    print("losses", [round(value, 2) for value in seen])
 
 
 if __name__ == "__main__":

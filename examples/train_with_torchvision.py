@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from medmaskrcnn import MaskRCNN, ModelSettings, build_model
 from medmaskrcnn.settings import AnchorSettings, BackboneSettings
 
-EPOCHS = 3
+EPOCHS = 2
 
 
 def collate(batch: list) -> tuple:

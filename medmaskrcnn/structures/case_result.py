@@ -227,7 +227,7 @@ class CaseResult:
         try:
             import pandas as pd
         except ImportError as error:
-            raise MissingExtraError("a table for pandas needs pandas: pip install pandas") from error
+            raise MissingExtraError("a table for pandas needs it: pip install 'medmaskrcnn[pandas]'") from error
         return pd.DataFrame(rows(self), columns=list(columns(self.candidates.grid.spacing_known)))
 
     def plot(self, volume: Volume | None = None) -> Figure:

@@ -115,6 +115,7 @@ def test_segment_tells_what_is_wrong(data: Path, model: Path, tmp_path: Path, ru
         assert done.code != 0 and words in " ".join((done.out + done.err).split()), (arguments, done.err)
 
 
+@pytest.mark.slow  # two batches, each with a worker of its own
 def test_batch_makes_cases_of_sequences(data: Path, model: Path, expected: CaseResult, tmp_path: Path) -> None:
     (lonely := tmp_path / "more").mkdir()
     (lonely / "c_0000.nii.gz").write_bytes((data / "a_0000.nii.gz").read_bytes())
@@ -135,7 +136,7 @@ def test_batch_makes_cases_of_sequences(data: Path, model: Path, expected: CaseR
 def test_trained_from_nnunet_files_and_run_on_them(data: Path, tmp_path: Path, run: Run) -> None:
     manifest = read_manifest(nnunet_dataset(data.parent, tmp_path / "manifest"))
     assert manifest.channel_names == NAMES
-    plan, _ = make_plan(manifest, check_manifest(manifest, workers=0).case_fingerprints, memory_gb=1, dims=2)
+    plan, _ = make_plan(manifest, check_manifest(manifest, workers=0).case_fingerprints, memory_gb=4, dims=2)
     assert plan.preprocess.channel_names == NAMES
     plan = plan.model_copy(update={"train": plan.train.model_copy(update={"steps": 2, "batch": 1})})
     model = medmaskrcnn.train(manifest, plan, tmp_path / "run", check=False, device="cpu", workers=0).model

@@ -26,7 +26,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 RUN = {"python", "bash"}
-NOT_CODE = {"text", "json", "yaml", ""}
+NOT_CODE = {"text", "json", "yaml", "toml", ""}
 
 
 @dataclass(frozen=True)

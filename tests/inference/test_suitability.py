@@ -29,7 +29,7 @@ def four_dimensional(kind: Any) -> Volume:
 
 @pytest.mark.parametrize(("kind", "words"), [("unknown", r"volumes \(time points"), ("colour", "3 colours")])
 def test_more_channels_than_the_model_takes(tiny_model: Make, kind: str, words: str) -> None:
-    with pytest.raises(UnsuitableScanError, match=f"{words}.*model tiny wants 1; give it one of them"):
+    with pytest.raises(UnsuitableScanError, match=rf"{words}.*model tiny wants 1\. Give it one of them"):
         segment(four_dimensional(kind), tiny_model(3))
 
 

@@ -25,7 +25,7 @@ PLUGIN = ["napari_plugin/napari_medmaskrcnn"]
 # pydicom finds these by itself: they are decoders.
 NOT_IMPORTED_BY_NAME = {"pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"}
 COMES_WITH_TORCH = {"triton"}
-EXTRAS_OF_CORE = ("cluster", "pacs", "tune", "wandb", "openvino", "onnx", "prune", "bundle")
+EXTRAS_OF_CORE = ("pandas", "cluster", "pacs", "tune", "wandb", "openvino", "onnx", "prune", "bundle")
 COMES_WITH_NAPARI = {"qtpy", "magicgui", "npe2", "superqt", "vispy", "app-model", "psygnal"}
 
 

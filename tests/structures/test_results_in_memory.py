@@ -89,7 +89,7 @@ def test_dataframe_is_the_table(case: Case, tmp_path: Path, monkeypatch: pytest.
         else:
             assert frame[name].tolist() == expected[name].tolist()
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MissingExtraError, match="pip install pandas"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'medmaskrcnn\[pandas\]'"):
         result.to_dataframe()
 
 
