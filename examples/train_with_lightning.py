@@ -57,9 +57,7 @@ def main() -> None:
         preprocess=PreprocessSettings(windows=((-160, 240),), mean=(0.5,), std=(0.5,)),  # as PhantomSlices has it
     )
     detector = Detector(settings.model)
-    loader = DataLoader(
-        PhantomSlices(seed=0), batch_size=2, shuffle=True, collate_fn=lambda b: tuple(zip(*b, strict=True))
-    )
+    loader = DataLoader(PhantomSlices(seed=0), batch_size=2, shuffle=True, collate_fn=collate)
     trainer = lightning.Trainer(
         max_steps=STEPS,
         accelerator="cpu",

@@ -6,7 +6,7 @@ of files; by names it is the files ``CASE_0000``, ``CASE_0001``, ... of one fold
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,11 +40,15 @@ def _by_patterns(found: Sequence[FoundSeries], wanted: WantedSequences) -> list[
     joined = []
     for members in _groups(found, lambda one: one.study_uid or str(Path(one.files[0]).parent)):
         own = {name: [one for one in members if _is_meant(one, pattern)] for name, pattern in wanted.patterns}
-        taken = {one.identity for fitting in own.values() for one in fitting}
+        taken = Counter(one.identity for fitting in own.values() for one in fitting)
         joined += [replace(o, verdict="skipped", reason=_OTHER) for o in members if o.identity not in taken]
         wrong = [f"{len(fitting)} series fit {name}" for name, fitting in own.items() if len(fitting) != 1]
+        if not wrong and max(taken.values()) > 1:
+            wrong = ["one series fits several sequences"]
         if taken:
             joined.append(_case({name: fitting[:1] for name, fitting in own.items()}, wrong))
+    zipped = [one for one in found if one.verdict == "queued" and one.archive is not None]
+    joined += [replace(one, verdict="refused", reason=_ZIPPED) for one in zipped]
     return [*joined, *(one for one in found if one.verdict != "queued")]
 
 
@@ -64,6 +68,7 @@ def _by_names(found: Sequence[FoundSeries], wanted: WantedSequences) -> list[Fou
 
 
 _OTHER = "none of the sequences of the model"
+_ZIPPED = "sequences of a case are not put together from a zip archive; unpack it first"
 
 
 def _nnunet(one: FoundSeries) -> tuple[str, int] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.inference.track_time import read_scan
 from medmaskrcnn.io.discover import find_scans
 from medmaskrcnn.io.memory import as_volume
@@ -62,10 +63,12 @@ def _read_path(path: Path, settings: ModelFileSettings, options: SegmentOptions)
         found = find_scans(path)
         reading = ReadingOptions(resample_irregular=options.resample_irregular, suv=options.suv)
         values = dict(options.channels)
-        wanted = ordered(tuple(values), settings)
-        return stack_sequences(
-            {name: choose_sequence(path, found, values[own]).read(reading) for name, own in wanted.items()}
-        )
+        chosen = {
+            name: choose_sequence(path, found, values[own]) for name, own in ordered(tuple(values), settings).items()
+        }
+        if len({id(scan) for scan in chosen.values()}) < len(chosen):
+            raise ReadError(f"{path}: one scan was chosen for several sequences", Remedy.GIVE_SEQUENCES)
+        return stack_sequences({name: scan.read(reading) for name, scan in chosen.items()})
     files = files_of_case(path, settings.scan_channels)
     if files is None:
         return read_scan(path, options)

@@ -117,7 +117,7 @@ def choose_sequence(path: Path, found: Sequence[FoundScan], value: str) -> Found
     if len(fitting) != 1:
         what = "no scan" if not fitting else f"{len(fitting)} scans"
         there = "; ".join(scan.info.description or Path(scan.info.path).name for scan in scans[:20])
-        raise ReadError(f"{path} holds {what} that fit {value!r}; it holds {there or 'none'}", Remedy.CHOOSE_SERIES)
+        raise ReadError(f"{path} holds {what} that fit {value!r}; it holds {there or 'none'}", Remedy.GIVE_SEQUENCES)
     return fitting[0]
 
 

@@ -75,6 +75,8 @@ def test_wrong_sequences_are_told(data: Path, model: Path) -> None:
     assert raised.value.remedy is Remedy.GIVE_SEQUENCES
     with pytest.raises(ReadError, match="no scan that fit"):
         medmaskrcnn.segment(data, loaded, channels={"T1": "a_0000*", "FLAIR": "*flair*"})
+    with pytest.raises(ReadError, match="one scan was chosen for several sequences"):
+        medmaskrcnn.segment(data, loaded, channels={"T1": "a_0000*", "FLAIR": "a_0000*"})
 
 
 def test_channels_choose_scans_of_a_folder(data: Path, model: Path, expected: CaseResult) -> None:
