@@ -58,6 +58,7 @@ class FoundDataset:
         table: What ``cases.csv`` says of the cases.
         channel_names: Names of the channels of several sequences, in order; empty if they are unknown or one.
         renamed: Names of classes as the data set writes them, and their names in the manifest (empty: left out).
+        left_out: Sentences about what the data set holds and no case has; told, and written to the manifest.
     """
 
     name: str
@@ -68,6 +69,7 @@ class FoundDataset:
     table: CaseTable | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
     channel_names: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def assemble(
@@ -101,6 +103,8 @@ def assemble(
     twice = sorted(name for name, n in Counter(case.id for case in found.cases).items() if n > 1)
     if twice:
         raise ReadError(f"{found.name}: several cases have one name: {', '.join(twice)}. Give each its own")
+    for text in found.left_out:
+        tell(text)
     if found.table is not None:
         for text in found.table.about(case.id for case in found.cases):
             tell(text)
@@ -144,6 +148,7 @@ def assemble(
         licence=found.licence,
         class_names=found.class_names or tuple(occurring),
         channel_names=found.channel_names,
+        left_out=found.left_out,
         cases=tuple(cases),
     )
     return write_manifest(manifest, target / "manifest.json")

@@ -21,7 +21,7 @@ import numpy as np
 from medmaskrcnn.data.case_labels import IgnoredRegion
 from medmaskrcnn.data.manifest import Split
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.labels.coco import decode_mask
+from medmaskrcnn.io.labels.coco import decode_mask, stated_size
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.mask import Mask
@@ -212,17 +212,21 @@ def _case(document: _Document, key: Any, picture: Path, new_names: Mapping[str, 
     def convert(folder: Path) -> LabelFiles:
         shape = describe_image(case, picture).shape
         try:
-            stated = (1, int(image["height"]), int(image["width"]))
-            if shape is not None and shape[1:] != stated:
+            stated = stated_size(image)
+            if stated is None and shape is not None:
+                stated = (shape[2], shape[3])
+            if stated is None:
+                raise ReadError(f"case {case!r}: neither {document.path} nor {picture} tells the size of the image")
+            if shape is not None and shape[1:] != (1, *stated):
                 raise ReadError(
                     f"case {case!r}: {picture} is {shape[2]} x {shape[3]} pixels (rows x columns), "
-                    f"{document.path} says {stated[1]} x {stated[2]}"
+                    f"{document.path} says {stated[0]} x {stated[1]}"
                 )
             wanted = [one for one in document.annotations[key] if classes[one["category_id"]]]
-            objects = [_labelled(one, classes[one["category_id"]], stated) for one in wanted]
+            objects = [_labelled(one, classes[one["category_id"]], (1, *stated)) for one in wanted]
         except (KeyError, TypeError, ValueError) as error:
             raise ReadError(f"{document.path}: image {key!r} ({case}): {type(error).__name__}: {error}") from error
-        return write_label_maps(objects, pixel_grid(stated), folder / case) if objects else ((), ())
+        return write_label_maps(objects, pixel_grid((1, *stated)), folder / case) if objects else ((), ())
 
     return FoundCase(case, (picture,), convert, split=document.split)
 

@@ -32,6 +32,7 @@ from medmaskrcnn_datasets.objects import ClassRules, Rule
 from medmaskrcnn_datasets.patients import patient_by
 from medmaskrcnn_datasets.source_files import files_in, folders_in, is_leftover, read_json
 from medmaskrcnn_datasets.splits import SplitRule
+from medmaskrcnn_datasets.voc import class_maps, voc_class_names
 
 Format = Literal["manifest", "msd", "nnunet", "coco", "instances", "semantic", "dicom"]
 
@@ -218,9 +219,11 @@ class _Conversion:
         classes = dict(self.options.classes) or _classes_of_table(self.source)
         if is_folder_per_image(self.source):
             return self._objects(None, ())
-        files = [(pair.id, pair.image, pair.label) for pair in find_pairs(self.source)]
-        numbers = survey(files, progress=self.progress)
+        pairs = find_pairs(self.source)
+        numbers = survey([(pair.id, pair.image, pair.label) for pair in pairs], progress=self.progress)
         ignore = self.options.rules.ignore or numbers.ignored_by_custom()
+        if class_maps(pairs):
+            return self._objects_of_classes(classes or voc_class_names(self.source), numbers, ignore)
         table = read_case_table(self.source)
         classes_named = label_folder_name(self.source).lower() == "segmentationclass"
         likely: Literal["objects", "classes"] = "objects" if kind == "instances" and not classes_named else "classes"
@@ -238,6 +241,15 @@ class _Conversion:
         if ignore and not self.options.rules.ignore:
             self.tell("the value 255 stands for voxels to ignore")
         return semantic_dataset(self.source, self.target, classes=classes, rules=rules, **self._common())
+
+    def _objects_of_classes(self, classes: Mapping[int, str], numbers: Numbers, ignore: Sequence[int]) -> Path:
+        """Pascal VOC: maps of objects, and of their classes."""
+        rename = self.options.rules.rename
+        self.tell("each number of SegmentationObject is one object; its class stands in SegmentationClass")
+        names = {value: rename.get(name, name) for value, name in classes.items()} or None
+        return instances_dataset(
+            self.source, self.target, classes=names, ignore=ignore, numbers=numbers, **self._common()
+        )
 
     def _objects(self, numbers: Numbers | None, ignore: Sequence[int]) -> Path:
         options = self.options

@@ -83,7 +83,7 @@ def dicom_dataset(
 
     Returns:
         Path of the manifest. A case's id is its series' folder below ``folder`` with ``_`` for ``/``. Series without
-        labels are left out; labels whose series is missing are logged.
+        labels are left out; labels whose series is missing are told and named in the manifest's ``left_out``.
 
     Raises:
         ReadError: if there is no labelled series, there are several modalities and none is chosen, or one cannot be
@@ -93,25 +93,27 @@ def dicom_dataset(
     """
     root = Path(folder).resolve()
     target = Path(out_dir).resolve()
-    chosen, kind = _of_modality(root, labelled_series(root), modality)
+    tell = on_event or _LOG.warning
+    series, left_out = labelled_series(root, tell)
+    chosen, kind = _of_modality(root, series, modality)
     ids = _case_ids(root, chosen)
     patients = [None] * len(chosen) if patient_of else _patients(root, chosen)
     cases = tuple(
         FoundCase(
             case,
             (target / "images" / f"{case}.nii.gz",),
-            _converter(case, one, target / "images" / f"{case}.nii.gz", classes, rename or {}),
+            _converter(case, one, target / "images" / f"{case}.nii.gz", classes, rename or {}, tell),
             patient,
         )
         for case, one, patient in zip(ids, chosen, patients, strict=True)
     )
     table = read_case_table(root, class_names=tuple(classes))
-    found = FoundDataset(name or root.name, kind, licence, tuple(classes), cases, table)
-    return assemble(found, target, splits=splits, patient_of=patient_of, on_event=on_event, progress=progress)
+    found = FoundDataset(name or root.name, kind, licence, tuple(classes), cases, table, left_out=left_out)
+    return assemble(found, target, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
 
 
-def labelled_series(root: Path) -> list[_LabelledSeries]:
-    """Scans below a folder that an RTSTRUCT or SEG labels, by path.
+def labelled_series(root: Path, tell: OnEvent) -> tuple[list[_LabelledSeries], tuple[str, ...]]:
+    """Scans below a folder that an RTSTRUCT or SEG labels, by path, and a sentence about each that labels none.
 
     Raises:
         ReadError: if there is none.
@@ -120,10 +122,11 @@ def labelled_series(root: Path) -> list[_LabelledSeries]:
     scans = [one for one in found if one.role == "scan" and one.info.format == "DICOM"]
     objects = [_label_object(Path(one.info.path)) for one in found if one.info.kind in _LABEL_KINDS]
     by_scan: dict[int, list[_LabelObject]] = defaultdict(list)
+    left_out = []
     for one in objects:
-        index = _labelled(one, scans)
+        index = _labelled(one, scans, tell)
         if index is None:
-            _LOG.warning("%s labels a series that is not in %s; it is left out", one.path, root)
+            left_out.append(f"{_below(root, one.path)} labels a series that is not in {root.name}; it is left out")
         else:
             by_scan[index].append(one)
     if not by_scan:
@@ -131,7 +134,11 @@ def labelled_series(root: Path) -> list[_LabelledSeries]:
             f"{root} holds no labelled series: {len(scans)} DICOM scans and {len(objects)} RTSTRUCT or SEG objects "
             "that label none of them"
         )
-    return [_LabelledSeries(scans[index], tuple(by_scan[index])) for index in sorted(by_scan)]
+    return [_LabelledSeries(scans[index], tuple(by_scan[index])) for index in sorted(by_scan)], tuple(left_out)
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _label_object(path: Path) -> _LabelObject:
@@ -155,13 +162,13 @@ def _series_of_frame(frame: Dataset) -> set[str]:
     }
 
 
-def _labelled(one: _LabelObject, scans: Sequence[FoundScan]) -> int | None:
+def _labelled(one: _LabelObject, scans: Sequence[FoundScan], tell: OnEvent) -> int | None:
     """The scan that an object labels: one that it references, else the nearest in the folder tree with its frame."""
     candidates = [i for i, scan in enumerate(scans) if scan.info.series_uid in one.series]
     if not candidates and not one.series:
         candidates = [i for i, scan in enumerate(scans) if _frame(scan) in one.frames]
     if len(candidates) > 1:
-        _LOG.warning("%s fits %d scans; the nearest in the folders is taken", one.path, len(candidates))
+        tell(f"{one.path} fits {len(candidates)} scans; the nearest in the folders is taken")
     parts = one.path.parts
     return max(candidates, key=lambda i: (_common(parts, Path(scans[i].info.path).parts), -i), default=None)
 
@@ -224,13 +231,18 @@ def _patients(root: Path, series: Sequence[_LabelledSeries]) -> list[str | None]
 
 
 def _converter(
-    case: str, series: _LabelledSeries, image: Path, classes: Collection[str], rename: Mapping[str, str]
+    case: str,
+    series: _LabelledSeries,
+    image: Path,
+    classes: Collection[str],
+    rename: Mapping[str, str],
+    tell: OnEvent,
 ) -> Callable[[Path], LabelFiles]:
     def convert(folder: Path) -> LabelFiles:
         volume = series.scan.read()
         if volume.array.shape[0] != 1:
             raise ReadError(f"case {case!r}: {series.scan.info.path} has {volume.array.shape[0]} channels, not one")
-        objects = _objects(case, series.labels, volume, rename)
+        objects = _objects(case, series.labels, volume, rename, tell)
         write_nifti(volume.array[0], volume.grid, image)
         return write_label_maps(
             [o for o in objects if not classes or o.class_name in classes], volume.grid, folder / case
@@ -240,20 +252,20 @@ def _converter(
 
 
 def _objects(
-    case: str, labels: Sequence[_LabelObject], volume: Volume, rename: Mapping[str, str]
+    case: str, labels: Sequence[_LabelObject], volume: Volume, rename: Mapping[str, str], tell: OnEvent
 ) -> list[LabelledObject]:
     """Objects in all RTSTRUCT and SEG of a series; if several have the same name, those of the first."""
     found: list[LabelledObject] = []
     for one in labels:
         read = load_labels(one.path, volume)
         for note in read.notes:
-            _LOG.warning("case %s: %s: %s", case, one.path, note)
+            tell(f"case {case}: {one.path}: {note}")
         earlier = {o.class_name for o in found}
         instances = read.instances
         for i, mask in enumerate(instances.masks):
             name = instances.class_names[instances.labels[i]]
             if name in earlier:
-                _LOG.warning("case %s: %r of %s was labelled before; left out", case, name, one.path)
+                tell(f"case {case}: {name!r} of {one.path} was labelled before; left out")
             elif not mask.is_empty:
                 found.append(LabelledObject(name, mask))
     renamed = [replace(o, class_name=rename.get(o.class_name, o.class_name)) for o in found]

@@ -29,6 +29,7 @@ from medmaskrcnn_datasets.numbering import IGNORED_BY_CUSTOM, Numbers, survey
 from medmaskrcnn_datasets.objects import ClassRules, Rule
 from medmaskrcnn_datasets.source_files import folders_in, scans_in, some
 from medmaskrcnn_datasets.splits import SplitRule
+from medmaskrcnn_datasets.voc import VOID, class_maps, object_classes_converter, voc_class_names
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def instances_dataset(
     out_dir: Path | str,
     *,
     class_name: str = "object",
+    classes: Mapping[int, str] | None = None,
     rule: Rule = "auto",
     ignore: Sequence[int] | None = None,
     numbers: Numbers | None = None,
@@ -56,7 +58,9 @@ def instances_dataset(
             with one number per object; or a folder per image, each with ``images/`` (one file) and ``masks/`` (one file
             per object, nonzero inside it), as in Data Science Bowl 2018. A ``cases.csv`` in it is read.
         out_dir: Gets ``manifest.json``; label maps in ``labels/`` are written where the masks cannot be used.
-        class_name: Class of the objects; a column ``class`` of ``cases.csv`` overrules it.
+        class_name: Class of the objects; a column ``class`` of ``cases.csv`` overrules it, and so do maps of classes in
+            Pascal VOC's ``SegmentationClass``.
+        classes: Class of each number of those maps; by default as the data set names them, else ``"label 1"``, ...
         rule: What one object is: the voxels of one number (``"value"``), each connected part, or all. ``"auto"``: the
             number, or the part where every mask has one number only (0 and 255).
         ignore: Numbers whose voxels are to be ignored; by default 255 where all other numbers are far smaller.
@@ -80,6 +84,7 @@ def instances_dataset(
     root = Path(folder).resolve()
     tell = on_event or _LOG.warning
     table = read_case_table(root)
+    maps: dict[str, Path] = {}
     if is_folder_per_image(root):
         found_cases = tuple(
             _case_of_folder(one, _class_of(table, one.name, class_name)) for one in _folders_of_images(root)
@@ -87,6 +92,9 @@ def instances_dataset(
     else:
         pairs = find_pairs(root)
         files = [(pair.id, pair.image, pair.label) for pair in pairs]
+        maps = class_maps(pairs)
+        names = classes or (_names_of_maps(root, pairs, maps, tell) if maps else {})
+        rule = "value" if maps else rule
         if rule == "auto" or ignore is None:
             numbers = numbers or survey(files, progress=progress)
             ignore = numbers.ignored_by_custom() if ignore is None else ignore
@@ -98,14 +106,16 @@ def instances_dataset(
             FoundCase(
                 pair.id,
                 (pair.image,),
-                _instance_converter(pair, _class_of(table, pair.id, class_name), rule, ignore),
+                object_classes_converter(pair, maps[pair.id], names, ignore)
+                if maps and not (table and table.row(pair.id).class_name)
+                else _instance_converter(pair, _class_of(table, pair.id, class_name), rule, ignore),
                 pair.patient,
                 pair.split,
             )
             for pair in pairs
         )
-    classes = {_class_of(table, case.id, class_name) for case in found_cases}
-    found = FoundDataset(name or root.name, modality, licence, tuple(sorted(classes)), found_cases, table)
+    there = () if maps else tuple(sorted({_class_of(table, case.id, class_name) for case in found_cases}))
+    found = FoundDataset(name or root.name, modality, licence, there, found_cases, table)
     return assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
 
 
@@ -173,6 +183,16 @@ def semantic_dataset(
     made = assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
     tell(told_objects(read_manifest(made), rules))
     return made
+
+
+def _names_of_maps(root: Path, pairs: Sequence[Pair], maps: Mapping[str, Path], tell: OnEvent) -> dict[int, str]:
+    """Class of each number in maps of classes: as the data set names them, else as numbers."""
+    names = voc_class_names(root)
+    if not names:
+        numbers = {n for pair in pairs for n in values_in(read_label_map(pair.id, pair.image, maps[pair.id])[0])}
+        names = {number: f"label {number}" for number in sorted(numbers - {VOID})}
+        tell(f"nothing names the classes in SegmentationClass; they are called {', '.join(names.values())}")
+    return names
 
 
 def _class_of(table: CaseTable | None, case: str, class_name: str) -> str:

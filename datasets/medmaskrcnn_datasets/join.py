@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, Paths, read_manifest
-from medmaskrcnn.errors import InvalidOptionError
+from medmaskrcnn.errors import InvalidOptionError, ReadError
 from medmaskrcnn.structures.class_names import one_spelling
 from medmaskrcnn.system.files import make_folder
 from medmaskrcnn_datasets.assemble import OnEvent
@@ -49,7 +49,7 @@ def join_datasets(
         patients of different sets stay apart.
 
     Raises:
-        ReadError: if a manifest cannot be read.
+        ReadError: if a manifest cannot be read, or the sets name other sequences as channels.
         InvalidOptionError: if ``rename`` names a class that no set has, or ``shares`` are not one positive number for
             each set.
         OutputError: if the file cannot be written.
@@ -78,11 +78,14 @@ def join_datasets(
         for case in one.cases
     )
     modalities = {one.modality for one in sets}
+    channel_names = _channel_names(sets, labels)
     joined = Manifest(
         name=name or " + ".join(labels),
         modality=modalities.pop() if len(modalities) == 1 else None,
         licence="; ".join(dict.fromkeys(one.licence for one in sets if one.licence)),
         class_names=class_names,
+        channel_names=channel_names,
+        left_out=tuple(f"{label}: {text}" for one, label in zip(sets, labels, strict=True) for text in one.left_out),
         cases=cases,
     )
     for one, label, weight in zip(sets, labels, weights, strict=True):
@@ -135,6 +138,7 @@ def _joined(
             "patient": f"{label}_{case.patient}" if case.patient in several["patient"] else case.patient,
             "image": place(case.image),
             "label": None if case.label is None else place(case.label),
+            "data_set": case.data_set or label,
             "instances": tuple(_renamed(one, spelling) for one in case.instances),
             "weight": case.weight * weight,
             "annotated": None if annotated == set(class_names) else tuple(n for n in class_names if n in annotated),
@@ -145,6 +149,19 @@ def _joined(
 def _renamed(instance: ManifestInstance, spelling: Mapping[str, str]) -> ManifestInstance:
     new = None if instance.class_name is None else spelling[instance.class_name]
     return instance.model_copy(update={"class_name": new})
+
+
+def _channel_names(sets: Sequence[Manifest], labels: Sequence[str]) -> tuple[str, ...]:
+    """The channels of all sets, if any names them.
+
+    Raises:
+        ReadError: if two sets name them differently, case apart: a network would take one for the other.
+    """
+    named = {label: one.channel_names for one, label in zip(sets, labels, strict=True) if one.channel_names}
+    if len({tuple(name.casefold() for name in names) for names in named.values()}) > 1:
+        each = "; ".join(f"{label}: {', '.join(names)}" for label, names in named.items())
+        raise ReadError(f"the channels of data sets that are joined must be the same, in the same order. {each}")
+    return next(iter(named.values()), ())
 
 
 def _set_names(sets: Sequence[Manifest]) -> list[str]:

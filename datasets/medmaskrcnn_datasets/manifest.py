@@ -15,18 +15,20 @@ from medmaskrcnn.system.files import write_bytes
 def write_manifest(manifest: Manifest, path: Path | str) -> Path:
     """Write the manifest as JSON; the same manifest gives the same bytes.
 
-    ``channel_names``, ``annotated`` and ``ignore`` are written only where they are set, so that older versions read all
-    other manifests.
+    Fields that came with later versions are written only where they are set, so that older versions read all other
+    manifests.
 
     Raises:
         OutputError: if the file cannot be written.
     """
     content = manifest.model_dump(mode="json", by_alias=True)
-    if not content["channel_names"]:
-        del content["channel_names"]
+    for name in ("channel_names", "left_out"):
+        if not content[name]:
+            del content[name]
     for case in content["cases"]:
-        if case["annotated"] is None:
-            del case["annotated"]
+        for name, unset in (("annotated", None), ("data_set", None), ("weight", 1.0)):
+            if case[name] == unset:
+                del case[name]
         for instance in case["instances"]:
             if not instance["ignore"]:
                 del instance["ignore"]

@@ -85,7 +85,6 @@ def msd_dataset(
     """
     tell = on_event or _LOG.warning
     description = read_description(folder)
-    _tell_left_over(description, tell)
     classes: dict[str, list[int]] = {}
     for value in sorted(description.classes):
         classes.setdefault(description.classes[value], []).append(value)
@@ -105,6 +104,7 @@ def msd_dataset(
         table,
         rules.rename,
         description.channels,
+        _left_over(description),
     )
     made = assemble(found, out_dir, splits=splits, patient_of=patient_of, on_event=tell, progress=progress)
     tell(told_objects(read_manifest(made), rules))
@@ -143,10 +143,15 @@ def read_description(folder: Path | str) -> MsdDescription:
     return MsdDescription(root, name, licence, modality, classes, tuple(pairs), channels)
 
 
-def _tell_left_over(description: MsdDescription, tell: OnEvent) -> None:
-    """Images and label maps that no training case names."""
+def _left_over(description: MsdDescription) -> tuple[str, ...]:
+    """Sentences about images and label maps that no training case names."""
+    told = []
     named = {file for _, image, label in description.pairs for file in (image, label)}
     for folder, what in ((description.folder / "imagesTr", "images"), (description.folder / "labelsTr", "label maps")):
         over = [file.name for file in scans_in(folder) if file not in named] if folder.is_dir() else []
         if over:
-            tell(f"{folder} holds {len(over)} {what} that dataset.json does not name; they are not used: {some(over)}")
+            names = some(over)
+            told.append(
+                f"{folder.name} holds {len(over)} {what} that dataset.json does not name; they are not used: {names}"
+            )
+    return tuple(told)

@@ -28,6 +28,11 @@ def print_report(report: ManifestReport) -> None:
         [[r.split, str(r.cases), str(r.patients), str(r.objects), str(r.empty)] for r in report.split_rows()],
         numbers=header[1:],
     )
+    sets = report.set_rows()
+    if sets:
+        header = ["data set", "cases for training", "samples"]
+        shares = [[row.data_set, str(row.cases), f"{row.share:.0%}"] for row in sets]
+        print_table("Data sets", header, shares, numbers=header[1:])
     _tell_findings(report)
 
 

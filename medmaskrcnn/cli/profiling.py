@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ def profiled(cases: Sequence[Case], model: LoadedModel, wishes: Wishes) -> list[
     from medmaskrcnn.models.runtime.profile import Profile  # here: help needs no torch
 
     profile = Profile(model.device)
-    with profile.listening(model.only_network):
+    with profile.listening(*model.networks):
         outcomes = run_cases(cases, replace(model, watch=profile.watch), wishes, profile.progress)
         profile.end()
     print_profile(profile, model)
@@ -34,7 +35,7 @@ def print_profile(profile: Profile, model: LoadedModel) -> None:
     """The stages, and how close the dense ones come to the machine's limit."""
     from medmaskrcnn.models.runtime.profile import gemm_rate, torch_dtype
 
-    precision = model.only_network.precision
+    precision = model.network.precision
     rows = [
         [cost.name, f"{cost.seconds:.3f}", f"{cost.share:.1%}",
          "?" if cost.peak_bytes is None else f"{cost.peak_bytes / _MB:.0f}"]
@@ -44,7 +45,8 @@ def print_profile(profile: Profile, model: LoadedModel) -> None:
     print_table(title, ["stage", "s", "share", "peak MB"], rows, numbers=("s", "share", "peak MB"))
     if not profile.shapes:
         return
-    flops, rate = profile.dense_flops(model.only_network), gemm_rate(model.device, torch_dtype(precision))
+    flops, rate = profile.dense_flops(model.networks[0]), gemm_rate(model.device, torch_dtype(precision))
+    flops *= math.prod(model.views)
     floor = flops / rate
     echo(
         f"backbone, FPN and RPN: {flops / _GIGA:.0f} GFLOP in {profile.dense_seconds:.2f} s; this machine's matrix "

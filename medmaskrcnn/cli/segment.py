@@ -168,8 +168,6 @@ def segment_cases(
         read_model_settings(file)
         with naming_the_flag():
             loaded = load_as_asked(file, wishes.options)
-        if profile:
-            _ = loaded.only_network  # refused before any scan is read
     return profiled(cases, loaded, wishes) if profile else run_cases(cases, loaded, wishes)
 
 

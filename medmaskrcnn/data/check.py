@@ -60,6 +60,15 @@ class SplitRow:
 
 
 @dataclass(frozen=True)
+class SetRow:
+    """Statistics of one of several joined data sets: cases for training, and their share of the samples, 0..1."""
+
+    data_set: str
+    cases: int
+    share: float
+
+
+@dataclass(frozen=True)
 class ManifestReport:
     """Result of the check.
 
@@ -107,6 +116,15 @@ class ManifestReport:
         annotated = sum(name in self.manifest.annotated_in(case) for case in self.manifest.cases) if partly else None
         return ClassRow(name, len(objects), len(holding), sizes, "mm" if known else "voxels", annotated)
 
+    def set_rows(self) -> tuple[SetRow, ...]:
+        """One row per data set, where several were joined."""
+        own: dict[str, list[float]] = defaultdict(list)
+        for case in self.manifest.cases:
+            if case.split in FOR_TRAINING:
+                own[case.data_set or self.manifest.name].append(case.weight)
+        every = sum(map(sum, own.values()))
+        return tuple(SetRow(n, len(weights), sum(weights) / every) for n, weights in own.items() if len(own) > 1)
+
     def split_rows(self) -> tuple[SplitRow, ...]:
         """One row per split that has cases: train, val, test, and ``"open"`` for cases without one."""
         rows = []
@@ -153,6 +171,7 @@ def check_manifest(
             progress(done, len(manifest.cases))
     ordered = tuple(case_fingerprints[case.id] for case in manifest.cases if case.id in case_fingerprints)
     findings += [finding for fact in ordered for finding in _about_case(fact, manifest)]
+    findings += [Finding("warning", None, text) for text in manifest.left_out]
     findings += _about_patients(manifest) + _about_cases(ordered) + _about_classes(manifest, ordered)
     findings += label_findings(manifest, ordered)
     place = {case.id: number for number, case in enumerate(manifest.cases)}

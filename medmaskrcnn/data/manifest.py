@@ -58,6 +58,7 @@ class ManifestCase(Settings):
     Attributes:
         id: Id, unique in the manifest.
         patient: Patient id; scans of one patient belong in one split.
+        data_set: The data set that it comes from, where several were joined.
         image: Path, relative to the manifest's folder or absolute; several are sequences on one grid, whose channels
             are stacked in this order.
         label: Path of the instance label map on the image's grid; several where objects overlap; ``None`` for a scan
@@ -81,6 +82,7 @@ class ManifestCase(Settings):
     instances: tuple[ManifestInstance, ...] = ()
     annotated: tuple[str, ...] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
+    data_set: str | None = None
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -130,6 +132,7 @@ class Manifest(Settings):
         licence: Licence of the data.
         class_names: Names of the classes.
         channel_names: Names of the scans' channels, in order, if they are several sequences; empty if unknown.
+        left_out: Sentences about what the data set holds and no case has, such as labels whose scan is missing.
         cases: The scans.
         folder: Folder of the manifest; filled in on reading, not written.
     """
@@ -140,6 +143,7 @@ class Manifest(Settings):
     licence: str = ""
     class_names: tuple[str, ...]
     channel_names: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     cases: tuple[ManifestCase, ...]
     folder: str = Field(default=".", exclude=True)
 

@@ -13,8 +13,8 @@ from medmaskrcnn.evaluation.prediction_files import OWN_LABEL_MAP, class_of_mask
 from medmaskrcnn.io.labels.coco import read_coco
 from medmaskrcnn.io.labels.label_maps import labels_of_map
 from medmaskrcnn.io.labels.label_set import LabelSet
+from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.labels.read import load_labels
-from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.volume import Volume
 
@@ -52,7 +52,7 @@ def read_prediction(
 
 def _label_map(file: Path, volume: Volume, values: Mapping[str, tuple[int, ...]], only_class: str) -> LabelSet:
     """A map of classes, or of instances of the only class."""
-    label_map = read_volume(file)
+    label_map = read_label_volume(file)
     if not values:
         labels = labels_of_map(file, label_map, volume, names=None, kind="instance")
         found = labels.instances
@@ -74,7 +74,7 @@ def _masks_of_classes(files: Sequence[Path], volume: Volume) -> LabelSet:
     names = tuple(class_of_mask(file) for file in files)
     labels, masks, notes = [], [], []
     for k, file in enumerate(files):
-        read = labels_of_map(file, read_volume(file), volume, names=None, kind="instance")
+        read = labels_of_map(file, read_label_volume(file), volume, names=None, kind="instance")
         masks += list(read.instances.masks)
         labels += [k] * len(read.instances)
         notes += list(read.notes)
@@ -109,7 +109,7 @@ def our_values(file: Path) -> dict[int, tuple[str, float]]:
 def _our_map(file: Path, volume: Volume) -> LabelSet:
     values = our_values(file)
     names = {value: str(value) for value in values}
-    labels = labels_of_map(file, read_volume(file), volume, names=names, kind="instance")
+    labels = labels_of_map(file, read_label_volume(file), volume, names=names, kind="instance")
     found, class_names = labels.instances, tuple(dict.fromkeys(name for name, _ in values.values()))
     ids = [int(found.class_names[label]) for label in found.labels]
     made = Instances.from_masks(

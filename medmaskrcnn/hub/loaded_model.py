@@ -63,6 +63,11 @@ class LoadedModel:
         return (1, 1) if isinstance(network, MaskRCNN) else (len(network.members), len(network.mirrors))
 
     @property
+    def networks(self) -> tuple[MaskRCNN, ...]:
+        """The network, or the several whose outputs are averaged."""
+        return (self.network,) if isinstance(self.network, MaskRCNN) else tuple(self.network.networks())
+
+    @property
     def only_network(self) -> MaskRCNN:
         """The network, for what can look at one only.
 
@@ -120,23 +125,24 @@ def load_model(
     members, settings = read_members(path)
     mirrored = _mirrored_axes(settings, settings.inference.flips if flips is None else flips)
     precision, engine = resolve_runtime(settings.inference, precision, engine, where)
-    if len(members) > 1 or mirrored:
-        if engine != "torch":
-            what = f"the mean of several networks or mirrored images runs in torch, not {engine}"
-            raise InvalidOptionError("engine", what)
-        several = AveragedRCNN([one.to(where) for one in members], mirrored)
-        log.info("%d networks on %d views of an image", len(members), len(several.mirrors))
-        return LoadedModel(several.run_in(choose_precision(precision, where)), settings, model_sha256(path), where)
-    (network,) = members
     sha256 = model_sha256(path)
     eight_bits = engine == "openvino" and precision == "int8"
+    if eight_bits and len(members) > 1:
+        what = f"int8 is for models of one network, and {path} holds those of {len(members)} folds: use fp32 or bf16"
+        raise InvalidOptionError("precision", what)
     chosen = choose_precision("auto" if eight_bits else precision, where)
-    if engine == "openvino":
-        network.compiled = _inference_backend(network, path, sha256, precision=chosen, eight_bits=eight_bits)
-    network = network.run_in(chosen).to(where)
-    if engine == "torch-compile":
-        network.compiled = compile_dense(network.parts())
-    return LoadedModel(network, settings, sha256, where)
+    for number, network in enumerate(members):
+        if engine == "openvino":
+            name = sha256 if len(members) == 1 else f"{sha256} {number}"
+            network.compiled = _inference_backend(network, path, name, precision=chosen, eight_bits=eight_bits)
+        network.run_in(chosen).to(where)
+        if engine == "torch-compile":
+            network.compiled = compile_dense(network.parts())
+    if len(members) == 1 and not mirrored:
+        return LoadedModel(members[0], settings, sha256, where)
+    several = AveragedRCNN(members, mirrored)
+    log.info("%d networks on %d views of an image", len(members), len(several.mirrors))
+    return LoadedModel(several, settings, sha256, where)
 
 
 def load_as_asked(model: str | os.PathLike[str] | LoadedModel, options: SegmentOptions) -> LoadedModel:
@@ -169,12 +175,13 @@ def _mirrored_axes(settings: ModelFileSettings, flips: Sequence[Axis]) -> tuple[
 
 
 def _inference_backend(
-    network: MaskRCNN, path: Path, sha256: str, *, precision: str, eight_bits: bool
+    network: MaskRCNN, path: Path, name: str, *, precision: str, eight_bits: bool
 ) -> InferenceBackend:
+    """What runs a network's parts by OpenVINO; ``name`` is the file's hash, and the network's number among several."""
     parts = network.parts()
     if not eight_bits:
-        return compile_parts(parts, precision=precision, name=sha256)
-    folder = quantised_folder(path, sha256)
+        return compile_parts(parts, precision=precision, name=name)
+    folder = quantised_folder(path, name)
     forms = quantised_forms(folder, parts)
     files = [file.with_suffix(suffix) for file in forms.values() for suffix in (".xml", ".bin")]
     missing = [file.name for file in files if not file.is_file()]
@@ -183,4 +190,4 @@ def _inference_backend(
             f"model {path} has no 8-bit form beside it: the folder {folder.name} lacks {', '.join(missing)}. "
             f"Make it with: medmaskrcnn export {path} --to openvino-int8 --data MANIFEST"
         )
-    return compile_parts(parts, precision=precision, name=sha256, quantised=forms)
+    return compile_parts(parts, precision=precision, name=name, quantised=forms)

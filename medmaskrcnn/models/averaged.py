@@ -13,16 +13,17 @@ networks. Letters as in :mod:`medmaskrcnn.models.mask_rcnn`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
 from medmaskrcnn.models.box_coder import clip_boxes
-from medmaskrcnn.models.box_head import Detections, postprocess_detections
-from medmaskrcnn.models.conventions import detections_as_dicts
+from medmaskrcnn.models.box_head import Detections, postprocess_batch, with_masks
+from medmaskrcnn.models.conventions import class_maps, detections_as_dicts
 from medmaskrcnn.models.images import batch_images
+from medmaskrcnn.models.inference_backend import InferenceBackend
 from medmaskrcnn.models.mask_rcnn import MaskRCNN, Watch, unwatched
 from medmaskrcnn.models.runtime.precision import Precision, autocast_context
 from medmaskrcnn_kernels import batched_nms
@@ -55,8 +56,6 @@ class AveragedRCNN(nn.Module):
         settings: Those that all were built from.
     """
 
-    compiled = None
-
     def __init__(self, members: Sequence[MaskRCNN], flips: Axes = ()) -> None:
         """Join networks.
 
@@ -76,14 +75,25 @@ class AveragedRCNN(nn.Module):
         self.members = nn.ModuleList(members)
         self.mirrors = [axes for n in range(len(flips) + 1) for axes in combinations(sorted(set(flips)), n)]
 
+    def networks(self) -> Iterator[MaskRCNN]:
+        """The networks, one by one."""
+        for member in self.members:
+            assert isinstance(member, MaskRCNN)
+            yield member
+
     @property
     def precision(self) -> Precision:
         """That of all networks."""
-        return next(self._networks()).precision
+        return next(self.networks()).precision
+
+    @property
+    def compiled(self) -> InferenceBackend | None:
+        """What runs the layers of the networks in place of torch, if something does: one kind for all."""
+        return next(self.networks()).compiled
 
     def run_in(self, precision: Precision) -> AveragedRCNN:
         """As :meth:`MaskRCNN.run_in`, for all networks."""
-        for network in self._networks():
+        for network in self.networks():
             network.run_in(precision)
         return self
 
@@ -95,8 +105,13 @@ class AveragedRCNN(nn.Module):
         """
         if self.training:
             raise ValueError("networks that are averaged are trained one by one; call eval() to detect objects")
-        batch, shapes = batch_images(images, self.settings, next(self._networks()).box_head.classes.weight)
+        batch, shapes = self._batch(images)
         return detections_as_dicts(self.detect(batch, shapes), shapes)
+
+    def semantic(self, images: Sequence[Tensor] | Tensor) -> Tensor:
+        """As :meth:`MaskRCNN.semantic`."""
+        batch, shapes = self._batch(images)
+        return class_maps(self.detect(batch, shapes), shapes, len(self.settings.class_names))
 
     @torch.no_grad()
     def detect(
@@ -107,36 +122,26 @@ class AveragedRCNN(nn.Module):
         post_nms_top_n: int | None = None,
         watch: Watch = unwatched,
     ) -> list[Detections]:
-        """As :meth:`MaskRCNN.detect`; of the steps only ``"proposals"`` and ``"found"`` are watched."""
+        """As :meth:`MaskRCNN.detect`; steps of the single networks are watched once for each view."""
         images = plain(images)
         shapes = [tuple(images.shape[2:])] * len(images) if image_shapes is None else [tuple(s) for s in image_shapes]
         with autocast_context(self.precision, images.device):
             views, found = [], []
             for network, mirror in self._views():
-                view, candidates_in = _look(network, mirror, images)
+                view, candidates_in = _look(network, mirror, images, watch)
                 views.append(view)
                 found.append(candidates_in)
             most = post_nms_top_n or self.settings.rpn.post_nms_top_n
             proposals = [self._proposals([own[i] for own in found], shape, most) for i, shape in enumerate(shapes)]
             watch("proposals", proposals)
-            logits, deltas = self._classify(views, proposals)
-            counts = [len(boxes) for boxes in proposals]
-            detections = [
-                postprocess_detections(lo, de, own, shape, self.settings.detection)
-                for lo, de, own, shape in zip(
-                    logits.split(counts), deltas.split(counts), proposals, shapes, strict=True
-                )
-            ]
+            logits, deltas = self._classify(views, proposals, watch)
+            detections = postprocess_batch(logits, deltas, proposals, shapes, self.settings.detection)
             watch("found", detections)
             if not self.settings.with_masks:
                 return detections
             regions = self._regions([d.boxes for d in detections], shapes)
             masks = self._masks(views, regions, [d.labels for d in detections])
-            is_larger = bool(self.settings.roi.mask_margin)
-            return [
-                replace(d, mask_probabilities=m, mask_boxes=r if is_larger else None)
-                for d, m, r in zip(detections, masks, regions, strict=True)
-            ]
+            return with_masks(detections, masks, regions if self.settings.roi.mask_margin else None)
 
     @torch.no_grad()
     def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -149,13 +154,11 @@ class AveragedRCNN(nn.Module):
             regions = self._regions(list(map(plain, boxes)), [tuple(images.shape[2:])] * len(images))
             return list(zip(regions, self._masks(views, regions, list(map(plain, labels))), strict=True))
 
-    def _networks(self) -> Iterator[MaskRCNN]:
-        for member in self.members:
-            assert isinstance(member, MaskRCNN)
-            yield member
+    def _batch(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, list[tuple[int, ...]]]:
+        return batch_images(images, self.settings, next(self.networks()).box_head.classes.weight)
 
     def _views(self) -> Iterator[tuple[MaskRCNN, Axes]]:
-        return ((network, mirror) for network in self._networks() for mirror in self.mirrors)
+        return ((network, mirror) for network in self.networks() for mirror in self.mirrors)
 
     def _proposals(self, found: Sequence[tuple[Tensor, Tensor, Tensor]], shape: tuple[int, ...], most: int) -> Tensor:
         """Proposals of one image from the candidates of all views, as :func:`filter_proposals` makes those of one."""
@@ -166,17 +169,18 @@ class AveragedRCNN(nn.Module):
         boxes, scores, levels = boxes[large], scores[large], levels[large]
         return boxes[batched_nms(boxes, scores, levels, self.settings.rpn.nms_iou)[:most]]
 
-    def _classify(self, views: Sequence[_View], proposals: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _classify(self, views: Sequence[_View], proposals: list[Tensor], watch: Watch) -> tuple[Tensor, Tensor]:
         """Logarithm of the mean class probabilities ``(P, K + 1)``, and mean deltas ``(P, K + 1, 2S)``."""
         probabilities, offsets = [], []
         for view in views:
-            logits, deltas = view.network.classify(view.pyramid, [view.boxes(own) for own in proposals])
+            logits, deltas = view.network.classify(view.pyramid, [view.boxes(own) for own in proposals], watch)
+            view.network.check_finite([logits])
             probabilities.append(logits.softmax(dim=-1))
             offsets.append(_mirror_deltas(deltas, view.mirror))
         return torch.stack(probabilities).mean(dim=0).log(), torch.stack(offsets).mean(dim=0)
 
     def _regions(self, boxes: list[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        return next(self._networks()).mask_boxes(boxes, shapes)
+        return next(self.networks()).mask_boxes(boxes, shapes)
 
     def _masks(self, views: Sequence[_View], boxes: list[Tensor], labels: list[Tensor]) -> list[Tensor]:
         """Mean mask probabilities of each image's detections."""
@@ -188,10 +192,14 @@ class AveragedRCNN(nn.Module):
         return [mask / len(views) for mask in total]
 
 
-def _look(network: MaskRCNN, mirror: Axes, images: Tensor) -> tuple[_View, list[tuple[Tensor, Tensor, Tensor]]]:
+def _look(
+    network: MaskRCNN, mirror: Axes, images: Tensor, watch: Watch = unwatched
+) -> tuple[_View, list[tuple[Tensor, Tensor, Tensor]]]:
     """A view of images, and for each image its RPN's candidates: boxes as in the image itself, scores and levels."""
     size = tuple(images.shape[2:])
-    pyramid, boxes, scores, levels = network.candidates(images.flip([axis + 2 for axis in mirror]))
+    pyramid, boxes, scores, levels = network.candidates(images.flip([axis + 2 for axis in mirror]), watch)
+    if network.compiled is not None:  # an engine may write into its outputs when it is called again
+        pyramid = [level.clone() for level in pyramid]
     view = _View(network, mirror, pyramid, size)
     return view, [(view.boxes(b), s, lv) for b, s, lv in zip(boxes, scores, levels, strict=True)]
 

@@ -7,7 +7,8 @@ Letters: ``R`` regions, ``K`` classes without background, ``S`` spatial dims. Co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,30 @@ def postprocess_detections(
     found, _ = decode_and_threshold(logits, deltas, proposals, image_shape, settings)
     kept = batched_nms(found.boxes, found.scores, found.labels, settings.nms_iou)[: settings.detections_per_img]
     return Detections(found.boxes[kept], found.labels[kept], found.scores[kept])
+
+
+def postprocess_batch(
+    logits: Tensor,
+    deltas: Tensor,
+    proposals: Sequence[Tensor],
+    image_shapes: Sequence[tuple[int, ...]],
+    settings: DetectionSettings,
+) -> list[Detections]:
+    """:func:`postprocess_detections` for each image of a batch, whose regions stand one after the other."""
+    counts = [len(boxes) for boxes in proposals]
+    parts = zip(logits.split(counts), deltas.split(counts), proposals, image_shapes, strict=True)
+    return [postprocess_detections(*part, settings) for part in parts]
+
+
+def with_masks(
+    found: Sequence[Detections], masks: Sequence[Tensor], regions: Sequence[Tensor] | None
+) -> list[Detections]:
+    """Detections with the masks of their boxes, or of the larger ``regions`` around them."""
+    places = [None] * len(found) if regions is None else regions
+    return [
+        replace(one, mask_probabilities=mask, mask_boxes=region)
+        for one, mask, region in zip(found, masks, places, strict=True)
+    ]
 
 
 def decode_and_threshold(

@@ -120,8 +120,12 @@ def _as_dict(found: Detections, shape: tuple[int, ...]) -> dict[str, Tensor]:
     return made
 
 
-def class_maps(found: Detections, shape: tuple[int, ...], classes: int) -> Tensor:
-    """Probability ``(K, *spatial)`` that a voxel belongs to an object of each class: the best score times mask."""
+def class_maps(found: Sequence[Detections], shapes: Sequence[tuple[int, ...]], classes: int) -> Tensor:
+    """Probability ``(B, K, *spatial)`` that a voxel belongs to an object of each class: the best score times mask."""
+    return torch.stack([_class_maps(one, shape, classes) for one, shape in zip(found, shapes, strict=True)])
+
+
+def _class_maps(found: Detections, shape: tuple[int, ...], classes: int) -> Tensor:
     maps = found.boxes.new_zeros((classes, *shape))
     for label, score, (where, crop) in zip(found.labels, found.scores, _crops(found, shape), strict=True):
         own = maps[int(label)][where]

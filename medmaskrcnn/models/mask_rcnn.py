@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from medmaskrcnn.errors import MedMaskRCNNError, Remedy
 from medmaskrcnn.models.anchors import grid_anchors
 from medmaskrcnn.models.box_coder import clip_boxes, enlarge_boxes
-from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, postprocess_detections
+from medmaskrcnn.models.box_head import BoxHead, Detections, MeanBoxHead, postprocess_batch, with_masks
 from medmaskrcnn.models.conventions import LOSS_NAMES, class_maps, detections_as_dicts, targets_from
 from medmaskrcnn.models.dense_part import Dense, DensePart, unflatten
 from medmaskrcnn.models.fpn import Pyramid
@@ -152,8 +151,7 @@ class MaskRCNN(nn.Module):
             of score times mask (or of the score in the box, without a mask head) over the objects of the class.
         """
         batch, shapes = batch_images(images, self.settings, self.box_head.classes.weight)
-        found, classes = self.detect(batch, shapes), len(self.settings.class_names)
-        return torch.stack([class_maps(one, shape, classes) for one, shape in zip(found, shapes, strict=True)])
+        return class_maps(self.detect(batch, shapes), shapes, len(self.settings.class_names))
 
     @torch.no_grad()
     def detect(
@@ -191,12 +189,8 @@ class MaskRCNN(nn.Module):
             boxes = self._filter_proposals(objectness, offsets, anchors, shapes, most=post_nms_top_n)
             watch("proposals", boxes)
             logits, deltas = self.classify(pyramid, boxes, watch)
-            self._check_finite([*objectness, logits])
-            counts = [len(b) for b in boxes]
-            found = [
-                postprocess_detections(lo, de, own, shape, self.settings.detection)
-                for lo, de, own, shape in zip(logits.split(counts), deltas.split(counts), boxes, shapes, strict=True)
-            ]
+            self.check_finite([*objectness, logits])
+            found = postprocess_batch(logits, deltas, boxes, shapes, self.settings.detection)
             watch("found", found)
             return self._add_masks(pyramid, found, shapes)
 
@@ -298,8 +292,14 @@ class MaskRCNN(nn.Module):
             raise ValueError(f"images must have shape {expected}, got {tuple(images.shape)}")
         return [tuple(s) for s in given] if given is not None else [tuple(images.shape[2:])] * len(images)
 
-    def candidates(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+    def candidates(
+        self, images: Tensor, watch: Watch = unwatched
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """The pyramid of a batch of images, and what the RPN finds in each, before any suppression.
+
+        Args:
+            images: As for :meth:`detect`.
+            watch: As there, for the steps ``"pyramid"`` and ``"rpn"``.
 
         Returns:
             The levels; for each image boxes ``(M, 2S)`` in voxels, their objectness ``(M,)`` in 0..1 and their level.
@@ -309,9 +309,10 @@ class MaskRCNN(nn.Module):
             MedMaskRCNNError: if the network's output is not finite.
         """
         shapes = self._shapes(images, None)
-        pyramid, objectness, deltas = self._dense(images, unwatched)
-        self._check_finite(objectness)
+        pyramid, objectness, deltas = self._dense(images, watch)
+        self.check_finite(objectness)
         anchors = self._anchors(pyramid, images)
+        watch("rpn", (objectness, deltas, anchors))
         found = [
             candidates([o[i] for o in objectness], [d[i] for d in deltas], anchors, shape, self.settings.rpn)
             for i, shape in enumerate(shapes)
@@ -319,7 +320,8 @@ class MaskRCNN(nn.Module):
         boxes, scores, levels = (list(part) for part in zip(*found, strict=True))
         return pyramid, boxes, scores, levels
 
-    def _check_finite(self, made: Sequence[Tensor]) -> None:
+    def check_finite(self, made: Sequence[Tensor]) -> None:
+        """Raise a :class:`MedMaskRCNNError` if an output is not finite, which would look like "nothing found"."""
         if not torch.stack([values.isfinite().all() for values in made]).all():  # one GPU synchronisation
             raise MedMaskRCNNError(
                 f"what the network makes of this scan in {self.precision} is not finite, so nothing can be said of it",
@@ -388,11 +390,7 @@ class MaskRCNN(nn.Module):
             return found
         regions = self.mask_boxes([d.boxes for d in found], shapes)
         masks = self.mask_probabilities(pyramid, regions, [d.labels for d in found])
-        is_larger = bool(self.settings.roi.mask_margin)
-        return [
-            replace(d, mask_probabilities=m, mask_boxes=r if is_larger else None)
-            for d, m, r in zip(found, masks, regions, strict=True)
-        ]
+        return with_masks(found, masks, regions if self.settings.roi.mask_margin else None)
 
     def mask_boxes(self, boxes: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
         """The regions in which the masks of boxes are predicted."""

@@ -54,23 +54,32 @@ def figure(result: CaseResult, volume: Volume | None) -> Figure:
     Raises:
         ValueError: if the scan has another grid than the result.
     """
-    import matplotlib.pyplot as plt  # here: a notebook that never plots does not wait for it
-
     if volume is not None and volume.grid != result.candidates.grid:
         raise ValueError(f"the result lies on grid {result.candidates.grid}, the scan on {volume.grid}")
     scan = volume or scan_of(result)
     panels = draw_montage_panels(result, scan)
     across = min(3, len(panels))
     down = math.ceil(len(panels) / across)
-    made, axes = plt.subplots(
-        down, across, figsize=(_PANEL_INCHES * across, _PANEL_INCHES * down), squeeze=False, layout="constrained"
-    )
+    made = _new_figure((_PANEL_INCHES * across, _PANEL_INCHES * down))
+    axes = made.subplots(down, across, squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     for place, (panel, plane) in zip(axes.flat, panels, strict=False):
         place.imshow(panel)
         place.set_title(caption(scan, plane), fontsize=8)
     return made
+
+
+def _new_figure(inches: tuple[float, float]) -> Figure:
+    """A figure that notebooks and windows show; where there is no display, one that can be saved."""
+    from matplotlib.figure import Figure  # here: a notebook that never plots does not wait for it
+
+    try:
+        import matplotlib.pyplot as plt
+
+        return plt.figure(figsize=inches, layout="constrained")
+    except (ImportError, RuntimeError):  # of the window system that matplotlib has chosen
+        return Figure(figsize=inches, layout="constrained")
 
 
 def scan_of(result: CaseResult) -> Volume:

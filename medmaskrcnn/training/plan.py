@@ -101,7 +101,8 @@ class LoopSettings(Settings):
         precision: Precision of the dense layers; logits, deltas and losses are always fp32.
         validate_every: Steps per epoch; after each epoch the validation cases are segmented and scored.
         patience: Epochs without a better score after which training stops; ``None`` never stops early.
-        freeze: Parts whose weights are not trained: ``stem``, ``stage1`` ... ``stage4``, ``fpn``, ``rpn``.
+        freeze: Parts whose weights are not trained: ``stem``, ``stage1`` ... ``stage4`` (of ``resenc`` to ``stage6``),
+            ``fpn``, ``rpn``.
         seed: Seed of all random numbers.
     """
 
@@ -118,7 +119,7 @@ class LoopSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
     validate_every: Count = 500
     patience: Count | None = None
-    freeze: tuple[Literal["stem", "stage1", "stage2", "stage3", "stage4", "fpn", "rpn"], ...] = ()
+    freeze: tuple[Literal["stem", "stage1", "stage2", "stage3", "stage4", "stage5", "stage6", "fpn", "rpn"], ...] = ()
     seed: int = 0
 
     @model_validator(mode="before")

@@ -97,6 +97,41 @@ def test_maps_of_classes_as_nnunet_leaves_them(scans: Manifest, nnunet: Path) ->
     assert evaluated(nnunet, scans, rules={"": "whole"}).classes["liver tumour"].predictions == 2
 
 
+def stored_as(path: Path, values: np.ndarray, kind: str) -> None:
+    """A label picture as programs store it: by numbers, as indices of a palette, or as equal red, green and blue."""
+    made = Image.fromarray(values)
+    if kind == "palette":
+        made = Image.fromarray(values, mode="P")
+        made.putpalette([number * 7 % 256 for number in range(768)])
+    elif kind != "grey":
+        made = made.convert(kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save(path)
+
+
+@pytest.mark.parametrize("kind", ["grey", "palette", "RGB", "RGBA"])
+def test_pictures_of_labels_however_they_are_stored(tmp_path: Path, kind: str) -> None:
+    """Objects of one class, classes of a dataset.json, and a mask for each class."""
+    values = np.zeros((40, 44), np.uint8)
+    values[3:12, 4:14], values[20:33, 20:40] = 1, 2
+    Image.fromarray(values * 90).save(tmp_path / "image.png")
+    Image.fromarray(values).save(tmp_path / "label.png")
+    named = {n: tuple(ManifestInstance(value=v, class_name=c) for v, c in ((1, "cell"), (2, c2))) for n, c2 in
+             (("one", "cell"), ("two", "nucleus"))}  # fmt: skip
+    for name, instances in named.items():
+        case = ManifestCase(id="image", patient="p", image="image.png", label="label.png", instances=instances)
+        classes = tuple(dict.fromkeys(str(i.class_name) for i in instances))
+        manifest = Manifest(name=name, class_names=classes, cases=(case,), folder=str(tmp_path))
+        stored_as(tmp_path / name / "image.png", values, kind)
+        reading = {} if name == "one" else {"classes": {1: "cell", 2: "nucleus"}}
+        got = evaluated(tmp_path / name, manifest, **reading)
+        assert not got.failed and [row.mask["recall"].value for row in got.classes.values()] == [1.0] * len(classes)
+    for value, name in ((1, "cell"), (2, "nucleus")):
+        stored_as(tmp_path / "masks/image" / f"{name}.png", (values == value).astype(np.uint8), kind)
+    got = evaluated(tmp_path / "masks", manifest)
+    assert not got.failed and [row.mask["recall"].value for row in got.classes.values()] == [1.0, 1.0]
+
+
 def test_a_case_without_prediction_is_told(scans: Manifest, nnunet: Path) -> None:
     (nnunet / "case_b.nii.gz").unlink()
     got = evaluated(nnunet, scans)

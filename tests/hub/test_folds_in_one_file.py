@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,15 @@ from medmaskrcnn.hub.model_file import read_members, read_model, save_members, s
 from medmaskrcnn.models.averaged import AveragedRCNN
 from medmaskrcnn.models.build import build_model
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.models.runtime.profile import Profile
 from medmaskrcnn.settings import ModelFileSettings
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.training.transfer.apply import transfer
 
 Tiny = Callable[..., ModelFileSettings]
+
+PICTURE = Volume(np.random.default_rng(0).integers(0, 255, (1, 1, 64, 64)).astype(np.uint8), pixel_grid((1, 64, 64)))
 
 
 @pytest.fixture
@@ -58,17 +63,45 @@ def test_a_file_of_one_network_is_as_before(tiny_file: Tiny, tmp_path: Path) -> 
 def test_folds_are_run_as_one(three: tuple[Path, list[MaskRCNN]]) -> None:
     loaded = load_model(three[0], device="cpu", precision="fp32")
     assert isinstance(loaded.network, AveragedRCNN) and loaded.views == (3, 1)
-    picture = Volume(
-        np.random.default_rng(0).integers(0, 255, (1, 1, 64, 64)).astype(np.uint8), pixel_grid((1, 64, 64))
-    )
-    result = medmaskrcnn.segment(picture, loaded, score=0.0)
+    result = medmaskrcnn.segment(PICTURE, loaded, score=0.0)
     assert result.record.settings["networks"] == 3 and result.record.settings["views"] == 1
-    mirrored = medmaskrcnn.segment(picture, load_model(three[0], device="cpu", flips=("H", "W")), score=0.0)
+    mirrored = medmaskrcnn.segment(PICTURE, load_model(three[0], device="cpu", flips=("H", "W")), score=0.0)
     assert mirrored.record.settings["views"] == 4
     with pytest.raises(ModelFileError, match="give the model of a fold"):
         _ = loaded.only_network
-    with pytest.raises(InvalidOptionError, match="torch"):
-        load_model(three[0], device="cpu", engine="torch-compile")
+
+
+@pytest.mark.parametrize(
+    "engine", ["torch-compile", pytest.param("openvino", marks=pytest.mark.needs(extra="openvino"))]
+)
+def test_folds_run_in_other_engines(
+    three: tuple[Path, list[MaskRCNN]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # all but TorchInductor
+    images = torch.rand((1, 1, 64, 64), generator=torch.Generator().manual_seed(0))
+    plain = load_model(three[0], device="cpu", precision="fp32", flips=("W",))
+    fast = load_model(three[0], device="cpu", precision="fp32", flips=("W",), engine=engine)
+    assert engine.split("-")[0] in fast.engine and fast.precision == "fp32"
+    (expected,), (found,) = plain.network.detect(images), fast.network.detect(images)
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-3, atol=1e-1)
+
+
+@pytest.mark.needs(extra="openvino")
+def test_eight_bits_are_for_one_network(three: tuple[Path, list[MaskRCNN]]) -> None:
+    with pytest.raises(InvalidOptionError, match="3 folds") as caught:
+        load_model(three[0], device="cpu", engine="openvino", precision="int8")
+    assert caught.value.option == "precision"
+
+
+def test_folds_are_profiled(three: tuple[Path, list[MaskRCNN]]) -> None:
+    model = load_model(three[0], device="cpu", precision="fp32")
+    profile = Profile(model.device)
+    with profile.listening(*model.networks):
+        medmaskrcnn.segment(PICTURE, replace(model, watch=profile.watch), progress=profile.progress)
+        profile.end()
+    assert {"backbone", "FPN", "RPN", "proposals", "RoIAlign", "box head", "mask head"} <= set(profile.seconds)
 
 
 def test_sides_are_not_mirrored(tiny_file: Tiny, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from medmaskrcnn.data.case_labels import LabelledScan, read_case
 from medmaskrcnn.data.check import check_manifest
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.structures.rle import rle_encode, run_lengths
 from medmaskrcnn_datasets.coco import coco_dataset
 
@@ -101,6 +102,17 @@ def test_what_is_left_out_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert [int(mask.sum()) for _, mask in dense(scan)] == [4]
     assert [(one.class_name, one.mask.n_voxels) for one in scan.ignored] == [("cell", 81), ("cell", 12)]
     assert "1 crowd regions are ignored" in caplog.text and "1 annotations have a box but no outline" in caplog.text
+
+
+@pytest.mark.parametrize("stated", [{}, {"height": None, "width": None}, {"height": 0, "width": 0}])
+def test_the_picture_tells_the_size_that_the_file_does_not(tmp_path: Path, stated: dict) -> None:
+    pictures = [{"id": 5, "file_name": "day 1/a.png", **stated}, {"id": 9, "file_name": "day 1/b.png"}]
+    path = make(tmp_path, [annotation(1, [[6, 6, 11, 6, 11, 11, 6, 11]])], images=pictures)
+    _, scan = converted(path)
+    ((_, mask),) = dense(scan)
+    assert np.array_equal(mask, square(6, 6, 5))
+    found = read_labels(path, scan.volume)
+    assert np.array_equal(found.masks[0].dense((1, HEIGHT, WIDTH))[0], mask)
 
 
 def test_boxes_alone_are_refused(tmp_path: Path) -> None:

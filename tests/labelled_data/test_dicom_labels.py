@@ -13,6 +13,7 @@ import pytest
 from dicom_objects import write_rtstruct, write_seg
 
 from medmaskrcnn.data.case_labels import read_case
+from medmaskrcnn.data.check import check_manifest
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.inference.measure import measure_instances
@@ -131,8 +132,14 @@ def test_an_outline_of_another_study_is_told(archive: Path, caplog: pytest.LogCa
     for file in (archive / "P2/CT").iterdir():
         file.unlink()
     with caplog.at_level(logging.WARNING):
-        assert [c.id for c in converted(archive).cases] == ["P1_CT"]
+        manifest = converted(archive)
+    assert [c.id for c in manifest.cases] == ["P1_CT"]
     assert "P2/rs.dcm labels a series that is not in" in caplog.text
+    (finding,) = [one for one in check_manifest(manifest, workers=1).findings if "P2/rs.dcm" in one.text]
+    assert finding.level == "warning"
+    told: list[str] = []
+    dicom_dataset(archive, archive.parent / "out", on_event=told.append)
+    assert any("P2/rs.dcm" in text for text in told)
 
 
 def test_an_object_that_names_no_series_is_matched_by_frame_of_reference(archive: Path) -> None:

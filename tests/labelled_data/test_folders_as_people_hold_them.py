@@ -13,7 +13,8 @@ from PIL import Image
 from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, read_manifest
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn_datasets.convert import detect_format, to_manifest
+from medmaskrcnn_datasets.convert import ConversionOptions, detect_format, to_manifest
+from medmaskrcnn_datasets.objects import ClassRules
 
 SIZE = (40, 48)
 
@@ -138,6 +139,61 @@ def test_the_border_of_pascal_voc_is_ignored(tmp_path: Path) -> None:
     manifest = converted(root)
     assert len(manifest.cases) == 3 and objects(manifest) == [3, 3, 3]
     assert [len(read_case(manifest, case).ignored) for case in manifest.cases] == [1, 1, 1]
+
+
+def voc(root: Path, write_class: bool = True) -> Path:
+    """Three pictures of three objects, of the classes 9 and 15, with a border of 255 in both maps."""
+    for number in range(3):
+        values = blobs(number, 3)
+        classes = np.select([values == 2, values > 0], [15, 9]).astype(np.uint8)
+        classes[values.nonzero()[0][0], values.nonzero()[1][0]] = 15  # a slip in one pixel of an object
+        values[2, :], classes[2, :] = 255, 255
+        image(root / "JPEGImages" / f"{number}.jpg", number)
+        mask(root / "SegmentationObject" / f"{number}.png", values, "P")
+        if write_class:
+            mask(root / "SegmentationClass" / f"{number}.png", classes, "P")
+    return root
+
+
+def classes_of(manifest: Manifest) -> list[list[str | None]]:
+    return [[i.class_name for i in case.instances if not i.ignore] for case in manifest.cases]
+
+
+def test_classes_of_pascal_voc(tmp_path: Path) -> None:
+    root = voc(tmp_path / "VOC")
+    told: list[str] = []
+    assert classes_of(converted(root, told)) == [["label 9", "label 15", "label 9"]] * 3
+    assert any("label 9, label 15" in text for text in told)
+    (root / "Annotations").mkdir()
+    boxes = "<annotation><object>\n\t<name>person</name><part><name>head</name></part></object></annotation>"
+    (root / "Annotations/0.xml").write_text(boxes)
+    manifest = converted(root)
+    assert classes_of(manifest) == [["chair", "person", "chair"]] * 3 and manifest.class_names == ("chair", "person")
+    assert [len(read_case(manifest, case).ignored) for case in manifest.cases] == [1, 1, 1]
+    names = ["_background_", *(f"c{n}" for n in range(1, 16))]
+    (root / "class_names.txt").write_text("\n".join(["__ignore__", *names]))
+    assert classes_of(converted(root)) == [["c9", "c15", "c9"]] * 3
+    (root / "class_names.txt").unlink()
+    rows = [f"{name.strip('_')}:{n},0,0::" for n, name in enumerate(names)]
+    (root / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *rows]))
+    assert classes_of(converted(root)) == [["c9", "c15", "c9"]] * 3
+
+
+def test_classes_of_pascal_voc_as_somebody_says(tmp_path: Path) -> None:
+    root = voc(tmp_path / "VOC")
+    said = ConversionOptions(ClassRules("auto", rename={"other": ""}), {9: "cell", 15: "other"})
+    manifest = read_manifest(to_manifest(root, tmp_path / "out", options=said))
+    assert classes_of(manifest) == [["cell", "cell"]] * 3
+
+
+def test_classes_of_pascal_voc_that_are_missing(tmp_path: Path) -> None:
+    root = voc(tmp_path / "VOC")
+    (root / "SegmentationClass/1.png").rename(tmp_path / "kept.png")
+    with pytest.raises(ReadError, match=r"1 maps of SegmentationObject have none of classes.*1\.png"):
+        converted(root)
+    mask(root / "SegmentationClass/1.png", np.zeros(SIZE, np.uint8), "P")
+    with pytest.raises(ReadError, match=r"object 1 of 1\.png has no class"):
+        converted(root)
 
 
 def jpeg(path: Path, n: int) -> None:

@@ -6,21 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from medmaskrcnn.data.check import check_manifest
+from medmaskrcnn.data.check import ManifestReport, check_manifest
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance, read_manifest
-from medmaskrcnn.errors import InvalidOptionError
+from medmaskrcnn.errors import InvalidOptionError, ReadError
 from medmaskrcnn_datasets.join import join_datasets
 from medmaskrcnn_datasets.manifest import write_manifest
 
 
-def a_set(folder: Path, name: str, *classes: str, annotated: tuple[str, ...] | None = None) -> Path:
+def a_set(
+    folder: Path, name: str, *classes: str, annotated: tuple[str, ...] | None = None, cases: int = 2, **more: object
+) -> Path:
     instances = [ManifestInstance(value=1, class_name=classes[0]), ManifestInstance(value=255, ignore=True)]
-    cases = [
+    made_cases = [
         ManifestCase(id=f"c{n}", patient=f"p{n}", image=f"c{n}.nii", label=f"l{n}.nii", split="train",
                      instances=instances, annotated=annotated if n else None)
-        for n in range(2)
+        for n in range(cases)
     ]  # fmt: skip
-    made = Manifest(name=name, modality="CT", licence=name, class_names=classes, cases=tuple(cases))
+    made = Manifest(name=name, modality="CT", licence=name, class_names=classes, cases=tuple(made_cases), **more)
     return write_manifest(made, folder / "manifest.json")
 
 
@@ -41,6 +43,37 @@ def test_each_case_is_annotated_with_its_own_classes(tmp_path: Path) -> None:
     assert [(i.class_name, i.ignore) for i in joined.cases[3].instances] == [("lung", False), (None, True)]
     with pytest.raises(InvalidOptionError, match="no class 'spleen'"):
         join_datasets([one, other], tmp_path / "x.json", rename={"spleen": "liver"})
+
+
+def test_a_small_set_is_not_drowned(tmp_path: Path) -> None:
+    """The check tells how often each set is drawn from, and a planned training does so."""
+    one, other = a_set(tmp_path / "a", "large", "liver", cases=16), a_set(tmp_path / "b", "small", "lung", cases=4)
+    joined = read_manifest(join_datasets([one, other], tmp_path / "joined.json"))
+    assert [case.data_set for case in joined.cases] == ["large"] * 16 + ["small"] * 4
+    rows = ManifestReport(joined, (), ()).set_rows()
+    assert [(row.data_set, row.cases) for row in rows] == [("large", 16), ("small", 4)]
+    assert [row.share for row in rows] == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert ManifestReport(read_manifest(one), (), ()).set_rows() == ()
+
+
+def test_channels_are_the_same_in_all_sets(tmp_path: Path) -> None:
+    names = {"channel_names": ("T1", "FLAIR")}
+    one, unnamed = a_set(tmp_path / "a", "a", "liver", **names), a_set(tmp_path / "b", "b", "lung")
+    joined = read_manifest(join_datasets([one, unnamed], tmp_path / "joined.json"))
+    assert joined.channel_names == ("T1", "FLAIR")
+    swapped = a_set(tmp_path / "c", "c", "lung", channel_names=("FLAIR", "T1"))
+    with pytest.raises(ReadError, match=r"a: T1, FLAIR; c: FLAIR, T1"):
+        join_datasets([one, swapped], tmp_path / "joined.json")
+
+
+def test_what_a_set_left_out_stays_told(tmp_path: Path) -> None:
+    one, other = (
+        a_set(tmp_path / "a", "a", "liver", left_out=("x.dcm labels nothing",)),
+        a_set(tmp_path / "b", "b", "lung"),
+    )
+    joined = read_manifest(join_datasets([one, other], tmp_path / "joined.json"))
+    assert joined.left_out == ("a: x.dcm labels nothing",)
+    assert "x.dcm labels nothing" in " ".join(f.text for f in check_manifest(joined, workers=1).findings)
 
 
 def test_twenty_classes_of_three_real_sets(medmaskrcnn_data: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.models.averaged import AveragedRCNN, mirror_boxes
 from medmaskrcnn.models.box_head import Detections
 from medmaskrcnn.models.build import build_model
@@ -88,6 +89,22 @@ def test_boxes_of_a_mirrored_image() -> None:
     assert mirror_boxes(box, (), (10, 20)).tolist() == box.tolist()
     assert mirror_boxes(box, (1,), (10, 20)).tolist() == [[1, 13, 4, 18]]
     assert mirror_boxes(mirror_boxes(box, (0, 1), (10, 20)), (0, 1), (10, 20)).tolist() == box.tolist()
+
+
+def test_maps_of_classes_and_steps_are_those_of_the_networks(networks: list[MaskRCNN]) -> None:
+    images = image(networks[0], 1)
+    one, several = networks[0], AveragedRCNN([networks[0]] * 2)
+    torch.testing.assert_close(several.semantic(images), one.semantic(images), rtol=1e-3, atol=1e-4)
+    seen: list[str] = []
+    several.detect(images, watch=lambda step, _: seen.append(step))
+    assert seen == [*["pyramid", "rpn"] * 2, "proposals", *["regions", "scores"] * 2, "found"]
+
+
+def test_what_is_not_finite_is_refused(networks: list[MaskRCNN]) -> None:
+    with torch.no_grad():
+        networks[1].box_head.classes.weight[0] = float("inf")
+    with pytest.raises(MedMaskRCNNError, match="not finite"):
+        AveragedRCNN(networks).detect(image(networks[0], 1))
 
 
 def test_what_cannot_be_averaged(tiny_model: Tiny) -> None:

@@ -102,8 +102,7 @@ def test_a_notebook_shows_it(case: Case) -> None:
 
 
 def test_a_figure_is_drawn_with_its_scan_and_without(case: Case) -> None:
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
+    pytest.importorskip("matplotlib").use("Agg")
     result, volume = case
     figures = [result.plot(volume), result.plot()]
     images = [[axis.images[0].get_array() for axis in one.axes if axis.images] for one in figures]

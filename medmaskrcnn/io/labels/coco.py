@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -107,13 +108,23 @@ def coco_pictures(path: Path) -> list[str]:
         raise ReadError(f"{path} is no COCO JSON or is damaged: {type(error).__name__}: {error}") from error
 
 
+def stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of an image in pixels; ``None`` if the file does not tell them: 0 and null mean that too.
+
+    Raises:
+        ValueError, TypeError: if they are no numbers.
+    """
+    height, width = image.get("height"), image.get("width")
+    return (int(height), int(width)) if height and width else None
+
+
 def _slices(path: Path, document: dict[str, Any], grid: Grid, picture: str | None) -> dict[Any, int]:
     """Slice of the scan by image id."""
     images = list(document["images"])
     if len(images) != grid.shape[0]:
         images = [image for image in images if Path(str(image["file_name"])).stem == picture]
-    sizes = {(int(image["height"]), int(image["width"])) for image in images}
-    if len(images) != grid.shape[0] or sizes != {grid.shape[1:]}:
+    sizes = {stated_size(image) for image in images} - {None}  # where none is stated, the scan's is meant
+    if len(images) != grid.shape[0] or not sizes <= {grid.shape[1:]}:
         depth, height, width = grid.shape
         raise ReadError(
             f"{path} must hold {depth} images of {height} x {width} pixels for this scan. It has "

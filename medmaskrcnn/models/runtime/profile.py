@@ -109,14 +109,16 @@ class Profile:
         self._start()
 
     @contextmanager
-    def listening(self, network: nn.Module) -> Iterator[None]:
-        """Context in which ``network`` reports when its backbone and its mask head begin or end."""
-        backbone = network.get_submodule("pyramid.backbone")
-        hooks = [backbone.register_forward_hook(lambda *_: self.mark("backbone"))]
-        runs = getattr(network, "compiled", None) or network  # another engine has a mask head of its own
-        if (mask_head := getattr(runs, "mask_head", None)) is not None:
-            hooks.append(mask_head.register_forward_pre_hook(lambda *_: self.mark("RoIAlign")))
-            hooks.append(mask_head.register_forward_hook(lambda *_: self.mark("mask head")))
+    def listening(self, *networks: nn.Module) -> Iterator[None]:
+        """Context in which the networks report when their backbones and mask heads begin or end."""
+        hooks = []
+        for network in networks:
+            backbone = network.get_submodule("pyramid.backbone")
+            hooks.append(backbone.register_forward_hook(lambda *_: self.mark("backbone")))
+            runs = getattr(network, "compiled", None) or network  # another engine has a mask head of its own
+            if (mask_head := getattr(runs, "mask_head", None)) is not None:
+                hooks.append(mask_head.register_forward_pre_hook(lambda *_: self.mark("RoIAlign")))
+                hooks.append(mask_head.register_forward_hook(lambda *_: self.mark("mask head")))
         self._start()
         try:
             yield
