@@ -10,7 +10,7 @@ import typer
 from medmaskrcnn.cli.console import echo, print_json, print_status
 from medmaskrcnn.cli.evaluation_tables import print_evaluation
 from medmaskrcnn.cli.failures import EXIT_FAILED, ON_COMMAND_LINE, failing_as_one, logging_to
-from medmaskrcnn.cli.labelled_data import labelled_manifest
+from medmaskrcnn.cli.labelled_data import about_labels, labelled_manifest
 from medmaskrcnn.cli.options import (
     RUNNING,
     LogOption,
@@ -98,30 +98,30 @@ def evaluate_command(
     options: SegmentOptions,
     rule: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[CLASS=]RULE",
-            help="What one object of a prediction is: components (each connected part), whole (all of a case) or "
+        about_labels(
+            "[CLASS=]RULE",
+            "What one object of a prediction is: components (each connected part), whole (all of a case) or "
             "instances (each as labelled); 'tumour=components', once for each class.",
-            show_default="maps of classes: as the manifest's cases show",
-            rich_help_panel=_PREDICTIONS,
+            "maps of classes: as the manifest's cases show",
+            panel=_PREDICTIONS,
         ),
     ] = None,
     within: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="INNER=OUTER",
-            help="Objects of one class lie in those of another, whose masks include them: 'tumour=liver'.",
-            show_default="as the manifest says",
-            rich_help_panel=_PREDICTIONS,
+        about_labels(
+            "INNER=OUTER",
+            "Objects of one class lie in those of another, whose masks include them: 'tumour=liver'.",
+            "as the manifest says",
+            panel=_PREDICTIONS,
         ),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="VALUE=CLASS",
-            help="Class of a value of label maps, '1=liver'; once for each.",
-            show_default="the tool's dataset.json or header",
-            rich_help_panel=_PREDICTIONS,
+        about_labels(
+            "VALUE=CLASS",
+            "Class of a value of label maps, '1=liver'; once for each.",
+            "the tool's dataset.json or header",
+            panel=_PREDICTIONS,
         ),
     ] = None,
     require_all: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -18,67 +18,67 @@ if TYPE_CHECKING:
     from medmaskrcnn_datasets.convert import ConversionOptions
     from medmaskrcnn_datasets.objects import Rule
 
-_LABELS = "Labelled data"
+
+def about_labels(
+    metavar: str, text: str, default: str, *, panel: str = "Labelled data", least: int | None = None
+) -> Any:
+    """An option that says something of labels: what is given, its help, and what holds without it."""
+    return typer.Option(metavar=metavar, help=text, show_default=default, rich_help_panel=panel, min=least)
+
 
 RuleOption = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="[CLASS=]RULE",
-        help="What one object is: components (each connected part), whole (all of a case) or instances (each label "
+    about_labels(
+        "[CLASS=]RULE",
+        "What one object is: components (each connected part), whole (all of a case) or instances (each label "
         "value); 'tumour=components', once for each class.",
-        show_default="by the class's name, else as the labels show",
-        rich_help_panel=_LABELS,
+        "by the class's name, else as the labels show",
     ),
 ]
 WithinOption = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="INNER=OUTER",
-        help="Objects of one class lie in those of another, whose masks include them: 'tumour=liver'.",
-        show_default="none",
-        rich_help_panel=_LABELS,
+    about_labels(
+        "INNER=OUTER",
+        "Objects of one class lie in those of another, whose masks include them: 'tumour=liver'.",
+        "none",
     ),
 ]
 IgnoreOption = Annotated[
     list[int] | None,
-    typer.Option(
-        min=1,
-        metavar="VALUE",
-        help="Label value whose voxels are neither object nor background: --ignore 255; once for each.",
-        show_default="nnU-Net's 'ignore'; 255 beside small numbers",
-        rich_help_panel=_LABELS,
+    about_labels(
+        "VALUE",
+        "Label value whose voxels are neither object nor background: --ignore 255; once for each.",
+        "nnU-Net's 'ignore'; 255 beside small numbers",
+        least=1,
     ),
 ]
 NewNameOption = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="A=B",
-        help="Class A of the data is called B: 'Anterior=anterior hippocampus'; once for each. Two classes of one name "
+    about_labels(
+        "A=B",
+        "Class A of the data is called B: 'Anterior=anterior hippocampus'; once for each. Two classes of one name "
         "are one class.",
-        show_default="none",
-        rich_help_panel=_LABELS,
+        "none",
     ),
 ]
 LabelOption = Annotated[
     list[str] | None,
-    typer.Option(
-        metavar="VALUE=CLASS",
-        help="Class of a label value where no file says it, '1=liver'; once for each.",
-        show_default="label 1, label 2, ...",
-        rich_help_panel=_LABELS,
+    about_labels(
+        "VALUE=CLASS",
+        "Class of a label value where no file says it, '1=liver'; once for each.",
+        "label 1, label 2, ...",
     ),
 ]
 ClassNameOption = Annotated[
     str,
-    typer.Option(metavar="CLASS", help="Class of the objects of masks: 'nucleus'.", rich_help_panel=_LABELS),
+    typer.Option(metavar="CLASS", help="Class of the objects of masks: 'nucleus'.", rich_help_panel="Labelled data"),
 ]
 PatientOption = Annotated[
     str,
-    typer.Option(
-        metavar="REGEX",
-        help="What it matches in a case's name (its first group) is the patient: '^(P[0-9]+)_'.",
-        show_default="cases.csv, else names such as P01_003",
-        rich_help_panel=_LABELS,
+    about_labels(
+        "REGEX",
+        "What it matches in a case's name (its first group) is the patient: '^(P[0-9]+)_'.",
+        "cases.csv, else names such as P01_003",
     ),
 ]
 

@@ -78,7 +78,7 @@ class LoadedModel:
             return self.network
         raise ModelFileError(
             f"model {self.settings.card.name} averages {self.views[0]} networks on {self.views[1]} views of an image, "
-            "and this needs one: give the model of a fold, without flips"
+            "and this needs one: give the model of a fold (fold0/best.safetensors of its training), without flips"
         )
 
     @property

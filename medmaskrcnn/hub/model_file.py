@@ -223,7 +223,8 @@ def read_model(
     models, settings = read_members(path, build=build)
     if len(models) > 1:
         raise ModelFileError(
-            f"model {path} holds the networks of {len(models)} folds, and this needs one: give the model of a fold"
+            f"model {path} holds the networks of {len(models)} folds, and this needs one: give the model of a fold "
+            "(fold0/best.safetensors of its training)"
         )
     return models[0], settings
 
