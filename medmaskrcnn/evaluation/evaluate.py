@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from PIL import Image
 
@@ -95,7 +96,8 @@ class Evaluation:
         subgroups: Tables of the subgroups asked for.
         failed: Cases that could not be evaluated.
         missing: Cases without a prediction, in which nothing counts as found.
-        notes: What was assumed or resampled on reading predictions, one sentence each.
+        notes: What the data set holds and no case has, and what was assumed or resampled on reading predictions, one
+            sentence each.
         pictures: Pictures of the worst cases, by case id.
         model: Name of the model and SHA-256 of its file, or name of the predictions; ``None`` for
             :func:`evaluate_results`.
@@ -198,39 +200,63 @@ def evaluate(
     match = match_class_names(known, manifest.class_names, rename=rename, aliases=loaded.settings.card.aliases)
     if not match.names:
         raise nothing_shared(match, "the model", "the manifest")
-    failed: list[FailedCase] = []
-    on_progress = progress or (lambda done, total: None)
-
-    def pairs() -> Iterable[CasePair]:
-        for number, case in enumerate(chosen):
-            on_progress(number, len(chosen))
-            try:
-                yield segmented_pair(loaded, manifest, case, match, asked)
-            except Exception as error:  # any error; the other cases are still evaluated
-                log.exception("case %s could not be evaluated", case.id)
-                failed.append(failed_case(case.id, error))
-        on_progress(len(chosen), len(chosen))
-
     threshold = loaded.settings.inference.score if asked.score is None else asked.score
-    try:
-        evaluation = evaluate_results(
-            pairs(), class_names=match.names, score=threshold, settings=settings, pictures=pictures, by=by
-        )
-    except ValueError as error:
-        if len(failed) < len(chosen):
-            raise
-        what = f"none of {len(chosen)} cases could be evaluated; {failed[0].error}"
-        raise MedMaskRCNNError(what, failed[0].remedy) from error
+    metrics_of = partial(
+        evaluate_results, class_names=match.names, score=threshold, settings=settings, pictures=pictures, by=by
+    )
+    evaluation = evaluate_each(
+        chosen, lambda case: segmented_pair(loaded, manifest, case, match, asked), metrics_of, progress=progress
+    )
     return replace(
         evaluation,
-        failed=tuple(failed),
         only_predicted=match.only_first,
         only_reference=match.only_second,
         spelt_otherwise=match.spelt_otherwise,
+        notes=manifest.left_out,
         model=(loaded.settings.card.name, loaded.sha256),
         runtime=(loaded.precision, loaded.engine),
         dataset=(manifest.name, "chosen cases" if cases is not None else split),
     )
+
+
+def evaluate_each(
+    cases: Sequence[ManifestCase],
+    pair_of: Callable[[ManifestCase], CasePair],
+    metrics_of: Callable[[Iterable[CasePair]], Evaluation],
+    *,
+    progress: CountProgress | None,
+) -> Evaluation:
+    """Evaluate cases that are made ready one after the other.
+
+    Args:
+        cases: The cases.
+        pair_of: Prediction and reference of a case; one that raises has failed, and the others are still evaluated.
+        metrics_of: The metrics of all pairs: :func:`evaluate_results` with its options.
+        progress: Called with the number of cases done and their total.
+
+    Raises:
+        MedMaskRCNNError: if all cases failed.
+    """
+    failed: list[FailedCase] = []
+    on_progress = progress or (lambda done, total: None)
+
+    def pairs() -> Iterable[CasePair]:
+        for number, case in enumerate(cases):
+            on_progress(number, len(cases))
+            try:
+                yield pair_of(case)
+            except Exception as error:  # any error
+                log.exception("case %s could not be evaluated", case.id)
+                failed.append(failed_case(case.id, error))
+        on_progress(len(cases), len(cases))
+
+    try:
+        return replace(metrics_of(pairs()), failed=tuple(failed))
+    except ValueError as error:
+        if len(failed) < len(cases):
+            raise
+        what = f"none of {len(cases)} cases could be evaluated; {failed[0].error}"
+        raise MedMaskRCNNError(what, failed[0].remedy) from error
 
 
 def evaluate_results(

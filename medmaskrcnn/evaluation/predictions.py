@@ -5,29 +5,24 @@ find the file of each case -> read it onto the case's grid -> objects by rule ->
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from medmaskrcnn.data.manifest import Manifest, read_manifest
-from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.evaluation.evaluate import (
-    CasePair,
     CountProgress,
     Evaluation,
-    FailedCase,
     choose_cases,
+    evaluate_each,
     evaluate_results,
-    failed_case,
 )
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
 from medmaskrcnn.evaluation.prediction_reader import PredictionOptions, PredictionReader
 from medmaskrcnn.evaluation.subgroups import check_labels
 from medmaskrcnn.system.memory import retain_freed_memory
-
-log = logging.getLogger(__name__)
 
 
 @retain_freed_memory()
@@ -76,36 +71,17 @@ def evaluate_predictions(
     source, chosen = Path(predictions), choose_cases(manifest, split, cases)
     check_labels(by, [case.case_labels for case in chosen])
     reader = PredictionReader(source, manifest, chosen, reading or PredictionOptions())
-    failed: list[FailedCase] = []
-    on_progress = progress or (lambda done, total: None)
-
-    def pairs() -> Iterable[CasePair]:
-        for number, case in enumerate(chosen):
-            on_progress(number, len(chosen))
-            try:
-                yield reader.pair(case)
-            except Exception as error:  # any error; the other cases are still evaluated
-                log.exception("case %s could not be evaluated", case.id)
-                failed.append(failed_case(case.id, error))
-        on_progress(len(chosen), len(chosen))
-
-    try:
-        evaluation = evaluate_results(
-            pairs(), class_names=reader.match.names, score=score, settings=settings, pictures=pictures, by=by
-        )
-    except ValueError as error:
-        if len(failed) < len(chosen):
-            raise
-        what = f"none of {len(chosen)} cases could be evaluated; {failed[0].error}"
-        raise MedMaskRCNNError(what, failed[0].remedy) from error
+    metrics_of = partial(
+        evaluate_results, class_names=reader.match.names, score=score, settings=settings, pictures=pictures, by=by
+    )
+    evaluation = evaluate_each(chosen, reader.pair, metrics_of, progress=progress)
     return replace(
         evaluation,
-        failed=tuple(failed),
         only_predicted=reader.match.only_first,
         only_reference=reader.match.only_second,
         spelt_otherwise=reader.match.spelt_otherwise,
         missing=reader.missing,
-        notes=reader.notes(),
+        notes=(*manifest.left_out, *reader.notes()),
         model=(source.name or str(source), ""),
         dataset=(manifest.name, "chosen cases" if cases is not None else split),
     )

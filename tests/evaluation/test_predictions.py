@@ -134,7 +134,8 @@ def test_pictures_of_labels_however_they_are_stored(tmp_path: Path, kind: str) -
 
 def test_a_case_without_prediction_is_told(scans: Manifest, nnunet: Path) -> None:
     (nnunet / "case_b.nii.gz").unlink()
-    got = evaluated(nnunet, scans)
+    got = evaluated(nnunet, scans.model_copy(update={"left_out": ("c.dcm labels no scan",)}))
+    assert "c.dcm labels no scan" in got.notes
     assert got.missing == ("case_b",) and not got.failed and len(got.cases) == 2
     assert got.classes["liver"].mask["recall"].value == pytest.approx(0.5)
     assert evaluation_document(got)["missing_predictions"] == ["case_b"]
