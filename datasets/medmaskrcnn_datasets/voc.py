@@ -43,9 +43,9 @@ def class_maps(pairs: Sequence[Pair]) -> dict[str, Path]:
     for pair in pairs:
         folder = pair.label.parent
         if folder not in folders:
-            beside = next((one for one in folders_in(folder.parent) if one.name.lower() == _CLASSES), None)
-            is_voc = folder.name.lower() == _OBJECTS and beside is not None
-            folders[folder] = {stem_of(file): file for file in scans_in(beside)} if is_voc and beside else {}
+            is_voc = folder.name.lower() == _OBJECTS
+            beside = [one for one in (folders_in(folder.parent) if is_voc else []) if one.name.lower() == _CLASSES]
+            folders[folder] = {stem_of(file): file for one in beside for file in scans_in(one)}
         if stem_of(pair.label) in folders[folder]:
             found[pair.id] = folders[folder][stem_of(pair.label)]
     alone = [pair.label.name for pair in pairs if pair.id not in found] if found else []
