@@ -8,12 +8,12 @@ Written as tables and as a page with pictures: what a reader looks through to me
 
 from __future__ import annotations
 
-import csv
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -22,15 +22,14 @@ from PIL import Image
 
 from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, read_manifest
-from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.evaluation.evaluate import (
     ALL_SPLITS,
     CasePair,
     Evaluation,
     FailedCase,
     choose_cases,
+    evaluate_each,
     evaluate_results,
-    failed_case,
     segmented_pair,
 )
 from medmaskrcnn.evaluation.metrics.summary import MetricSettings
@@ -49,6 +48,7 @@ from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.planes import axial_axis, plane_view
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.files import make_folder, write_bytes
+from medmaskrcnn.system.tables import TableWriter
 
 SUSPECTS, HARD_CASES, PAGE = "suspects.csv", "hard_cases.csv", "suspects.html"
 
@@ -179,38 +179,26 @@ def find_label_errors(
     if not match.names:
         raise nothing_shared(match, "the model", "the manifest")
     suspects: list[Suspect] = []
-    failed: list[FailedCase] = []
     count = 0
 
-    def pairs() -> Iterator[CasePair]:
+    def looked_at(case: ManifestCase) -> CasePair:
         nonlocal count
-        for number, case in enumerate(chosen):
-            if progress:
-                progress(number, len(chosen))
-            try:
-                used = loaded if case.fold is None else by_fold.get(case.fold, loaded)
-                pair = segmented_pair(used, labelled, case, match, asked)
-                suspects.extend(suspects_of(pair))
-            except Exception as error:  # any error; the other cases are still looked at
-                log.exception("case %s could not be used", case.id)
-                failed.append(failed_case(case.id, error))
-                continue
-            count += len(pair.reference)
-            yield pair
-        if progress:
-            progress(len(chosen), len(chosen))
+        used = loaded if case.fold is None else by_fold.get(case.fold, loaded)
+        pair = segmented_pair(used, labelled, case, match, asked)
+        suspects.extend(suspects_of(pair))
+        count += len(pair.reference)
+        return pair
 
-    score = loaded.settings.inference.score
-    try:
-        evaluation = evaluate_results(
-            pairs(), class_names=match.names, score=score, settings=_QUICK, pictures=min(pictures, len(chosen))
-        )
-    except ValueError as error:
-        if len(failed) < len(chosen):
-            raise
-        raise MedMaskRCNNError(f"none of {len(chosen)} cases could be used; {failed[0].error}") from error
+    metrics_of = partial(
+        evaluate_results,
+        class_names=match.names,
+        score=loaded.settings.inference.score,
+        settings=_QUICK,
+        pictures=min(pictures, len(chosen)),
+    )
+    evaluation = evaluate_each(chosen, looked_at, metrics_of, progress=progress)
     order = tuple(ranked(suspects, count))
-    return LabelErrors(order, _pictures(order[:pictures], labelled, chosen), evaluation, tuple(failed))
+    return LabelErrors(order, _pictures(order[:pictures], labelled, chosen), evaluation, evaluation.failed)
 
 
 def _by_fold(loaded: LoadedModel, manifest: Manifest) -> dict[int, LoadedModel]:
@@ -273,5 +261,5 @@ def _figures(suspect: Suspect) -> tuple[float, float, float, float]:
 
 def _table(columns: tuple[str, ...], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    TableWriter(text).writerows([columns, *rows])
     return text.getvalue()

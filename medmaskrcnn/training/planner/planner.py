@@ -90,8 +90,11 @@ def _preprocess(
     reasons: dict[str, str],
 ) -> PreprocessSettings:
     reasons["preprocess.antialias"] = "What shrinks is smoothed first."
-    if names:
-        reasons["preprocess.channel_names"] = "The sequences as the data set names them, in the order of its channels."
+    reasons["preprocess.channel_names"] = (
+        "The sequences as the data set names them, in the order of its channels."
+        if names
+        else "Names of several sequences, where the data set has them."
+    )
     reasons["preprocess.pad_multiple"] = "The strides of P5."
     return PreprocessSettings.model_validate(
         {

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -18,6 +17,7 @@ import torch
 
 from medmaskrcnn.errors import ModelFileError
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
+from medmaskrcnn.system.tables import TableWriter
 from medmaskrcnn.training.transfer.fit import Fit, Inflation, fit
 from medmaskrcnn.training.transfer.source import RESNET, Source, part_of, read_source
 
@@ -55,7 +55,7 @@ class TransferReport:
     def csv(self) -> str:
         """The table as CSV, with a header."""
         stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
+        writer = TableWriter(stream)
         writer.writerow(("in the source", "in the network", "how"))
         writer.writerows(self.table())
         return stream.getvalue()
