@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 
 _LONGEST_REASON = 400  # characters of another library's message that are kept
 
@@ -19,6 +20,8 @@ class Remedy(StrEnum):
 
     ALLOW_OUT_OF_DOMAIN = "allow_out_of_domain"
     RESAMPLE_IRREGULAR = "resample_irregular"
+    MERGE_SERIES = "merge_series"
+    DROP_DUPLICATES = "drop_duplicates"
     CHOOSE_SERIES = "choose_series"
     REDO = "redo"
     REPORT = "report"
@@ -36,6 +39,8 @@ class Remedy(StrEnum):
 IN_PYTHON: Mapping[Remedy, str] = {
     Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or pass allow_out_of_domain=True to run it all the same",
     Remedy.RESAMPLE_IRREGULAR: "To interpolate even slices, pass resample_irregular=True",
+    Remedy.MERGE_SERIES: "To read them as one series, pass merge_series=True",
+    Remedy.DROP_DUPLICATES: "To read each image once, pass drop_duplicates=True",
     Remedy.CHOOSE_SERIES: "Choose one with series=, its number or UID, or series='largest'",
     Remedy.REDO: "Give another folder, or pass redo=True",
     Remedy.RESUME: "Go on with it by resume=True, or train into another folder",
@@ -89,6 +94,19 @@ class ModelFileError(MedMaskRCNNError):
 
 class OutputError(MedMaskRCNNError):
     """Results cannot be written: no permission, disk full, output exists as a file."""
+
+
+class UnwrittenFormatsError(OutputError):
+    """Some of the files asked for could not be written; all others are in place.
+
+    Attributes:
+        files: Path of each file written, by format.
+        failed: Why each of the others could not be written, by format.
+    """
+
+    def __init__(self, reason: str, files: Mapping[str, Path], failed: Mapping[str, str]) -> None:
+        super().__init__(reason)
+        self.files, self.failed = dict(files), dict(failed)
 
 
 class MissingExtraError(MedMaskRCNNError):

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from medmaskrcnn.data.case_labels import LARGEST_VALUE, IgnoredRegion, whole_numbers
+from medmaskrcnn.data.case_labels import IgnoredRegion
 from medmaskrcnn.data.manifest import ManifestInstance
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.export.nifti import write_nifti
 from medmaskrcnn.io.discover import describe
+from medmaskrcnn.io.labels.label_maps import LARGEST_VALUE, whole_numbers
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.scan_info import ScanInfo

@@ -36,6 +36,8 @@ def batch(
     suv: bool = False,
     channels: Mapping[str, str] | None = None,
     track: bool = False,
+    merge_series: bool = False,
+    drop_duplicates: bool = False,
     label_map_seg: bool = False,
     deidentify: bool = False,
     plain_names: bool = False,
@@ -69,6 +71,8 @@ def batch(
             name, ``{"T1": "*t1*", "FLAIR": "*flair*"}``; a case is a study, or a folder of files. Files by nnU-Net's
             names (``CASE_0000``, ``CASE_0001``) need no patterns.
         track: Link instances along time in cine series.
+        merge_series: As for :func:`medmaskrcnn.read_volume`.
+        drop_duplicates: As for :func:`medmaskrcnn.read_volume`.
         label_map_seg: Write the DICOM SEG as LABELMAP if no two instances overlap.
         deidentify: Write no name, ID or date into DICOM files, and hash the UIDs.
         plain_names: Name folders by patient ID, study date and description instead of pseudonyms.
@@ -94,7 +98,7 @@ def batch(
     options = options_from(
         None, SegmentOptions, device=device, precision=precision, engine=engine, score=score, classes=classes,
         resample_irregular=resample_irregular, allow_out_of_domain=allow_out_of_domain, suv=suv, track=track,
-        channels=channels or (),
+        channels=channels or (), merge_series=merge_series, drop_duplicates=drop_duplicates,
     )  # fmt: skip
     options.labels_among(read_model_settings(file).model.class_names)
     output = options_from(

@@ -17,6 +17,7 @@ from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.inference.track_time import cine_series
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
+from medmaskrcnn.io.options import AS_STORED, ReadingOptions
 from medmaskrcnn.io.sources import is_zip, open_source
 
 CINE = "cine"
@@ -76,12 +77,14 @@ class FoundSeries:
     sequences: tuple[tuple[str, int], ...] = ()
 
 
-def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, track: bool = False) -> list[FoundSeries]:
+def find_series(
+    sources: Sequence[Path], *, reading: ReadingOptions = AS_STORED, track: bool = False
+) -> list[FoundSeries]:
     """List every series, and every file that is not a scan, in some sources; each once, in a fixed order.
 
     Args:
         sources: Files, folders, DICOMDIRs and zip archives. A source that cannot be opened is listed as refused.
-        resample_irregular: Also queue series with irregular slice spacing.
+        reading: Options by which series are queued that are refused without.
         track: Treat the time points of a cine series as one.
     """
     found: list[FoundSeries] = []
@@ -90,7 +93,7 @@ def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, tr
     for source in sources:
         try:
             if source.is_file() and is_zip(source):
-                found += _in_archive(source, resample_irregular)
+                found += _in_archive(source, reading)
                 continue
             opened = open_source(source)
         except (ReadError, OSError) as error:
@@ -99,11 +102,11 @@ def find_series(sources: Sequence[Path], *, resample_irregular: bool = False, tr
         found += [_unopened(Path(e.filename), f"{e.filename} may not be opened: {e.strerror}") for e in opened.closed]
         files |= dict.fromkeys(file.absolute() for file in opened.files)
         named |= {file.absolute() for file in opened.files if source.is_file()}
-    scans = scans_among(files)
+    scans = scans_among(files, merge_series=reading.merge_series)
     only_pictures = not any(scan.role == "scan" for scan in scans)
     for scan in scans:
         takes_picture = only_pictures or scan.files[0] in named
-        found.append(_described(scan, resample_irregular=resample_irregular, takes_picture=takes_picture))
+        found.append(_described(scan, reading=reading, takes_picture=takes_picture))
     if track:
         found = _films(found, scans)
     return _distinct(found)
@@ -124,21 +127,21 @@ def _films(found: list[FoundSeries], scans: Sequence[FoundScan]) -> list[FoundSe
     return kept
 
 
-def _in_archive(archive: Path, resample_irregular: bool) -> list[FoundSeries]:
-    scans = find_scans(archive)
+def _in_archive(archive: Path, reading: ReadingOptions) -> list[FoundSeries]:
+    scans = find_scans(archive, merge_series=reading.merge_series)
     only_pictures = not any(scan.role == "scan" for scan in scans)
     fingerprint = fingerprint_of([archive])
     found = []
     for number, scan in enumerate(scans):
-        one = _described(scan, resample_irregular=resample_irregular, takes_picture=only_pictures)
+        one = _described(scan, reading=reading, takes_picture=only_pictures)
         where = (str(archive.absolute()), number)
         found.append(replace(one, files=(), archive=where, fingerprint=fingerprint, name=archive.name))
     return found
 
 
-def _described(scan: FoundScan, *, resample_irregular: bool, takes_picture: bool) -> FoundSeries:
+def _described(scan: FoundScan, *, reading: ReadingOptions, takes_picture: bool) -> FoundSeries:
     info, first = scan.info, scan.files[0]
-    verdict, reason = _verdict(scan, resample_irregular, takes_picture)
+    verdict, reason = _verdict(scan, reading, takes_picture)
     header = _identity_of(first) if info.format == "DICOM" else {}
     patient = header.get("PatientID") or header.get("PatientName") or header.get("StudyInstanceUID")
     issuer = header.get("IssuerOfPatientID", "")
@@ -161,16 +164,17 @@ def _described(scan: FoundScan, *, resample_irregular: bool, takes_picture: bool
         description=info.description,
         kernel=header.get("ConvolutionKernel", ""),
         slices=info.shape[1] if info.shape else 0,
-        remedy=Remedy.RESAMPLE_IRREGULAR.value if verdict == "refused" and scan.can_be_resampled else None,
+        remedy=scan.remedy.value if verdict == "refused" and scan.remedy is not None else None,
     )
 
 
-def _verdict(scan: FoundScan, resample_irregular: bool, takes_picture: bool) -> tuple[Verdict, str | None]:
+def _verdict(scan: FoundScan, reading: ReadingOptions, takes_picture: bool) -> tuple[Verdict, str | None]:
     info = scan.info
     if scan.role == "picture":
         return ("queued", None) if takes_picture else ("skipped", "a picture beside scans")
     if scan.role == "scan":
-        if info.segmentable or (resample_irregular and scan.can_be_resampled):
+        dropped = reading.drop_duplicates and scan.remedy is Remedy.DROP_DUPLICATES
+        if info.segmentable or dropped or (reading.resample_irregular and scan.can_be_resampled):
             return "queued", None
         return "refused", info.reason
     if scan.role == "damaged" or (info.format == "unknown" and _claims_to_be_an_image(Path(info.path))):

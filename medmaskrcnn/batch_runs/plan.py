@@ -65,6 +65,7 @@ class BatchCase:
         warnings: Warnings for the user, as sentences.
         seconds: Time that it took.
         progress: Progress of the batch after this series.
+        unwritten: Formats whose files could not be written; :attr:`warnings` says why.
     """
 
     status: Status
@@ -75,6 +76,7 @@ class BatchCase:
     warnings: tuple[str, ...]
     seconds: float | None
     progress: BatchProgress
+    unwritten: tuple[str, ...] = ()
 
     def result(self) -> CaseResult:
         """Read the result from its folder.

@@ -18,6 +18,8 @@ HIDDEN = "<source>"
 IN_SUMMARY: Mapping[Remedy, str] = {
     Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or allow scans out of the model's domain in a new batch",
     Remedy.RESAMPLE_IRREGULAR: "A new batch may interpolate even slices (resample irregular)",
+    Remedy.MERGE_SERIES: "A new batch may read them as one series (merge series)",
+    Remedy.DROP_DUPLICATES: "A new batch may read each image once (drop duplicates)",
     Remedy.GIVE_ONE_VOLUME: "The model takes one volume of each series",
     Remedy.GIVE_SEQUENCES: "A new batch may say which series of a study are the sequences (channels)",
     Remedy.REPORT: "Please report it",

@@ -240,6 +240,7 @@ class BatchRun:
             folder=path_below(self.out, entry.folder),
             counts=entry.outcome.get("counts", {}),
             warnings=tuple(entry.outcome.get("warnings", ())),
+            unwritten=tuple(entry.outcome.get("unwritten", ())),
             seconds=entry.seconds,
             progress=self.progress(),
         )
@@ -258,6 +259,10 @@ class BatchRun:
             per_hour=3600 * rate,
             seconds_left=left / rate if rate else None,
         )
+
+    def incomplete(self) -> int:
+        """Number of series that are done but lack a file that was asked for."""
+        return sum(bool(entry.outcome.get("unwritten")) for entry in self.ledger.entries("done"))
 
     def _give_back(self) -> None:
         """Queue again the series that are still running, however the work ended."""

@@ -16,6 +16,7 @@ from medmaskrcnn.batch_runs.rules import Rules
 from medmaskrcnn.batch_runs.sequences import WantedSequences, join_sequences
 from medmaskrcnn.batch_runs.settings import Work
 from medmaskrcnn.hub.model_file import read_model_settings
+from medmaskrcnn.inference.track_time import reading_options
 from medmaskrcnn.settings.channels import ordered
 
 
@@ -54,7 +55,7 @@ def scan_sources(ledger: Ledger, sources: Sequence[Path], rules: Rules, key: byt
         plan: Holds the options for reading scans.
     """
     options = plan.work.options
-    found = find_series(sources, resample_irregular=options.resample_irregular, track=options.track)
+    found = find_series(sources, reading=reading_options(options), track=options.track)
     found = join_sequences(found, _wanted(plan.work))
     left_out = rules.left_out([series for series in found if series.verdict == "queued"])
     found = [

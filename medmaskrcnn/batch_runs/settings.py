@@ -10,7 +10,7 @@ from typing import Any
 from medmaskrcnn.settings.segment_options import AS_THE_MODEL_SAYS, OutputOptions, SegmentOptions
 
 _FIRST_OPTIONS = ("track", "score", "classes", "resample_irregular", "allow_out_of_domain")
-_LATER_OPTIONS = ("precision", "engine", "suv", "flips", "channels")
+_LATER_OPTIONS = ("precision", "engine", "suv", "flips", "channels", "merge_series", "drop_duplicates")
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,14 @@ from medmaskrcnn.batch_runs.find import CINE
 from medmaskrcnn.batch_runs.reasons import without_paths
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.batch_runs.thumbnail import write_thumbnail
-from medmaskrcnn.errors import ModelFileError, ReadError
-from medmaskrcnn.export.check import refuse_unwritable
+from medmaskrcnn.errors import ModelFileError, ReadError, UnwrittenFormatsError
+from medmaskrcnn.export.check import check_formats
 from medmaskrcnn.export.dicom_files import holds_identity
-from medmaskrcnn.export.write import write_result
+from medmaskrcnn.export.write import FILE_NAMES, write_result
 from medmaskrcnn.hub.loaded_model import load_as_asked
 from medmaskrcnn.inference.pipeline import segment
-from medmaskrcnn.inference.track_time import read_cine
+from medmaskrcnn.inference.track_time import read_cine, reading_options
 from medmaskrcnn.io.discover import FoundScan, find_scans, scans_among
-from medmaskrcnn.io.options import ReadingOptions
 from medmaskrcnn.io.sequences import stack_sequences
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import CaseResult
@@ -46,17 +45,15 @@ class Steps:
             raise ModelFileError(f"{model} has changed since the batch began; start it again")
 
     def read(self, task: Task, _: None = None) -> Volume:
-        """Read the scan, and raise early if its result could not be written."""
-        options = task.options
-        reading = ReadingOptions(options.resample_irregular, options.suv)
+        """Read the scan, and raise early if nothing that is asked for could be written."""
+        reading = reading_options(task.options)
         if task.part == CINE:
             volume = read_cine(scans_among(map(Path, task.files)))
         elif task.sequences:
             volume = stack_sequences({n: _scan_of(one).read(reading) for n, one in _sequences_of(task).items()})
         else:
             volume = _scan_of(task).read(reading)
-        refuse_unwritable(volume, task.output)
-        return volume
+        return check_formats(volume, task.output)
 
     def segment(self, task: Task, volume: Volume) -> tuple[CaseResult, Volume]:
         """Detect, segment and measure the instances."""
@@ -64,14 +61,21 @@ class Steps:
         return _without_sources(result, task), volume
 
     def write(self, task: Task, made: tuple[CaseResult, Volume]) -> dict[str, Any]:
-        """Write the result into its folder, completely or not at all; returns its entries in the summary."""
+        """Write the result into its folder, completely or not at all; returns its entries in the summary.
+
+        A file that cannot be made of this scan is missing, and the entries name it.
+        """
         result, volume = made
         out = Path(task.out)
         target, private = path_below(out, task.folder), holds_identity(task.output)
+        unwritten: dict[str, str] = {}
         with replacing_folder(target, staging_in=out / PARTIAL, synced=True, private=private) as staging:
-            write_result(result, volume, staging, options=task.output, tracks=task.options.track)
+            try:
+                write_result(result, volume, staging, options=task.output, tracks=task.options.track)
+            except UnwrittenFormatsError as error:
+                unwritten = {name: without_paths(reason, task.hidden) for name, reason in error.failed.items()}
             write_thumbnail(result, volume, staging)
-        return _outcome(result, volume)
+        return _outcome(result, volume, unwritten)
 
 
 def _sequences_of(task: Task) -> dict[str, Task]:
@@ -91,14 +95,15 @@ def _scan_of(task: Task) -> FoundScan:
     """
     if task.archive is not None:
         path, number = task.archive
-        scans = find_scans(Path(path))
+        scans = find_scans(Path(path), merge_series=task.options.merge_series)
         if number >= len(scans):
             raise ReadError(f"{path} holds other scans now; start the batch again to look it through")
         return scans[number]
     gone = [file for file in task.files if not Path(file).is_file()]
     if gone:
         raise ReadError(f"{gone[0]} is gone ({len(gone)} of {len(task.files)} files of the scan are)")
-    scans = [scan for scan in scans_among(map(Path, task.files)) if scan.role in ("scan", "picture")]
+    among = scans_among(map(Path, task.files), merge_series=task.options.merge_series)
+    scans = [scan for scan in among if scan.role in ("scan", "picture")]
     chosen = [scan for scan in scans if scan.part == task.part] or scans
     if len(chosen) != 1:
         raise ReadError(f"{task.about} and the other files make {len(chosen)} scans now; start the batch again")
@@ -113,13 +118,14 @@ def _without_sources(result: CaseResult, task: Task) -> CaseResult:
     return replace(result, record=replace(record, source={**record.source, "notes": notes}, warnings=warnings))
 
 
-def _outcome(result: CaseResult, volume: Volume) -> dict[str, Any]:
+def _outcome(result: CaseResult, volume: Volume, unwritten: dict[str, str]) -> dict[str, Any]:
     found = result.instances
     counts = Counter(found.class_names[label] for label in found.labels)
     return {
         "counts": {name: counts[name] for name in found.class_names if counts[name]},
         "instances": len(found),
-        "warnings": list(result.record.warnings),
+        "warnings": [*result.record.warnings, *(f"{FILE_NAMES[n]} not written: {why}" for n, why in unwritten.items())],
+        "unwritten": sorted(unwritten),
         "out_of_domain": result.record.out_of_domain,
         "shape": list(volume.grid.shape),
     }

@@ -121,11 +121,15 @@ def batch_command(
             if not quiet:
                 _tell_entered(entered, run.progress())
             was_stopped = follow(run, quiet=quiet)
-            progress = run.progress()
+            progress, incomplete = run.progress(), run.incomplete()
+    if incomplete:
+        print_status(
+            "warning", f"{incomplete} of those done lack a file that could not be written; the summary says why"
+        )
     echo(f"{_counted(progress)}; see {out / 'summary.html'}")
     if was_stopped and progress.left:
         raise typer.Exit(EXIT_STOPPED)
-    raise typer.Exit(EXIT_FAILED if progress.failed or progress.refused or progress.left else 0)
+    raise typer.Exit(EXIT_FAILED if progress.failed or progress.refused or progress.left or incomplete else 0)
 
 
 def follow(run: BatchRun, *, quiet: bool) -> bool:

@@ -146,7 +146,8 @@ def _convert_labels(
         straight = regular_instances(labels.instances)
         scan = None if labels.scan is None else _without_source(regular_volume(labels.scan))
         labels = replace(labels, instances=straight, scan=scan, result=None)
-    write_labels(labels, target, form.value, label_map=label_map_seg, deidentify=deidentify)
+    for note in write_labels(labels, target, form.value, label_map=label_map_seg, deidentify=deidentify):
+        print_status("note", note)
 
 
 def _without_source(scan: Volume) -> Volume:

@@ -15,12 +15,13 @@ from medmaskrcnn.export.coco import write_coco
 from medmaskrcnn.export.deidentify import deidentified_result
 from medmaskrcnn.export.dicom_files import DICOM_FORMATS, write_dicom_object
 from medmaskrcnn.export.dicom_object import AlgorithmType
-from medmaskrcnn.export.nifti import write_label_map
+from medmaskrcnn.export.nifti import covered_voxels, write_label_map
 from medmaskrcnn.export.source_series import read_source
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.dicom.header import read_header
 from medmaskrcnn.io.formats import sniff
 from medmaskrcnn.io.labels.coco import read_coco
+from medmaskrcnn.io.labels.label_maps import whole_numbers
 from medmaskrcnn.io.labels.read import load_labels
 from medmaskrcnn.io.read import read_volume
 from medmaskrcnn.report.html_report import write_report
@@ -94,8 +95,8 @@ def _needed(scan: Volume | None, path: Path) -> Volume:
 
 def _looks_like_labels(path: Path) -> bool:
     """Whether an image holds few whole numbers, as label maps do and scans do not."""
-    array = read_volume(path).array
-    if array.shape[0] != 1 or array.min() < 0 or not np.issubdtype(array.dtype, np.integer):
+    array = whole_numbers(read_volume(path).array)
+    if array is None or array.shape[0] != 1:
         return False
     values = np.unique(array)
     return len(values) <= 256 and bool((array == 0).mean() > 0.2)
@@ -115,7 +116,9 @@ def _algorithm(path: Path) -> AlgorithmType:
     return "MANUAL"
 
 
-def write_labels(labels: ConvertedLabels, target: Path, form: str, *, label_map: bool, deidentify: bool) -> None:
+def write_labels(
+    labels: ConvertedLabels, target: Path, form: str, *, label_map: bool, deidentify: bool
+) -> tuple[str, ...]:
     """Write labels; nothing half-written is left behind.
 
     Args:
@@ -125,12 +128,17 @@ def write_labels(labels: ConvertedLabels, target: Path, form: str, *, label_map:
         label_map: Let a SEG be a LABELMAP where nothing overlaps.
         deidentify: See :func:`medmaskrcnn.write_result`.
 
+    Returns:
+        Notes on what the file lacks, one sentence each.
+
     Raises:
         OutputError: if the form needs the scan and there is none, or the file cannot be written.
     """
     result = labels.result or _as_result(labels)
+    notes: tuple[str, ...] = ()
     if form in DICOM_FORMATS:
         source = read_source(_scan(labels, form), f"a DICOM {form.upper()}", without_identity=deidentify)
+        notes = source.notes
     if deidentify:
         result = deidentified_result(result)
 
@@ -145,11 +153,13 @@ def write_labels(labels: ConvertedLabels, target: Path, form: str, *, label_map:
         else:
             with path.open("wb") as stream:
                 if form == "nifti":
+                    notes = covered_voxels(result.instances)
                     write_label_map(result, stream)
                 elif form == "coco":
                     write_coco(result, stream)
                 else:
                     write_report(result, _scan(labels, form), stream)
+    return notes
 
 
 def _scan(labels: ConvertedLabels, form: str) -> Volume:

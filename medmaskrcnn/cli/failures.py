@@ -29,6 +29,8 @@ _QUOTING = ("pydicom", "highdicom", "pynetdicom", "dicomweb_client", "urllib3", 
 ON_COMMAND_LINE: Mapping[Remedy, str] = {
     Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or give --allow-out-of-domain to run it all the same",
     Remedy.RESAMPLE_IRREGULAR: "Even slices are interpolated on request: --resample-irregular",
+    Remedy.MERGE_SERIES: "They are read as one series on request: --merge-series",
+    Remedy.DROP_DUPLICATES: "Each image is read once on request: --drop-duplicates",
     Remedy.CHOOSE_SERIES: "Give --series with a number or UID of these, or --series largest",
     Remedy.REDO: "Give another folder, or --redo",
     Remedy.REPORT: "Please report it with what --log FILE writes",

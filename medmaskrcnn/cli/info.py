@@ -37,6 +37,9 @@ EXAMPLES = (
 def info_command(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A scan, a folder, a result or a model file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    merge_series: Annotated[
+        bool, typer.Option("--merge-series", help="As of segment: slices that make one even stack are one series.")
+    ] = False,
 ) -> None:
     """Show what is in a file or folder: geometry, what can be segmented, and what not and why.
 
@@ -50,7 +53,7 @@ def info_command(
         elif results:
             _show_results(results, as_json)
         else:
-            _show_scans(path, as_json)
+            _show_scans(path, as_json, merge_series)
 
 
 def result_files(path: Path) -> list[Path]:
@@ -97,8 +100,8 @@ def _blank_scan(result: CaseResult) -> Volume:
     return Volume(np.broadcast_to(np.int8(0), (1, *grid.shape)), grid, modality=modality)
 
 
-def _show_scans(path: Path, as_json: bool) -> None:
-    found = find_scans(path)
+def _show_scans(path: Path, as_json: bool, merge_series: bool) -> None:
+    found = find_scans(path, merge_series=merge_series)
     numbers = series_numbers(found)
     scans = [one.info for one in found]
     cards = [read_model_settings(file).card for file in shipped_models().values()]

@@ -103,6 +103,27 @@ _SEGMENT: dict[str, tuple[Any, Any]] = {
         ],
         False,
     ),
+    "merge_series": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--merge-series",
+                help="Read slices that make one even stack as one series, although their series or frame of reference "
+                "UIDs differ; the result says so.",
+            ),
+        ],
+        False,
+    ),
+    "drop_duplicates": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--drop-duplicates",
+                help="Leave out images that repeat another of their series pixel for pixel; the result says so.",
+            ),
+        ],
+        False,
+    ),
     "suv": (
         Annotated[bool, typer.Option("--suv", help="Read PET as standardised uptake values by body weight (g/ml).")],
         False,
@@ -149,7 +170,8 @@ _OUTPUT: dict[str, tuple[Any, Any]] = {
 DOMAIN = ("allow_out_of_domain",)
 RUNNING = ("device", "precision", "engine", *DOMAIN)
 REPORTING = ("score", "classes")
-READING = ("resample_irregular", "suv", "track")  # of every scan; "series" chooses among several
+READING = ("resample_irregular", "merge_series", "drop_duplicates", "suv", "track")
+"""How every scan is read; "series" chooses among several."""
 
 Command = Callable[..., None]
 

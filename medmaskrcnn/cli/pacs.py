@@ -47,6 +47,8 @@ EXAMPLES = (
 IN_WATCH: Mapping[Remedy, str] = {
     Remedy.ALLOW_OUT_OF_DOMAIN: "Watch with another model, or with --allow-out-of-domain and another folder",
     Remedy.RESAMPLE_IRREGULAR: "A watch with --resample-irregular, and another folder, interpolates even slices",
+    Remedy.MERGE_SERIES: "A watch with --merge-series, and another folder, reads them as one series",
+    Remedy.DROP_DUPLICATES: "A watch with --drop-duplicates, and another folder, reads each image once",
     Remedy.GIVE_ONE_VOLUME: "Such series are left to other models",
     Remedy.REPORT: "Please report it with what --log FILE writes",
     Remedy.USE_FP32: "Watch with --precision fp32 and another folder, and if that does not help, with another model",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from medmaskrcnn.cli.console import print_status, stage_bars
 from medmaskrcnn.cli.failures import report_failure
-from medmaskrcnn.errors import ReadError
-from medmaskrcnn.export.check import check_output_folder, refuse_unwritable
+from medmaskrcnn.errors import ReadError, UnwrittenFormatsError
+from medmaskrcnn.export.check import check_formats, check_output_folder
 from medmaskrcnn.export.deidentify import deidentified_result
 from medmaskrcnn.report.result_document import result_document
 from medmaskrcnn.settings import OutputOptions, SegmentOptions
@@ -68,7 +68,7 @@ class CaseOutcome:
         result: What was found; ``None`` if the case failed.
         document: The content of ``result.json``, whether that file was asked for or not; ``None`` if it failed.
         files: The files written, by format.
-        error: The sentence that says why it failed.
+        error: The sentence that says why it failed, or, with a result, which of its files could not be written.
     """
 
     case: Case
@@ -128,9 +128,14 @@ def _segment_and_write(case: Case, model: LoadedModel, wishes: Wishes, on_event:
 
         progress("read", 0.0)
         volume = read_source(dict(case.sequences) or case.source, model.settings, options)
-        refuse_unwritable(volume, output)
+        volume = check_formats(volume, output)
         result = segment(volume, model, options=options, progress=progress)
         progress("write", 0.0)
-        files = write_result(result, volume, case.folder, options=output, tracks=options.track)
+        error = None
+        try:
+            files = write_result(result, volume, case.folder, options=output, tracks=options.track)
+        except UnwrittenFormatsError as unwritten:
+            files, error = unwritten.files, unwritten
     shown = deidentified_result(result) if output.deidentify else result
-    return CaseOutcome(case, result, result_document(shown, volume), files)
+    failure = None if error is None else report_failure(error, str(case.source))
+    return CaseOutcome(case, result, result_document(shown, volume), files, failure)

@@ -178,7 +178,7 @@ def print_outcomes(outcomes: Sequence[CaseOutcome]) -> None:
             print_instances(outcome.case.name, outcome.result)
             names = sorted(path.name for path in outcome.files.values())
             echo(f"written to {outcome.case.folder}: {', '.join(names)}")
-    failed = sum(outcome.error is not None for outcome in outcomes)
+    failed = sum(outcome.result is None for outcome in outcomes)
     if len(outcomes) > 1:
         echo(f"{len(outcomes) - failed} of {len(outcomes)} cases segmented")
 

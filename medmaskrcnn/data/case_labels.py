@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.labels.label_maps import LARGEST_VALUE, whole_numbers
 from medmaskrcnn.io.labels.label_set import LabelledObject
 from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.read import read_volume
@@ -23,11 +23,6 @@ from medmaskrcnn.structures.grid import Grid, same_grid
 from medmaskrcnn.structures.label_maps import label_windows, masks_of_labels
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Provenance, Volume
-
-LARGEST_VALUE = 1_000_000
-"""Largest value of a label map; larger ones are hashes or colours, not object numbers."""
-
-_OFF_WHOLE = 1e-4  # tolerance for label maps that were stored as scaled floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +117,6 @@ def read_image(manifest: Manifest, case: ManifestCase) -> Volume:
     return Volume(
         stacked, first.grid, modality=modality, channel_kind="unknown", provenance=provenance, channel_names=names
     )
-
-
-def whole_numbers(array: NDArray[Any]) -> NDArray[np.integer] | None:
-    """A label map ``(D, H, W)`` as integers of at most 32 bits; ``None`` unless all are whole, 0 to 1,000,000."""
-    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
-        return None
-    if array.size == 0 or not (array.min() >= -_OFF_WHOLE and array.max() <= LARGEST_VALUE):
-        return None  # NaN fails here too
-    if np.issubdtype(array.dtype, np.integer):
-        return array if array.dtype.itemsize <= 4 else array.astype(np.int32)
-    whole = np.rint(array)
-    return whole.astype(np.int32) if np.abs(array - whole).max() <= _OFF_WHOLE else None
 
 
 def values_in(label_map: NDArray[np.integer]) -> list[int]:

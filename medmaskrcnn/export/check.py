@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from medmaskrcnn.errors import OutputError
@@ -29,11 +30,23 @@ def check_output_folder(folder: Path) -> None:
         raise OutputError(f"cannot write results to {folder}: {existing}: {reason}") from error
 
 
-def refuse_unwritable(volume: Volume, output: OutputOptions) -> None:
-    """Refuse a scan for which no DICOM object can be written.
+def check_formats(volume: Volume, output: OutputOptions) -> Volume:
+    """Refuse a scan of which nothing that was asked for can be written, before it is segmented.
+
+    Returns:
+        The scan; its notes tell which attributes of its headers DICOM objects will lack.
 
     Raises:
-        OutputError: if a DICOM format was requested and the scan is not a DICOM series with geometry.
+        OutputError: if only DICOM objects were requested, and the scan is not a DICOM series with geometry.
     """
-    if dicom := [name for name in output.formats if name in DICOM_FORMATS]:
-        read_source(volume, f"a DICOM {dicom[0].upper()}")
+    dicom = [name for name in output.formats if name in DICOM_FORMATS]
+    if not dicom:
+        return volume
+    try:
+        source = read_source(volume, f"a DICOM {dicom[0].upper()}")
+    except OutputError:
+        if len(dicom) == len(output.formats):
+            raise
+        return volume  # the other formats are written, and an error names these
+    notes = (*volume.provenance.notes, *source.notes)
+    return replace(volume, provenance=replace(volume.provenance, notes=notes)) if source.notes else volume

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.valuerep import DA, TM
 
 from medmaskrcnn.export.codes import Coding, coding_of
+from medmaskrcnn.export.patient import UTF_8
 from medmaskrcnn.export.source_series import SourceSeries
 from medmaskrcnn.export.uids import ResultUIDs
 from medmaskrcnn.structures.case_result import CaseResult
@@ -107,12 +108,9 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() and c != "\\" else "_" for c in text)
 
 
-def character_set(source: SourceSeries, texts: Iterable[str]) -> str | list[str]:
-    """The scan's own character set, needed for the patient's name; UTF-8 where our texts are not plain ASCII."""
-    own = source.first.get("SpecificCharacterSet") or "ISO_IR 192"
-    if all(text.isascii() for text in texts):
-        return own if isinstance(own, str) else list(own)
-    return "ISO_IR 192"
+def character_set(source: SourceSeries, texts: Iterable[str]) -> str:
+    """The character set that the scan's header can be written in; UTF-8 where our texts are not plain ASCII."""
+    return str(source.first.SpecificCharacterSet) if all(text.isascii() for text in texts) else UTF_8
 
 
 def software_version(result: CaseResult) -> str:

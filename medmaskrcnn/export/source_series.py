@@ -17,21 +17,16 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
+from pydicom.uid import UID
 
 from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.export.deidentify import deidentify
+from medmaskrcnn.export.patient import valid_header
 from medmaskrcnn.io.dicom.frames import Frame, frames_of_dataset
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
 from medmaskrcnn.structures.volume import Volume
 
 _PLACE_TOLERANCE = 0.3  # fraction of the slice step that a header's plane may be off the grid's (rounded positions)
-_SHORT = 16  # characters of VR SH
-_TYPE_2 = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
-    "StudyTime", "ReferringPhysicianName", "PositionReferenceIndicator",
-)  # fmt: skip
-"""Attributes that must be there but may be empty, and that badly anonymised files lack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +36,12 @@ class SourceSeries:
     Attributes:
         headers: One per file of the scan's first channel, in slice order, without pixels.
         frames: The frame that each slice of the grid comes from, in the grid's order.
+        notes: What was emptied in the headers, one sentence each; values are not quoted.
     """
 
     headers: tuple[Dataset, ...]
     frames: tuple[Frame, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def first(self) -> Dataset:
@@ -86,13 +83,17 @@ def read_source(volume: Volume, what: str, *, without_identity: bool = False) ->
         )
     with suppress_pydicom_warnings():
         headers = _headers(origin.files, origin.sop_instance_uids, what)
+        emptied = dict.fromkeys(keyword for header in headers.values() for keyword in valid_header(header))
         if without_identity:
             for header in headers.values():
                 deidentify(header)
-                _complete(header, "the de-identified scan", what)
+                valid_header(header)
         frames = _frames(headers, volume, what)
     used = {frame.header.path for frame in frames}
-    return SourceSeries(tuple(header for path, header in headers.items() if path in used), frames)
+    notes = (f"DICOM objects are written without {', '.join(emptied)}: the scan's values are not valid DICOM.",)
+    return SourceSeries(
+        tuple(header for path, header in headers.items() if path in used), frames, notes if emptied else ()
+    )
 
 
 @contextmanager
@@ -118,19 +119,14 @@ def _headers(files: Sequence[str], expected: Sequence[str], what: str) -> dict[P
 
 
 def _complete(header: Dataset, file: str, what: str) -> None:
-    """Complete the header: attributes that may be empty are added, and it is refused if others are missing."""
+    """Refuse a header without the UIDs that an object must name; their grammar is checked too (PS3.5, 9.1)."""
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
         if not header.get(keyword):
             raise OutputError(f"{what} needs {keyword} of the scan, which {file} lacks. Write NIfTI instead")
-    for keyword in _TYPE_2:
-        value = header.get(keyword)
-        if value is None or isinstance(value, MultiValue):
-            setattr(header, keyword, "" if value is None else value[0])
+        if not UID(str(header[keyword].value)).is_valid:
+            raise OutputError(f"{what} needs {keyword} of the scan, which is no UID in {file}. Write NIfTI instead")
     if "SliceThickness" not in header:
         header.SliceThickness = None  # type 2; highdicom reads it from every image
-    # VR SH limits the length. A truncated accession number could be that of another order: none is better.
-    header.StudyID = str(header.StudyID)[:_SHORT]
-    header.AccessionNumber = "" if len(str(header.AccessionNumber)) > _SHORT else header.AccessionNumber
 
 
 def _frames(headers: Mapping[Path, FileDataset], volume: Volume, what: str) -> tuple[Frame, ...]:

@@ -1,12 +1,15 @@
-"""Writes a result's files to a folder: either all of them or none.
+"""Writes a result's files to a folder.
 
 All files are first written into a hidden folder inside the output folder and moved into place when the last one is
-complete, so that a full disk leaves nothing half-written and an earlier run's files stay as they were.
+complete, so that a full disk leaves nothing half-written and an earlier run's files stay as they were. An export that
+cannot be made of this scan or result (no DICOM series, an invalid UID) costs that file alone: the others are written,
+and an error names it.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from medmaskrcnn.errors import OutputError
+from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError, OutputError, UnwrittenFormatsError
 from medmaskrcnn.export.coco import write_coco
 from medmaskrcnn.export.deidentify import deidentified_result, without_places
 from medmaskrcnn.export.dicom_files import DICOM_FORMATS, holds_identity, write_dicom_object
@@ -35,6 +38,8 @@ from medmaskrcnn.structures.store import save_case
 from medmaskrcnn.structures.volume import Provenance, Volume
 from medmaskrcnn.system.files import make_folder, open_private, staging_folder
 
+logger = logging.getLogger(__name__)
+
 FILE_NAMES = {
     "instances": "instances.npz",
     "run": "run.json",
@@ -50,6 +55,8 @@ FILE_NAMES = {
     "html": "report.html",
     "tracks": "tracks.csv",
 }
+
+_ALWAYS = ("instances", "run")
 
 _REASONS = {
     errno.ENOSPC: "the disk is full. Free some space or choose another folder",
@@ -96,8 +103,9 @@ def write_result(
 
     Raises:
         ValueError: if a format is unknown or the scan is not the result's.
-        OutputError: if the files cannot be written, or a DICOM format is requested for a scan that is not a DICOM
-            series; nothing is left behind.
+        UnwrittenFormatsError: if a file cannot be made of this scan or result, such as a DICOM object of a scan that is
+            not a DICOM series. All other files are in place.
+        OutputError: if the folder cannot be written to; nothing is left behind.
     """
     asked = options_from(
         options, OutputOptions, formats=formats, label_map_seg=label_map_seg, deidentify=deidentify,
@@ -108,38 +116,52 @@ def write_result(
         raise ValueError(f"the result lies on grid {result.candidates.grid}, the scan on {volume.grid}")
     folder = Path(out_dir)
     targets = {name: folder / FILE_NAMES[name] for name in chosen}
-    writers = _writers(chosen, result, volume, asked)
+    writers, failed = _writers(chosen, result, volume, asked)
     if not asked.paths_in_run:
         placeless = replace(result, run=without_places(result.run))
         writers["run"] = partial(_write_run, placeless, replace(volume, provenance=Provenance()))
     try:
         _refuse_unusable(folder, targets, volume)
-        _write_all(folder, targets, writers, private=holds_identity(asked))
+        failed |= _write_all(folder, targets, writers, private=holds_identity(asked))
     except OSError as error:
         raise OutputError(_message(folder, error)) from error
-    return targets
+    files = {name: path for name, path in targets.items() if name not in failed}
+    if failed:
+        reasons = "; ".join(f"{FILE_NAMES[name]}: {reason}" for name, reason in failed.items())
+        raise UnwrittenFormatsError(f"not written to {folder}: {reasons}. The other files are complete", files, failed)
+    return files
 
 
 def _writers(
     chosen: Sequence[str], result: CaseResult, volume: Volume, options: OutputOptions
-) -> dict[str, Callable[[Path], None]]:
-    """The function that writes each file, given its path; the scan's headers are read once for all DICOM objects."""
+) -> tuple[dict[str, Callable[[Path], None]], dict[str, str]]:
+    """The function that writes each file, given its path, and why those without one cannot be written.
+
+    The scan's headers are read once for all DICOM objects.
+    """
     dicom = [name for name in chosen if name in DICOM_FORMATS]
-    source = None
+    source, failed = None, {}
     if dicom:
-        source = read_source(volume, f"a DICOM {dicom[0].upper()}", without_identity=options.deidentify)
+        try:
+            source = read_source(volume, f"a DICOM {dicom[0].upper()}", without_identity=options.deidentify)
+        except MissingExtraError:
+            raise
+        except MedMaskRCNNError as error:
+            failed = dict.fromkeys(dicom, error.reason)
     if options.deidentify:
         result = deidentified_result(result)
         volume = replace(volume, provenance=Provenance(volume.provenance.format))
     writers: dict[str, Callable[[Path], None]] = {}
     for name in chosen:
+        if name in failed:
+            continue
         if name in DICOM_FORMATS and source is not None:
             writers[name] = partial(
                 write_dicom_object, name, result, source, label_map=options.label_map_seg, algorithm=_algorithm(result)
             )
         else:
             writers[name] = partial(_WRITERS[name], result, volume)
-    return writers
+    return writers, failed
 
 
 def _algorithm(result: CaseResult) -> AlgorithmType:
@@ -150,25 +172,43 @@ def _algorithm(result: CaseResult) -> AlgorithmType:
 
 def _write_all(
     folder: Path, targets: dict[str, Path], writers: dict[str, Callable[[Path], None]], *, private: bool
-) -> None:
+) -> dict[str, str]:
+    """Write the files that have a writer; returns why some of them could not be made."""
     made = _missing_parents(folder)
     done = False
+    failed: dict[str, str] = {}
     try:
         with _cause_of_errors():
             make_folder(folder, private=private)
         with staging_folder(folder) as staging:
-            for name, target in targets.items():
-                writers[name](staging / target.name)
-            _move_into_place(staging, folder, targets)
+            for name, write in writers.items():
+                try:
+                    write(staging / targets[name].name)
+                except (OSError, MemoryError):
+                    raise  # the disk or the machine, not this format
+                except Exception as error:
+                    if name in _ALWAYS:
+                        raise
+                    failed[name] = _why(name, error)
+            _move_into_place(staging, folder, {name: targets[name] for name in writers if name not in failed})
         done = True
     finally:
         if not done:
             _remove_empty(made)
+    return failed
+
+
+def _why(name: str, error: Exception) -> str:
+    """Why an export failed."""
+    if isinstance(error, MedMaskRCNNError):
+        return error.reason
+    logger.error("%s could not be written", FILE_NAMES[name], exc_info=error)
+    return f"internal error ({type(error).__name__})"
 
 
 def _chosen(formats: Sequence[str], *, tracks: bool) -> list[str]:
     wanted = {*formats, "seg"} if "sr" in formats else set(formats)
-    return ["instances", "run", *(name for name in ALL_FORMATS if name in wanted), *(["tracks"] if tracks else [])]
+    return [*_ALWAYS, *(name for name in ALL_FORMATS if name in wanted), *(["tracks"] if tracks else [])]
 
 
 def _refuse_unusable(folder: Path, targets: dict[str, Path], volume: Volume) -> None:

@@ -54,6 +54,8 @@ def segment(
     suv: bool = False,
     channels: Mapping[str, str] | None = None,
     track: bool = False,
+    merge_series: bool = False,
+    drop_duplicates: bool = False,
     spacing_mm: Sequence[float] | None = None,
     affine: ArrayLike | None = None,
     options: SegmentOptions | None = None,
@@ -83,6 +85,8 @@ def segment(
         channels: Which scan of a folder is which sequence, by series UID, number of the listing, or a pattern of its
             description or file name: ``{"T1": "*t1*", "FLAIR": "*flair*"}``.
         track: Read a cine series as one film and link its instances over time; needs a 2D or 2.5D model.
+        merge_series: As for :func:`medmaskrcnn.read_volume`.
+        drop_duplicates: As for :func:`medmaskrcnn.read_volume`.
         spacing_mm: Of an array alone: distance between voxel centres along D, H, W.
         affine: Of an array alone: ``(4, 4)``, index along its axes D, H, W to R, A, S in mm.
         options: All options but ``spacing_mm`` and ``affine`` in one object, instead of single arguments.
@@ -107,6 +111,7 @@ def segment(
         options, SegmentOptions, device=device, precision=precision, engine=engine, flips=flips, score=score,
         classes=classes, series=series, allow_out_of_domain=allow_out_of_domain, region=region,
         resample_irregular=resample_irregular, suv=suv, channels=channels or (), track=track,
+        merge_series=merge_series, drop_duplicates=drop_duplicates,
     )  # fmt: skip
     on_progress, timer = progress or (lambda stage, done: None), StageTimer()
 

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from medmaskrcnn.errors import ReadError, Remedy
-from medmaskrcnn.inference.track_time import read_scan
+from medmaskrcnn.inference.track_time import read_scan, reading_options
 from medmaskrcnn.io.discover import find_scans
 from medmaskrcnn.io.memory import as_volume
 from medmaskrcnn.io.nnunet_names import files_of_case
@@ -45,7 +45,7 @@ def read_source(
         ReadError: if something cannot be read, or sequences do not fit each other.
         UnsuitableScanError: if the sequences are not those that the model takes.
     """
-    reading = ReadingOptions(resample_irregular=options.resample_irregular, suv=options.suv)
+    reading = reading_options(options)
     if spacing_mm is not None or affine is not None:
         return as_volume(source, spacing_mm=spacing_mm, affine=affine)
     if isinstance(source, str | os.PathLike):
@@ -60,8 +60,8 @@ def read_source(
 
 def _read_path(path: Path, settings: ModelFileSettings, options: SegmentOptions) -> Volume:
     if options.channels:
-        found = find_scans(path)
-        reading = ReadingOptions(resample_irregular=options.resample_irregular, suv=options.suv)
+        found = find_scans(path, merge_series=options.merge_series)
+        reading = reading_options(options)
         values = dict(options.channels)
         chosen = {
             name: choose_sequence(path, found, values[own]) for name, own in ordered(tuple(values), settings).items()
@@ -77,7 +77,13 @@ def _read_path(path: Path, settings: ModelFileSettings, options: SegmentOptions)
 
 def _read_part(source: Any, options: SegmentOptions, reading: ReadingOptions) -> Volume:
     if isinstance(source, str | os.PathLike):
-        return read_volume(source, resample_irregular=options.resample_irregular, suv=options.suv)
+        return read_volume(
+            source,
+            resample_irregular=options.resample_irregular,
+            suv=options.suv,
+            merge_series=options.merge_series,
+            drop_duplicates=options.drop_duplicates,
+        )
     return as_volume(source, options=reading)
 
 

@@ -32,7 +32,7 @@ def read_scan(path: Path, options: SegmentOptions) -> Volume:
         AmbiguousInputError: if there are several scans and ``options.series`` selects none; the message lists them.
         ReadError: if there is no scan, or it is damaged or has no regular grid.
     """
-    found = find_scans(path)
+    found = find_scans(path, merge_series=options.merge_series)
     films = cine_series(found) if options.track else {}
     if options.series in films:
         return read_cine(films[options.series])
@@ -45,7 +45,17 @@ def read_scan(path: Path, options: SegmentOptions) -> Volume:
     scan = choose(path, found, options.series)
     if scan.info.series_uid in films:
         return read_cine(films[scan.info.series_uid])
-    return scan.read(ReadingOptions(resample_irregular=options.resample_irregular, suv=options.suv))
+    return scan.read(reading_options(options))
+
+
+def reading_options(options: SegmentOptions) -> ReadingOptions:
+    """The options for reading among those of a segmentation."""
+    return ReadingOptions(
+        resample_irregular=options.resample_irregular,
+        suv=options.suv,
+        merge_series=options.merge_series,
+        drop_duplicates=options.drop_duplicates,
+    )
 
 
 def cine_series(scans: Iterable[FoundScan]) -> dict[str | None, list[FoundScan]]:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.frames import Frame, read_frames
+from medmaskrcnn.errors import ReadError, Remedy
+from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.io.dicom.group import group_stacks
 from medmaskrcnn.io.dicom.header import DicomHeader
+from medmaskrcnn.io.dicom.mosaic import read_slices
 from medmaskrcnn.io.dicom.sop_classes import NOT_IMAGES
 from medmaskrcnn.io.dicom.stack import DicomStack
 from medmaskrcnn.io.dicom.volume import read_dicom
@@ -48,6 +49,7 @@ class FoundScan:
         files: The files of which it consists; :func:`scans_among` finds it again from these alone.
         part: What distinguishes it from other volumes of its series, ``"EchoTime 4.6"``; "" if it is alone.
         can_be_resampled: True if irregular slices are the only problem.
+        remedy: An option by which it can be read although it is refused without.
     """
 
     info: ScanInfo
@@ -56,30 +58,32 @@ class FoundScan:
     files: tuple[Path, ...] = ()
     part: str = ""
     can_be_resampled: bool = False
+    remedy: Remedy | None = None
 
     def read(self, options: ReadingOptions = AS_STORED) -> Volume:
         """The Volume; errors as :func:`~medmaskrcnn.io.read.read_volume`."""
         return self.reader(options)
 
 
-def describe(path: str | os.PathLike[str]) -> list[ScanInfo]:
+def describe(path: str | os.PathLike[str], *, merge_series: bool = False) -> list[ScanInfo]:
     """List the contents of a file, or of a folder and its subfolders: one entry per scan and per file set aside.
 
     Args:
         path: A file, the folder of a series, a folder of many patients and series, nested in any way, a DICOMDIR or a
             zip archive of these.
+        merge_series: See :func:`~medmaskrcnn.io.read.read_volume`.
 
     Raises:
         ReadError: if the path does not exist, the folder is empty, nothing in it could be recognised, or the
             single file given is damaged.
     """
-    return [found.info for found in find_scans(Path(path))]
+    return [found.info for found in find_scans(Path(path), merge_series=merge_series)]
 
 
-def find_scans(path: Path) -> list[FoundScan]:
+def find_scans(path: Path, *, merge_series: bool = False) -> list[FoundScan]:
     """As :func:`describe`, each description with a function that reads the scan."""
     source = open_source(path)
-    found = [*(_closed(error) for error in source.closed), *scans_among(source.files)]
+    found = [*(_closed(error) for error in source.closed), *scans_among(source.files, merge_series=merge_series)]
     found.sort(key=lambda f: f.info.path)
     if path.is_file() and len(source.files) == 1 and found[0].role == "damaged":
         found[0].read()
@@ -89,7 +93,7 @@ def find_scans(path: Path) -> list[FoundScan]:
     return found
 
 
-def scans_among(files: Iterable[Path]) -> list[FoundScan]:
+def scans_among(files: Iterable[Path], *, merge_series: bool = False) -> list[FoundScan]:
     """The scans that files form, and the files that are not scans; an empty list for no files."""
     found: list[FoundScan] = []
     frames: list[Frame] = []
@@ -99,7 +103,7 @@ def scans_among(files: Iterable[Path]) -> list[FoundScan]:
         try:
             kind = sniff(file)
             if kind == "DICOM":
-                header, its_frames = read_frames(file)
+                header, its_frames = read_slices(file)
                 frames += its_frames
                 if header.non_image is not None:
                     found.append(_found_object(header, header.non_image))
@@ -109,7 +113,7 @@ def scans_among(files: Iterable[Path]) -> list[FoundScan]:
             found.append(_refused(file, kind, error))
             if kind == "DICOM":
                 damaged[file] = error.reason
-    found += [_found_dicom(stack) for stack in group_stacks(frames, damaged)]
+    found += [_found_dicom(stack) for stack in group_stacks(frames, damaged, merge_series=merge_series)]
     return sorted(found, key=lambda f: f.info.path)
 
 
@@ -204,13 +208,13 @@ def _found_dicom(stack: DicomStack) -> FoundScan:
         modality=header.modality or None,
         shape=stack.shape,
         spacing_mm=grid.spacing_mm if grid else None,
-        orientation=orientation_words(grid) if grid else None,
+        orientation=orientation_words(grid) if grid and stack.frames[0].has_plane else None,
         series_uid=header.series_uid or None,
         description=description,
         files=len(stack.paths),
         segmentable=reason is None,
         reason=reason,
-        notes=(*stack.notes, *(oblique_note(grid) if grid else ())),
+        notes=(*stack.notes, *(oblique_note(grid) if grid and stack.frames[0].has_plane else ())),
     )
     return FoundScan(
         info,
@@ -219,6 +223,7 @@ def _found_dicom(stack: DicomStack) -> FoundScan:
         tuple(stack.paths),
         stack.separated_by,
         stack.can_be_resampled and not stack.excluded,
+        None if stack.excluded else stack.remedy or (Remedy.RESAMPLE_IRREGULAR if stack.can_be_resampled else None),
     )
 
 

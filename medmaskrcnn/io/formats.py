@@ -17,6 +17,7 @@ _PICTURES = (
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
 )
 _NIFTI_MARKS = (b"n+1\0", b"ni1\0")
 _NIFTI2_MARKS = (b"n+2\0", b"ni2\0")

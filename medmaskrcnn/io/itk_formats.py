@@ -8,6 +8,7 @@ Formats: https://teem.sourceforge.net/nrrd/format.html and https://itk.org/Wiki/
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from medmaskrcnn.io.guard import check_memory, checked_grid, convert_read_errors
 from medmaskrcnn.io.itk_process import ItkImage, read_with_itk
 from medmaskrcnn.io.scan_info import ScanInfo, oblique_note, orientation_words
 from medmaskrcnn.io.text_headers import read_text_header
+from medmaskrcnn.io.tiff import MM_PER_UNIT
 from medmaskrcnn.io.values import rescale
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid, pixel_grid
 from medmaskrcnn.structures.volume import ChannelKind, Provenance, Volume
@@ -99,6 +101,16 @@ def _grid(
     affine[:3, :3] = (direction * np.asarray(image.spacing)[:3])[:, ::-1]
     affine[:3, 3] = np.asarray(image.origin)[:3]
     notes = []
+    if what == "NRRD" and (factor := _mm_per_unit(fields)) != 1.0:
+        affine = np.diag([factor, factor, factor, 1.0]) @ affine
+        notes.append("Lengths in the file are not in mm; they were converted.")
     if what == "NRRD" and "space" not in fields:
         notes.append("The header names no space; its axes are taken as running to the patient's left, back and up.")
     return checked_grid(path, shape, LPS_FROM_RAS @ affine), notes
+
+
+def _mm_per_unit(fields: dict[str, str]) -> float:
+    """Length in mm of the unit that a NRRD header states for its axes or its space, which ITK ignores; 1 if none."""
+    named = re.findall(r'"([^"]*)"', fields.get("space units") or fields.get("units") or "")
+    factors = {MM_PER_UNIT[unit] for unit in named if unit in MM_PER_UNIT}
+    return factors.pop() if len(factors) == 1 else 1.0

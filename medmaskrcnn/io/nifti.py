@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ _RGB_VECTOR_INTENT = 2003
 _DISAGREEMENT_MM = 0.1
 _CHUNK = 1 << 20
 _TAIL_BYTES = 1 << 26
+_EXTENSION_LIMIT = 1 << 20
+_NIFTI2_MARKS = (b"n+2\0", b"ni2\0")
+_LABEL = re.compile(r'<Label\s[^<>]*?Key="(\d{1,9})"[^<>]*>\s*(?:<!\[CDATA\[)?([^<>\]]*)')
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,21 @@ def describe_nifti(path: Path) -> ScanInfo:
         segmentable=True,
         notes=layout.notes + oblique_note(layout.grid),
     )
+
+
+def nifti_label_names(path: Path) -> dict[int, str]:
+    """Names of labels by value that a label map states in its header extension, as TotalSegmentator and Workbench do.
+
+    The extension is a text of Caret's label table: ``<Label Key="1" ...><![CDATA[spleen]]></Label>``. A file without
+    one, or with another text, has no names.
+    """
+    header_file = path.with_suffix(".hdr") if path.suffix.lower() == ".img" else path
+    with convert_read_errors(path, "NIfTI"), _open(header_file) as stream:
+        head = stream.read(_EXTENSION_LIMIT)
+        size = Nifti2Header.template_dtype.itemsize if head[4:8] in _NIFTI2_MARKS else Nifti1Header.sizeof_hdr
+        offset = int(float(_raw_header(path)["vox_offset"])) or len(head)
+    text = head[size:offset].decode("utf-8", "replace")
+    return {int(key): name.strip() for key, name in _LABEL.findall(text) if name.strip() and int(key)}
 
 
 def _raw_header(path: Path) -> Nifti1Header:

@@ -1,7 +1,8 @@
-"""Reads PNG, TIFF and JPEG through Pillow: 2D images and TIFF stacks, grey or colour.
+"""Reads PNG and JPEG through Pillow, and TIFF through :mod:`medmaskrcnn.io.tiff`: 2D images and stacks, grey or colour.
 
-These formats have no reliable pixel size in mm (a TIFF's resolution is that of print), so the grid is in pixels and
-``spacing_mm`` is ``None``: measurements are then in pixels.
+PNG and JPEG have no reliable pixel size in mm, nor has a TIFF whose resolution is that of print; the grid is then in
+pixels and ``spacing_mm`` is ``None``: measurements are in pixels. How large a picture may be is a question of memory,
+so Pillow's own limit for pictures from the web does not apply: files are opened by its classes, not by ``Image.open``.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.guard import MAX_SCAN_BYTES, convert_read_errors
+from medmaskrcnn.io.guard import MAX_SCAN_BYTES, check_memory, convert_read_errors
 from medmaskrcnn.io.scan_info import ScanInfo
+from medmaskrcnn.io.tiff import REDUCED, OpenTiff, TiffLayout, open_tiff
 from medmaskrcnn.structures.grid import pixel_grid
 from medmaskrcnn.structures.volume import Provenance, Volume
 
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"})
 _EXIF_ORIENTATION = 0x0112
 _PNG_COLOUR_TYPES = (2, 6)
-_REDUCED = "16-bit colour was reduced to 8 bits a channel."
 
 
 def read_picture(path: Path, what: str) -> Volume:
@@ -42,10 +46,14 @@ def read_picture(path: Path, what: str) -> Volume:
     Raises:
         ReadError: if the file is damaged or cut short, or its pages differ in size or kind.
     """
-    with convert_read_errors(path, what), Image.open(path, formats=[what]) as image:
-        notes = _notes(path, image)
-        _check_pages(path, image)
-        pages = [_pixels(page) for page in ImageSequence.Iterator(image)]
+    with convert_read_errors(path, what):
+        if what == "TIFF" and (tiff := open_tiff(path)) is not None:
+            with tiff:
+                return _volume(path, tiff.layout(), tiff.pixels(tiff.layout()))
+        with _opened(path, what) as image:
+            notes = _notes(path, image)
+            _check_pages(path, image)
+            pages = [_pixels(page) for page in ImageSequence.Iterator(image)]
     array = np.stack(pages, axis=1)
     provenance = Provenance(what, (str(path),), notes=notes)
     kind: Any = "colour" if array.shape[0] == 3 else "scalar"
@@ -72,11 +80,15 @@ def read_label_picture(path: Path, what: str) -> Volume:
         raise ReadError(
             f"{path} is a JPEG, whose lossy compression changes the numbers of labels. Save label maps as PNG or TIFF"
         )
-    with convert_read_errors(path, what), Image.open(path, formats=[what]) as image:
-        notes = _notes(path, image)
-        _check_pages(path, image)
-        pages = [_label_pixels(path, page) for page in ImageSequence.Iterator(image)]
-    if _REDUCED in notes:
+    with convert_read_errors(path, what):
+        if what == "TIFF" and (tiff := open_tiff(path)) is not None:
+            with tiff:
+                return _label_volume(path, tiff)
+        with _opened(path, what) as image:
+            notes = _notes(path, image)
+            _check_pages(path, image)
+            pages = [_label_pixels(path, page) for page in ImageSequence.Iterator(image)]
+    if REDUCED in notes:
         raise ReadError(f"{path} holds 16-bit colours, of which 8 bits can be read. Save it as a grey 16-bit picture")
     array = np.stack(pages)[None]
     return Volume(array, pixel_grid(array.shape[1:]), provenance=Provenance(what, (str(path),), notes=notes))
@@ -84,11 +96,15 @@ def read_label_picture(path: Path, what: str) -> Volume:
 
 def describe_picture(path: Path, what: str) -> ScanInfo:
     """Describe a picture from its header; arguments and errors as :func:`read_picture`."""
-    with convert_read_errors(path, what), Image.open(path, formats=[what]) as image:
-        n_pages = _check_pages(path, image)
-        channels = 3 if image.mode in _COLOUR_MODES else 1
-        shape = (channels, n_pages, image.height, image.width)
-        notes = _notes(path, image)
+    with convert_read_errors(path, what):
+        if what == "TIFF" and (tiff := open_tiff(path)) is not None:
+            with tiff:
+                return _describe_tiff(path, tiff.layout())
+        with _opened(path, what) as image:
+            n_pages = _check_pages(path, image)
+            channels = 3 if image.mode in _COLOUR_MODES else 1
+            shape = (channels, n_pages, image.height, image.width)
+            notes = _notes(path, image)
     stack = f" stack of {n_pages}" if n_pages > 1 else " picture"
     return ScanInfo(
         path=str(path),
@@ -100,12 +116,60 @@ def describe_picture(path: Path, what: str) -> ScanInfo:
     )
 
 
+def _describe_tiff(path: Path, layout: TiffLayout) -> ScanInfo:
+    channels, depth = layout.shape[:2]
+    form = f"film of {depth} times" if layout.film else f"stack of {depth}" if depth > 1 else "picture"
+    several = f" with {channels} channels" if layout.channel_kind == "unknown" else ""
+    return ScanInfo(
+        path=str(path),
+        format="TIFF",
+        kind=f"{'colour' if layout.channel_kind == 'colour' else 'grey'} TIFF {form}{several}",
+        shape=layout.shape,
+        spacing_mm=layout.grid.spacing_mm,
+        segmentable=True,
+        notes=layout.notes,
+    )
+
+
+def _volume(path: Path, layout: TiffLayout, array: NDArray[Any]) -> Volume:
+    provenance = Provenance("TIFF", (str(path),), notes=layout.notes)
+    return Volume(array, layout.grid, channel_kind=layout.channel_kind, provenance=provenance, film=layout.film)
+
+
+def _label_volume(path: Path, tiff: OpenTiff) -> Volume:
+    """A label map in TIFF: one channel of numbers, or three equal ones."""
+    layout = tiff.layout()
+    array = tiff.pixels(layout, as_labels=True)
+    if layout.channel_kind == "colour" and len(array) == 3:
+        if REDUCED in layout.notes:
+            raise ReadError(f"{path} holds 16-bit colours, of which 8 bits are read. Save it as a grey 16-bit picture")
+        array = np.stack([_grey_labels(path, np.moveaxis(page, 0, -1)) for page in np.moveaxis(array, 0, 1)])[None]
+    return Volume(array, layout.grid, provenance=Provenance("TIFF", (str(path),), notes=layout.notes))
+
+
+_CLASSES = {"PNG": PngImageFile, "JPEG": JpegImageFile, "TIFF": TiffImageFile}
+
+
+def _opened(path: Path, what: str) -> Image.Image:
+    """A picture whose header was read.
+
+    Raises:
+        ReadError: if its kind is unknown to Pillow.
+    """
+    try:
+        return _CLASSES[what](path)
+    except (SyntaxError, KeyError) as error:
+        raise ReadError(f"{path} is no {what} of a kind that can be read; it may be damaged ({error})") from error
+
+
 def _check_pages(path: Path, image: Image.Image) -> int:
     """Number of pages; refuses pages that differ, as in the pyramid of a slide scanner."""
     n_pages = int(getattr(image, "n_frames", 1))
     first = (image.size, image.mode)
     if n_pages * image.width * image.height > MAX_SCAN_BYTES:
         raise ReadError(f"{path}: {n_pages} pages of {image.width} x {image.height} are too large to read")
+    # decoded pages, and the array that they are copied into
+    check_memory(path, 2 * n_pages * image.width * image.height * max(len(image.getbands()), 1))
     for i in range(1, n_pages):
         image.seek(i)
         if (image.size, image.mode) != first:
@@ -133,9 +197,13 @@ def _label_pixels(path: Path, page: Image.Image) -> NDArray[Any]:
         return np.array(page if page.mode == "P" else page.getchannel("P"))
     if page.mode not in _COLOUR_MODES:
         return _pixels(page)[0]
-    colours = np.asarray(page.convert("RGBA"))
+    return _grey_labels(path, np.asarray(page.convert("RGBA")))
+
+
+def _grey_labels(path: Path, colours: NDArray[Any]) -> NDArray[Any]:
+    """Labels ``(H, W)`` of a grey map that was stored in colours, ``(H, W, 3 or 4)``."""
     red, *others = np.moveaxis(colours, -1, 0)
-    alpha = others.pop()
+    alpha = others.pop() if len(others) == 3 else np.zeros_like(red)
     if all(np.array_equal(red, other) for other in others):
         only_alpha = red.size and (red == red.flat[0]).all() and (alpha != alpha.flat[0]).any()
         return np.ascontiguousarray(alpha if only_alpha else red)
@@ -156,5 +224,5 @@ def _notes(path: Path, image: Image.Image) -> tuple[str, ...]:
         with path.open("rb") as stream:
             depth, colour_type = struct.unpack("2B", stream.read(26)[24:26])
         if depth == 16 and colour_type in _PNG_COLOUR_TYPES:
-            notes.append(_REDUCED)
+            notes.append(REDUCED)
     return tuple(notes)

@@ -20,7 +20,13 @@ _LISTED = 40
 
 
 def read_volume(
-    path: str | os.PathLike[str], *, series: str | None = None, resample_irregular: bool = False, suv: bool = False
+    path: str | os.PathLike[str],
+    *,
+    series: str | None = None,
+    resample_irregular: bool = False,
+    suv: bool = False,
+    merge_series: bool = False,
+    drop_duplicates: bool = False,
 ) -> Volume:
     """Read one scan.
 
@@ -32,6 +38,10 @@ def read_volume(
         resample_irregular: Interpolate a DICOM series with missing, duplicated or unevenly spaced slices to even
             spacing, instead of refusing it; the Volume's provenance notes it.
         suv: Return PET as standardised uptake values by body weight (g/mL).
+        merge_series: Read slices that are one even stack as one series, although their Series Instance UIDs or frames
+            of reference differ; the Volume's provenance notes it.
+        drop_duplicates: Leave out images that repeat another at their position, pixel for pixel, instead of refusing
+            the series; the Volume's provenance notes it.
 
     Returns:
         The Volume: ``(C, D, H, W)`` as stored, with its affine to R, A, S in mm. Slices of a DICOM series are
@@ -42,8 +52,9 @@ def read_volume(
         ReadError: if there is no scan, or it is damaged or has no regular grid; the message names the file.
     """
     source = Path(path)
-    found = find_scans(source)
-    return choose(source, found, series).read(ReadingOptions(resample_irregular=resample_irregular, suv=suv))
+    found = find_scans(source, merge_series=merge_series)
+    options = ReadingOptions(resample_irregular=resample_irregular, suv=suv, drop_duplicates=drop_duplicates)
+    return choose(source, found, series).read(options)
 
 
 def choose(path: Path, found: Sequence[FoundScan], series: str | None) -> FoundScan:

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
+import unicodedata
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,10 @@ MAX_UNPACKED_BYTES = 2**35
 MAX_MEMBERS = 200_000
 _CHUNK = 1 << 20
 _NAME_LENGTH = 80
+_LEFTOVERS = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", ".localized", "icon\r"})
+_LEFTOVER_FOLDERS = frozenset(
+    {"__MACOSX", "$RECYCLE.BIN", "System Volume Information", ".Spotlight-V100", ".Trashes", ".fseventsd", "@eaDir"}
+)
 _ZIP_MARKS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -56,6 +61,7 @@ def open_source(path: Path) -> Source:
     Raises:
         ReadError: if it does not exist, is empty, or is an archive that is damaged, encrypted or a zip bomb.
     """
+    path = _as_spelt(path)
     if path.is_file():
         if is_zip(path):
             return _unzipped(path)
@@ -84,14 +90,25 @@ def is_zip(path: Path) -> bool:
 
 
 def _below(folder: Path) -> Source:
+    """All files below a folder. Links to folders are followed; each folder is entered once, since links may circle."""
     closed: list[OSError] = []
-    files = [
-        Path(place) / name
-        for place, _, names in os.walk(folder, onerror=closed.append)
-        for name in names
-        if (Path(place) / name).is_file()
-    ]
+    files: list[Path] = []
+    entered: set[tuple[int, int]] = set()
+    for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        state = Path(place).stat()
+        if (state.st_dev, state.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((state.st_dev, state.st_ino))
+        # real folders first, so that what lies in the tree itself keeps its own path
+        folders[:] = sorted(set(folders) - _LEFTOVER_FOLDERS, key=lambda name: (Path(place, name).is_symlink(), name))
+        files += [Path(place, name) for name in names if not _is_leftover(name) and Path(place, name).is_file()]
     return Source(tuple(sorted(files)), tuple(closed))
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a file is one that Windows or macOS puts beside others."""
+    return name.lower() in _LEFTOVERS or name.startswith("._")
 
 
 def _listed(path: Path) -> Source:
@@ -139,10 +156,21 @@ def _find(root: Path, parts: list[str], listings: dict[Path, dict[str, Path]]) -
         exact = place / part
         if not exact.exists() and place.is_dir():
             if place not in listings:
-                listings[place] = {p.name.rstrip(".").lower(): p for p in place.iterdir()}
-            exact = listings[place].get(part.lower(), exact)
+                listings[place] = {_plain_name(p.name): p for p in place.iterdir()}
+            exact = listings[place].get(_plain_name(part), exact)
         place = exact
     return place if place.is_file() and place.resolve().is_relative_to(root) else None
+
+
+def _plain_name(name: str) -> str:
+    """A name without what differs between discs: case, a final full stop, Unicode's composed or decomposed form."""
+    return unicodedata.normalize("NFC", name).rstrip(".").lower()
+
+
+def _as_spelt(path: Path) -> Path:
+    """The path in the Unicode form in which it exists: macOS decomposes accents, other systems compose them."""
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return path if path.exists() else next((form for form in forms if form.exists()), path)
 
 
 def _unzipped(path: Path) -> Source:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from medmaskrcnn.errors import OutputError, ReadError
@@ -69,6 +69,7 @@ class TextHeader:
         item_bytes: Bytes of one voxel with all its components; 1 for numbers written as text.
         packed: Whether the voxels are compressed.
         stored_bytes: Bytes of the voxels as they are stored, in all their files.
+        keys: Values of the writer's own keys (``key:=value``, NRRD only) by lower-case name.
     """
 
     fields: dict[str, str]
@@ -76,6 +77,7 @@ class TextHeader:
     item_bytes: int
     packed: bool
     stored_bytes: int
+    keys: dict[str, str] = field(default_factory=dict)
 
     @property
     def claimed_bytes(self) -> int:
@@ -121,6 +123,7 @@ def _lines(path: Path, block: bytes) -> Iterator[tuple[str, int]]:
 
 def _read_nrrd(path: Path, block: bytes) -> TextHeader:
     fields: dict[str, str] = {}
+    keys: dict[str, str] = {}
     names: list[str] = []
     end, listing = len(block), False
     for number, (line, position) in enumerate(_lines(path, block)):
@@ -135,6 +138,9 @@ def _read_nrrd(path: Path, block: bytes) -> TextHeader:
             name, value = _nrrd_field(path, line)
             if name:
                 _put(path, fields, name, value)
+            else:
+                key, _, text = line.partition(":=")
+                keys[key.strip().lower()] = text.strip()
             listing = name == "data file" and _MANY.fullmatch(value) is not None
     n_axes = _whole(path, fields, "dimension", 1, _MOST_AXES)
     for name in _OF_EACH_AXIS:
@@ -153,7 +159,7 @@ def _read_nrrd(path: Path, block: bytes) -> TextHeader:
     else:
         stored = sum(file.stat().st_size for file in _named_files(path, place, names, sizes[-1]))
     item = 1 if encoding in _NRRD_TEXT else _NRRD_TYPES[kind]
-    return TextHeader(fields, sizes, item, encoding in _NRRD_PACKED, stored)
+    return TextHeader(fields, sizes, item, encoding in _NRRD_PACKED, stored, keys)
 
 
 def _nrrd_field(path: Path, line: str) -> tuple[str, str]:

@@ -61,6 +61,8 @@ class SegmentOptions(Settings):
         suv: Read PET as standardised uptake values by body weight (g/ml).
         channels: Of a model of several sequences: the name of each and which scan of a folder it is, by series UID,
             number of the listing, or a pattern of its description or file name, ``(("T1", "*t1*"), ("FLAIR", "2"))``.
+        merge_series: Read slices that are one even stack as one series, although their UIDs differ.
+        drop_duplicates: Leave out images of a series that repeat another pixel for pixel.
         track: Read a cine series as one volume over time and link its instances along time.
     """
 
@@ -77,6 +79,8 @@ class SegmentOptions(Settings):
     suv: bool = False
     channels: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
     track: bool = False
+    merge_series: bool = False
+    drop_duplicates: bool = False
 
     @field_validator("score")
     @classmethod

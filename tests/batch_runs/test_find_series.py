@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from medmaskrcnn.batch_runs.find import FoundSeries, find_series
+from medmaskrcnn.io.options import ReadingOptions
 
 
 def verdicts(found: list[FoundSeries]) -> dict[str, str]:
@@ -57,7 +58,7 @@ def test_broken_and_foreign_things_are_told_apart(archive: Path):
     assert "1 slice is missing" in reasons["gap"]
     assert "damaged or cut short" in reasons["garbage.dcm"]
     assert sum(one.verdict == "queued" for one in found) == 3
-    irregular = verdicts(find_series([archive], resample_irregular=True))
+    irregular = verdicts(find_series([archive], reading=ReadingOptions(resample_irregular=True)))
     assert irregular["gap"] == "queued"
 
 

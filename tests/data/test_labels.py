@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from medmaskrcnn.data.case_labels import LARGEST_VALUE, read_case, whole_numbers
+from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, ManifestCase, ManifestInstance
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.labels.label_maps import LARGEST_VALUE, whole_numbers
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid, pixel_grid, same_grid
 from medmaskrcnn.structures.mask import Mask

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from medmaskrcnn.errors import OutputError
+from medmaskrcnn.errors import OutputError, UnwrittenFormatsError
 from medmaskrcnn.export import write
 from medmaskrcnn.export.deidentify import deidentify
 from medmaskrcnn.export.write import ALL_FORMATS, FILE_NAMES, FORMATS, write_result
@@ -117,7 +117,7 @@ LIMITED = """
 import resource, sys
 sys.path.insert(0, {folder!r})
 from result_case import SHAPE, make_case, spl_affine
-from medmaskrcnn.errors import OutputError
+from medmaskrcnn.errors import OutputError, UnwrittenFormatsError
 from medmaskrcnn.export.write import write_result
 from medmaskrcnn.structures.grid import Grid
 case = make_case(Grid(SHAPE, spl_affine()))
@@ -225,10 +225,29 @@ def test_a_folder_that_is_not_ours_stays(ct_case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DICOM)
-def test_dicom_of_what_is_no_dicom_leaves_nothing(case: Case, name: str, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="belongs to a DICOM series"):
-        write_result(*case, tmp_path / "out", formats=[name])
-    assert content_names(tmp_path) == []
+def test_dicom_of_what_is_no_dicom_costs_that_file_alone(case: Case, name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnwrittenFormatsError, match="belongs to a DICOM series") as raised:
+        write_result(*case, tmp_path / "out", formats=[name, "csv", "nifti"])
+    assert name in raised.value.failed
+    assert set(raised.value.files) == {"instances", "run", "csv", "nifti"}
+    assert all(path.is_file() for path in raised.value.files.values())
+    assert not (tmp_path / "out" / FILE_NAMES[name]).exists()
+
+
+def test_an_export_that_fails_in_the_middle_costs_that_file_alone(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(result: CaseResult, volume: Volume, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise RuntimeError("no such colour")
+
+    monkeypatch.setitem(write._WRITERS, "coco", fails)
+    with pytest.raises(UnwrittenFormatsError) as raised:
+        write_result(*case, tmp_path, formats=["coco", "json", "csv"])
+    assert set(raised.value.failed) == {"coco"}
+    assert (tmp_path / FILE_NAMES["json"]).is_file()
+    assert not (tmp_path / FILE_NAMES["coco"]).exists()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
 def test_deidentified_exports_name_nobody_and_refer_to_the_deidentified_scan(

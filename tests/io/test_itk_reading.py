@@ -133,3 +133,16 @@ def test_the_data_file_is_no_scan_of_its_own(array, tmp_path):
     assert read_volume(tmp_path).array.shape == (1, 6, 5, 4)
     reasons = {info.path.rsplit("/", 1)[1]: info.reason for info in describe(tmp_path)}
     assert reasons == {"a.mhd": None, "a.raw": "the voxels that belong to a.mhd"}
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1.0), ("um", 1e-3), ("cm", 10.0), ("furlong", 1.0)])
+def test_units_of_a_nrrd(array, tmp_path, unit, factor):
+    head = (
+        "NRRD0004\ntype: int16\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 5 6\nencoding: raw\n"
+        "space directions: (0.5,0,0) (0,0.8,0) (0,0,2.5)\nspace origin: (1,2,3)\nendian: little\n"
+        f'space units: "{unit}" "{unit}" "{unit}"\n\n'
+    )
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + array.tobytes())
+    volume = read_volume(tmp_path / "a.nrrd")
+    assert volume.spacing_mm == pytest.approx((2.5 * factor, 0.8 * factor, 0.5 * factor))
+    np.testing.assert_allclose(volume.affine_vox_to_ras[:3, 3], np.array([-1, -2, 3]) * factor)

@@ -72,7 +72,7 @@ def test_tiff_pages_are_slices(tmp_path):
 def test_pages_of_different_size_are_refused(tmp_path):
     first, second = Image.new("L", (5, 6)), Image.new("L", (3, 2))
     first.save(tmp_path / "a.tif", save_all=True, append_images=[second])
-    with pytest.raises(ReadError, match=r"page 2 is 3 x 2 L, page 1 is 5 x 6 L"):
+    with pytest.raises(ReadError, match=r"page 2 is 3 x 2 uint8, page 1 is 5 x 6 uint8"):
         read_volume(tmp_path / "a.tif")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydicom import uid
+from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.labels.read import load_labels, read_labels
@@ -127,6 +128,41 @@ def test_another_frame_of_reference_is_refused(slices, write_series, new_rtstruc
     path = save_dicom(new_rtstruct({"a": [outline(scan.grid, 1, (0, 3), (0, 2))]}), tmp_path / "RS.dcm")
     with pytest.raises(ReadError, match=r"RS.dcm was drawn in another frame of reference"):
         read_labels(path, scan)
+
+
+def named_images(rtstruct, *uids):
+    """The object with the images that it was drawn on, as rt-utils names them."""
+    frame, study, series = Dataset(), Dataset(), Dataset()
+    frame.FrameOfReferenceUID = "1.2.3.99"
+    series.SeriesInstanceUID, series.ContourImageSequence = "1.2.3", []
+    for one in uids:
+        image = Dataset()
+        image.ReferencedSOPInstanceUID = one
+        series.ContourImageSequence.append(image)
+    study.RTReferencedSeriesSequence = [series]
+    frame.RTReferencedStudySequence = [study]
+    rtstruct.ReferencedFrameOfReferenceSequence = [frame]
+    for region in rtstruct.StructureSetROISequence:
+        region.ReferencedFrameOfReferenceUID = "1.2.3.99"
+    return rtstruct
+
+
+def test_the_scans_own_images_count_more_than_a_frame_of_reference(scan, new_rtstruct, save_dicom, tmp_path):
+    one = new_rtstruct({"a": [outline(scan.grid, 1, (0, 3), (0, 2))]})
+    path = save_dicom(named_images(one, scan.provenance.sop_instance_uids[0], "1.2.3.77"), tmp_path / "RS.dcm")
+    labels = load_labels(path, scan)
+    assert len(labels.instances) == 1
+    assert any("frame of reference" in note for note in labels.notes)
+    path = save_dicom(named_images(one, "1.2.3.77"), tmp_path / "other.dcm")
+    with pytest.raises(ReadError, match="another frame of reference"):
+        read_labels(path, scan)
+
+
+def test_interpolated_outlines_are_areas(scan, new_rtstruct, save_dicom, tmp_path):
+    points = outline(scan.grid, 1, (0, 3), (0, 2))
+    drawn = read_labels(save_dicom(new_rtstruct({"a": [points]}), tmp_path / "a.dcm"), scan)
+    path = save_dicom(new_rtstruct({"a": [("INTERPOLATED_PLANAR", points)]}), tmp_path / "b.dcm")
+    np.testing.assert_array_equal(read_labels(path, scan).masks[0].array, drawn.masks[0].array)
 
 
 def test_oblique_outlines_are_refused(scan, new_rtstruct, save_dicom, tmp_path):

@@ -131,7 +131,8 @@ def errors_of() -> Callable[[Path], list[str]]:
     def check(path: Path) -> list[str]:
         program = shutil.which("dciodvfy")
         assert program
-        told = subprocess.run([program, str(path)], capture_output=True, text=True, check=False).stderr.splitlines()
+        told = subprocess.run([program, str(path)], capture_output=True, check=False).stderr
+        told = told.decode("utf-8", "replace").splitlines()
         assert {"Segmentation", "RTStructureSet", "Comprehensive3DSR"} & set(told), told
         return [line for line in told if line.startswith("Error")]
 

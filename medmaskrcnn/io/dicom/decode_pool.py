@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import (
     HTJ2K,
@@ -89,9 +90,9 @@ class _Worker:
     def __init__(self) -> None:
         self.process = ChildProcess("medmaskrcnn.io.dicom.decode_worker", quiet=True)
 
-    def decode(self, path: Path) -> NDArray[Any]:
+    def decode(self, path: Path, **options: Any) -> NDArray[Any]:
         try:
-            self.process.send({"path": str(path)})
+            self.process.send({"path": str(path), **options})
             answer, pixels = self.process.receive()
         except (OSError, EOFError) as error:
             raise ReadError(
@@ -102,6 +103,29 @@ class _Worker:
         return pixels[0]
 
 
+def decoded_by_other(header: DicomHeader, index: int | None) -> NDArray[Any] | None:
+    """Frames ``(N, ...)`` by the second decoder of the transfer syntax, which may crash: in a process of its own.
+
+    Args:
+        header: The file's header.
+        index: Only this frame; all of them by default.
+
+    Returns:
+        ``None`` if it cannot decode them either.
+    """
+    try:
+        worker = _Worker()
+    except OSError as error:
+        _LOG.info("no worker process: %s", error)
+        return None
+    try:
+        return worker.decode(header.path, index=index, other_plugin=True)
+    except ReadError:
+        return None
+    finally:
+        worker.process.close()
+
+
 def _in_order(headers: Sequence[DicomHeader], workers: Sequence[_Worker]) -> Iterator[NDArray[Any]]:
     free: SimpleQueue[_Worker] = SimpleQueue()
     for worker in workers:
@@ -110,7 +134,7 @@ def _in_order(headers: Sequence[DicomHeader], workers: Sequence[_Worker]) -> Ite
     def decode(header: DicomHeader) -> NDArray[Any]:
         worker = free.get()
         try:
-            return worker.decode(header.path)
+            return np.asarray(worker.decode(header.path)[0])
         finally:
             free.put(worker)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from medmaskrcnn.errors import ReadError
-from medmaskrcnn.io.dicom.header import read_header
+from medmaskrcnn.io.dicom.mosaic import read_slices
 from medmaskrcnn.io.dicom.pixels import decode_file
 from medmaskrcnn.system.child_process import channel_to_parent
 
@@ -18,7 +18,8 @@ def main() -> None:
         while True:
             request, _ = parent.receive()
             try:
-                pixels = decode_file(read_header(Path(request["path"])))[0]
+                header, _ = read_slices(Path(request.pop("path")))
+                pixels = decode_file(header, **request)
             except ReadError as error:
                 parent.send({"error": str(error)})
             else:

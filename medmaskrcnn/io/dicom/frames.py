@@ -11,13 +11,17 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom import scale_2d
 from medmaskrcnn.io.dicom.header import DIMENSION_KEYWORDS, DicomHeader, attributes_of, make_header, read_attributes
+from medmaskrcnn.io.dicom.nuclear import Attributes, reconstructed_planes
+from medmaskrcnn.io.dicom.numbers import number, numbers
+from medmaskrcnn.io.dicom.scale_2d import Scale, scale_of
 from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.structures.grid import FloatArray
 
@@ -27,13 +31,6 @@ _NO_PLANE: _PlaneFields = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1
 
 _UNIT_TOLERANCE = 0.01
 """How far directions written with few decimals may deviate from perpendicular unit vectors."""
-
-
-class Attributes(Protocol):
-    """DICOM attributes by keyword: a pydicom dataset, or a dictionary."""
-
-    def get(self, keyword: str, default: Any = None, /) -> Any:
-        """The value of an attribute, or the default."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +54,8 @@ class Frame:
         dimensions: Values of :data:`~medmaskrcnn.io.dicom.header.DIMENSION_KEYWORDS` that the object has, as text or
             number, by keyword.
         stack_id: Stack ID (0020,9056), or "": frames of one stack are one volume.
+        scale: The size of its pixels, if it has no plane.
+        tile: Row and column of its first pixel in the whole picture, from 0, if it is a tile of one.
     """
 
     header: DicomHeader
@@ -73,6 +72,8 @@ class Frame:
     spacing_between_slices_mm: float | None
     dimensions: dict[str, float | str]
     stack_id: str
+    scale: Scale | None = None
+    tile: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -123,15 +124,18 @@ def make_frames(header: DicomHeader, attributes: Attributes) -> list[Frame]:
         ValueError: if a number is malformed, or functional groups do not match the number of frames.
     """
     per_frame = attributes.get("PerFrameFunctionalGroupsSequence")
+    shared = [g for groups in attributes.get("SharedFunctionalGroupsSequence") or [] for g in _groups(groups)]
     if not per_frame:
-        first = _frame(header, 0, [attributes])
+        first = _frame(header, 0, [*shared, attributes])
         if header.n_frames == 1:
             return [first]
+        if (planes := reconstructed_planes(attributes, header.n_frames)) is not None:
+            return [_frame(header, i, [plane, attributes]) for i, plane in enumerate(planes)]
         # A classic multi-frame object has one rescaling for all frames, and no plane for any of them (C.7.6.6).
-        return [replace(first, index=i, has_plane=False, dimensions={}) for i in range(header.n_frames)]
+        flat = replace(first, has_plane=False, dimensions={}, scale=_scale([*shared, attributes]))
+        return [replace(flat, index=i, tile=_tile(header, i, [attributes])) for i in range(header.n_frames)]
     if len(per_frame) != header.n_frames:
         raise ValueError(f"{header.n_frames} frames announced, but functional groups of {len(per_frame)}")
-    shared = [g for groups in attributes.get("SharedFunctionalGroupsSequence") or [] for g in _groups(groups)]
     return [_frame(header, i, [*_groups(group), *shared, attributes]) for i, group in enumerate(per_frame)]
 
 
@@ -147,6 +151,7 @@ def _frame(header: DicomHeader, index: int, sources: Sequence[Attributes]) -> Fr
     """A frame from the datasets that may describe it, the most specific first."""
     position, orientation = _find(sources, "ImagePositionPatient"), _find(sources, "ImageOrientationPatient")
     spacing = _find(sources, "PixelSpacing")
+    position, orientation, spacing = numbers(position, 3), numbers(orientation, 6), numbers(spacing, 2)
     has_plane = bool(position) and bool(orientation) and bool(spacing)
     plane = _image_plane(position, orientation, spacing) if has_plane else _NO_PLANE
     return Frame(
@@ -161,7 +166,25 @@ def _frame(header: DicomHeader, index: int, sources: Sequence[Attributes]) -> Fr
         spacing_between_slices_mm=_number(sources, "SpacingBetweenSlices", None),
         dimensions={k: v for k in DIMENSION_KEYWORDS if (v := _dimension(_find(sources, k))) is not None},
         stack_id=str(_find(sources, "StackID") or ""),
+        scale=None if has_plane else _scale(sources),
+        tile=_tile(header, index, sources),
     )
+
+
+def _scale(sources: Sequence[Attributes]) -> Scale:
+    """How large the pixels of an image without a plane are."""
+    return scale_of({k: _find(sources, k) for k in ("PixelSpacing", *scale_2d.KEYWORDS)})
+
+
+def _tile(header: DicomHeader, index: int, sources: Sequence[Attributes]) -> tuple[int, int] | None:
+    """Place of a tile: as its frame says, or row by row if it says nothing (TILED_FULL, PS3.3 C.7.6.17.3)."""
+    if header.matrix is None:
+        return None
+    row, column = (_find(sources, f"{axis}PositionInTotalImagePixelMatrix") for axis in ("Row", "Column"))
+    if row is not None and column is not None:
+        return int(row) - 1, int(column) - 1
+    down, across = divmod(index, -(-header.matrix[1] // header.columns))
+    return down * header.rows, across * header.columns
 
 
 def _image_plane(position: Sequence[float], orientation: Sequence[float], spacing: Sequence[float]) -> _PlaneFields:
@@ -195,8 +218,8 @@ def _find(sources: Sequence[Attributes], keyword: str) -> Any:
 
 
 def _number(sources: Sequence[Attributes], keyword: str, default: Any) -> Any:
-    value = _find(sources, keyword)
-    return default if value is None else float(value)
+    value = number(_find(sources, keyword))
+    return default if value is None else value
 
 
 def _finite(sources: Sequence[Attributes], keyword: str, default: float) -> float:
@@ -209,21 +232,18 @@ def _finite(sources: Sequence[Attributes], keyword: str, default: float) -> floa
 def _slope(sources: Sequence[Attributes]) -> float:
     """Rescale Slope; zero would turn every voxel into the intercept."""
     slope = _finite(sources, "RescaleSlope", 1.0)
-    if slope == 0:
+    if slope == 0 and str(_find(sources, "Modality")) != "PT":  # a PET slice without counts
         raise ReadError("RescaleSlope is 0, so the image has no values")
     return slope
 
 
 def _window(sources: Sequence[Attributes]) -> tuple[float, float] | None:
     """The first window if there are several (0028,1050), (0028,1051)."""
-    centre, width = (_first(_find(sources, k)) for k in ("WindowCenter", "WindowWidth"))
-    return None if centre is None or width is None or float(width) <= 0 else (float(centre), float(width))
-
-
-def _first(value: Any) -> Any:
-    if value is None or isinstance(value, str | int | float):
-        return value
-    return next(iter(value), None) if hasattr(value, "__iter__") else value
+    try:
+        centre, width = (number(_find(sources, k)) for k in ("WindowCenter", "WindowWidth"))
+    except ValueError:
+        return None  # it only says how to show the image
+    return None if centre is None or width is None or width <= 0 else (centre, width)
 
 
 def _dimension(value: Any) -> float | str | None:

@@ -42,14 +42,50 @@ class IrregularError(ReadError):
     """Slices are duplicated, missing or unevenly spaced; they could be resampled to even spacing."""
 
 
+DRIFT = 2e-3
+"""Difference of direction cosines, and relative difference of pixel spacings, that is rounding in the fourth digit."""
+
+_TOLD_DRIFT = 2e-4
+_LARGEST_DRIFT = 5e-3
+
+
+class DoubledError(IrregularError):
+    """Two slices lie at the same position."""
+
+
 def same_orientation(a: Frame, b: Frame) -> bool:
     """True if two frames have parallel planes with the same in-plane rotation and pixel spacing."""
+    return _drift(a, b) <= DRIFT
+
+
+def _drift(a: Frame, b: Frame) -> float:
+    """Largest difference of two frames' direction cosines, and relative difference of their pixel spacings."""
     pairs = (
         *zip(a.row_direction_lps, b.row_direction_lps, strict=True),
         *zip(a.column_direction_lps, b.column_direction_lps, strict=True),
     )
     spacings = zip(a.spacing_mm, b.spacing_mm, strict=True)
-    return all(abs(x - y) <= 1e-3 for x, y in pairs) and all(abs(x - y) <= 1e-4 * y for x, y in spacings)
+    return max(*(abs(x - y) for x, y in pairs), *(abs(x - y) / y for x, y in spacings))
+
+
+def check_drift(frames: Sequence[Frame]) -> list[str]:
+    """Check that frames are parallel and equally large, as far as their decimals go; the first one's values are used.
+
+    Returns:
+        A note for the user if they differ more than by their last digit.
+
+    Raises:
+        ReadError: if directions or pixel spacings change from slice to slice by more than rounding.
+    """
+    drift = max(_drift(frame, frames[0]) for frame in frames)
+    if drift > _LARGEST_DRIFT:
+        raise ReadError(
+            f"directions or pixel spacings of the slices change by up to {drift:.4f} from slice to slice; such a scan "
+            f"has no regular grid"
+        )
+    if drift > _TOLD_DRIFT:
+        return [f"Directions or pixel spacings of the slices differ by up to {drift:.4f}; those of one are used."]
+    return []
 
 
 def distances_mm(frames: Sequence[Frame]) -> FloatArray:
@@ -135,7 +171,7 @@ def _check_steps(along_mm: FloatArray, names: Sequence[str]) -> list[str]:
     """Refuse duplicated, missing and uneven slices; return a note on unevenness that rounding explains."""
     steps = np.diff(along_mm)
     for i in np.flatnonzero(steps < MIN_STEP_MM).tolist():
-        raise IrregularError(
+        raise DoubledError(
             f"doubled slice: {names[i]} and {names[i + 1]} lie at the same position {along_mm[i]:.2f} mm. "
             f"Remove one, or separate the series they belong to"
         )

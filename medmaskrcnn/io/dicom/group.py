@@ -13,14 +13,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from medmaskrcnn.errors import ReadError
+from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.io.dicom.frames import Frame
-from medmaskrcnn.io.dicom.geometry import IrregularError, same_orientation
+from medmaskrcnn.io.dicom.geometry import DoubledError, IrregularError, same_orientation
+from medmaskrcnn.io.dicom.identity import join_series, repeated_images
+from medmaskrcnn.io.dicom.pixels import decode_file
 from medmaskrcnn.io.dicom.separate import separate_volumes
 from medmaskrcnn.io.dicom.stack import DicomStack, arrange
 
 _LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT"})
-_SCREEN_TYPES = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "CSA REPORT", "PROTOCOL"})
+_SCREEN_TYPES = frozenset(
+    {"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE", "DOSE REPORT", "CSA REPORT", "PROTOCOL", "EXAM SUMMARY"}
+)
+_REPORT_WORDS = re.compile(
+    r"(?<![a-z])(exam[ _]?(summary|card|protocol)|dose[ _]?(report|info|summary|record|page|sheet)|"
+    r"patient[ _]?protocol)(?![a-z])",
+    re.IGNORECASE,
+)
+_SLIDE_TYPES = frozenset({"LABEL", "OVERVIEW"})
 _LOCALIZER_WORDS = re.compile(
     r"(?<![a-z])(localizers?|localisers?|scouts?|topograms?|surview|survey|scanogram)(?![a-z])", re.IGNORECASE
 )
@@ -29,12 +39,15 @@ _STRAY_SHARE = 0.1
 _STRAY_SINGLE = 3  # in a series of at least this many slices, a single other one is a stray
 
 
-def group_stacks(frames: Iterable[Frame], damaged: Mapping[Path, str] | None = None) -> list[DicomStack]:
+def group_stacks(
+    frames: Iterable[Frame], damaged: Mapping[Path, str] | None = None, *, merge_series: bool = False
+) -> list[DicomStack]:
     """Group frames into volumes, in the order of their first file's path.
 
     Args:
         frames: Frames of any number of files; those of one file in their order.
         damaged: DICOM files whose header could not be read, and why: they may belong to any scan in their folder.
+        merge_series: See :class:`~medmaskrcnn.io.options.ReadingOptions`.
     """
     by_key: dict[tuple[object, ...], list[Frame]] = defaultdict(list)
     for frame in sorted(frames, key=lambda f: str(f.header.path)):
@@ -50,7 +63,8 @@ def group_stacks(frames: Iterable[Frame], damaged: Mapping[Path, str] | None = N
         for one in _without_copies(group)
         for volume in separate_volumes(one)
     ]
-    stacks = _exclude_strays(sorted(stacks, key=lambda s: first_paths[s.frames[0]]))
+    stacks = join_series(sorted(stacks, key=lambda s: first_paths[s.frames[0]]), merge_series=merge_series)
+    stacks = _exclude_strays(stacks)
     damaged_in = {path.parent: reason for path, reason in (damaged or {}).items()}
     return [_arranged(stack, damaged_in) for stack in stacks]
 
@@ -71,8 +85,9 @@ def _by_orientation(frames: Sequence[Frame]) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
     for frame in frames:
         for group in groups:
-            other = group[0]
-            if other.has_plane == frame.has_plane and (not frame.has_plane or same_orientation(other, frame)):
+            # Values may drift from slice to slice, so the last one counts too.
+            near = any(same_orientation(other, frame) for other in (group[0], group[-1]))
+            if group[0].has_plane == frame.has_plane and (not frame.has_plane or near):
                 group.append(frame)
                 break
         else:
@@ -109,7 +124,9 @@ def _with_exclusion(stack: DicomStack) -> DicomStack:
     excluded = None
     if words & _LOCALIZER_TYPES or _LOCALIZER_WORDS.search(stack.header.description):
         excluded = "a localizer (scout): an overview for planning, not a scan"
-    elif stack.is_secondary_capture or words & _SCREEN_TYPES:
+    elif stack.header.modality == "SM" and words & _SLIDE_TYPES:
+        excluded = "the label or an overview of a slide, not the slide itself"
+    elif stack.is_secondary_capture or words & _SCREEN_TYPES or _REPORT_WORDS.search(stack.header.description):
         excluded = "a secondary capture (screenshot, report page or scanned paper), not a scan"
     return replace(stack, notes=notes, excluded=excluded)
 
@@ -141,11 +158,20 @@ def _is_stray(n: int, most: int) -> bool:
 
 def _arranged(stack: DicomStack, damaged_in: dict[Path, str]) -> DicomStack:
     """Arrange the frames if possible, else record the reason."""
-    problem, can_be_resampled = None, False
+    problem, can_be_resampled, remedy = stack.problem, False, stack.remedy
     try:
         stack = arrange(stack)
     except ReadError as error:
         problem, can_be_resampled = str(error), isinstance(error, IrregularError)
+        if isinstance(error, DoubledError) and (repeats := _repeats_among(stack)):
+            problem = f"{len(repeats)} images repeat another pixel for pixel: {problem}"
+            remedy = Remedy.DROP_DUPLICATES
+    empty = sum(f.slope == 0 for f in stack.frames)
+    if empty == len(stack.frames):
+        problem = "RescaleSlope is 0, so the image has no values. Export the scan again"
+    elif empty:
+        note = f"{empty} slices have a slope of 0: they hold no counts, and their values are the intercept."
+        stack = replace(stack, notes=(*stack.notes, note))
     headers = [f.header for f in stack.frames]
     truncated = next((h.path for h in headers if h.is_truncated), None)
     bad = next((damaged_in[f] for f in {h.path.parent for h in headers} if f in damaged_in), None)
@@ -153,10 +179,30 @@ def _arranged(stack: DicomStack, damaged_in: dict[Path, str]) -> DicomStack:
         problem = f"{truncated.name} is cut short: it ends before its pixel data does. Copy or export it again"
     elif bad is not None and stack.frames[0].has_plane:
         problem = f"a file in its folder that may be one of its slices cannot be read: {bad}"
-    elif stack.header.is_mosaic:
+    elif stack.header.is_mosaic and not stack.header.mosaic_side:
         problem = (
             "a mosaic: many slices tiled into one picture, with the geometry of none. Export it as an enhanced "
             "multi-frame object or convert it with dcm2niix"
         )
+    elif problem is None and stack.excluded is None:
+        problem = _why_not_decoded(stack.ordered_frames[0])
     can_be_resampled &= truncated is None and bad is None
-    return replace(stack, problem=problem, can_be_resampled=can_be_resampled)
+    return replace(stack, problem=problem, can_be_resampled=can_be_resampled, remedy=remedy)
+
+
+def _repeats_among(stack: DicomStack) -> list[Frame]:
+    try:
+        return repeated_images(stack)
+    except ReadError:
+        return []  # damaged, which is told elsewhere
+
+
+def _why_not_decoded(frame: Frame) -> str | None:
+    """Why a compressed frame cannot be decoded; ``None`` if it can. Uncompressed ones need no decoder."""
+    if frame.header.native_dtype is not None:
+        return None
+    try:
+        decode_file(frame.header, index=frame.index)
+    except ReadError as error:
+        return error.reason
+    return None

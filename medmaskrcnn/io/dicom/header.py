@@ -15,10 +15,13 @@ from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileDataset
 from pydicom.multival import MultiValue
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medmaskrcnn.errors import ReadError
+from medmaskrcnn.io.dicom import nuclear, scale_2d
 from medmaskrcnn.io.dicom.deflated import check_deflated
+from medmaskrcnn.io.dicom.fragments import find_fragments, is_encapsulated
+from medmaskrcnn.io.dicom.numbers import number
 from medmaskrcnn.io.dicom.quick_header import HEAD_BYTES, quick_attributes, wanted_tags
 from medmaskrcnn.io.dicom.sop_classes import non_image_kind, sop_class_name
 from medmaskrcnn.io.guard import convert_read_errors
@@ -85,6 +88,10 @@ _HEADER_TAGS = (
     "PerFrameFunctionalGroupsSequence",
     "SharedFunctionalGroupsSequence",
     "StackID",
+    "TotalPixelMatrixRows",
+    "TotalPixelMatrixColumns",
+    *scale_2d.KEYWORDS,
+    *nuclear.KEYWORDS,
     *DIMENSION_KEYWORDS,
     "SpecificCharacterSet",
 )
@@ -92,8 +99,6 @@ _GRID_TAGS = {0x0019100A: "siemens", 0x00651050: "uih"}
 """Private tags: number of images tiled into one mosaic, and the beginning of the manufacturer's name."""
 _WANTED = {**wanted_tags(_HEADER_TAGS), **{tag: (maker, "US") for tag, maker in _GRID_TAGS.items()}}
 _ALL_TAGS = [*(int(tag_for_keyword(keyword) or 0) for keyword in _HEADER_TAGS), *_GRID_TAGS]
-_ITEM = b"\xfe\xff\x00\xe0"
-_SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 _MAX_FRAMES = 1_000_000
 
 
@@ -108,6 +113,10 @@ class DicomHeader:
         pixel_data_offset: Byte offset of the value of Pixel Data in the file, if known.
         native_dtype: Type of the stored pixels, ``"<i2"``, if they are uncompressed and grey, so that they can be
             read from the file without a decoder; else ``None``.
+        matrix: Rows and columns of the whole picture of which the frames are tiles (whole-slide image), Total Pixel
+            Matrix Rows and Columns (0048,0007), (0048,0006); else ``None``.
+        mosaic_side: Number of slices along each side of a mosaic whose slices are the frames; else 0.
+        is_encapsulated: True if the pixel data consists of fragments, whatever the transfer syntax says.
         bits_stored: Number of a pixel's lower bits that are used: Bits Stored (0028,0101).
     """
 
@@ -134,6 +143,9 @@ class DicomHeader:
     pixel_data_offset: int | None
     native_dtype: str | None
     bits_stored: int
+    is_encapsulated: bool = False
+    matrix: tuple[int, int] | None = None
+    mosaic_side: int = 0
 
 
 def read_header(path: Path) -> DicomHeader:
@@ -150,8 +162,8 @@ def read_attributes(path: Path) -> tuple[DicomHeader, dict[str, Any]]:
     with convert_read_errors(path, "DICOM"), path.open("rb") as stream:
         attributes, offset = quick_attributes(stream.read(HEAD_BYTES), _WANTED) or _parsed_by_pydicom(path, stream)
         header = make_header(path, attributes, pixel_data_offset=offset)
-        if header.non_image is None and _is_truncated(header, attributes, stream):
-            header = replace(header, is_truncated=True)
+        if header.non_image is None:
+            header = _with_pixel_data(header, attributes, stream)
         return header, attributes
 
 
@@ -182,11 +194,25 @@ def make_header(path: Path, attributes: Mapping[str, Any], *, pixel_data_offset:
         columns=columns,
         samples=_whole(attributes, "SamplesPerPixel") or 1,
         n_frames=n_frames,
-        instance_number=None if attributes.get("InstanceNumber") is None else _whole(attributes, "InstanceNumber"),
+        instance_number=_instance_number(attributes),
         pixel_data_offset=pixel_data_offset,
         native_dtype=None if non_image or pixel_data_offset is None else _native_dtype(attributes),
         bits_stored=_whole(attributes, "BitsStored"),
+        matrix=_matrix(attributes, rows, columns),
     )
+
+
+def _instance_number(attributes: Mapping[str, Any]) -> int | None:
+    """Instance Number (0020,0013); ``None`` if it is none: it only orders slices that nothing else distinguishes."""
+    try:
+        return None if attributes.get("InstanceNumber") is None else _whole(attributes, "InstanceNumber")
+    except ValueError:
+        return None
+
+
+def _matrix(attributes: Mapping[str, Any], rows: int, columns: int) -> tuple[int, int] | None:
+    height, width = _whole(attributes, "TotalPixelMatrixRows"), _whole(attributes, "TotalPixelMatrixColumns")
+    return (height, width) if height and width and (height, width) != (rows, columns) else None
 
 
 def _parsed_by_pydicom(path: Path, stream: BinaryIO) -> tuple[dict[str, Any], int | None]:
@@ -204,7 +230,7 @@ def _parsed_by_pydicom(path: Path, stream: BinaryIO) -> tuple[dict[str, Any], in
 
 def attributes_of(dataset: FileDataset) -> dict[str, Any]:
     """The attributes, by keyword, that headers and frames need, from a dataset read by pydicom."""
-    values = {keyword: _stripped(value) for keyword in _HEADER_TAGS if (value := dataset.get(keyword)) is not None}
+    values = {keyword: value for keyword in _HEADER_TAGS if (value := _value_of(dataset, keyword)) is not None}
     values |= {maker: dataset[tag].value for tag, maker in _GRID_TAGS.items() if tag in dataset}
     values["MediaStorageSOPClassUID"] = _text(dataset.file_meta.get("MediaStorageSOPClassUID"))
     syntax = _text(dataset.file_meta.get("TransferSyntaxUID"))
@@ -221,6 +247,15 @@ def _tiles(attributes: Mapping[str, Any], manufacturer: str) -> int:
         return max((int(float(str(count))) for count in counts if count is not None), default=0)
     except ValueError:
         return 0  # another meaning, or not decoded
+
+
+def _value_of(dataset: FileDataset, keyword: str) -> Any:
+    """The value of an attribute; its text where that is none of the attribute's value representation."""
+    try:
+        return _stripped(dataset.get(keyword))
+    except (ValueError, TypeError, OverflowError):
+        raw = dataset.get_item(keyword).value
+        return raw.decode("latin-1") if isinstance(raw, bytes) else raw
 
 
 def _stripped(value: Any) -> Any:
@@ -255,36 +290,22 @@ def _kind_without_pixels(path: Path, sop_class_uid: str) -> str:
     raise ReadError(f"{path}: {name} without rows and columns; it is damaged or cut short. Copy or export it again")
 
 
-def _is_truncated(header: DicomHeader, attributes: Mapping[str, Any], stream: BinaryIO) -> bool:
-    """Whether the file ends before its pixel data."""
+def _with_pixel_data(header: DicomHeader, attributes: Mapping[str, Any], stream: BinaryIO) -> DicomHeader:
+    """Note how the pixel data is stored, and whether the file ends before it does."""
+    start = header.pixel_data_offset
+    if start is None:
+        return header  # deflated; decoding detects it
     end = stream.seek(0, 2)
-    if header.pixel_data_offset is None:
-        return False  # deflated; decoding detects it
-    syntax = UID(header.transfer_syntax)
-    if syntax.is_transfer_syntax and syntax.is_compressed:
-        stream.seek(header.pixel_data_offset)
-        return not _fragments_complete(stream, end)
     # In YBR_FULL_422 two pixels share two chroma samples.
     samples = 2 if header.photometric == "YBR_FULL_422" else header.samples
     n_samples = header.rows * header.columns * header.n_frames * samples
     needed = (n_samples * _whole(attributes, "BitsAllocated") + 7) // 8
-    return end - header.pixel_data_offset < needed
-
-
-def _fragments_complete(stream: BinaryIO, end: int) -> bool:
-    """Walk the items of encapsulated pixel data to their end mark (DICOM PS3.5, A.4).
-
-    Some writers omit the end mark; a file that ends with an item's last byte is taken as complete. Decoding detects
-    missing frames.
-    """
-    n_items = 0
-    while True:
-        head = stream.read(8)
-        if len(head) < 8 or head[:4] == _SEQUENCE_END:
-            return len(head) == 8 or (not head and n_items > 1)
-        n_items += 1
-        if head[:4] != _ITEM or stream.seek(int.from_bytes(head[4:], "little"), 1) > end:
-            return False
+    stream.seek(start - 4)
+    length = int.from_bytes(stream.read(4), "little")
+    if is_encapsulated(stream, start, length, header.transfer_syntax, needed):
+        complete = find_fragments(stream, start, length).is_complete
+        return replace(header, is_encapsulated=True, native_dtype=None, is_truncated=not complete)
+    return replace(header, is_truncated=end - start < needed)
 
 
 def _text(value: Any) -> str:
@@ -294,8 +315,10 @@ def _text(value: Any) -> str:
 
 
 def _whole(attributes: Mapping[str, Any], keyword: str) -> int:
-    value = attributes.get(keyword)
-    return 0 if value is None or value == "" else int(value)
+    value = number(attributes.get(keyword))
+    if value is not None and not value.is_integer():
+        raise ValueError(f"{keyword} must be a whole number, got {value}")
+    return 0 if value is None else int(value)
 
 
 def _many(value: Any) -> list[Any]:

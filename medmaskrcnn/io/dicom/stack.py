@@ -10,12 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medmaskrcnn.errors import ReadError
+from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.io.dicom.frames import Frame
-from medmaskrcnn.io.dicom.geometry import check_regular, order_along_normal, slice_affine, stack_affine
+from medmaskrcnn.io.dicom.geometry import check_drift, check_regular, order_along_normal, slice_affine, stack_affine
 from medmaskrcnn.io.dicom.header import DicomHeader
+from medmaskrcnn.io.dicom.scale_2d import UNKNOWN
 from medmaskrcnn.io.dicom.sop_classes import SECONDARY_CAPTURE_CLASSES
-from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid, pixel_grid
+from medmaskrcnn.io.dicom.tiles import check_tiles
+from medmaskrcnn.structures.grid import FloatArray, Grid, pixel_grid
 from medmaskrcnn.structures.volume import ChannelKind
 
 
@@ -36,6 +38,7 @@ class DicomStack:
         separated_by: What distinguishes it from other volumes of its series, ``"EchoTime 4.6"``; "" if it is alone.
         n_left_out: Number of copies and stray slices that are not among the frames.
         can_be_resampled: True if irregular slices are the only problem.
+        remedy: An option by which it can be read in spite of :attr:`problem`.
         notes: Notes for the user, one sentence each.
     """
 
@@ -50,6 +53,7 @@ class DicomStack:
     separated_by: str = ""
     n_left_out: int = 0
     can_be_resampled: bool = False
+    remedy: Remedy | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -101,17 +105,44 @@ def arrange(stack: DicomStack) -> DicomStack:
                 f"{frames[0].name} and the other slices do not tell where they lie: ImagePositionPatient, "
                 f"ImageOrientationPatient or PixelSpacing is missing. Export the series with its geometry"
             )
-        grid = pixel_grid((len(frames), header.rows, header.columns))
-        note = "The file does not tell where the image lies in the patient; measurements are in pixels."
-        return replace(stack, order=tuple(range(len(frames))), grid=grid, notes=(*stack.notes, note))
+        return _without_plane(stack)
     if len(frames) == 1:
         return _single_slice(stack)
     order = order_along_normal(frames)
     ordered = [frames[i] for i in order]
-    notes = check_regular(ordered)
+    notes = [*check_drift(ordered), *check_regular(ordered)]
     affine = stack_affine(ordered[0], ordered[-1], len(frames) - 1)
     grid = Grid((len(frames), header.rows, header.columns), affine)
     return replace(stack, order=tuple(order), grid=grid, step_from="positions", notes=(*stack.notes, *notes))
+
+
+def _without_plane(stack: DicomStack) -> DicomStack:
+    """Arrange frames of a file that does not tell where they lie in the patient: on a grid of pixels, or of mm."""
+    frames, header = stack.frames, stack.header
+    shape = len(frames), header.rows, header.columns
+    notes: tuple[str, ...] = ()
+    if header.matrix is not None:
+        check_tiles(frames, header.matrix)
+        shape = (1, *header.matrix)
+        notes = (
+            f"A picture of {header.matrix[0]} x {header.matrix[1]} pixels, put together from {len(frames)} tiles.",
+        )
+    scale = frames[0].scale or UNKNOWN
+    film = shape[0] > 1  # the first axis is time, or nothing that has a length
+    height, width = scale.pixel_mm or (scale.aspect, 1.0)
+    thickness = frames[0].slice_thickness_mm
+    known = scale.pixel_mm is not None and not film
+    step = thickness if known and thickness is not None and 0 < thickness < np.inf else 1.0
+    affine = pixel_grid(shape).affine_vox_to_ras @ np.diag([step, 1.0 if film else height, 1.0 if film else width, 1.0])
+    note = scale.note
+    if known and thickness != step:
+        note += " It has no thickness; volumes are areas times 1 mm."
+    return replace(
+        stack,
+        order=tuple(range(len(frames))),
+        grid=Grid(shape, affine, spacing_known=known),
+        notes=(*stack.notes, *notes, note),
+    )
 
 
 def _single_slice(stack: DicomStack) -> DicomStack:
@@ -124,8 +155,5 @@ def _single_slice(stack: DicomStack) -> DicomStack:
         note = f"A single slice; its {what} of {step:g} mm is taken from the header."
         grid = Grid(shape, slice_affine(frame, step))
         return replace(stack, order=(0,), grid=grid, step_from="header", notes=(*stack.notes, note))
-    axes = np.eye(4)
-    axes[:3, :3] = np.column_stack([frame.normal_lps, frame.column_direction_lps, frame.row_direction_lps])
-    note = "A single slice of unknown thickness; measurements are in pixels."
-    grid = Grid(shape, LPS_FROM_RAS @ axes, spacing_known=False)
-    return replace(stack, order=(0,), grid=grid, notes=(*stack.notes, note))
+    note = "A single slice of unknown thickness; 1 mm is taken for it, so volumes are areas times 1 mm."
+    return replace(stack, order=(0,), grid=Grid(shape, slice_affine(frame, 1.0)), notes=(*stack.notes, note))

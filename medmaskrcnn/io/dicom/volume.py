@@ -11,15 +11,17 @@ from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.io.dicom.bounds import check_stack
 from medmaskrcnn.io.dicom.frames import Frame
 from medmaskrcnn.io.dicom.geometry import TILT_TOLERANCE_DEG, tilt_deg
+from medmaskrcnn.io.dicom.identity import repeated_images, without_repeats
 from medmaskrcnn.io.dicom.irregular import arrange_resampled, interpolate
 from medmaskrcnn.io.dicom.pet_suv import suv_factor
 from medmaskrcnn.io.dicom.pixels import read_stored
-from medmaskrcnn.io.dicom.stack import DicomStack
+from medmaskrcnn.io.dicom.stack import DicomStack, arrange
+from medmaskrcnn.io.dicom.tiles import join_tiles
 from medmaskrcnn.io.guard import convert_read_errors
 from medmaskrcnn.io.options import AS_STORED, ReadingOptions
 from medmaskrcnn.io.values import rescale_slices
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Provenance, ReadingPolicy, Volume
+from medmaskrcnn.structures.volume import PHANTOM_GENERATOR, Film, Provenance, ReadingPolicy, Volume
 
 _SUV_NOTE = "The values are standardised uptake values by body weight (g/mL), as asked."
 
@@ -46,6 +48,10 @@ def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume
         values = rescale_slices(read_stored(frames), [(f.slope, f.intercept) for f in frames])
         if stack.lower is not None and stack.weight is not None:
             values = interpolate(values, stack.lower, stack.weight)
+        if stack.header.matrix is not None:
+            # sparse tiles leave glass bare, which is white in colour
+            white = 255 if stack.channel_kind == "colour" else 0
+            values = join_tiles(values, frames, stack.header.matrix, white)
     # (N, H, W) or (N, 3, H, W) to (C, D, H, W)
     colour = stack.channel_kind == "colour"
     return Volume(
@@ -54,21 +60,40 @@ def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume
         modality=stack.header.modality or None,
         channel_kind=stack.channel_kind,
         window=None if suv else frames[len(frames) // 2].window,
+        film=_film(stack),
         provenance=_provenance(stack, stack.grid, frames, suv=suv),
     )
 
 
+def _film(stack: DicomStack) -> Film | None:
+    """The size of a pixel in a film, whose grid cannot hold it."""
+    scale = stack.frames[0].scale
+    if stack.grid is None or stack.grid.shape[0] == 1 or scale is None or scale.pixel_mm is None:
+        return None
+    return Film(scale.pixel_mm)
+
+
 def _readable(stack: DicomStack, options: ReadingOptions) -> DicomStack:
     """The stack, resampled if requested and needed; raises an error with the reason if it cannot be read."""
+    if options.drop_duplicates and stack.remedy is Remedy.DROP_DUPLICATES:
+        return _without_duplicates(stack)
     if options.resample_irregular and stack.can_be_resampled:
         try:
             return arrange_resampled(stack)
         except ReadError as error:
             raise ReadError(f"{stack.folder}: {error.reason}", error.remedy) from error
     if stack.problem is not None:
-        remedy = Remedy.RESAMPLE_IRREGULAR if stack.can_be_resampled else None
+        remedy = stack.remedy or (Remedy.RESAMPLE_IRREGULAR if stack.can_be_resampled else None)
         raise ReadError(f"{stack.folder}: {stack.problem}", remedy)
     return stack
+
+
+def _without_duplicates(stack: DicomStack) -> DicomStack:
+    """The stack with each image once; the error that remains if that is not even either."""
+    try:
+        return arrange(without_repeats(stack, repeated_images(stack)))
+    except ReadError as error:
+        raise ReadError(f"{stack.folder}: {error.reason}", error.remedy) from error
 
 
 def _provenance(stack: DicomStack, grid: Grid, frames: Sequence[Frame], *, suv: bool) -> Provenance:

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset, FileDataset
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.frames import Frame, frames_of_dataset
 from medmaskrcnn.io.dicom.geometry import same_orientation
-from medmaskrcnn.io.dicom.pixels import stored_frames
+from medmaskrcnn.io.dicom.pixels import read_dataset, stored_frames
 from medmaskrcnn.io.guard import MAX_SCAN_BYTES, Allowance, convert_read_errors
 from medmaskrcnn.io.labels.label_grids import SliceMap, map_slices, paste
 from medmaskrcnn.io.labels.label_set import LabelledObject, LabelSet, collect
@@ -90,7 +90,7 @@ def seg_class_names(path: Path) -> tuple[str, ...]:
 
 def _open(path: Path, volume: Volume) -> _Segmentation:
     """Header and frames, checked as far as possible without decoding."""
-    dataset = dcmread(path, force=True)
+    dataset = read_dataset(path)
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     n_frames = int(dataset.get("NumberOfFrames") or 1)
     if not (rows and columns and dataset.get("SegmentSequence")):

@@ -24,6 +24,8 @@ from medmaskrcnn.io.labels.label_maps import labels_of_map
 from medmaskrcnn.io.labels.label_set import LabelSet
 from medmaskrcnn.io.labels.label_volume import read_label_volume
 from medmaskrcnn.io.labels.rtstruct import read_rtstruct, rtstruct_class_names
+from medmaskrcnn.io.labels.slicer_seg import labels_of_slicer, slicer_segments
+from medmaskrcnn.io.nifti import nifti_label_names
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.label_maps import MapKind
 from medmaskrcnn.structures.store import load_case
@@ -84,7 +86,7 @@ def load_labels(
         return LabelSet(read_coco(source, volume.grid, picture=Path(files[0]).stem if files else None))
     found = sniff(source)
     if found != "DICOM":
-        return labels_of_map(source, read_label_volume(source), volume, names=names, kind=kind)
+        return _from_map(source, found, volume, names, kind)
     header = read_header(source)
     if header.non_image == "RTSTRUCT":
         return read_rtstruct(source, volume)
@@ -95,7 +97,7 @@ def load_labels(
 
 
 def class_names_in(path: Path) -> tuple[str, ...] | None:
-    """Class names that a label file gives, without decoding its masks; ``None`` for a label map, which gives none.
+    """Class names that a label file gives, without decoding its masks; ``None`` for a label map without any.
 
     Raises:
         ReadError: if the file is damaged or holds no labels.
@@ -104,7 +106,12 @@ def class_names_in(path: Path) -> tuple[str, ...] | None:
         return load_case(path).candidates.class_names
     if path.suffix.lower() == ".json":
         return coco_class_names(path)
-    if sniff(path) != "DICOM":
+    what = sniff(path)
+    if what == "NRRD" and (segments := slicer_segments(path)):
+        return tuple(dict.fromkeys(segment.name for segment in segments))
+    if what == "NIfTI" and (names := nifti_label_names(path)):
+        return tuple(dict.fromkeys(names.values()))
+    if what != "DICOM":
         return None
     kind = read_header(path).non_image
     if kind == "RTSTRUCT":
@@ -112,6 +119,15 @@ def class_names_in(path: Path) -> tuple[str, ...] | None:
     if kind == "SEG":
         return seg_class_names(path)
     raise ReadError(f"{path} is {NOT_IMAGES[kind] if kind else 'an image, not labels'}. Give an RTSTRUCT or a SEG")
+
+
+def _from_map(path: Path, what: str | None, volume: Volume, names: Mapping[int, str] | None, kind: MapKind) -> LabelSet:
+    """Read a label map, with the names that its own header gives where none are given."""
+    label_map = read_label_volume(path)
+    if what == "NRRD" and names is None and (segments := slicer_segments(path)):
+        return labels_of_slicer(path, segments, label_map, volume, kind=kind)
+    own_names = nifti_label_names(path) if what == "NIfTI" else {}
+    return labels_of_map(path, label_map, volume, names=names, own_names=own_names, kind=kind)
 
 
 def _only_file(path: Path) -> Path:

@@ -25,7 +25,7 @@ _FLAT_VOX = 0.1
 """How far a contour's points may deviate from its plane, in voxels."""
 
 _XOR = "CLOSEDPLANAR_XOR"
-_AREAS = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR", _XOR})
+_AREAS = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR", "INTERPOLATED_PLANAR", _XOR})
 _OPEN_NAMES = {
     "POINT": "points",
     "OPEN_PLANAR": "open lines",
@@ -55,7 +55,7 @@ def read_rtstruct(path: Path, volume: Volume) -> LabelSet:
         if not names:
             raise ReadError(f"{path} holds no region of interest; it is empty or damaged")
         classes = _class_names(structures, names)
-        _check_frame(path, structures, volume)
+        notes += _check_frame(path, structures, volume)
         found = []
         drawn = {_number(c.ReferencedROINumber): c for c in structures.get("ROIContourSequence") or []}
         for number, name in names.items():
@@ -108,9 +108,14 @@ def _class_names(structures: Dataset, names: dict[int, str]) -> dict[int, str]:
     return classes
 
 
-def _check_frame(path: Path, structures: Dataset, volume: Volume) -> None:
-    """Refuse outlines of another frame of reference: their coordinates are not valid here."""
-    ours = volume.provenance.frame_of_reference_uid
+def _check_frame(path: Path, structures: Dataset, volume: Volume) -> list[str]:
+    """Refuse outlines of another frame of reference: their coordinates are not valid here.
+
+    An object that names the scan's own images was drawn on them, whatever frame of reference its writer invented
+    (rt-utils before 2023); returns a note about that.
+    """
+    origin = volume.provenance
+    ours = origin.frame_of_reference_uid
     theirs = {
         str(uid)
         for place, keyword in (
@@ -120,11 +125,27 @@ def _check_frame(path: Path, structures: Dataset, volume: Volume) -> None:
         for item in structures.get(place) or []
         if (uid := item.get(keyword))
     }
-    if ours and theirs and ours not in theirs:
-        raise ReadError(
-            f"{path} was drawn in another frame of reference ({', '.join(sorted(theirs))}) than the scan ({ours}). "
-            f"Give the scan that it was drawn on"
-        )
+    if not ours or not theirs or ours in theirs:
+        return []
+    if not set(origin.sop_instance_uids).isdisjoint(_named_images(structures)):
+        return ["It names another frame of reference than the scan's, but the scan's own images; these count."]
+    raise ReadError(
+        f"{path} was drawn in another frame of reference ({', '.join(sorted(theirs))}) than the scan ({ours}). "
+        f"Give the scan that it was drawn on"
+    )
+
+
+def _named_images(structures: Dataset) -> Iterator[str]:
+    """SOP Instance UIDs of the images that the object was drawn on."""
+    for frame in structures.get("ReferencedFrameOfReferenceSequence") or []:
+        for study in frame.get("RTReferencedStudySequence") or []:
+            for series in study.get("RTReferencedSeriesSequence") or []:
+                for image in series.get("ContourImageSequence") or []:
+                    yield str(image.get("ReferencedSOPInstanceUID"))
+    for drawn in structures.get("ROIContourSequence") or []:
+        for contour in drawn.get("ContourSequence") or []:
+            for image in contour.get("ContourImageSequence") or []:
+                yield str(image.get("ReferencedSOPInstanceUID"))
 
 
 def _contours(
