@@ -8,6 +8,7 @@ so Pillow's own limit for pictures from the web does not apply: files are opened
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def _label_volume(path: Path, tiff: OpenTiff) -> Volume:
     return Volume(array, layout.grid, provenance=Provenance("TIFF", (str(path),), notes=layout.notes))
 
 
-_CLASSES = {"PNG": PngImageFile, "JPEG": JpegImageFile, "TIFF": TiffImageFile}
+_CLASSES: dict[str, Callable[[Path], Image.Image]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "TIFF": TiffImageFile}
 
 
 def _opened(path: Path, what: str) -> Image.Image:

@@ -173,7 +173,7 @@ def make_header(path: Path, attributes: Mapping[str, Any], *, pixel_data_offset:
     Raises:
         ReadError: if it is an image without rows and columns, or with an impossible number of frames.
     """
-    text = {field: _text(attributes.get(keyword)) for keyword, field in _TEXT_TAGS.items()}
+    text: dict[str, Any] = {field: _text(attributes.get(keyword)) for keyword, field in _TEXT_TAGS.items()}
     text["sop_class_uid"] = text["sop_class_uid"] or _text(attributes.get("MediaStorageSOPClassUID"))
     non_image = non_image_kind(text["sop_class_uid"], text["modality"])
     rows, columns = _whole(attributes, "Rows"), _whole(attributes, "Columns")

@@ -35,13 +35,13 @@ def reconstructed_planes(values: Attributes, n_frames: int) -> list[dict[str, An
     Returns:
         One dictionary per frame; ``None`` if the object is no reconstructed SPECT or does not state its planes.
     """
-    image_type = values.get("ImageType") or ()
+    image_type: Any = values.get("ImageType") or ()
     detectors = values.get("DetectorInformationSequence")
     if not detectors or len(image_type) < 3 or str(image_type[2]).strip().upper() != _RECONSTRUCTED:
         return None
     position, orientation = (detectors[0].get(k) for k in ("ImagePositionPatient", "ImageOrientationPatient"))
-    slices = values.get("SliceVector") or (list(range(1, n_frames + 1)) if n_frames > 1 else [1])
-    numbers = [int(n) for n in (slices if hasattr(slices, "__len__") else [slices])]
+    slices: Any = values.get("SliceVector") or list(range(1, n_frames + 1))
+    numbers = [int(n) for n in np.atleast_1d(slices)]
     step = values.get("SpacingBetweenSlices") or values.get("SliceThickness")
     if position is None or orientation is None or step in (None, "") or len(numbers) != n_frames:
         return None
