@@ -24,6 +24,7 @@ class Remedy(StrEnum):
     DROP_DUPLICATES = "drop_duplicates"
     CHOOSE_SERIES = "choose_series"
     REDO = "redo"
+    OVERWRITE = "overwrite"
     REPORT = "report"
     RESUME = "resume"
     START_ANEW = "start_anew"
@@ -43,6 +44,7 @@ IN_PYTHON: Mapping[Remedy, str] = {
     Remedy.DROP_DUPLICATES: "To read each image once, pass drop_duplicates=True",
     Remedy.CHOOSE_SERIES: "Choose one with series=, its number or UID, or series='largest'",
     Remedy.REDO: "Give another folder, or pass redo=True",
+    Remedy.OVERWRITE: "To replace what is there, pass overwrite=True",
     Remedy.RESUME: "Go on with it by resume=True, or train into another folder",
     Remedy.START_ANEW: "Start with resume=False",
     Remedy.WRITE_DICOM: "Write results with formats=['seg', 'sr'] to have some",

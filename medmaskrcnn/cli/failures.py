@@ -33,6 +33,7 @@ ON_COMMAND_LINE: Mapping[Remedy, str] = {
     Remedy.DROP_DUPLICATES: "Each image is read once on request: --drop-duplicates",
     Remedy.CHOOSE_SERIES: "Give --series with a number or UID of these, or --series largest",
     Remedy.REDO: "Give another folder, or --redo",
+    Remedy.OVERWRITE: "To replace what is there, give --overwrite",
     Remedy.REPORT: "Please report it with what --log FILE writes",
     Remedy.RESUME: "Go on with it (--resume), or train into another folder",
     Remedy.START_ANEW: "Start without --resume",

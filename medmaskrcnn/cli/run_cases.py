@@ -52,11 +52,13 @@ class Wishes:
         options: How to read and segment.
         output: What to write.
         quiet: No progress and no notes.
+        overwrite: Replace the result of another scan in the output folder.
     """
 
     options: SegmentOptions
     output: OutputOptions
     quiet: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,8 @@ def _tell_remarks(case: Case, result: CaseResult | None, *, quiet: bool) -> None
 
 def _segment_and_write(case: Case, model: LoadedModel, wishes: Wishes, on_event: StageProgress | None) -> CaseOutcome:
     # here: help and wrong use need no torch
-    from medmaskrcnn.export.write import write_result
+    from medmaskrcnn.export.occupied import refuse_occupied
+    from medmaskrcnn.export.write import file_names, write_result
     from medmaskrcnn.inference.pipeline import segment
     from medmaskrcnn.inference.read_source import read_source
 
@@ -129,11 +132,15 @@ def _segment_and_write(case: Case, model: LoadedModel, wishes: Wishes, on_event:
         progress("read", 0.0)
         volume = read_source(dict(case.sequences) or case.source, model.settings, options)
         volume = check_formats(volume, output)
+        if not wishes.overwrite:  # before the work, not after it
+            refuse_occupied(case.folder, file_names(output), volume)
         result = segment(volume, model, options=options, progress=progress)
         progress("write", 0.0)
         error = None
         try:
-            files = write_result(result, volume, case.folder, options=output, tracks=options.track)
+            files = write_result(
+                result, volume, case.folder, options=output, tracks=options.track, overwrite=wishes.overwrite
+            )
         except UnwrittenFormatsError as unwritten:
             files, error = unwritten.files, unwritten
     shown = deidentified_result(result) if output.deidentify else result

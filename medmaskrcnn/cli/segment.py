@@ -57,6 +57,9 @@ def segment_command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Tell time and memory of each stage, and how near the limit they are.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what lies in OUT, the result of another scan too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="No progress and no table; errors and warnings remain.")
@@ -83,7 +86,7 @@ def segment_command(
         given, options = with_named_sequences(given, options)
         cases = plan_cases(given, out, settings, options)
         options = options.model_copy(update={"channels": ()}) if cases[0].sequences else options
-        wishes = Wishes(options, output, quiet=quiet or as_json)
+        wishes = Wishes(options, output, quiet=quiet or as_json, overwrite=overwrite)
         outcomes = segment_cases(cases, out, model, wishes, profile=profile)
         if as_json:
             _print_outcomes_as_json(outcomes)

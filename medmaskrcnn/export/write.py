@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -25,6 +24,7 @@ from medmaskrcnn.export.dicom_files import DICOM_FORMATS, holds_identity, write_
 from medmaskrcnn.export.dicom_object import AlgorithmType
 from medmaskrcnn.export.meshes import mesh_names, write_mesh
 from medmaskrcnn.export.nifti import write_label_map
+from medmaskrcnn.export.occupied import list_files, listed_files, refuse_occupied, remove_stale
 from medmaskrcnn.export.source_series import read_source
 from medmaskrcnn.export.tracks import write_tracks
 from medmaskrcnn.report.html_report import write_report
@@ -79,12 +79,14 @@ def write_result(
     paths_in_run: bool = True,
     options: OutputOptions | None = None,
     tracks: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write a result's files into one folder, which is created if needed.
 
     DICOM objects, which say who the patient is, and ``run.json`` with its paths are for their owner alone (mode 0600),
-    and so are folders created for DICOM objects (0700). Files of an earlier run are replaced; its exports that are not
-    requested now are removed, since they would belong to another result.
+    and so are folders created for DICOM objects (0700). Files of an earlier run on the same scan are replaced; its
+    exports that are not requested now are removed, since they would belong to another result. What this program did not
+    write stays.
 
     Args:
         result: The result.
@@ -97,6 +99,7 @@ def write_result(
         paths_in_run: False leaves the scan's paths and the host out of ``run.json``.
         options: The four options above in one object, used in place of them.
         tracks: Write ``tracks.csv``, a table of every frame, for a cine series: several slices without a spacing.
+        overwrite: Replace the result of another scan, and files of other programs that bear names of ours.
 
     Returns:
         Path of each file (``"stl"``: folder) written, by format; always includes ``"instances"`` and ``"run"``.
@@ -105,7 +108,8 @@ def write_result(
         ValueError: if a format is unknown or the scan is not the result's.
         UnwrittenFormatsError: if a file cannot be made of this scan or result, such as a DICOM object of a scan that is
             not a DICOM series. All other files are in place.
-        OutputError: if the folder cannot be written to; nothing is left behind.
+        OutputError: if the folder cannot be written to, or holds the result of another scan or other files of these
+            names and ``overwrite`` is not set; nothing is left behind.
     """
     asked = options_from(
         options, OutputOptions, formats=formats, label_map_seg=label_map_seg, deidentify=deidentify,
@@ -122,6 +126,8 @@ def write_result(
         writers["run"] = partial(_write_run, placeless, replace(volume, provenance=Provenance()))
     try:
         _refuse_unusable(folder, targets, volume)
+        if not overwrite:
+            refuse_occupied(folder, [target.name for target in targets.values()], volume)
         failed |= _write_all(folder, targets, writers, private=holds_identity(asked))
     except OSError as error:
         raise OutputError(_message(folder, error)) from error
@@ -130,6 +136,11 @@ def write_result(
         reasons = "; ".join(f"{FILE_NAMES[name]}: {reason}" for name, reason in failed.items())
         raise UnwrittenFormatsError(f"not written to {folder}: {reasons}. The other files are complete", files, failed)
     return files
+
+
+def file_names(output: OutputOptions) -> list[str]:
+    """Names of the files, and of the folder of meshes, that are written with some options."""
+    return [FILE_NAMES[name] for name in _chosen(output.formats, tracks=False)]
 
 
 def _writers(
@@ -190,6 +201,8 @@ def _write_all(
                     if name in _ALWAYS:
                         raise
                     failed[name] = _why(name, error)
+                    remove_stale(staging / targets[name].name, None)
+            list_files(staging)
             _move_into_place(staging, folder, {name: targets[name] for name in writers if name not in failed})
         done = True
     finally:
@@ -241,20 +254,13 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 def _move_into_place(staging: Path, folder: Path, targets: dict[str, Path]) -> None:
     if (folder / FILE_NAMES["instances"]).exists():  # an earlier run: its other exports are now stale
+        listed = listed_files(folder)
         for name in set(FILE_NAMES) - set(targets):
-            _remove(folder / FILE_NAMES[name])
+            remove_stale(folder / FILE_NAMES[name], listed)
     for target in targets.values():
         if target.is_dir():
-            _remove(target)
+            remove_stale(target, None)
         (staging / target.name).replace(target)
-
-
-def _remove(path: Path) -> None:
-    """Remove an export of an earlier run: a file, or a folder of meshes."""
-    if not path.is_dir():
-        path.unlink(missing_ok=True)
-    elif _is_ours(path):
-        shutil.rmtree(path)
 
 
 def _message(folder: Path, error: OSError) -> str:
