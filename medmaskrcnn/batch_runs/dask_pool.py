@@ -17,6 +17,7 @@ from medmaskrcnn.batch_runs.settings import ClusterTls, Limits
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.batch_runs.worker_pool import End, LocalWorkerPool, Setup
 from medmaskrcnn.errors import MedMaskRCNNError, MissingExtraError
+from medmaskrcnn.system.exceptions import words_of
 
 _CONNECT_S = 15
 _WAIT_S = 1.0
@@ -112,7 +113,7 @@ class DaskWorkerPool:
             return [End(id_, "died", "the Dask workers that took it died, one after the other")]
         if isinstance(error, MedMaskRCNNError):
             raise error
-        return [End(id_, "failed", f"the Dask worker failed: {type(error).__name__}: {error}")]
+        return [End(id_, "failed", f"the Dask worker failed: {words_of(error)}")]
 
     def close(self, *, at_once: bool) -> None:
         """See :class:`~medmaskrcnn.batch_runs.worker_pool.WorkerPool`; the cluster itself keeps running."""

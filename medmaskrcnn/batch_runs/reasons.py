@@ -8,11 +8,14 @@ import re
 from collections.abc import Iterable, Mapping
 
 from medmaskrcnn.errors import InvalidOptionError, MedMaskRCNNError, ReadError, Remedy, UnsuitableScanError
+from medmaskrcnn.system.exceptions import words_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors that every further case would also raise."""
 
 HIDDEN = "<source>"
+
+_NO_MEMORY = ("allocate memory", "Cannot allocate", "out of memory", "std::bad_alloc", "can't start new thread")
 
 
 IN_SUMMARY: Mapping[Remedy, str] = {
@@ -44,7 +47,7 @@ def explain(error: BaseException, about: str) -> str:
     elif isinstance(error, OSError):
         reason = _explain_os_error(error)
     else:
-        reason = f"internal error ({type(error).__name__}: {error})"
+        reason = f"internal error ({words_of(error)})"
     return reason if about in reason else f"{about}: {reason}"
 
 
@@ -64,7 +67,12 @@ def _explain_os_error(error: OSError) -> str:
 
 def is_memory(error: BaseException) -> bool:
     """Whether memory of the machine or GPU ran out; running the case alone may help."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    # torch's allocator, numeric libraries and the loader of libraries, under a limit such as that of ulimit -v
+    return isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def is_no_room(error: BaseException | None) -> bool:

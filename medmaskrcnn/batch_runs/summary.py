@@ -96,8 +96,10 @@ def summary_csv(document: dict[str, Any]) -> str:
 
 
 def hidden_paths(found: FoundSeries) -> Sequence[str]:
-    """Paths that shared output must not contain: the series' files, their names and every folder above them."""
+    """What shared output must not contain: the series' files, their names, every folder above them, whose it is."""
     files = [*found.files, *([found.archive[0]] if found.archive else [])]
     folders = {str(parent) for file in files for parent in Path(file).parents}
     names = {name for file in files if len(name := Path(file).name) > _SHORT and not name.isdigit()}
-    return [*files, *(folder for folder in folders if folder != os.sep), *names]
+    identity = (found.patient_id, found.patient_name, found.study_date, found.study_uid, found.series_uid)
+    words = {word for word in identity if len(word) > _SHORT}
+    return [*files, *(folder for folder in folders if folder != os.sep), *names, *words]

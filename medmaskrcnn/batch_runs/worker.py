@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
@@ -29,6 +28,7 @@ from medmaskrcnn.batch_runs.reasons import explain, is_memory, is_no_room, is_re
 from medmaskrcnn.batch_runs.task import Task
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.system.child_process import Channel, channel_to_parent
+from medmaskrcnn.system.exceptions import traceback_of
 from medmaskrcnn.system.memory import allow_retaining
 
 
@@ -142,7 +142,7 @@ def _failure(error: BaseException, task: Task) -> dict[str, Any]:
         "remedy": remedy_of(error),
         "again": is_memory(error),
         "no_room": is_no_room(error),
-        "details": None if is_refusal(error) else traceback.format_exc(),
+        "details": None if is_refusal(error) else traceback_of(error),
     }
 
 

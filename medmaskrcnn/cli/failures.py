@@ -10,21 +10,21 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from medmaskrcnn.batch_runs.reasons import explain, remedy_of
 from medmaskrcnn.cli.console import print_status
 from medmaskrcnn.errors import Remedy, with_remedy
+from medmaskrcnn.system.exceptions import QUOTING, traceback_of
 from medmaskrcnn.system.version import __version__
 
 EXIT_FAILED = 1
 
 EXIT_CODES_HELP = "Exit codes: 0 all right, 1 some case failed or was refused, 2 wrong use."
-
-_QUOTING = ("pydicom", "highdicom", "pynetdicom", "dicomweb_client", "urllib3", "requests", "retrying")
-"""Libraries whose messages quote values of headers, or addresses with a patient's ID in them."""
 
 ON_COMMAND_LINE: Mapping[Remedy, str] = {
     Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or give --allow-out-of-domain to run it all the same",
@@ -84,9 +84,15 @@ class _WithoutPaths(logging.Formatter):
         ]
         self._spelt = sorted(spelt, key=lambda pair: len(pair[0]), reverse=True)
 
+    def formatException(self, ei: Any) -> str:
+        """A traceback whose messages quote no value of a file."""
+        return traceback_of(ei[1]) if ei[1] is not None else ""
+
     def format(self, record: logging.LogRecord) -> str:
         """The record as a line, or lines with a traceback."""
-        text = super().format(record)
+        own = copy(record)
+        own.exc_text = None  # another handler may have kept the traceback as Python words it
+        text = super().format(own)
         for form, number in self._spelt:
             text = re.sub(rf"(?<![\w./\\-]){re.escape(form)}(?![\w.-])", number, text)
         return text
@@ -95,8 +101,8 @@ class _WithoutPaths(logging.Formatter):
 def _says_nothing_of_patients(record: logging.LogRecord) -> bool:
     """False for what the DICOM libraries log or warn of."""
     if record.name == "py.warnings":
-        return not any(f"{os.sep}{library}{os.sep}" in record.getMessage() for library in _QUOTING)
-    return record.name.partition(".")[0] not in _QUOTING
+        return not any(f"{os.sep}{library}{os.sep}" in record.getMessage() for library in QUOTING)
+    return record.name.partition(".")[0] not in QUOTING
 
 
 @contextmanager

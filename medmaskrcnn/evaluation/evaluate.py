@@ -29,6 +29,7 @@ from medmaskrcnn.structures.class_names import ClassMatch, match_class_names, no
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import BoolArray
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.exceptions import words_of
 from medmaskrcnn.system.memory import retain_freed_memory
 
 CountProgress = Callable[[int, int], None]
@@ -361,7 +362,7 @@ def segmented_pair(
 
 def failed_case(case_id: str, error: Exception) -> FailedCase:
     """A case that ended with an error, as one sentence; the type is added for errors that are not ours."""
-    reason = error.reason if isinstance(error, MedMaskRCNNError) else f"{type(error).__name__}: {error}"
+    reason = error.reason if isinstance(error, MedMaskRCNNError) else words_of(error)
     return FailedCase(case_id, reason, getattr(error, "remedy", None))
 
 

@@ -25,6 +25,7 @@ from medmaskrcnn.export.patient import valid_header
 from medmaskrcnn.io.dicom.frames import Frame, frames_of_dataset
 from medmaskrcnn.structures.grid import LPS_FROM_RAS, FloatArray, Grid
 from medmaskrcnn.structures.volume import Volume
+from medmaskrcnn.system.exceptions import words_of
 
 _PLACE_TOLERANCE = 0.3  # fraction of the slice step that a header's plane may be off the grid's (rounded positions)
 
@@ -110,7 +111,9 @@ def _headers(files: Sequence[str], expected: Sequence[str], what: str) -> dict[P
         try:
             headers[Path(file)] = dcmread(Path(file), stop_before_pixels=True, force=True)
         except (OSError, InvalidDicomError) as error:
-            raise OutputError(f"{what} needs the scan's headers, but {file} cannot be read again: {error}") from error
+            raise OutputError(
+                f"{what} needs the scan's headers, but {file} cannot be read again: {words_of(error)}"
+            ) from error
         _complete(headers[Path(file)], file, what)
     found = tuple(dict.fromkeys(str(h.SOPInstanceUID) for h in headers.values()))
     if expected and found != tuple(expected):
@@ -138,7 +141,7 @@ def _frames(headers: Mapping[Path, FileDataset], volume: Volume, what: str) -> t
         try:
             frames = frames_of_dataset(path, header)
         except (ReadError, ValueError) as error:
-            raise OutputError(f"{what} cannot be placed: {error}") from error
+            raise OutputError(f"{what} cannot be placed: {words_of(error)}") from error
         several = len(frames) > 1
         for frame in frames:
             if not frame.has_plane or (several and not _belongs_to(frame, volume_name)):

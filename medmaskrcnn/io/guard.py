@@ -16,6 +16,7 @@ import numpy as np
 
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
 from medmaskrcnn.structures.grid import FloatArray, Grid
+from medmaskrcnn.system.exceptions import words_of
 from medmaskrcnn.system.memory_budget import available_bytes
 
 MAX_SCAN_BYTES = 2**36
@@ -58,13 +59,14 @@ def convert_read_errors(path: Path, what: str) -> Iterator[None]:
         raise ReadError(
             f"{path} is too large for this machine: it does not fit into the memory that is free"
         ) from error
+    except NotImplementedError as error:
+        raise ReadError(f"{path} is {what} of a kind that cannot be read ({words_of(error)}). Convert it") from error
     except BaseException as error:  # decoders raise anything on damaged input; this is the one place that catches it
         if not isinstance(error, Exception) and type(error).__name__ != _RUST_PANIC:
             raise
-        reason = next(iter(str(error).strip().splitlines()), "") or "no reason given"
         raise ReadError(
             f"{path} cannot be read as {what}; it may be damaged or cut short. "
-            f"Copy or export it again. ({type(error).__name__}: {reason[:200]})"
+            f"Copy or export it again. ({words_of(error)})"
         ) from error
 
 

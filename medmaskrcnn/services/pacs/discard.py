@@ -17,6 +17,7 @@ from medmaskrcnn.batch_runs.run import BatchRun
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.export.write import FILE_NAMES
 from medmaskrcnn.structures.store import load_case
+from medmaskrcnn.system.exceptions import words_of
 from medmaskrcnn.system.paths import path_below
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def _can_be_read(run: BatchRun, entry: Entry) -> bool:
         with suppress_pydicom_warnings():
             for file in place.glob("*.dcm"):
                 dcmread(file)
-    except Exception:  # whatever is wrong with it: the scan is needed
-        logger.exception("the result in %s cannot be read; its scan is kept", entry.folder)
+    except Exception as error:  # whatever is wrong with it: the scan is needed
+        logger.error("the result in %s cannot be read (%s); its scan is kept", entry.folder, words_of(error))
         return False
     return True

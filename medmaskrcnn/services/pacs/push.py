@@ -17,6 +17,7 @@ from medmaskrcnn.errors import ArchiveError, ReadError, Remedy
 from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.export.write import FILE_NAMES
 from medmaskrcnn.services.pacs.archive import Archive, patiently
+from medmaskrcnn.system.exceptions import words_of
 
 _OURS = tuple(FILE_NAMES[name] for name in ("seg", "sr", "rtstruct"))
 _KINDS = ("SEG", "SR", "RTSTRUCT")
@@ -83,7 +84,7 @@ def _push_one(archive: Archive, file: Path) -> Pushed:
             modality = str(dataset.get("Modality", ""))
             place = [str(dataset[name].value) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
     except (OSError, InvalidDicomError, KeyError) as error:
-        return Pushed(file, "", error=f"{file} cannot be read as DICOM: {error}")
+        return Pushed(file, "", error=f"{file} cannot be read as DICOM: {words_of(error)}")
     if modality not in _KINDS:
         return Pushed(
             file, modality, error=f"{file} is {modality or 'of no modality'}; only {', '.join(_KINDS)} go back"

@@ -19,6 +19,7 @@ from medmaskrcnn.export.source_series import suppress_pydicom_warnings
 from medmaskrcnn.services.pacs.dimse import pynetdicom
 from medmaskrcnn.services.pacs.listener import ListenLimits, start_listener
 from medmaskrcnn.services.pacs.pull import DuplicateError, held, series_folder, write_object
+from medmaskrcnn.system.exceptions import words_of
 from medmaskrcnn.system.files import PARTIAL, make_folder
 
 logger = logging.getLogger(__name__)
@@ -112,8 +113,8 @@ class Inbox:
             cause = error.__cause__ or error  # its text has no path, which would contain UIDs
             logger.error("cannot keep an object: %s", getattr(cause, "strerror", cause))
             return _NO_ROOM if getattr(cause, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) else _CANNOT_UNDERSTAND
-        except Exception:
-            logger.exception("an object cannot be used")
+        except Exception as error:
+            logger.error("an object cannot be used: %s", words_of(error))
             return _CANNOT_UNDERSTAND
         return _SUCCESS
 
