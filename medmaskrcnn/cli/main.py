@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -95,4 +96,10 @@ def _program(
 def main() -> None:
     """Entry point of the console script."""
     allow_retaining()
+    signal.signal(signal.SIGTERM, _end)
     app()
+
+
+def _end(number: int, _: object) -> None:
+    """End as after an error, so that what was unpacked or half-written is removed."""
+    raise SystemExit(128 + number)

@@ -87,7 +87,11 @@ def check_claimed_size(path: Path, shape: Sequence[int], item_bytes: int, *, sto
         raise ReadError(f"{path}: the header gives the extents {tuple(shape)}; each must be at least 1")
     claimed = math.prod(int(n) for n in shape) * item_bytes
     possible = stored_bytes * (MAX_DEFLATE_RATIO if packed else 1)
-    if claimed > possible or claimed > MAX_SCAN_BYTES:
+    if claimed <= possible and claimed > MAX_SCAN_BYTES:
+        raise ReadError(
+            f"{path} holds {_words(claimed)} of voxels {tuple(shape)}; {_words(MAX_SCAN_BYTES)} can be read"
+        )
+    if claimed > possible:
         held = f"{_words(stored_bytes)}{' compressed' if packed else ''}"
         raise ReadError(
             f"{path}: the header claims {_words(claimed)} of voxels {tuple(shape)}, the file holds {held}. "

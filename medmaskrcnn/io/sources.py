@@ -21,6 +21,7 @@ from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom.deflated import check_deflated
 from medmaskrcnn.io.formats import READABLE
 from medmaskrcnn.io.guard import HARMLESS_BYTES, MAX_RATIO, convert_read_errors
+from medmaskrcnn.system.temporary import TemporaryTree
 
 MAX_UNPACKED_BYTES = 2**35
 """32 GiB: no study is larger."""
@@ -49,7 +50,7 @@ class Source:
     files: tuple[Path, ...]
     closed: tuple[OSError, ...] = ()
     notes: tuple[str, ...] = ()
-    unpacked: tempfile.TemporaryDirectory[str] | None = None
+    unpacked: TemporaryTree | None = None
 
 
 def open_source(path: Path) -> Source:
@@ -178,7 +179,7 @@ def _unzipped(path: Path) -> Source:
         members = [m for m in archive.infolist() if not m.is_dir()]
         _check_members(path, members)
         try:
-            unpacked = tempfile.TemporaryDirectory(prefix="medmaskrcnn-", ignore_cleanup_errors=True)
+            unpacked = TemporaryTree()
             left_out = _unpack(path, archive, members, Path(unpacked.name))
         except OSError as error:
             raise ReadError(f"{path} cannot be unpacked to {tempfile.gettempdir()}: {error.strerror}") from error

@@ -79,7 +79,7 @@ def load_checkpoint(path: Path, plan: str) -> tuple[TrainingProgress, dict[str, 
         begun_with = state.pop("plan")
     except Exception as error:  # torch raises many types here; all mean the same to the user
         raise ReadError(f"cannot read checkpoint {path}: {' '.join(str(error).split())[:200]}") from error
-    if not _same(begun_with, plan):
+    if not same_plan(begun_with, plan):
         raise ReadError(
             f"{path} was begun with another plan (plan.yaml beside it). Resume with that plan, "
             "or train into another folder"
@@ -87,7 +87,7 @@ def load_checkpoint(path: Path, plan: str) -> tuple[TrainingProgress, dict[str, 
     return progress, state
 
 
-def _same(begun_with: str, plan: str) -> bool:
+def same_plan(begun_with: str, plan: str) -> bool:
     """Whether two plans have equal settings; a newer version may write settings that an older one did not have."""
     try:
         return begun_with == plan or parse_plan(begun_with) == parse_plan(plan)

@@ -21,7 +21,7 @@ from medmaskrcnn.hub.model_file import read_model, save_members
 from medmaskrcnn.system.files import make_folder, write_bytes
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.run import train
-from medmaskrcnn.training.training_run import BEST, CHECKPOINT, Event, TrainingRecord
+from medmaskrcnn.training.training_run import BEST, Event, TrainingRecord
 
 FOLDS = 5
 
@@ -113,9 +113,7 @@ def train_folds(
         if on_fold is not None:
             on_fold(done, len(numbers))
         run = home / f"fold{number}"
-        goes_on = (run / CHECKPOINT).exists()
-        if run.exists() and not goes_on:
-            shutil.rmtree(run)  # broken off before its first checkpoint
+        goes_on = (run / _PLAN).exists()  # perhaps broken off before its first checkpoint
         records.append(
             train(
                 labelled, _of_one_fold(plan, done, len(numbers)), run, check=False, fold=number, resume=goes_on,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from medmaskrcnn.system.memory import retain_freed_memory
 from medmaskrcnn.system.threads import use_one_thread
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.boards import Board, TensorBoard, WeightsAndBiases
-from medmaskrcnn.training.checkpoint import load_checkpoint
+from medmaskrcnn.training.checkpoint import load_checkpoint, same_plan
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.planner.planner import make_plan
 from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
@@ -80,7 +81,7 @@ def train(
         fold: Cross-validation instead of ``splits``: validate on this fold, train on the other cases that have a fold.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``. Under ``torchrun`` every process uses one.
         workers: Processes with one thread each that prepare cases, and then draw samples while this one learns.
-        resume: Resume from the checkpoint in ``folder``.
+        resume: Resume from the checkpoint in ``folder``; from the beginning if the run ended before its first one.
         start_from: Initial weights; see :func:`medmaskrcnn.training.transfer.apply.transfer`.
         transform: A user-defined transform, applied to every sample after the plan's augmentation.
         build: Builds the network; replace it to train a network of your own.
@@ -131,7 +132,7 @@ def train(
     if begun_with is not None and fabric.is_global_zero:
         write_bytes(run / _TRANSFER, begun_with.csv().encode())
     trainer = Trainer(network, plan, fabric, began=began)
-    if resume:
+    if resume and (run / CHECKPOINT).exists():
         trainer.load(*load_checkpoint(run / CHECKPOINT, plan_text(plan)))
     boards = _boards(run, plan, trainer, wandb) if fabric.is_global_zero else []
     training_run = TrainingRun(run, plan, labelled, held_out, trainer, listen, cases=len(learnt), boards=boards)
@@ -197,15 +198,25 @@ def _boards(run: Path, plan: Plan, trainer: Trainer, wandb: str | None) -> list[
 
 
 def _claim(run: Path, plan: str, *, resume: bool) -> None:
-    """Create the run's folder, or check that it holds a checkpoint to resume from."""
+    """Create the run's folder, or check that it holds a run to go on with."""
     if resume:
         if not (run / CHECKPOINT).exists():
-            raise ReadError(f"{run} holds no checkpoint to resume from ({CHECKPOINT})", Remedy.START_ANEW)
+            _check_begun(run, plan)
         return
     if (run / CHECKPOINT).exists() or (run / _PLAN).exists():
         raise OutputError(f"{run} holds a run already", Remedy.RESUME)
     make_folder(run)
     write_bytes(run / _PLAN, plan.encode())
+
+
+def _check_begun(run: Path, plan: str) -> None:
+    """Check that a run without a checkpoint was begun with this plan: it ended before its first one."""
+    try:
+        begun_with = (run / _PLAN).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ReadError(f"{run} holds no checkpoint to resume from ({CHECKPOINT})", Remedy.START_ANEW) from error
+    if not same_plan(begun_with, plan):
+        raise ReadError(f"{run} was begun with another plan ({_PLAN}). Resume with that plan, or use another folder")
 
 
 def _first_network(
@@ -251,4 +262,5 @@ def _batches(
 
 def _begin_worker(worker: int) -> None:
     use_one_thread()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm sends it to every process; this one ends with its parent
     retain_freed_memory().__enter__()  # to the end of the process: windows of one size are made again and again

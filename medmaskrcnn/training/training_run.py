@@ -12,6 +12,7 @@ from medmaskrcnn.errors import MedMaskRCNNError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.hub.model_file import save_model
 from medmaskrcnn.system.files import make_folder
+from medmaskrcnn.system.signals import ending_politely
 from medmaskrcnn.training.boards import Board
 from medmaskrcnn.training.checkpoint import TrainingProgress, save_checkpoint
 from medmaskrcnn.training.plan import Plan, plan_text
@@ -79,9 +80,14 @@ class TrainingRun:
         self.saved_at = time.monotonic()
 
     def work(self, batches: Iterator[list[Sample]]) -> None:
-        """Train to the end; an interrupt (Ctrl-C) saves a checkpoint and the model."""
+        """Train to the end; an interrupt (Ctrl-C) or SIGTERM (Slurm) saves a checkpoint and the model first."""
         settings, trainer = self.plan.train, self.trainer
         begin(trainer.progress, settings, now=trainer.clock.seconds())
+        with ending_politely() as told:
+            self._work(batches, told)
+
+    def _work(self, batches: Iterator[list[Sample]], told: list[int]) -> None:
+        settings, trainer = self.plan.train, self.trainer
         try:
             while not is_over(trainer.progress, settings):
                 report = trainer.learn(batches)
@@ -90,8 +96,11 @@ class TrainingRun:
                 self.on_event(report)
                 if is_over(trainer.progress, settings) or self._validation_is_due():
                     self._validate()
-                if is_over(trainer.progress, settings) or time.monotonic() - self.saved_at > _SAVE_SECONDS:
+                over = is_over(trainer.progress, settings)
+                if over or told or time.monotonic() - self.saved_at > _SAVE_SECONDS:
                     self._save()
+                if told and not over:
+                    raise SystemExit(128 + told[0])
         except KeyboardInterrupt:
             self._save()
             raise

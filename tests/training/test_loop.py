@@ -239,6 +239,41 @@ def test_accumulated_passes_are_resumed_at_the_right_sample(data: Path, tmp_path
     assert equal(weights(tmp_path / "halves"), weights(tmp_path / "whole"))
 
 
+def test_told_to_end_it_finishes_its_step_and_saves(data: Path, tmp_path: Path) -> None:
+    """SIGTERM, as Slurm sends it."""
+    plan = make_plan(steps=4)
+    train(data, plan, tmp_path / "whole", workers=0)
+
+    def end(event: object) -> None:
+        if isinstance(event, StepReport) and event.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        train(data, plan, tmp_path / "halves", workers=0, on_event=end)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert (tmp_path / "halves" / CHECKPOINT).exists()
+    train(data, plan, tmp_path / "halves", workers=0, resume=True)
+    assert equal(weights(tmp_path / "halves"), weights(tmp_path / "whole"))
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_resumed(data: Path, tmp_path: Path) -> None:
+    plan = make_plan(steps=3)
+    train(data, plan, tmp_path / "whole", workers=0)
+
+    def die(event: object) -> None:
+        if isinstance(event, StepReport):
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(data, plan, tmp_path / "early", workers=0, on_event=die)
+    assert not (tmp_path / "early" / CHECKPOINT).exists()
+    with pytest.raises(ReadError, match="begun with another plan"):
+        train(data, make_plan(steps=9), tmp_path / "early", workers=0, resume=True)
+    train(data, plan, tmp_path / "early", workers=0, resume=True)
+    assert equal(weights(tmp_path / "early"), weights(tmp_path / "whole"))
+    assert [row["step"] for row in read_table(tmp_path / "early" / "losses.csv")] == [1, 2, 3]
+
+
 def test_a_folder_belongs_to_one_run_and_a_checkpoint_to_one_plan(data: Path, tmp_path: Path) -> None:
     train(data, make_plan(steps=2), tmp_path / "run", workers=0)
     with pytest.raises(OutputError, match="holds a run already"):
