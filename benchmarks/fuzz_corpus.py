@@ -1,8 +1,9 @@
-"""Small sound files of every kind that is read, for ``fuzz_readers.py`` to damage."""
+"""Small sound files of every kind that is read, for ``fuzz.py`` to damage."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -18,6 +19,13 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.fileset import FileSet
 
 from medmaskrcnn.hub.model_file import shipped_models
+from medmaskrcnn.inference.measure import measure_instances
+from medmaskrcnn.structures.case_result import CaseResult, RunRecord
+from medmaskrcnn.structures.grid import Grid
+from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.store import save_case
+from medmaskrcnn.structures.volume import Volume
 
 SHAPE = (4, 40, 36)
 
@@ -31,6 +39,8 @@ def write_corpus(folder: Path) -> dict[str, list[Path]]:
         "series": series,
         "scan": scans,
         "labels": _labels(folder),
+        "result": [_result(folder)],
+        "manifest": [_manifest(folder)],
         "model": [_shrunk_name(folder, next(iter(shipped_models().values())))],
     }
 
@@ -141,7 +151,50 @@ def _labels(folder: Path) -> list[Path]:
     raw = nib.Nifti1Image(mask.T, affine).to_bytes()
     (folder / "labels.nii").write_bytes(raw)
     (folder / "labels.nii.gz").write_bytes(gzip.compress(raw))
-    return [*paths, folder / "labels.nii", folder / "labels.nii.gz"]
+    return [*paths, folder / "labels.nii", folder / "labels.nii.gz", _coco(folder)]
+
+
+def _coco(folder: Path) -> Path:
+    """A square in each of the slices of the series."""
+    images = [{"id": i, "file_name": f"{i}.dcm", "height": SHAPE[1], "width": SHAPE[2]} for i in range(SHAPE[0])]
+    polygon = [[8, 10, 20, 10, 20, 30, 8, 30]]
+    annotations = [
+        {"id": i, "image_id": i, "category_id": 1, "segmentation": polygon, "bbox": [8, 10, 12, 20], "iscrowd": 0}
+        for i in range(SHAPE[0])
+    ]
+    path = folder / "coco.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}))
+    return path
+
+
+def _result(folder: Path) -> Path:
+    grid = Grid(SHAPE, np.diag([2.5, 0.8, 0.5, 1.0]))
+    mask = np.zeros(SHAPE, np.bool_)
+    mask[1:3, 10:30, 8:20] = True
+    found = Instances.from_masks(grid, ("liver",), [0], [Mask((0, 0, 0), mask).tight()], scores=[0.9])
+    volume = Volume(np.zeros((1, *SHAPE), np.int16), grid)
+    record = RunRecord("medmaskrcnn", "m", "ab" * 32, "CC0-1.0", "cpu", "fp32", {"score": 0.5})
+    save_case(CaseResult(found, 0.5, measure_instances(volume, found), record), folder / "instances.npz")
+    return folder / "instances.npz"
+
+
+def _manifest(folder: Path) -> Path:
+    """Two cases with labels, beside their files."""
+    home = folder / "labelled"
+    home.mkdir()
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[1:3, 10:30, 8:20] = 1
+    cases = []
+    for name in ("a", "b"):
+        nib.save(nib.Nifti1Image(mask.T.astype(np.int16) * 100, np.eye(4)), home / f"{name}.nii")
+        nib.save(nib.Nifti1Image(mask.T, np.eye(4)), home / f"{name}_labels.nii")
+        instances = [{"value": 1, "class": "liver"}]
+        cases.append(
+            {"id": name, "patient": name, "image": f"{name}.nii", "label": f"{name}_labels.nii", "instances": instances}
+        )
+    path = home / "manifest.json"
+    path.write_text(json.dumps({"version": 1, "name": "two", "class_names": ["liver"], "cases": cases}))
+    return path
 
 
 def _rtstruct() -> Dataset:

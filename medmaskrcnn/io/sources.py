@@ -62,8 +62,12 @@ def open_source(path: Path) -> Source:
     Raises:
         ReadError: if it does not exist, is empty, or is an archive that is damaged, encrypted or a zip bomb.
     """
-    path = _as_spelt(path)
-    if path.is_file():
+    try:
+        path = _as_spelt(path)
+        is_file = path.is_file()
+    except OSError as error:  # a name that no file can have, or a folder that may not be entered
+        raise ReadError(f"{str(path)[:200]} cannot be opened: {error.strerror}") from error
+    if is_file:
         if is_zip(path):
             return _unzipped(path)
         if path.name.upper() == "DICOMDIR":

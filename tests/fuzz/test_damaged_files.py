@@ -1,4 +1,4 @@
-"""A small part of ``benchmarks/fuzz_readers.py``, and the two attacks that have names."""
+"""A small part of ``benchmarks/fuzz.py``, and the two attacks that have names."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from medmaskrcnn.io import sources
 from medmaskrcnn.io.discover import find_scans
 from medmaskrcnn.io.read import read_volume
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_readers.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz.py"
 COUNT = 60
 
 
 @pytest.fixture(scope="module")
 def fuzz_readers():
-    spec = importlib.util.spec_from_file_location("fuzz_readers", SCRIPT)
+    spec = importlib.util.spec_from_file_location("fuzz", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # its worker processes look it up by name
     sys.path.insert(0, str(SCRIPT.parent))
@@ -136,3 +136,33 @@ def test_archives_that_cannot_be_read_say_why(tmp_path, picture):
         pass
     with pytest.raises(ReadError, match="holds no file"):
         read_volume(path)
+
+
+def test_a_case_by_field_stays_well_formed(fuzz_readers, tmp_path):
+    """A value of a manifest, a model, a result, a header and a DICOM object becomes another one."""
+    corpus = fuzz_readers.write_corpus(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in (file for files in corpus.values() for file in files):
+        if path.suffix in (".json", ".npz", ".safetensors", ".nrrd", ".mha", ".dcm"):
+            made = [fuzz_readers.changed(path.name, path.read_bytes(), rng) for _ in range(4)]
+            assert any(one is not None and one != path.read_bytes() for one in made), path.name
+
+
+@pytest.mark.slow
+def test_parts_are_not_run_twice(fuzz_readers, tmp_path, monkeypatch):
+    """A worker of its own, which loads torch."""
+    monkeypatch.setattr(fuzz_readers, "PART", 3)
+    report = fuzz_readers.fuzz_in_parts(5, 0, 1, tmp_path / "parts")
+    assert report["cases"] == 5 and report["findings"] == []
+    assert len(list((tmp_path / "parts").iterdir())) == 2
+    monkeypatch.setattr(fuzz_readers, "fuzz", lambda *_: pytest.fail("a part is run again"))
+    assert fuzz_readers.fuzz_in_parts(5, 0, 1, tmp_path / "parts") == report
+
+
+@pytest.mark.parametrize("name", ["9" * 400, "a\0b", "x/" * 3000])
+def test_names_that_no_file_can_have(tmp_path, name):
+    from medmaskrcnn.io.labels.label_volume import read_label_volume
+
+    for read in (read_volume, read_label_volume, find_scans):
+        with pytest.raises(ReadError):
+            read(tmp_path / name)

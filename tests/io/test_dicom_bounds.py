@@ -149,3 +149,13 @@ def test_inflating_stops_early(tmp_path: Path, slice_file: Path, monkeypatch):
     with pytest.raises(ReadError):
         read_volume(path)
     assert sum(seen) < 32 << 20
+
+
+def test_pixels_of_another_size_than_the_header_says_are_told(slice_file: Path, tmp_path: Path):
+    """Grey by its samples, colour by its palette: what the decoder gives does not fit."""
+    one = dcmread(slice_file)
+    one.SamplesPerPixel, one.PhotometricInterpretation = 2, "MONOCHROME2"
+    path = tmp_path / "a.dcm"
+    one.save_as(path)
+    with pytest.raises(ReadError):
+        read_volume(path)

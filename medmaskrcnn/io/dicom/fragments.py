@@ -101,7 +101,8 @@ def read_encoded_frames(stream: BinaryIO, fragments: Fragments, n_frames: int) -
         return pieces
     base = fragments.places[0][0]
     places = [place - base for place, _ in fragments.places]  # as the offset table counts, from item to item
-    begins = [i for i, place in enumerate(places) if place in set(fragments.offsets)]
+    offsets = set(fragments.offsets)
+    begins = [i for i, place in enumerate(places) if place in offsets]
     if len(begins) != n_frames or len(fragments.offsets) != n_frames:
         begins = [i for i, piece in enumerate(pieces) if piece.startswith(_STARTS)]
     if len(begins) != n_frames or begins[0] != 0:

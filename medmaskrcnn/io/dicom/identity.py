@@ -100,7 +100,8 @@ def repeated_images(stack: DicomStack) -> list[Frame]:
 
 def without_repeats(stack: DicomStack, repeats: Sequence[Frame]) -> DicomStack:
     """The stack without some frames, which is noted."""
-    left = tuple(frame for frame in stack.frames if frame not in set(repeats))
+    dropped = set(repeats)
+    left = tuple(frame for frame in stack.frames if frame not in dropped)
     note = f"{len(repeats)} images that repeat another pixel for pixel were dropped, as asked."
     return replace(stack, frames=left, notes=(*stack.notes, note), n_left_out=stack.n_left_out + len(repeats))
 

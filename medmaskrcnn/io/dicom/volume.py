@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medmaskrcnn.errors import ReadError, Remedy
 from medmaskrcnn.io.dicom.bounds import check_stack
@@ -52,10 +55,9 @@ def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume
             # sparse tiles leave glass bare, which is white in colour
             white = 255 if stack.channel_kind == "colour" else 0
             values = join_tiles(values, frames, stack.header.matrix, white)
-    # (N, H, W) or (N, 3, H, W) to (C, D, H, W)
-    colour = stack.channel_kind == "colour"
+        array = _channels_first(stack, values)
     return Volume(
-        array=np.ascontiguousarray(values.swapaxes(0, 1)) if colour else values.reshape(stack.shape),
+        array=array,
         grid=stack.grid,
         modality=stack.header.modality or None,
         channel_kind=stack.channel_kind,
@@ -63,6 +65,21 @@ def read_dicom(stack: DicomStack, options: ReadingOptions = AS_STORED) -> Volume
         film=_film(stack),
         provenance=_provenance(stack, stack.grid, frames, suv=suv),
     )
+
+
+def _channels_first(stack: DicomStack, values: NDArray[Any]) -> NDArray[Any]:
+    """``(N, H, W)`` or ``(N, 3, H, W)`` to ``(C, D, H, W)``.
+
+    Raises:
+        ReadError: if the pixels are of another size or colour than the header says.
+    """
+    if stack.channel_kind == "colour" and values.ndim == 4:
+        values = np.ascontiguousarray(values.swapaxes(0, 1))
+    if stack.shape is None or values.size != math.prod(stack.shape):
+        raise ReadError(
+            f"{stack.folder}: the pixels are of shape {values.shape}, the header says {stack.shape}; it is damaged"
+        )
+    return values.reshape(stack.shape)
 
 
 def _film(stack: DicomStack) -> Film | None:

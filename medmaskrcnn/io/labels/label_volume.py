@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from medmaskrcnn.io.formats import sniff
@@ -16,5 +17,5 @@ def read_label_volume(path: Path) -> Volume:
     Raises:
         ReadError: if it cannot be read, or is a picture whose pixels are no labels.
     """
-    what = sniff(path) if path.is_file() else None
+    what = sniff(path) if os.path.isfile(path) else None  # noqa: PTH113 - also of a name that no file can have
     return read_label_picture(path, what) if what in ("PNG", "TIFF", "JPEG") else read_volume(path)

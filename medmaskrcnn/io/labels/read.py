@@ -132,9 +132,9 @@ def _from_map(path: Path, what: str | None, volume: Volume, names: Mapping[int, 
 
 def _only_file(path: Path) -> Path:
     """The label file at a path: the file itself, or the only label object in a folder."""
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - also of a name that no file can have
         return path
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112
         raise ReadError(f"{path} does not exist. Check the spelling")
     files = sorted(p for p in path.rglob("*") if p.is_file() and sniff(p) == "DICOM")
     found = [p for p in files if read_header(p).non_image in ("RTSTRUCT", "SEG")]

@@ -1,10 +1,12 @@
 """Damage sound files in thousands of ways and read them: only our own errors may come out.
 
-    python benchmarks/fuzz_readers.py --count 20000 --seed 0 --json fuzz.json
+    python -m benchmarks fuzz --count 20000 --seed 0 --json fuzz.json
+    python -m benchmarks fuzz --count 100000 --parts fuzz-parts     # in parts of 1000; the same command goes on
 
-Every case is made from the seed and its number alone (``--only NUMBER`` repeats one). Cases run in processes of their
-own, which are watched: a case fails if anything but a ``MedMaskRCNNError`` is raised, if the process dies, if it takes
-more than 10 s or more than 2 GB of memory, or if a file is there afterwards that was not there before.
+Scans, labels, models, results and manifests are damaged by bits and bytes, and by field (``fuzz_fields.py``). Each case
+is made from the seed and its number alone (``--only NUMBER`` repeats one). Cases run in processes of their own, which
+are watched: a case fails if anything but a ``MedMaskRCNNError`` is raised, if the process dies, if it takes more than
+10 s or more than 2 GB of memory, or if a file is there afterwards that was not there before.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from fuzz_corpus import write_corpus  # beside this file, wherever that is
+from fuzz_fields import changed
 
 MAX_SECONDS = 10.0
 MAX_MEGABYTES = 2048.0
@@ -37,7 +40,9 @@ STARVED = 12
 NUMBER_ELEMENTS = re.compile(rb"[\x02\x08\x10\x11\x00\x01\x03]\x00US\x02\x00", re.DOTALL)
 """DICOM elements of one 16-bit number, in explicit VR: rows, columns, bits, samples, representation."""
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
-SHARES = {"scan": 0.62, "labels": 0.30, "model": 0.08}
+SHARES = {"scan": 0.30, "labels": 0.24, "model": 0.10, "result": 0.18, "manifest": 0.18}
+BY_FIELD = 0.4
+PART = 1000
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ class Case:
         files = corpus[self.kind]
         self.source = files[int(rng.integers(0, len(files)))]
         other = files[int(rng.integers(0, len(files)))]
-        self.content = damaged(self.source.read_bytes(), rng, other.read_bytes()[:100_000])
+        data = self.source.read_bytes()
+        content = changed(self.source.name, data, rng) if rng.random() < BY_FIELD else None
+        self.content = damaged(data, rng, other.read_bytes()[:100_000]) if content in (None, data) else content
         self.among_slices = self.kind == "scan" and self.source.suffix == ".dcm" and rng.random() < 0.2
 
     def write(self, folder: Path, corpus: dict[str, list[Path]]) -> Path:
@@ -116,6 +123,9 @@ class Case:
         path = folder / self.source.name
         if path.name == "DICOMDIR":
             shutil.copytree(self.source.parent, folder, dirs_exist_ok=True)
+        if self.kind == "manifest":
+            for beside in self.source.parent.glob("*.nii"):
+                shutil.copy(beside, folder)
         path.write_bytes(self.content)
         if not self.among_slices:
             return path
@@ -125,15 +135,22 @@ class Case:
 
     def read(self, path: Path, scan: Any) -> None:
         """Hand it to its reader."""
+        from medmaskrcnn.data.check import check_manifest
+        from medmaskrcnn.data.manifest import read_manifest
         from medmaskrcnn.hub.model_file import read_model, read_model_settings
         from medmaskrcnn.io.discover import find_scans
         from medmaskrcnn.io.labels.read import load_labels
+        from medmaskrcnn.structures.store import load_case
 
         if self.kind == "labels":
             load_labels(path, scan, kind="semantic" if len(self.content) % 2 else "instance")
         elif self.kind == "model":
             read_model_settings(path)
             read_model(path)
+        elif self.kind == "result":
+            load_case(path)
+        elif self.kind == "manifest":
+            check_manifest(read_manifest(path))
         else:
             for found in find_scans(path):
                 found.read()
@@ -240,6 +257,7 @@ def fuzz(numbers: range, seed: int, folder: Path, *, progress: bool = False) -> 
     Returns:
         Counts of outcomes by kind, the findings, peak memory in MB and the slowest case in seconds.
     """
+    started = time.perf_counter()
     corpus = write_corpus(folder / "corpus")
     counts: Counter[str] = Counter()
     findings: list[Finding] = []
@@ -268,7 +286,39 @@ def fuzz(numbers: range, seed: int, folder: Path, *, progress: bool = False) -> 
         "outcomes": dict(sorted(counts.items())),
         "peak_megabytes": round(peak, 1),
         "slowest_seconds": round(slowest, 3),
+        "seconds": round(time.perf_counter() - started, 1),
         "findings": [asdict(f) for f in findings],
+    }
+
+
+def fuzz_in_parts(count: int, start: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Run cases in parts, whose reports lie in a folder; parts that are there are not run again.
+
+    Returns:
+        The sum of all parts.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    reports = []
+    for first in range(start, start + count, PART):
+        file = folder / f"seed{seed}-{first:07d}.json"
+        if not file.exists():
+            with tempfile.TemporaryDirectory(prefix="fuzz-") as home:
+                report = fuzz(range(first, min(first + PART, start + count)), seed, Path(home))
+            file.with_suffix(".partial").write_text(json.dumps(report, indent=1) + "\n")
+            file.with_suffix(".partial").replace(file)
+            print(f"{first + PART - start} of {count}, {len(report['findings'])} findings here", file=sys.stderr)
+        reports.append(json.loads(file.read_text()))
+    outcomes: Counter[str] = Counter()
+    for report in reports:
+        outcomes.update(report["outcomes"])
+    return {
+        "cases": sum(report["cases"] for report in reports),
+        "seed": seed,
+        "outcomes": dict(sorted(outcomes.items())),
+        "peak_megabytes": max(report["peak_megabytes"] for report in reports),
+        "slowest_seconds": max(report["slowest_seconds"] for report in reports),
+        "seconds": round(sum(report["seconds"] for report in reports), 1),
+        "findings": [finding for report in reports for finding in report["findings"]],
     }
 
 
@@ -280,11 +330,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="repeat one case here, with its traceback")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--parts", type=Path, metavar="FOLDER", help=f"{PART} cases at a time, each with its report here"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         if args.only is not None:
             return repeat(args.only, args.seed, Path(folder))
-        report = fuzz(range(args.start, args.start + args.count), args.seed, Path(folder), progress=True)
+        if args.parts is not None:
+            report = fuzz_in_parts(args.count, args.start, args.seed, args.parts)
+        else:
+            report = fuzz(range(args.start, args.start + args.count), args.seed, Path(folder), progress=True)
     text = json.dumps(report, indent=1)
     if args.json:
         args.json.write_text(text + "\n")
