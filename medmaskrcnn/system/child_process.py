@@ -9,6 +9,7 @@ the bytes of each array that the header lists. Nothing is unpickled.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import struct
 import subprocess
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 
 Fields = dict[str, Any]
 Arrays = list[NDArray[Any]]
+
+log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<Q")
 _LONGEST_HEADER = 1 << 28
@@ -139,17 +142,19 @@ class ChildProcess(Channel):
     def close(self, *, patience_s: float = 0.0) -> None:
         """Make sure that the program has ended and its memory is free, and close the pipes.
 
+        A killed program that does not end, which only a hanging device can cause, is left to the system with a warning.
+
         Args:
             patience_s: Seconds to wait for it to end by itself before it is killed.
-
-        Raises:
-            subprocess.TimeoutExpired: if the killed process does not end, which only a hanging device can cause.
         """
         try:
             self.wait(patience_s)
         except subprocess.TimeoutExpired:
             self.kill()
-            self.wait(_KILLED_S)
+            try:
+                self.wait(_KILLED_S)
+            except subprocess.TimeoutExpired:
+                log.warning("process %d was killed and has not ended; a device that it uses may hang", self.pid)
         for pipe in (self._writer, self._reader):
             with suppress(OSError):  # unsent data cannot be delivered any more
                 pipe.close()

@@ -5,6 +5,7 @@ Screenshots go into the folder that ``MEDMASKRCNN_ARTIFACTS`` names, by default 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,13 @@ def artifact(tmp_path: Path) -> Callable[[Any, str], Path]:
     return save
 
 
+@pytest.fixture(autouse=True)
+def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where copies of unsaved reviews go; not the user's."""
+    monkeypatch.setenv("MEDMASKRCNN_REVIEWS", str(tmp_path / "reviews"))
+    return tmp_path / "reviews"
+
+
 @pytest.fixture
 def open_panel(make_napari_viewer: Any, tmp_path: Path, qtbot: Any) -> Iterator[Callable[..., tuple[Any, Any]]]:
     """``viewer, panel = open_panel()``: napari at 1366 x 768 with the panel; settings are not the user's."""
@@ -114,6 +122,48 @@ def open_panel(make_napari_viewer: Any, tmp_path: Path, qtbot: Any) -> Iterator[
 
     yield make
     for panel in panels:
-        panel.engine.stop()
-        if panel.host.canvas is not None:
-            panel.host.canvas.close(remove_layers=False)
+        if not panel.guard.ended:
+            panel.guard.finish(window_gone=True)
+
+
+@pytest.fixture(scope="module")
+def module_desk(tmp_path_factory: pytest.TempPathFactory, qapp: Any) -> Iterator[Any]:
+    """A viewer and panel for all tests of a module, with an engine that starts no process."""
+    import napari
+    from napari._qt.qt_viewer import QtViewer
+    from napari_desk import Desk
+    from qtpy.QtCore import QSettings
+
+    from napari_medmaskrcnn.engine.client import Engine
+
+    home = tmp_path_factory.mktemp("home")
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(home / "settings"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDMASKRCNN_REVIEWS", str(home / "reviews"))
+        patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda *_: None)
+        patch.setattr(Engine, "warm_up", lambda self: None)
+        patch.setattr(Engine, "run", lambda self, job, report: (made.asked.append(job), made.answers.pop(0))[1])
+        viewer = napari.Viewer(show=True, show_welcome_screen=False)
+        viewer.window._qt_window.resize(1366, 768)
+        made = Desk(viewer)
+        for _ in range(5):
+            qapp.processEvents()
+        # from here events arrive as usual, but nothing is drawn: software drawing takes most of a test's time
+        viewer.window._qt_viewer.canvas.native.setUpdatesEnabled(False)
+        yield made
+        if not made.panel.guard.ended:
+            made.panel.guard.finish(window_gone=True)
+        patch.setattr(viewer.window._qt_window, "_save_current_window_settings", lambda: None)
+        viewer.close()
+        del viewer, made.viewer, made.panel, made.dock
+    gc.collect()
+    QtViewer._instances.clear()  # what Qt deletes later is no leak of the next module's viewer
+
+
+@pytest.fixture
+def desk(module_desk: Any, qtbot: Any) -> Iterator[Any]:
+    """The module's desk, cleared."""
+    module_desk.bot = qtbot
+    module_desk.clear()
+    yield module_desk
+    module_desk.clear()

@@ -81,7 +81,7 @@ def test_what_fails_is_said_and_the_next_job_runs(engine: Engine, block: Volume,
     with pytest.raises(JobFailed, match="knows only scans made by 'medmaskrcnn phantom'") as failed:
         engine.run(SegmentJob(real, "phantom-ct"), ignore)
     assert failed.value.details == ""
-    assert "tick 'Scans the model was not made for'" in str(failed.value) and "--" not in str(failed.value)
+    assert "tick 'Allow scans outside the model's domain'" in str(failed.value) and "--" not in str(failed.value)
     damaged = tmp_path / "damaged.safetensors"
     content = bytearray(shipped_models()["phantom-ct"].read_bytes())
     content[-1000] ^= 0xFF

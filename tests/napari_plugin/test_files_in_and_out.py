@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,8 @@ from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.structures.case_result import CaseResult, Review, RunRecord
 from medmaskrcnn.structures.instances import Instances
 from medmaskrcnn.structures.mask import Mask
-from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.core.training_case import add_training_case
+from medmaskrcnn.structures.volume import Provenance, Volume
+from napari_medmaskrcnn.core.training_case import CaseExists, add_training_case
 from napari_medmaskrcnn.io import samples
 from napari_medmaskrcnn.io.reader import napari_get_reader, read_layers
 from napari_medmaskrcnn.io.reopen import reopen
@@ -78,10 +79,10 @@ def test_save_as_writes_one_file_that_reads_back(small_volume, tmp_path: Path, f
 
 
 def test_layers_without_a_scan_cannot_be_written(small_volume, tmp_path: Path):
-    with pytest.raises(OutputError, match="only Labels layers of a result"):
+    with pytest.raises(OutputError, match="no Labels layer is selected"):
         write("seg", str(tmp_path / "x.dcm"), [])
     (layer, *_) = result_to_layers(on_scan(small_volume))
-    with pytest.raises(OutputError, match="only Labels layers of a result"):
+    with pytest.raises(OutputError, match="does not lie on an open scan"):
         write("seg", str(tmp_path / "x.dcm"), [layer])
     assert not list(tmp_path.iterdir())
 
@@ -138,8 +139,9 @@ def test_a_label_map_needs_the_scan_to_be_open(small_volume, tmp_path: Path):
 
 def test_a_corrected_result_becomes_a_training_case(small_volume, tmp_path: Path):
     result, path = on_scan(small_volume), tmp_path / "data" / "manifest.json"
-    assert add_training_case(path, result, small_volume, "train") == "case-001"
-    assert add_training_case(path, result, small_volume, "train") == "case-002"
+    first_id = add_training_case(path, result, small_volume, "train")
+    other = replace(small_volume, array=small_volume.array + 1)  # another series of the study
+    assert add_training_case(path, result, other, "train") != first_id
     manifest = read_manifest(path)
     assert manifest.class_names == ("liver", "tumour") and manifest.modality == "CT"
     first, second = manifest.cases
@@ -151,6 +153,19 @@ def test_a_corrected_result_becomes_a_training_case(small_volume, tmp_path: Path
     assert sorted((o.class_name, o.mask.start, o.mask.array.tobytes()) for o in scan.objects) == expected
     text = b"".join(p.read_bytes() for p in path.parent.rglob("*") if p.suffix == ".json")
     assert small_volume.provenance.study_uid.encode() not in text
+
+
+def test_the_same_scan_is_one_case_and_one_patient(small_volume, tmp_path: Path):
+    """Also where it was read from another file, which tells neither study nor series."""
+    result, path = on_scan(small_volume), tmp_path / "m.json"
+    copy = replace(small_volume, provenance=Provenance("NIfTI", files=("elsewhere.nii",)), array=small_volume.array * 1)
+    case = add_training_case(path, result, copy, "train")
+    with pytest.raises(CaseExists, match=case):
+        add_training_case(path, result, replace(copy, provenance=Provenance()), "val")
+    none = CaseResult(result.candidates, 1.0, result.measurements, RECORD)
+    assert add_training_case(path, none, copy, "val", replace=True) == case
+    (only,) = read_manifest(path).cases
+    assert only.split == "val" and only.instances == ()
 
 
 def test_a_file_that_is_no_manifest_is_left_alone(small_volume, tmp_path: Path):

@@ -68,7 +68,7 @@ def test_what_cannot_be_segmented_is_said_in_the_panel(open_panel, quiet_engine)
 
 def test_all_choices_are_handed_to_the_engine(open_panel, quiet_engine):
     viewer, panel = open_panel(show=False)
-    viewer.add_image(np.zeros((4, 5, 6)), name="scan")
+    viewer.add_image(np.zeros((4, 5, 6)), name="scan", units=("mm",) * 3)
     panel.segment.precision.setCurrentText("bf16")
     panel.segment.engine.setCurrentText("torch")
     panel.segment.domain.setChecked(True)
@@ -92,6 +92,13 @@ def test_a_damaged_model_file_is_refused_when_it_is_chosen(open_panel, quiet_eng
     assert "is not a readable model file" in panel.message.text() and panel.segment.model.count() == before
 
 
+def test_formats_that_the_scan_cannot_have_are_not_offered(reviewed):
+    _, panel = reviewed
+    seg = panel.save.formats["DICOM SEG"]
+    assert not seg.isEnabled() and "belongs to a DICOM series" in seg.toolTip()  # this scan is none
+    assert panel.save.formats["NIfTI"].isChecked()
+
+
 def test_a_folder_that_cannot_be_written_is_told(reviewed, locked_folder: Path):
     _, panel = reviewed
     panel.save.folder.setText(str(locked_folder / "out"))
@@ -102,10 +109,6 @@ def test_a_folder_that_cannot_be_written_is_told(reviewed, locked_folder: Path):
     panel.save.folder.setText("")
     panel.save.write()
     assert "Choose a folder" in panel.message.text()
-    panel.save.folder.setText("elsewhere")
-    panel.save.formats["DICOM SEG"].setChecked(True)
-    panel.save.write()
-    assert "a DICOM SEG belongs to a DICOM series" in panel.message.text()
 
 
 def test_the_chosen_place_and_model_reach_the_engine(open_panel, quiet_engine, make_result, qtbot):
@@ -148,7 +151,7 @@ def test_the_table_sorts_filters_hides_and_lists_candidates(reviewed):
     _, panel = reviewed
     table, review = panel.table, panel.host.review
     assert table.keys_in_view() == [1, 2, 3]
-    table.view.sortByColumn(2, Qt.SortOrder.AscendingOrder)
+    table.view.sortByColumn(3, Qt.SortOrder.AscendingOrder)
     assert table.keys_in_view() == [3, 2, 1]
     table.filter.setText("TUM")
     assert table.keys_in_view() == [3, 2]
@@ -159,8 +162,8 @@ def test_the_table_sorts_filters_hides_and_lists_candidates(reviewed):
     key = table.keys_in_view()[0]
     assert table.proxy.setData(first, Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
     assert review.hidden == {key}
-    texts = [table.proxy.index(table.keys_in_view().index(1), c).data() for c in range(6)]
-    assert texts[:3] == ["liver", "0.90", "0.80"]  # 400 voxels of 2 mm³
+    texts = [table.proxy.index(table.keys_in_view().index(1), c).data() for c in range(7)]
+    assert texts[:4] == ["1", "liver", "0.90", "0.80"]  # 400 voxels of 2 mm³
 
 
 def test_every_tool_has_its_key_and_acts(reviewed):
@@ -194,8 +197,8 @@ def press(viewer, key: str) -> None:
     from app_model.types import KeyBinding
 
     wanted = KeyBinding.from_str(key.replace("Control", "Ctrl").replace("-", "+"))
-    bound = {KeyBinding.validate(k): act for k, act in viewer.keymap.items()}
-    bound[wanted](viewer)
+    bound = {KeyBinding.validate(k): act for k, act in viewer.layers["boxes"].keymap.items()}
+    bound[wanted](viewer.layers["boxes"])
 
 
 def test_painting_chooses_napari_s_brush_on_the_instance(reviewed):
@@ -216,8 +219,10 @@ def test_a_class_has_a_slider_of_its_own(reviewed):
     panel.thresholds.each.setChecked(True)
     panel.thresholds.slider("tumour").setValue(25)
     assert panel.host.review.keys_in() == [1, 2, 3, 4]
-    panel.thresholds.slider().setValue(85)
-    assert panel.host.review.keys_in() == [1] and panel.thresholds.slider("tumour").value() == 85
+    panel.thresholds.slider().setValue(95)
+    assert panel.host.review.keys_in() == [2, 3, 4] and panel.thresholds.slider("tumour").value() == 25
+    panel.thresholds.each.setChecked(False)
+    assert panel.host.review.keys_in() == [] and panel.host.review.class_thresholds == {}
 
 
 def test_every_control_has_a_name_for_screen_readers(reviewed):

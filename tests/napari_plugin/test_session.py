@@ -42,7 +42,9 @@ def test_thresholds_act_on_all_or_on_one_class(review):
     review.set_threshold(0.7, "tumour")
     assert review.keys_in() == [1, 2]
     review.set_threshold(0.95)
-    assert review.keys_in() == [] and review.class_thresholds == {}
+    assert review.keys_in() == [2] and review.class_thresholds == {"tumour": 0.7}  # a class keeps its own
+    review.clear_class_thresholds()
+    assert review.keys_in() == []
 
 
 def test_what_is_decided_outranks_the_score_and_is_saved(review, tmp_path: Path):

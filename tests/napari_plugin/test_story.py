@@ -171,6 +171,7 @@ def test_open_segment_cancel_correct_save_and_reopen(open_panel, qtbot, small_ct
     panel.save.folder.setText(str(tmp_path / "saved"))
     artifact(viewer, "8-save")
     click(qtbot, panel.save.save)
+    qtbot.waitUntil(lambda: not panel.save.background.running, timeout=LONG_MS)
     assert "Saved to" in panel.message.text(), panel.message.text()
     before = review.to_result().instances
     panel.save.open_result(tmp_path / "saved" / "segmentation.dcm")

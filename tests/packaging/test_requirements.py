@@ -26,7 +26,7 @@ PLUGIN = ["napari_plugin/napari_medmaskrcnn"]
 NOT_IMPORTED_BY_NAME = {"pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"}
 COMES_WITH_TORCH = {"triton"}
 EXTRAS_OF_CORE = ("pandas", "cluster", "pacs", "tune", "wandb", "openvino", "onnx", "prune", "bundle")
-COMES_WITH_NAPARI = {"qtpy", "magicgui", "npe2", "superqt", "vispy", "app-model", "psygnal"}
+COMES_WITH_NAPARI = {"qtpy", "magicgui", "npe2", "superqt", "vispy", "app-model", "psygnal", "platformdirs", "psutil"}
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from medmaskrcnn.settings import ModelFileSettings
+from medmaskrcnn.settings.network import ModelSettings
 
 _MOST_LIMITS = 2
 
@@ -17,9 +18,14 @@ def card_html(settings: ModelFileSettings) -> str:
         made_for += f", only from: {card.domain}"
     lines = [
         f"<b>{escape(card.summary or card.name)}</b>",
-        f"{model.spatial_dims}D, for {escape(made_for)}",
+        f"{_dimensions(model)}, for {escape(made_for)}",
         f"Finds {escape(', '.join(model.class_names))}",
         *(f"Limit: {escape(limit)}" for limit in card.limits[:_MOST_LIMITS]),
         f"Licence {escape(card.licence or 'not stated')}",
     ]
     return "<br>".join(lines)
+
+
+def _dimensions(model: ModelSettings) -> str:
+    """2D, 3D, or 2.5D for a model of slices that looks at the neighbouring ones too."""
+    return "2.5D" if model.spatial_dims == 2 and model.context_slices > 1 else f"{model.spatial_dims}D"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from medmaskrcnn.errors import MedMaskRCNNError, Remedy, with_remedy
 
 IN_NAPARI: Mapping[Remedy, str] = {
-    Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or tick 'Scans the model was not made for' and run again",
+    Remedy.ALLOW_OUT_OF_DOMAIN: "Choose another model, or tick 'Allow scans outside the model's domain' and run again",
     Remedy.GIVE_ONE_VOLUME: "Right-click the layer > Split Stack, then choose one of the parts",
     Remedy.GIVE_SEQUENCES: "Choose a layer for each sequence under Scan",
     Remedy.USE_FP32: "Choose fp32 under Precision, and if that does not help, another model",

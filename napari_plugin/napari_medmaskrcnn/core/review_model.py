@@ -1,12 +1,14 @@
-"""The state of a review: a scan, every candidate, thresholds, the user's decisions, and undo.
+"""A review as a document: a scan, every candidate, thresholds, the user's decisions, undo, and whether it is saved.
 
 Independent of napari and Qt: widgets call its methods, and the canvas and the table follow its two signals.
+:mod:`.reviews` holds those that are open, :mod:`.autosave` keeps a copy of each on the disk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,9 @@ class ReviewModel:
         threshold: Score from which an instance is in the result.
         class_thresholds: The thresholds of single classes, where they differ.
         hidden: Keys that the user has hidden; they stay in the result.
+        title: What it is called in the panels; it must not contain patient data.
+        model: The model that it was made with, a name or a file; "" if it is not known.
+        folder: Where it was saved, or came from; ``None`` while it has no place.
     """
 
     edited = Signal(object)
@@ -42,10 +47,13 @@ class ReviewModel:
     shown_changed = Signal()
     """Emitted when thresholds or hiding changed which instances are in or shown; items are the same."""
 
-    def __init__(self, volume: Volume, result: CaseResult) -> None:
+    def __init__(self, volume: Volume, result: CaseResult, *, title: str = "", saved: bool = True) -> None:
         if volume.grid != result.candidates.grid:
             raise ValueError("the result was not made on this scan: their grids differ")
         self.volume = volume
+        self.title = title or result.record.model_name
+        self.model = ""
+        self.folder: Path | None = None
         self.record: RunRecord = result.record
         self.run: dict[str, Any] = result.run
         self.class_names = result.candidates.class_names
@@ -56,6 +64,17 @@ class ReviewModel:
         self._next_key = len(self.items) + 1
         self._done: list[tuple[str, dict[int, Item]]] = []
         self._undone: list[tuple[str, dict[int, Item]]] = []
+        self._saved = self.state() if saved else None
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether it differs from what was last saved or opened; a new result is unsaved until it is written."""
+        return self._saved != self.state()
+
+    def mark_saved(self, folder: Path | None = None, state: tuple[object, ...] | None = None) -> None:
+        """The present state, or that which :meth:`state` gave before, is on the disk, in ``folder``."""
+        self._saved = state or self.state()
+        self.folder = folder or self.folder
 
     def to_result(self) -> CaseResult:
         """The review as a result: all candidates by descending score, with the user's decisions."""
@@ -94,12 +113,16 @@ class ReviewModel:
         return {key for key in self.items if key not in self.hidden and self.is_in(key)}
 
     def set_threshold(self, score: float, class_name: str | None = None) -> None:
-        """Set the score threshold of all classes, or of one."""
+        """Set the score threshold of a class, or of all that have none of their own."""
         if class_name is None:
             self.threshold = float(score)
-            self.class_thresholds.clear()
         else:
             self.class_thresholds[class_name] = float(score)
+        self.shown_changed.emit()
+
+    def clear_class_thresholds(self) -> None:
+        """Let one threshold hold for all classes."""
+        self.class_thresholds.clear()
         self.shown_changed.emit()
 
     def set_hidden(self, keys: Iterable[int], hidden: bool) -> None:
@@ -110,12 +133,14 @@ class ReviewModel:
     def decide(self, keys: Iterable[int], verdict: Verdict) -> None:
         """Accept or reject instances, or let their score decide again."""
         new = {key: replace(self.items[key], verdict=verdict) for key in keys}
+        if not new:
+            return
         self._apply({"accepted": "accept", "rejected": "reject", "": "undecide"}[verdict], new)
 
     def relabel(self, keys: Iterable[int], class_name: str) -> None:
-        """Give instances another class; a new name is added to the classes."""
+        """Give instances another class; a new name is added to the classes. Whoever names them accepts them."""
         name = self._class(class_name)
-        new = {key: replace(self.items[key], class_name=name, changed=True) for key in keys}
+        new = {k: replace(self.items[k], class_name=name, changed=True, verdict="accepted") for k in keys}
         self._apply(f"relabel as {name}", new)
 
     def delete(self, keys: Iterable[int]) -> None:
@@ -171,6 +196,38 @@ class ReviewModel:
         self._apply("add", {key: item if box is None else replace(item, box=box)})
         return key
 
+    def overlapping(self, found: CaseResult) -> dict[int, set[int]]:
+        """What another result of this scan holds that is here already, at least in half, as the same class.
+
+        Returns:
+            Index of each such candidate of ``found``, and the keys of the instances that it lies on.
+        """
+        return self._lying_on(found, found.kept, self.keys_in())
+
+    def extend(self, found: CaseResult, *, leave_out: Iterable[int] = (), in_place_of: Iterable[int] = ()) -> list[int]:
+        """Add what another run found on this scan, as one change; returns the keys.
+
+        Args:
+            found: The other result. Of its candidates below the threshold those are added that are not here already.
+            leave_out: Indices of candidates not to be added.
+            in_place_of: Keys of instances that are deleted.
+        """
+        others = [i for i in range(len(found.candidates)) if i not in found.kept]
+        without = {*leave_out, *self._lying_on(found, others, self.items)}
+        new: dict[int, Item] = {}
+        for i in (i for i in (*found.kept, *others) if i not in without):
+            some = found.candidates
+            name = self._class(some.class_names[some.labels[i]])
+            size, score = found.measurements[i], float(some.scores[i])
+            new[self._next_key] = Item(self._next_key, name, score, some.boxes[i], some.masks[i], size)
+            self._next_key += 1
+        warnings = dict.fromkeys((*self.record.warnings, *found.record.warnings))
+        out = self.record.out_of_domain or found.record.out_of_domain
+        self.record = replace(self.record, warnings=tuple(warnings), out_of_domain=out)
+        if new or in_place_of:
+            self._apply("add a region", new, gone=in_place_of)
+        return list(new)
+
     def repaint(self, masks: Mapping[int, tuple[str, Mask]]) -> None:
         """Apply masks that the user painted, by key, with their classes. A new key is a new instance.
 
@@ -210,6 +267,22 @@ class ReviewModel:
         """Redo the change that was last undone; nothing happens if there is none."""
         self._travel(self._undone, self._done)
 
+    def _lying_on(self, found: CaseResult, candidates: Iterable[int], keys: Iterable[int]) -> dict[int, set[int]]:
+        """The candidates of a result that lie on instances of the same class, at least with half of the smaller one."""
+        lie_on: dict[int, set[int]] = {}
+        old, some = [self.items[key] for key in keys], found.candidates
+        for i in candidates:
+            name, mask = some.class_names[some.labels[i]], some.masks[i]
+            for item in (item for item in old if item.class_name == name):
+                least = min(mask.n_voxels, item.mask.n_voxels)
+                if least and 2 * mask.overlap(item.mask) >= least:
+                    lie_on.setdefault(i, set()).add(item.key)
+        return lie_on
+
+    def state(self) -> tuple[object, ...]:
+        """What a file of it holds. Items are replaced, never changed: they are equal if they are the same object."""
+        return self.items, self.threshold, dict(self.class_thresholds)
+
     def _travel(self, from_: list[tuple[str, dict[int, Item]]], to: list[tuple[str, dict[int, Item]]]) -> None:
         if not from_:
             return
@@ -234,9 +307,9 @@ class ReviewModel:
         return name
 
     def _reshaped(self, item: Item, mask: Mask) -> Item:
-        """An item with another mask: measured again, with a tight box around it."""
+        """An item with a mask that a person gave it, hence accepted: measured again, with a tight box around it."""
         tight = mask.tight()
-        shaped = replace(item, mask=tight, box=tight.box, changed=True)
+        shaped = replace(item, mask=tight, box=tight.box, changed=True, verdict="accepted")
         (size,) = measure_instances(self.volume, to_instances(self.volume.grid, (item.class_name,), [shaped]))
         return replace(shaped, size=size)
 

@@ -22,21 +22,37 @@ from medmaskrcnn.structures.overlap import pack_layers
 from medmaskrcnn.structures.volume import Volume
 
 _PATIENT_LETTERS = 12
+_ID_LETTERS = 8
 
 
-def add_training_case(path: Path, result: CaseResult, volume: Volume, split: Split | None) -> str:
+class CaseExists(ValueError):
+    """The scan is a case of the manifest already; :attr:`case_id` is its id."""
+
+    def __init__(self, case_id: str) -> None:
+        super().__init__(f"this scan is {case_id} of the manifest already")
+        self.case_id = case_id
+
+
+def add_training_case(
+    path: Path, result: CaseResult, volume: Volume, split: Split | None, *, replace: bool = False
+) -> str:
     """Add the result's instances and their scan to a manifest; the manifest is created if it does not exist.
+
+    A case is named after its scan's voxels, so that the same scan, wherever it is read from, is one case and one
+    patient.
 
     Args:
         path: The manifest; the case's files go into a folder beside it.
         result: The result, whose kept instances are the ground truth.
         volume: The scan.
         split: The split that the case belongs to, ``None`` if undecided.
+        replace: If the scan is a case already, replace its instances and split.
 
     Returns:
         The case's id.
 
     Raises:
+        CaseExists: if the scan is a case already and is not to be replaced.
         OutputError: if something cannot be written, or the scan is a colour image.
         ReadError: if there is a file of that name that is not a manifest.
     """
@@ -47,9 +63,11 @@ def add_training_case(path: Path, result: CaseResult, volume: Volume, split: Spl
         raise OutputError("a colour picture cannot be a training case as NIfTI; add it to the manifest by hand")
     found = result.instances
     manifest = read_manifest(path) if path.exists() else _new_manifest(path, volume, found)
-    number = len(manifest.cases) + 1
-    taken = {case.id for case in manifest.cases}
-    case_id = next(name for n in range(number, number + len(taken) + 1) if (name := f"case-{n:03d}") not in taken)
+    digest = _digest(volume)
+    case_id = f"case-{digest[:_ID_LETTERS]}"
+    others = tuple(case for case in manifest.cases if case.id != case_id)
+    if len(others) < len(manifest.cases) and not replace:
+        raise CaseExists(case_id)
     folder = path.parent / case_id
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,14 +82,14 @@ def add_training_case(path: Path, result: CaseResult, volume: Volume, split: Spl
         write_nifti(values, volume.grid, path.parent / name)
     case = ManifestCase(
         id=case_id,
-        patient=_patient(volume, case_id),
+        patient=_patient(volume, digest),
         image=images[0] if len(images) == 1 else tuple(images),
         label=None if not labels else labels[0] if len(labels) == 1 else tuple(labels),
         split=split,
         instances=instances,
     )
     names = tuple(dict.fromkeys((*manifest.class_names, *(i.class_name for i in instances))))
-    written = manifest.model_copy(update={"class_names": names, "cases": (*manifest.cases, case)})
+    written = manifest.model_copy(update={"class_names": names, "cases": (*others, case)})
     write_manifest(Manifest.model_validate(written.model_dump(by_alias=True)), path)
     return case_id
 
@@ -100,7 +118,17 @@ def _storable(channel: NDArray[Any]) -> NDArray[Any]:
     return channel.astype(np.int32 if wide else np.float32)
 
 
-def _patient(volume: Volume, case_id: str) -> str:
+def _digest(volume: Volume) -> str:
+    """A name for a scan that depends on its voxels and their place alone."""
+    found = hashlib.sha256(volume.affine_vox_to_ras.tobytes())
+    found.update(f"{volume.array.shape} {volume.array.dtype}".encode())
+    for channel in volume.array:
+        for part in channel:
+            found.update(np.ascontiguousarray(part).data)
+    return found.hexdigest()
+
+
+def _patient(volume: Volume, digest: str) -> str:
     """One pseudonym for all scans of a study, so that they stay in one split; it does not identify the patient."""
     study = volume.provenance.study_uid
-    return hashlib.sha256(study.encode()).hexdigest()[:_PATIENT_LETTERS] if study else case_id
+    return (hashlib.sha256(study.encode()).hexdigest() if study else digest)[:_PATIENT_LETTERS]

@@ -8,6 +8,7 @@ Jobs and answers are the messages of :mod:`.ipc`. A scan is sent once and kept b
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,7 +84,7 @@ class Engine:
         except (EOFError, OSError, ValueError) as error:
             if process is not self._process:
                 raise Cancelled from None
-            code = process.wait(_SHUTDOWN_S)
+            code = _exit_code(process)
             self.stop()
             raise JobFailed(Failed(_death_message(code))) from error
 
@@ -107,7 +108,17 @@ class Engine:
             process.close()
 
 
-def _death_message(code: int) -> str:
+def _exit_code(process: ChildProcess) -> int | None:
+    """The exit code of a process that is gone; ``None`` if it hangs and has to be killed."""
+    try:
+        return process.wait(_SHUTDOWN_S)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _death_message(code: int | None) -> str:
+    if code is None:
+        return "The process that runs the network does not answer and was ended. Try again."
     if code in (-9, 137):
         return "The process was ended by the system, most likely for lack of memory. Try a region instead of the scan."
     return f"The process that runs the network ended with code {code}. Try again; the terminal may tell more."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from napari.utils import progress as activity
@@ -74,12 +75,13 @@ class Worker(QObject):
             self._engine.stop()
 
     def _run(self, job: Job) -> None:
+        answer, failure = None, None
         try:
             answer = self._engine.run(job, self._reported.emit)
         except Exception as error:
-            self._ended.emit(None, error)
-        else:
-            self._ended.emit(answer, None)
+            failure = error
+        with suppress(RuntimeError):  # the panel was closed meanwhile, and Qt has deleted this object
+            self._ended.emit(answer, failure)
 
     def _on_report(self, message: JobProgress) -> None:
         if not self.busy:

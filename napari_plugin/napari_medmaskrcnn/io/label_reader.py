@@ -13,15 +13,13 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from medmaskrcnn.errors import MedMaskRCNNError, ReadError
-from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.io.dicom.deflated import check_deflated
 from medmaskrcnn.io.discover import describe
 from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.io.read import read_volume
-from medmaskrcnn.structures.case_result import CaseResult, RunRecord
-from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.volume import Volume
-from medmaskrcnn.system.version import __version__
+from napari_medmaskrcnn.core.new_review import labels_as_result
 
 KINDS = ("RTSTRUCT", "SEG")
 _FOLDERS_UP = 3
@@ -44,21 +42,6 @@ def labels_with_scan(path: Path, known: Sequence[Volume]) -> tuple[CaseResult, V
     fitting = [volume for volume in known if volume.provenance.series_uid in wanted]
     volume = fitting[0] if fitting else _scan_nearby(path, wanted)
     return labels_as_result(read_labels(path, volume), volume), volume
-
-
-def labels_as_result(labels: Instances, volume: Volume, *, name: str = "labels") -> CaseResult:
-    """Labels of unknown origin as a result, measured on their scan; every score is 1."""
-    record = RunRecord(
-        software=f"medmaskrcnn {__version__}",
-        model_name=name,
-        model_sha256="",
-        model_licence="",
-        device="",
-        precision="",
-        source={"format": volume.provenance.format, "modality": volume.modality,
-                "series_uid": volume.provenance.series_uid},
-    )  # fmt: skip
-    return CaseResult(labels, 0.5, measure_instances(volume, labels), record)
 
 
 def referenced_series(dataset: Dataset) -> set[str]:

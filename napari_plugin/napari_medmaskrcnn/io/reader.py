@@ -139,10 +139,11 @@ def _scan_layers(path: Path) -> list[LayerData]:
         name = layer_name(scan.info, number if len(scans) > 1 else None)
         try:
             layer = volume_to_layer(scan.read(), name)
-        except MedMaskRCNNError as error:
+        except Exception as error:  # whatever is wrong with one series, the others are shown
             if len(scans) == 1:
                 raise
-            warnings.warn(f"{name} was left out: {in_words(error)}", stacklevel=2)
+            warnings.warn(f"{name} was left out: {in_words(error) or type(error).__name__}", stacklevel=2)
+            logger.info("%s was left out", name, exc_info=True)
             continue
         layer[1]["visible"] = not layers
         layers.append(layer)
@@ -156,10 +157,11 @@ def _label_layers(file: Path, volumes: Sequence[Volume], *, alone: bool) -> list
     """Layers of a SEG or RTSTRUCT, above its scan if that is not open. Errors are raised only if ``alone``."""
     try:
         result, volume = labels_with_scan(file, volumes)
-    except MedMaskRCNNError as error:
+    except Exception as error:  # as with the scans
         if alone:
             raise
-        warnings.warn(f"{file.name} was left out: {in_words(error)}", stacklevel=2)
+        warnings.warn(f"{file.name} was left out: {in_words(error) or type(error).__name__}", stacklevel=2)
+        logger.info("%s was left out", file.name, exc_info=True)
         return []
     scan = [] if any(volume is one for one in volumes) else [volume_to_layer(volume, volume.modality or "scan")]
     return [*scan, *result_to_layers(result, volume)]

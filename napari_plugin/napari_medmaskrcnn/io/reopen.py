@@ -12,7 +12,9 @@ from medmaskrcnn.io.labels.read import read_labels
 from medmaskrcnn.structures.case_result import CaseResult
 from medmaskrcnn.structures.store import load_case
 from medmaskrcnn.structures.volume import Volume
-from napari_medmaskrcnn.io.label_reader import labels_as_result, labels_with_scan
+from napari_medmaskrcnn.core.new_review import labels_as_result
+from napari_medmaskrcnn.core.save_folder import other_scan_in
+from napari_medmaskrcnn.io.label_reader import labels_with_scan
 from napari_medmaskrcnn.io.reader import RUN_FILE, scan_of_result
 
 
@@ -31,8 +33,11 @@ def reopen(path: Path, known: Sequence[Volume]) -> tuple[Volume, CaseResult]:
         raise ReadError(f"there is no file {file}")
     if zipfile.is_zipfile(file):
         result = load_case(file)
-        fitting = next((volume for volume in known if volume.grid == result.candidates.grid), None)
-        scan = fitting or scan_of_result(result, file.with_name(RUN_FILE))
+        same_grid = [volume for volume in known if volume.grid == result.candidates.grid]
+        fitting = sorted(same_grid, key=lambda volume: other_scan_in(file.parent, volume))
+        series = result.record.source.get("series_uid")
+        scan = next((one for one in fitting if one.provenance.series_uid in (series, None) or series is None), None)
+        scan = scan or scan_of_result(result, file.with_name(RUN_FILE))
         if scan is None:
             raise ReadError(f"the scan that {file.name} was made from is neither open nor where it was. Open it first")
         return scan, result

@@ -1,7 +1,7 @@
 """napari's Save As: writes Labels layers of a result as DICOM SEG, RTSTRUCT, NIfTI, CSV, HTML or instances.npz.
 
-The layers are written as they are, brush strokes included. They must belong to a scan that the plugin knows, as layers
-of a result do.
+The layers are written as they are, brush strokes included. Layers of a result know their scan; any other Labels layer
+is taken to lie on the open scan of its shape and place.
 """
 
 from __future__ import annotations
@@ -22,9 +22,16 @@ from medmaskrcnn.structures.label_maps import masks_of_labels
 from medmaskrcnn.structures.volume import Volume
 from medmaskrcnn.system.files import replacing
 from napari_medmaskrcnn.core.items import Item, to_instances
+from napari_medmaskrcnn.core.new_review import labels_as_result
 from napari_medmaskrcnn.core.review_model import NO_SIZE
-from napari_medmaskrcnn.io.label_reader import labels_as_result
 from napari_medmaskrcnn.layers.display_frame import DisplayFrame
+from napari_medmaskrcnn.layers.placement import placement
+from napari_medmaskrcnn.layers.scan_of_layer import NoScan, scan_of_layer
+
+try:
+    import napari
+except ImportError:  # the writers work without a viewer
+    napari = None
 
 FullLayerData = tuple[Any, dict[str, Any], str]
 
@@ -60,16 +67,13 @@ def result_of_layers(layers: Sequence[FullLayerData]) -> tuple[CaseResult, Volum
     Raises:
         OutputError: if there is no Labels layer, or one belongs to no known scan.
     """
-    places = [meta.get("metadata", {}).get("medmaskrcnn", {}) for _, meta, _ in layers]
-    if not places or any("volume" not in place for place in places):
-        raise OutputError(
-            "only Labels layers of a result can be written: they know the scan they lie on. "
-            "Segment the scan, or open a result, in medmaskrcnn's panel first"
-        )
-    volume: Volume = places[0]["volume"]
+    places = [_place(np.asarray(data), meta) for data, meta, _ in layers]
+    if not places:
+        raise OutputError("no Labels layer is selected: there is nothing to write")
+    volume = places[0][0]
     items: list[Item] = []
-    for (data, meta, _), place in zip(layers, places, strict=True):
-        items += _items(np.asarray(data), meta, place["frame"], len(items))
+    for (data, meta, _), (_, frame) in zip(layers, places, strict=True):
+        items += items_of_labels(np.asarray(data), meta, frame, len(items))
     names = tuple(dict.fromkeys(item.class_name for item in items)) or ("object",)
     instances = to_instances(volume.grid, names, sorted(items, key=lambda item: -item.score))
     record = labels_as_result(instances, volume, name="napari").record
@@ -78,7 +82,39 @@ def result_of_layers(layers: Sequence[FullLayerData]) -> tuple[CaseResult, Volum
     return CaseResult(instances, 0.5, measure_instances(volume, instances), record, review=review), volume
 
 
-def _items(data: Any, meta: dict[str, Any], frame: DisplayFrame, number: int) -> list[Item]:
+def _place(data: Any, meta: dict[str, Any]) -> tuple[Volume, DisplayFrame]:
+    """The scan that a Labels layer lies on, and how it is shown."""
+    ours = meta.get("metadata", {}).get("medmaskrcnn", {})
+    if "volume" in ours:
+        return ours["volume"], ours["frame"]
+    viewer = napari.current_viewer() if napari is not None else None
+    for layer in reversed(viewer.layers if viewer is not None else []):
+        found = scan_under_labels(data, meta, layer)
+        if found is not None:
+            return found
+    raise OutputError(
+        f"{meta.get('name', 'the layer')} does not lie on an open scan: a scan of its shape and place is needed. "
+        "Open the scan first"
+    )
+
+
+def scan_under_labels(data: Any, meta: dict[str, Any], layer: Any) -> tuple[Volume, DisplayFrame] | None:
+    """The scan of an image layer and how it is shown, if a Labels layer has its shape and lies where it lies."""
+    try:
+        volume = scan_of_layer(layer) if hasattr(layer, "contrast_limits") else None
+    except NoScan:
+        return None
+    if volume is None:
+        return None
+    place = placement(volume.grid, layer)
+    if data.shape != tuple(place.frame.shape[i] for i in place.keep):
+        return None
+    own = {name: meta[name] for name in ("scale", "translate") if name in meta}
+    same = all(np.allclose(value, np.asarray(getattr(layer, name))[-data.ndim :]) for name, value in own.items())
+    return (volume, place.frame) if same else None
+
+
+def items_of_labels(data: Any, meta: dict[str, Any], frame: DisplayFrame, number: int) -> list[Item]:
     """The instances on one layer; those missing from the layer's features get its name as their class."""
     features = meta.get("features")
     known: dict[int, tuple[str, float]] = {}

@@ -83,7 +83,7 @@ class BoxesLayer:
         if not self.layer.visible or self.layer not in self._viewer.layers:
             return
         boxes = self._boxes_here()
-        state = [(key, self._session.items[key], key in self._selected) for key, _ in boxes]
+        state = [(key, self._session.items[key], key in self._selected, corners.tobytes()) for key, corners in boxes]
         if state == self._state:
             return
         self._state = state

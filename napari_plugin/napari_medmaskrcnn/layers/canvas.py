@@ -7,14 +7,14 @@ are full size, but only the memory pages that were painted into are allocated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Labels, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 from psygnal import Signal
@@ -24,10 +24,11 @@ from medmaskrcnn.structures.overlap import pack_layers
 from napari_medmaskrcnn.core.items import Item
 from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.boxes_layer import BoxesLayer
-from napari_medmaskrcnn.layers.colours import class_rgba, instance_rgba
-from napari_medmaskrcnn.layers.display_frame import DisplayFrame, display_frame
-from napari_medmaskrcnn.layers.image_layers import layer_metadata, shown_axes, world_settings
+from napari_medmaskrcnn.layers.colours import class_rgba, distinct_rgba, instance_rgba
+from napari_medmaskrcnn.layers.fly import fly_to
+from napari_medmaskrcnn.layers.image_layers import layer_metadata
 from napari_medmaskrcnn.layers.painted import apply_changes, changed_window, windows_meet
+from napari_medmaskrcnn.layers.placement import TRANSFORMS, placement, transform_of
 
 Window = tuple[slice, ...]
 
@@ -59,27 +60,47 @@ class ResultCanvas:
 
     Args:
         viewer: napari's viewer.
-        review: The review to draw. Its layers are positioned in the world like the scan's image layer.
+        review: The review to draw.
+        scan: The scan's image layer, on which the review's layers lie, also when it is moved; without it they lie where
+            the scan's grid says.
+        keys: Actions by key, in napari's notation; they act while one of the review's layers is active.
     """
 
     clicked = Signal(int, bool)
-    """Emitted with the key of an instance that was clicked, and whether it is to be added to the selection."""
+    """Emitted with the key of an instance that was clicked, 0 for none, and whether the selection is to be kept."""
     unsettled = Signal()
     """Emitted when there is something for :meth:`settle` to do."""
 
-    def __init__(self, viewer: ViewerModel, review: ReviewModel) -> None:
-        self.viewer, self.review = viewer, review
-        self.frame: DisplayFrame = display_frame(review.volume.grid)
-        self.keep = shown_axes(review.volume.grid, self.frame)
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        review: ReviewModel,
+        scan: Image | None = None,
+        keys: Mapping[str, Callable[[], None]] | None = None,
+    ) -> None:
+        self.viewer, self.review, self._scan = viewer, review, scan
+        place = placement(review.volume.grid, scan)
+        self.frame, self.keep = place.frame, place.keep
+        self._keys = {"Control-Z": review.undo, "Control-Shift-Z": review.redo, **(keys or {})}
+        self._closed = False
+        self.by_instance = len(review.class_names) == 1
+        """Whether each instance has a colour of its own; of a single class (nuclei) they could not be told apart."""
         self._layers: list[ClassLayer] = []
         self._drawn: dict[int, tuple[ClassLayer, Item]] = {}
+        self._stroke: dict[int, ClassLayer] = {}
+        """The layer that instances are being painted on by the user, on which they stay."""
         self.waiting: list[Item] = []
         """What is to be shown and has no room on the layers there are."""
         self._common = {
             "metadata": layer_metadata(review.volume.grid, self.frame, volume=review.volume),
-            **world_settings(self.frame, self.keep),
+            **place.settings,
         }
         self.boxes = BoxesLayer(viewer, review, self.frame, self.keep, self._common)
+        for layer in (self.boxes.layer, *([] if scan is None else [scan])):
+            self._bind(layer)
+        if scan is not None:
+            for event in TRANSFORMS:
+                getattr(scan.events, event).connect(self._follow_scan)
         review.edited.connect(self._on_edited)
         review.shown_changed.connect(self.draw)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -89,14 +110,23 @@ class ResultCanvas:
 
     def close(self, *, remove_layers: bool = True) -> None:
         """Disconnect from review and viewer; the layers are removed unless they are to stay."""
+        if self._closed:
+            return
+        self._closed = True
         self.review.edited.disconnect(self._on_edited)
         self.review.shown_changed.disconnect(self.draw)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
         if self._on_press in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._on_press)
+        if self._scan is not None:
+            for event in TRANSFORMS:
+                getattr(self._scan.events, event).disconnect(self._follow_scan)
+        for layer in (self.boxes.layer, *([] if self._scan is None else [self._scan])):
+            self._unbind(layer)
         self.boxes.close(remove_layer=remove_layers)
         for one in self._layers:
             one.layer.events.paint.disconnect()
+            self._unbind(one.layer)
             if remove_layers and one.layer in self.viewer.layers:
                 self.viewer.layers.remove(one.layer)
         self._layers.clear()
@@ -118,7 +148,7 @@ class ResultCanvas:
         for item in sorted(missing, key=lambda item: (-item.score, item.key)):
             mask, window = self._displayed(item)
             own = (one for one in self._layers if one.class_name == item.class_name)
-            room = next((one for one in own if _has_room(one, window, mask)), None)
+            room = self._stroke.get(item.key) or next((one for one in own if _has_room(one, window, mask)), None)
             if room is None:
                 self.waiting.append(item)
             else:
@@ -149,7 +179,9 @@ class ResultCanvas:
     def _spare(self) -> list[ClassLayer]:
         """Additional layers of a class with nothing on them."""
         first = {one.class_name: one for one in reversed(self._layers)}
-        return [one for one in self._layers if not one.windows and one is not first[one.class_name]]
+        active = self.viewer.layers.selection.active  # the user may be about to paint on it
+        spare = [one for one in self._layers if not one.windows and one is not first[one.class_name]]
+        return [one for one in spare if one.layer is not active]
 
     def select(self, keys: Sequence[int]) -> None:
         """Select instances; napari's brush then paints the last one, on its layer."""
@@ -162,9 +194,9 @@ class ResultCanvas:
         """The layer that an instance is painted on, ``None`` if it is not shown."""
         return self._drawn[key][0].layer if key in self._drawn else None
 
-    def layer_of_class(self, class_name: str) -> Labels:
-        """The first layer of a class; created if there is none."""
-        found = next((one for one in self._layers if one.class_name == class_name), None)
+    def free_layer_of_class(self, class_name: str) -> Labels:
+        """A layer of a class on which nothing is drawn, so that a new object there covers no other one."""
+        found = next((one for one in self._layers if one.class_name == class_name and not one.windows), None)
         if found is None:
             found = self._new_layer(class_name)
             self._insert([found])
@@ -172,22 +204,7 @@ class ResultCanvas:
 
     def center_on(self, key: int) -> None:
         """Move slider and camera to the slice where an instance is largest."""
-        item, dims = self.review.items[key], self.viewer.dims
-        if item.mask.is_empty:
-            return
-        mask, window = self._displayed(item)
-        offset = dims.ndim - mask.ndim
-        centre = [(part.start + part.stop - 1) / 2 for part in window]
-        for axis in range(mask.ndim):
-            if axis + offset in dims.not_displayed:
-                areas = mask.sum(axis=tuple(a for a in range(mask.ndim) if a != axis))
-                centre[axis] = window[axis].start + int(areas.argmax())
-        world = [self.frame.translate[k] + self.frame.scale[k] * at for k, at in zip(self.keep, centre, strict=True)]
-        for axis, at in enumerate(world):
-            dims.set_point(axis + offset, at)
-        shown = [world[axis - offset] for axis in dims.displayed if axis >= offset]
-        camera = getattr(self.viewer, "scene", self.viewer).camera  # napari moved it in 0.9
-        camera.center = (0.0, *shown) if len(shown) == 2 else tuple(shown)
+        fly_to(self.viewer, self.boxes.layer, self.review.items[key].mask, self.frame, self.keep)
 
     def _on_edited(self, keys: set[int]) -> None:
         self.draw()
@@ -231,10 +248,27 @@ class ResultCanvas:
         one = ClassLayer(class_name, layer, data, colours=frozenset(colours))
         self._layers.append(one)
         layer.events.paint.connect(partial(self._on_paint, one))
-        layer.bind_key("Control-Z", lambda _: self.review.undo(), overwrite=True)
-        layer.bind_key("Control-Shift-Z", lambda _: self.review.redo(), overwrite=True)
+        self._bind(layer)
         layer.bind_key("M", self._choose_new_label, overwrite=True)
         return one
+
+    def _bind(self, layer: Layer) -> None:
+        """Bind the tools' keys to a layer alone: napari's own keys keep acting on the user's layers."""
+        for key, action in self._keys.items():
+            layer.bind_key(key, lambda _, act=action: act(), overwrite=True)
+
+    def _unbind(self, layer: Layer) -> None:
+        for key in self._keys:
+            layer.bind_key(key, None)
+
+    def _follow_scan(self, event: Any = None) -> None:
+        """The user moved the scan: what was found on it moves along."""
+        settings = transform_of(self._scan, len(self.keep))
+        self._common |= settings
+        for layer in (self.boxes.layer, *(one.layer for one in self._layers)):
+            for name, value in settings.items():
+                setattr(layer, name, value)
+        self.boxes.draw()
 
     def _insert(self, fresh: Sequence[ClassLayer]) -> None:
         """Add layers to the viewer, below the boxes; the active layer stays active."""
@@ -252,12 +286,22 @@ class ResultCanvas:
             one.colours = frozenset(colours)
             one.layer.colormap = DirectLabelColormap(color_dict=colours)
 
+    def colour_by_instance(self, on: bool) -> None:
+        """Give each instance a colour of its own, or that of its class."""
+        self.by_instance = on
+        for one in self._layers:
+            one.layer.colormap = DirectLabelColormap(color_dict=self._colours(one.class_name))
+
     def _items(self, class_name: str) -> list[Item]:
         return [item for item in self.review.items.values() if item.class_name == class_name]
 
     def _colours(self, class_name: str) -> dict[int | None, Any]:
         names = self.review.class_names
-        own: dict[int | None, Any] = {i.key: instance_rgba(names, class_name, i.key) for i in self._items(class_name)}
+        items = self._items(class_name)
+        if self.by_instance:
+            own: dict[int | None, Any] = {item.key: distinct_rgba(item.key) for item in items}
+        else:
+            own = {item.key: instance_rgba(names, class_name, item.key) for item in items}
         return {None: class_rgba(names, class_name), 0: np.zeros(4, np.float32), **own}
 
     def _features(self, class_name: str) -> dict[str, list[Any]]:
@@ -295,7 +339,9 @@ class ResultCanvas:
             solid = np.expand_dims(mask, tuple(i for i in range(3) if i not in self.keep))
             stored = self.frame.mask_to_stored(Mask([part.start for part in whole], solid))
             masks[key] = (one.class_name, stored)
+        self._stroke = dict.fromkeys(masks, one)
         self.review.repaint(masks)
+        self._stroke = {}
 
     def _on_removed(self, event: Any) -> None:
         """The user removed one of our layers: its instances are hidden."""
@@ -316,9 +362,8 @@ class ResultCanvas:
         if event.type == "mouse_move":
             return
         key = self._key_at(event)
-        if key:
-            modifiers = {str(getattr(m, "name", m)).lower() for m in event.modifiers}
-            self.clicked.emit(key, bool(modifiers & {"control", "shift", "meta"}))
+        modifiers = {str(getattr(m, "name", m)).lower() for m in event.modifiers}
+        self.clicked.emit(key, bool(modifiers & {"control", "shift", "meta"}))
 
     def _key_at(self, event: Any) -> int:
         """Key under the cursor on the topmost layer; 0 if there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from medmaskrcnn.report.colours import Colour, class_colours
 
 _LIGHTNESS = (1.0, 0.78, 1.18, 0.88, 1.08)
+
+_GOLDEN = 0.6180339887  # steps of the golden ratio spread hues evenly, however many there are
 
 MATCHED = (60, 190, 110)
 MISSED = (230, 60, 70)
@@ -28,6 +31,13 @@ def instance_rgba(class_names: Sequence[str], name: str, key: int) -> Rgba:
     """The colour of one instance: its class's colour, lighter or darker depending on its key; ``(4,)``, 0..1."""
     lightness = _LIGHTNESS[key % len(_LIGHTNESS)]
     return rgba(np.clip(np.multiply(class_rgb(class_names, name), lightness), 0, 255))
+
+
+def distinct_rgba(key: int) -> Rgba:
+    """A colour of its own for an instance, far from that of its neighbours in number; ``(4,)``, 0..1."""
+    hue = key * _GOLDEN % 1.0
+    saturation, value = (0.55, 0.85)[key % 2], (0.95, 0.8)[key // 2 % 2]
+    return rgba(np.multiply(colorsys.hsv_to_rgb(hue, saturation, value), 255))
 
 
 def class_rgb(class_names: Sequence[str], name: str) -> Colour:

@@ -46,7 +46,8 @@ def volume_to_layer(volume: Volume, name: str) -> LayerData:
         data = _drop_flat(frame.to_display(np.moveaxis(volume.array, 0, -1)), keep)
         return _displayable_rgb(data), {**settings, **world_settings(frame, keep), "rgb": True}, "image"
     channels = [_drop_flat(frame.to_display(channel), keep) for channel in volume.array]
-    settings |= {"contrast_limits": contrast_limits(volume), "colormap": "gray"}
+    # rgb is said: napari takes any array whose last axis has 3 or 4 voxels for a colour picture
+    settings |= {"contrast_limits": contrast_limits(volume), "colormap": "gray", "rgb": False}
     if len(channels) == 1:
         return channels[0], {**settings, **world_settings(frame, keep)}, "image"
     return np.stack(channels), {**settings, **_with_channel_axis(world_settings(frame, keep))}, "image"
@@ -77,7 +78,7 @@ def layer_metadata(grid: Grid, frame: DisplayFrame, **more: Any) -> dict[str, An
 
 def contrast_limits(volume: Volume) -> tuple[float, float]:
     """Darkest and brightest value shown: the header's window, the usual one for CT, or the scan's percentiles."""
-    if volume.window and volume.window[1] > 0:
+    if volume.window and np.isfinite(volume.window).all() and volume.window[1] > 0:
         centre, width = volume.window
         return centre - width / 2, centre + width / 2
     if volume.modality == "CT":

@@ -2,7 +2,7 @@
 
 The library works on a :class:`Volume`; napari shows layers. Layers from our reader carry their scan, with modality,
 window and DICOM source. The axes of other layers are interpreted as napari shows them: slices, rows, columns, from
-head to feet, front to back, right to left.
+head to feet, front to back, right to left, in the directions that the layer's whole transform gives them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import numpy as np
 
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Provenance, Volume
+from napari_medmaskrcnn.layers.placement import layer_affine
 
 KEY = "medmaskrcnn"
 _IPL = np.array([[0.0, 0, -1], [0, -1, 0], [-1, 0, 0]])  # directions of the shown axes I, P, L in R, A, S
-_MILLIMETRES = {"millimeter": 1.0, "mm": 1.0, "micrometer": 1e-3, "µm": 1e-3, "centimeter": 10.0, "meter": 1000.0}
+MILLIMETRES = {"millimeter": 1.0, "mm": 1.0, "micrometer": 1e-3, "µm": 1e-3, "centimeter": 10.0, "meter": 1000.0}
+"""Units of napari's layers that are lengths, in mm."""
 
 
 class NoScan(ValueError):
@@ -69,19 +71,21 @@ def _made(array: Any, layer: Any, kind: Any) -> Volume:
         raise NoScan(f"{layer.name} holds {array.dtype} values; a scan holds numbers.")
     flat = array.ndim == 3
     shape = (1, *array.shape[1:]) if flat else array.shape[1:]
-    units = [str(unit) for unit in layer.units][-(2 if flat else 3) :]
-    known = all(unit in _MILLIMETRES for unit in units)
-    factor = [_MILLIMETRES[unit] for unit in units] if known else [1.0] * len(units)
-    scale = np.multiply(layer.scale[-len(units) :], factor)
-    translate = np.multiply(layer.translate[-len(units) :], factor)
-    if flat:
-        scale, translate = np.array([1.0, *scale]), np.array([0.0, *translate])
+    axes = 2 if flat else 3
+    units = [str(unit) for unit in layer.units][-axes:]
+    known = all(unit in MILLIMETRES for unit in units)
+    factor = [MILLIMETRES[unit] for unit in units] if known else [1.0] * axes
+    world = layer_affine(layer, axes)
+    to_mm = np.eye(4)
+    to_mm[-axes - 1 :, -axes - 1 :] = np.diag([*factor, 1.0]) @ world
     affine = np.eye(4)
-    affine[:3, :3] = _IPL * scale
-    affine[:3, 3] = _IPL @ translate
+    affine[:3] = _IPL @ to_mm[:3]
     if not known:
-        affine[:3, :3] = _IPL
-    grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine, spacing_known=known)
+        affine[:3, :3] /= np.linalg.norm(affine[:3, :3], axis=0)  # one pixel
+    try:
+        grid = Grid((int(shape[0]), int(shape[1]), int(shape[2])), affine, spacing_known=known)
+    except ValueError as error:
+        raise NoScan(f"{layer.name} has a transform that no scan can have: {error}") from error
     notes = (f"Made from the napari layer; its axes were taken as slices, rows, columns of {layer.name!r}.",)
     whole = array.reshape(array.shape[0], *shape)
     return Volume(whole, grid, channel_kind=kind, provenance=Provenance("memory", notes=notes))

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QPushButton, QShortcut, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGridLayout,
+    QHBoxLayout,
+    QProgressBar,
+    QPushButton,
+    QShortcut,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
 
 from medmaskrcnn.structures.instances import Instances
 from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.engine.messages import OutlineJob
 from napari_medmaskrcnn.engine.worker import Worker
-from napari_medmaskrcnn.layers.drawn_boxes import Box, deepened, one_slice_axis, usual_depth
-from napari_medmaskrcnn.panels.controls import button, named, note
+from napari_medmaskrcnn.layers.drawn_boxes import deepened, one_slice_axis, usual_depth
+from napari_medmaskrcnn.panels.controls import button, keep_place, named, note
 from napari_medmaskrcnn.panels.host import Host
 
 BOX = "box to outline"
@@ -31,7 +42,7 @@ KEYS = {
     "Undo": "Ctrl+Z",
     "Redo": "Ctrl+Shift+Z",
 }
-"""The key of each tool; they work on the canvas and in the panel. None of them is one of napari's own."""
+"""The key of each tool: it works in the panel, and on the canvas while a layer of the review or its scan is active."""
 
 
 class CorrectPanel(QWidget):
@@ -40,12 +51,13 @@ class CorrectPanel(QWidget):
     Args:
         host: What the panels share.
         worker: Runs the segmentation within boxes.
+        model_for: The model that outlines an object of a class in a review.
     """
 
-    def __init__(self, host: Host, worker: Worker) -> None:
+    def __init__(self, host: Host, worker: Worker, model_for: Callable[[ReviewModel, str], str]) -> None:
         super().__init__()
-        self._host, self._worker = host, worker
-        self._box: Box | None = None
+        self._host, self._worker, self._model_for = host, worker, model_for
+        self._outlined: ReviewModel | None = None
         self.buttons: dict[str, QPushButton] = {}
         self.class_name = named(QComboBox(), "class", "Class for Relabel, Paint and Outline; type a new one if need be")
         self.class_name.setEditable(True)
@@ -53,12 +65,17 @@ class CorrectPanel(QWidget):
         self.box_depth.setRange(1, 9999)
         self.box_depth.setPrefix("slices: ")
         self.hint = note()
+        self.bar = keep_place(named(QProgressBar(), "outline progress", "How much of the outline is done"))
+        self.cancel = keep_place(named(button("Cancel", "Stop outlining", worker.cancel), "cancel the outline"))
         self._lay_out()
-        self._bind_keys()
+        self._show_busy(False)
         host.session_changed.connect(self._on_session)
         host.selection_changed.connect(self._enable)
+        host.edited.connect(self._enable)
         worker.finished.connect(self._on_outlined)
-        worker.failed.connect(self._on_failed)
+        worker.progressed.connect(self._on_progress)
+        for signal in (worker.finished, worker.failed, worker.cancelled):
+            signal.connect(self._on_end)
         self._enable()
 
     def _tools(self) -> dict[str, tuple[str, Callable[[], None]]]:
@@ -82,8 +99,18 @@ class CorrectPanel(QWidget):
         self._offer_classes()
 
     def merge(self) -> None:
-        """Merge the selected instances into one."""
+        """Merge the selected instances into one, and say which class it has if they had several."""
+        review = self._host.review
+        names = {review.items[key].class_name for key in self._host.selected} if review is not None else set()
         self._try(lambda review: self._host.select((review.merge(self._host.selected),)))
+        if review is not None and len(names) > 1 and len(self._host.selected) == 1:
+            (key,) = self._host.selected
+            name = review.items[key].class_name
+            lost = ", ".join(sorted(names - {name}))
+            self._host.show_message(
+                f"Instance {key} is now {name}, as the most certain one; {lost} went into it. Undo takes it back.",
+                "Warning",
+            )
 
     def split(self) -> None:
         """Split the selected instance."""
@@ -113,9 +140,9 @@ class CorrectPanel(QWidget):
         layer = canvas.labels_layer(key)
         if layer is None:
             key = review.unused_key()
-            layer = canvas.layer_of_class(self.class_name.currentText() or review.class_names[0])
+            layer = canvas.free_layer_of_class(self.class_name.currentText() or review.class_names[0])
         layer.selected_label = key
-        layer.preserve_labels = False
+        layer.preserve_labels = True  # other objects keep their voxels; napari's own check box says otherwise
         layer.mode = "paint"
         self._host.viewer.layers.selection.active = layer
         known = key in review.items
@@ -145,19 +172,12 @@ class CorrectPanel(QWidget):
         axis = one_slice_axis(box)
         if axis is not None and not review.volume.is_planar:
             box = deepened(box, axis, self.box_depth.value(), review.volume.grid.shape)
-        self._box = box
-        model = self._host.model or review.record.model_name
-        self._worker.start(
-            OutlineJob(
-                review.volume,
-                model,
-                box,
-                self.class_name.currentText(),
-                self._host.options,
-            ),
-            "outlining a box",
-        )
-        self._host.show_message("Outlining what is in the box.")
+        class_name = self.class_name.currentText()
+        model = self._model_for(review, class_name)
+        self._outlined = review
+        self._worker.start(OutlineJob(review.volume, model, box, class_name, self._host.options), "outlining a box")
+        self._show_busy(True)
+        self._host.show_message(f"Outlining what is in the box with {model}.")
 
     def _decide(self, verdict: str) -> None:
         self._try(lambda review: review.decide(self._host.selected, verdict))  # type: ignore[arg-type]
@@ -185,9 +205,10 @@ class CorrectPanel(QWidget):
         self._host.show_message("Set how deep it is, or draw it on a second slice; then Outline.")
 
     def _on_outlined(self, answer: object) -> None:
-        review = self._host.review
-        if not isinstance(answer, Instances) or review is None or self._box is None:
+        review = self._outlined
+        if not isinstance(answer, Instances) or review is None or review not in self._host.reviews.all:
             return
+        self._host.reviews.show(review)
         if not len(answer) or answer.masks[0].is_empty:
             self._host.show_message(
                 "The network sees nothing of this class in the box. Draw it larger, or paint.", "Warning"
@@ -198,9 +219,18 @@ class CorrectPanel(QWidget):
         self._host.select((key,))
         self._host.show_message(f"Added as instance {key}.")
 
-    def _on_failed(self, message: str, details: str) -> None:
-        if self._box is not None:
-            self._box = None
+    def _show_busy(self, busy: bool) -> None:
+        for control in (self.bar, self.cancel):
+            control.setVisible(busy)
+        self.bar.setValue(0)
+
+    def _on_progress(self, share: float, text: str) -> None:
+        if not self.bar.isHidden():
+            self.bar.setValue(round(100 * share))
+            self.bar.setFormat(text)
+
+    def _on_end(self, *_: object) -> None:
+        self._show_busy(False)
 
     def _lay_out(self) -> None:
         grid = QGridLayout()
@@ -220,20 +250,24 @@ class CorrectPanel(QWidget):
         layout.addWidget(self.class_name)
         layout.addLayout(grid)
         layout.addLayout(row)
+        work = QHBoxLayout()
+        work.addWidget(self.bar, 1)
+        work.addWidget(self.cancel)
+        layout.addLayout(work)
         keys = ", ".join(f"{name}\u00a0<b>{key}</b>".replace(" ", "\u00a0") for name, key in KEYS.items())
         self.hint.setText(f"<small>{keys}</small>")
         layout.addWidget(self.hint)
 
-    def _bind_keys(self) -> None:
+    def bind_keys(self, tab: QWidget) -> None:
+        """Let the keys act while something on ``tab`` has the focus, or a layer of the review is active in napari."""
         for name, key in KEYS.items():
             action = self._tools()[name][1]
-            QShortcut(QKeySequence(key), self).activated.connect(action)
-            pressed = key.replace("Ctrl", "Control").replace("+", "-")
-            self._host.viewer.bind_key(pressed, lambda _, act=action: act(), overwrite=True)
+            shortcut = QShortcut(QKeySequence(key), tab)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(action)
+            self._host.keys[key.replace("Ctrl", "Control").replace("+", "-")] = action
 
     def _on_session(self) -> None:
-        if self._host.review is not None:
-            self._host.review.edited.connect(self._enable)
         self._offer_classes()
         self._enable()
 

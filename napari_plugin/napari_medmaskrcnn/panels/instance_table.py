@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QItemSelection, QItemSelectionModel, QModelIndex, QSortFilterProxyModel, Qt
-from qtpy.QtGui import QColor
+from qtpy.QtGui import QColor, QKeySequence
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QApplication,
     QCheckBox,
     QHBoxLayout,
     QHeaderView,
     QLineEdit,
+    QMenu,
     QTableView,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -25,9 +28,15 @@ from napari_medmaskrcnn.panels.controls import named
 from napari_medmaskrcnn.panels.host import Host
 
 SORT_ROLE = Qt.ItemDataRole.UserRole
-_CLASS_WIDTH = 126
+NUMBER, CLASS = 0, 1
+"""Columns of the instance's number, as messages name it, and of its class."""
+
+_FURTHER = (5, 6)
+"""Columns that are shown on demand, for which the narrow panel has no room beside the class."""
+
 _MEANINGS = (
-    "class; tick to show or hide",
+    "number of the instance; tick to show or hide",
+    "class",
     "score, 0 to 1",
     "volume",
     "longest axial diameter",
@@ -35,6 +44,14 @@ _MEANINGS = (
     "mean intensity, in the scan's own units (HU for CT)",
 )
 _MARKS = {"accepted": " ✓", "rejected": " ✗", "": ""}
+
+
+_BOXES = """
+QTableView::indicator {width: 11px; height: 11px; border: 1px solid palette(text); border-radius: 2px;}
+QTableView::indicator:checked {background: palette(highlight);}
+QHeaderView::section {padding: 1px 2px; font-size: 8pt;}
+"""
+"""napari's dark theme draws a box that is not ticked in the colour of the background; narrow heads fit the panel."""
 
 
 class InstanceModel(QAbstractTableModel):
@@ -62,7 +79,7 @@ class InstanceModel(QAbstractTableModel):
         """Column headers; sizes include their unit."""
         known = self.review is None or self.review.volume.grid.spacing_known
         unit = "mm" if known else "px"
-        return ("class", "score", volume_unit(unit), f"ø {unit}", f"⊥ {unit}", "mean")
+        return ("no.", "class", "score", volume_unit(unit), f"ø {unit}", f"⊥ {unit}", "mean")
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:
         """Number of rows."""
@@ -81,9 +98,9 @@ class InstanceModel(QAbstractTableModel):
         return _MEANINGS[section] if role in (Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.AccessibleTextRole) else None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
-        """The class cell has a check box: shown or hidden."""
+        """The first cell has a check box: shown or hidden."""
         flags = super().flags(index)
-        return flags | Qt.ItemFlag.ItemIsUserCheckable if index.column() == 0 else flags
+        return flags | Qt.ItemFlag.ItemIsUserCheckable if index.column() == NUMBER else flags
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """The content of a cell."""
@@ -94,15 +111,17 @@ class InstanceModel(QAbstractTableModel):
         if role == SORT_ROLE:
             return value if value is not None else -1.0
         if role == Qt.ItemDataRole.DisplayRole:
-            return f"{value}{_MARKS[item.verdict]}" if index.column() == 0 else _text(value, index.column())
-        if role == Qt.ItemDataRole.TextAlignmentRole and index.column():
+            return f"{value}{_MARKS[item.verdict]}" if index.column() == CLASS else _text(value, index.column())
+        if role == Qt.ItemDataRole.TextAlignmentRole and index.column() > CLASS:
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        return self._first_cell(item, role) if index.column() == 0 else None
+        if role == Qt.ItemDataRole.DecorationRole and index.column() == CLASS:
+            return QColor(*class_rgb(self.review.class_names, item.class_name))
+        if role == Qt.ItemDataRole.CheckStateRole and index.column() != NUMBER:
+            return None
+        return self._first_cell(item, role) if index.column() in (NUMBER, CLASS) else None
 
     def _first_cell(self, item: Item, role: int) -> Any:
         assert self.review is not None
-        if role == Qt.ItemDataRole.DecorationRole:
-            return QColor(*class_rgb(self.review.class_names, item.class_name))
         if role == Qt.ItemDataRole.CheckStateRole:
             shown = item.key not in self.review.hidden
             return Qt.CheckState.Checked if shown else Qt.CheckState.Unchecked
@@ -135,6 +154,7 @@ class InstanceTable(QWidget):
         self.proxy = QSortFilterProxyModel()
         self.proxy.setSourceModel(self.model)
         self.proxy.setSortRole(SORT_ROLE)
+        self.proxy.setFilterKeyColumn(CLASS)
         self.proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.view = named(QTableView(), "instances", "Click a row to fly to the instance; tick to show or hide it")
         self.filter = named(QLineEdit(), "filter", "Show only classes whose name contains this")
@@ -147,6 +167,8 @@ class InstanceTable(QWidget):
         self.view.selectionModel().selectionChanged.connect(self._on_rows)
         self.view.clicked.connect(lambda _: self._fly())
         host.session_changed.connect(self._on_session)
+        host.edited.connect(self.reload)
+        host.shown_changed.connect(self.reload)
         host.selection_changed.connect(self._mark_selected)
 
     def keys_in_view(self) -> list[int]:
@@ -172,23 +194,82 @@ class InstanceTable(QWidget):
         view.verticalHeader().hide()
         view.verticalHeader().setDefaultSectionSize(22)
         view.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        view.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
-        view.setColumnWidth(0, _CLASS_WIDTH)
+        view.horizontalHeader().setSectionResizeMode(CLASS, QHeaderView.ResizeMode.Stretch)
+        view.horizontalHeader().setMinimumSectionSize(28)
+        view.setStyleSheet(_BOXES)
+        view.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
         self.filter.setPlaceholderText("filter by class")
         self.filter.setClearButtonEnabled(True)
+        self.more = named(QToolButton(), "more of the table", "Show only some, accept all, copy, choose columns")
+        self.more.setText("...")
+        self.more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.more.setMenu(self._menu())  # after the view has its model, whose columns it hides
         top = QHBoxLayout()
         top.addWidget(self.filter, 1)
         top.addWidget(self.all)
+        top.addWidget(self.more)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addLayout(top)
         layout.addWidget(view, 1)
 
-    def _on_session(self) -> None:
+    def show_only_selected(self) -> None:
+        """Hide all instances but the selected ones."""
+        review, chosen = self._host.review, set(self._host.selected)
+        if review is not None and chosen:
+            review.set_hidden(chosen, hidden=False)
+            review.set_hidden(review.items.keys() - chosen, hidden=True)
+
+    def show_all(self) -> None:
+        """Show all instances again."""
         if self._host.review is not None:
-            self._host.review.edited.connect(self.reload)
-            self._host.review.shown_changed.connect(self.reload)
+            self._host.review.set_hidden(list(self._host.review.hidden), hidden=False)
+
+    def accept_all(self) -> None:
+        """Accept every instance that the table lists and that is in the result."""
+        review = self._host.review
+        if review is not None:
+            review.decide([key for key in self.keys_in_view() if review.is_in(key)], "accepted")
+
+    def copy(self) -> None:
+        """Copy the selected rows, or all, with the header, as spreadsheets paste them."""
+        view = self.view
+        rows = sorted({index.row() for index in view.selectionModel().selectedRows()}) or range(self.proxy.rowCount())
+        shown = [c for c in range(self.proxy.columnCount()) if not view.isColumnHidden(c)]
+        lines = [[self.model.columns()[c] for c in shown]]
+        lines += [[str(self.proxy.index(row, c).data() or "") for c in shown] for row in rows]
+        QApplication.clipboard().setText("\n".join("\t".join(line) for line in lines))
+
+    def _menu(self) -> QMenu:
+        menu = QMenu(self)
+        menu.addAction("Show only the selected ones", self.show_only_selected)
+        menu.addAction("Show all", self.show_all)
+        menu.addAction("Accept all in the list", self.accept_all)
+        copy = menu.addAction("Copy", self.copy)
+        copy.setShortcut(QKeySequence(QKeySequence.StandardKey.Copy))
+        copy.setShortcutContext(Qt.ShortcutContext.WidgetShortcut)
+        self.view.addActions(menu.actions())
+        self.by_instance = menu.addAction("A colour for each instance")
+        self.by_instance.setCheckable(True)
+        self.by_instance.triggered.connect(self._on_colours)
+        columns = menu.addMenu("Columns")
+        for place, meaning in enumerate(_MEANINGS):
+            shown = columns.addAction(meaning.partition(";")[0].partition(",")[0])
+            shown.setCheckable(True)
+            shown.setChecked(place not in _FURTHER)
+            shown.setEnabled(place != NUMBER)
+            shown.toggled.connect(lambda on, place=place: self.view.setColumnHidden(place, not on))
+            self.view.setColumnHidden(place, place in _FURTHER)
+        return menu
+
+    def _on_colours(self, on: bool) -> None:
+        if self._host.canvas is not None:
+            self._host.canvas.colour_by_instance(on)
+
+    def _on_session(self) -> None:
+        if self._host.canvas is not None:
+            self.by_instance.setChecked(self._host.canvas.by_instance)
         self.reload()
 
     def _on_all(self, ticked: bool) -> None:
@@ -200,6 +281,8 @@ class InstanceTable(QWidget):
             return
         rows = self.view.selectionModel().selectedRows()
         self._host.select(tuple(self.model.keys[self.proxy.mapToSource(row).row()] for row in rows))
+        if len(rows) == 1 and self.view.hasFocus():  # the arrow keys go from one instance to the next
+            self._fly()
 
     def _fly(self) -> None:
         if self._host.canvas is not None and self._host.selected:
@@ -214,7 +297,8 @@ class InstanceTable(QWidget):
                 last = self.proxy.index(row, 0)
                 chosen.select(last, self.proxy.index(row, self.proxy.columnCount() - 1))
         self.view.selectionModel().select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
-        if last is not None:
+        if last is not None:  # where the arrow keys and Space go on from
+            self.view.selectionModel().setCurrentIndex(last, QItemSelectionModel.SelectionFlag.NoUpdate)
             self.view.scrollTo(last)
         self._following = False
 
@@ -222,10 +306,19 @@ class InstanceTable(QWidget):
 def _values(item: Item) -> tuple[Any, ...]:
     size = item.size
     lengths = (size.longest_axial_diameter, size.perpendicular_diameter)
-    return (item.class_name, item.score, in_volume_unit(size.volume_unit3, size.unit), *lengths, size.mean_intensity)
+    return (
+        item.key,
+        item.class_name,
+        item.score,
+        in_volume_unit(size.volume_unit3, size.unit),
+        *lengths,
+        size.mean_intensity,
+    )
 
 
 def _text(value: float | None, column: int) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if column == 1 or abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+    if column == NUMBER:
+        return str(value)
+    return f"{value:.2f}" if column == 2 or abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"

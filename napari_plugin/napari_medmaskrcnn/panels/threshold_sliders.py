@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QScrollArea, QSlider, QToolButton, QVBoxLayout, QWidget
 
 from napari_medmaskrcnn.panels.controls import named
@@ -24,7 +24,9 @@ class ThresholdSliders(QWidget):
         self._host = host
         self._sliders: dict[str | None, tuple[QSlider, QLabel]] = {}
         self._following = False
-        self.each = named(QToolButton(), "thresholds of each class", "A threshold of its own for each class")
+        self.each = named(
+            QToolButton(), "thresholds of each class", "A threshold of its own for each class; off, one holds for all"
+        )
         self.each.setText("each class")
         self.each.setCheckable(True)
         self._grid = QGridLayout()
@@ -35,7 +37,7 @@ class ThresholdSliders(QWidget):
         self._scroll.setWidget(self._classes)
         self._scroll.setMaximumHeight(_TALLEST)
         self._scroll.setVisible(False)
-        self.each.toggled.connect(self._scroll.setVisible)
+        self.each.toggled.connect(self._on_each)
         self._add(self._grid, 0, None)
         self._grid.addWidget(self.each, 0, 3)
         layout = QVBoxLayout(self)
@@ -43,6 +45,7 @@ class ThresholdSliders(QWidget):
         layout.addLayout(self._grid)
         layout.addWidget(self._scroll)
         host.session_changed.connect(self._on_session)
+        host.shown_changed.connect(self._follow)
 
     def slider(self, class_name: str | None = None) -> QSlider:
         """The slider of a class, or the one for all classes."""
@@ -58,10 +61,17 @@ class ThresholdSliders(QWidget):
             self._add(rows, row, name)
         self._scroll.setWidget(self._classes)
         self.setEnabled(review is not None)
-        if review is not None:
-            review.shown_changed.connect(self._follow)
-            self.each.setChecked(bool(review.class_thresholds))
+        with QSignalBlocker(self.each):
+            self.each.setChecked(review is not None and bool(review.class_thresholds))
+        self._scroll.setVisible(self.each.isChecked())
         self._follow()
+
+    def _on_each(self, ticked: bool) -> None:
+        """Show a slider for each class; without them one threshold holds for all."""
+        self._scroll.setVisible(ticked)
+        review = self._host.review
+        if review is not None and not ticked and review.class_thresholds:
+            review.clear_class_thresholds()
 
     def _add(self, grid: QGridLayout, row: int, class_name: str | None) -> None:
         slider = named(

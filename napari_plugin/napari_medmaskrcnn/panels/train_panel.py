@@ -24,7 +24,9 @@ from napari_medmaskrcnn.panels.loss_plot import LossPlot
 
 COMMAND = ("-P", "-c", "from medmaskrcnn.cli.main import main; main()", "train")
 _LOOK_EVERY_MS = 2000
-FROM_NOTHING = "from nothing"
+_PATIENCE_MS = 20_000
+"""Time for a training to write its checkpoint before it is killed."""
+FROM_NOTHING = "random weights"
 
 
 class TrainPanel(QWidget):
@@ -43,7 +45,7 @@ class TrainPanel(QWidget):
         self._run_folder = Path()
         self.manifest = named(QLineEdit(), "training data", "A manifest, or a folder of labelled data")
         self.folder = named(QLineEdit(), "run folder", "Where plan, losses and models go")
-        self.hours = named(QDoubleSpinBox(), "hours", "How long to learn")
+        self.hours = named(QDoubleSpinBox(), "hours", "How long to train")
         self.hours.setRange(0.01, 999)
         self.hours.setValue(1.0)
         self.hours.setSuffix(" h")
@@ -94,6 +96,24 @@ class TrainPanel(QWidget):
             os.kill(pid, signal.SIGINT)
         self._stopping = True
         self._host.show_message("Stopping after this step.")
+
+    @property
+    def running(self) -> bool:
+        """Whether a check, a plan or a training runs."""
+        return self._process is not None
+
+    def end(self) -> None:
+        """Panel or window goes: let the process write its checkpoint, and end it."""
+        self._timer.stop()
+        process = self._process
+        if process is None:
+            return
+        process.finished.disconnect(self._on_finished)
+        self.interrupt()
+        if not process.waitForFinished(_PATIENCE_MS):
+            process.kill()
+            process.waitForFinished()
+        self._process = None
 
     def look(self) -> None:
         """Draw the current losses."""
@@ -165,7 +185,7 @@ class TrainPanel(QWidget):
         rows = (
             ("Data", beside(self.manifest, _browse("choose the data", self._ask_manifest), stretch=False)),
             ("Run", beside(self.folder, _browse("choose the run folder", self._ask_folder), stretch=False)),
-            ("Learn for", self.hours),
+            ("Duration", self.hours),
             ("Start", self.start_from),
         )
         buttons = (beside(self.check, self.plan, stretch=True), beside(self.train, self.stop, stretch=True))
