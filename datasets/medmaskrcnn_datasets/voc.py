@@ -66,7 +66,8 @@ def voc_class_names(root: Path) -> dict[int, str]:
         names = [line.split(":")[0].strip() for line in _lines(datumaro) if not line.startswith("#")]
     else:
         return dict(enumerate(_NAMES, start=1)) if _is_of_voc(root / "Annotations") else {}
-    return dict(list(enumerate(names))[1:])  # the first is the background
+    with_background = bool(names) and names[0].strip("_ ").casefold() == "background"
+    return dict(enumerate(names[1:] if with_background else names, start=1))
 
 
 def object_classes_converter(

@@ -173,6 +173,8 @@ def test_classes_of_pascal_voc(tmp_path: Path) -> None:
     names = ["_background_", *(f"c{n}" for n in range(1, 16))]
     (root / "class_names.txt").write_text("\n".join(["__ignore__", *names]))
     assert classes_of(converted(root)) == [["c9", "c15", "c9"]] * 3
+    (root / "class_names.txt").write_text("\n".join(names[1:]))  # without the background
+    assert classes_of(converted(root)) == [["c9", "c15", "c9"]] * 3
     (root / "class_names.txt").unlink()
     rows = [f"{name.strip('_')}:{n},0,0::" for n, name in enumerate(names)]
     (root / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *rows]))
