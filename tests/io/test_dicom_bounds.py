@@ -159,3 +159,18 @@ def test_pixels_of_another_size_than_the_header_says_are_told(slice_file: Path, 
     one.save_as(path)
     with pytest.raises(ReadError):
         read_volume(path)
+
+
+@pytest.mark.parametrize("syntax", [None, uid.RLELossless])
+def test_frames_that_the_pixel_data_cannot_hold_are_refused_first(
+    slice_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str | None
+):
+    one = dcmread(slice_file)
+    if syntax:
+        one.compress(syntax, generate_instance_uid=False)
+    one.NumberOfFrames = 900_000
+    path = tmp_path / "a.dcm"
+    one.save_as(path, enforce_file_format=True)
+    monkeypatch.setattr("medmaskrcnn.io.dicom.frames.make_frames", lambda *_: pytest.fail("made for each frame"))
+    with pytest.raises(ReadError, match="cannot hold"):
+        read_volume(path)

@@ -30,6 +30,7 @@ _PlaneFields = tuple[Triple, Triple, Triple, tuple[float, float]]
 _NO_PLANE: _PlaneFields = ((0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (1.0, 1.0))
 
 _UNIT_TOLERANCE = 0.01
+_MANY_FRAMES = 1000
 """How far directions written with few decimals may deviate from perpendicular unit vectors."""
 
 
@@ -100,6 +101,11 @@ def read_frames(path: Path) -> tuple[DicomHeader, list[Frame]]:
         header, attributes = read_attributes(path)
         if header.non_image:
             return header, []
+        if header.is_truncated and header.n_frames > _MANY_FRAMES:  # before anything is made for each of them
+            raise ReadError(
+                f"{path} is cut short: the header claims {header.n_frames} frames, which its pixel data cannot hold. "
+                "Copy or export it again"
+            )
         try:
             return header, make_frames(header, attributes)
         except ReadError as error:

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import FileDataset
 from pydicom.multival import MultiValue
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.io.dicom import nuclear, scale_2d
@@ -303,8 +303,11 @@ def _with_pixel_data(header: DicomHeader, attributes: Mapping[str, Any], stream:
     stream.seek(start - 4)
     length = int.from_bytes(stream.read(4), "little")
     if is_encapsulated(stream, start, length, header.transfer_syntax, needed):
-        complete = find_fragments(stream, start, length).is_complete
-        return replace(header, is_encapsulated=True, native_dtype=None, is_truncated=not complete)
+        fragments = find_fragments(stream, start, length)
+        is_video = any(word in UID(header.transfer_syntax).name for word in ("MPEG", "HEVC"))
+        too_few = len(fragments.places) < header.n_frames and not is_video  # a frame has one fragment at least
+        is_truncated = not fragments.is_complete or too_few
+        return replace(header, is_encapsulated=True, native_dtype=None, is_truncated=is_truncated)
     return replace(header, is_truncated=end - start < needed)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from pydicom.dataset import Dataset
 
@@ -47,6 +47,7 @@ class DicomWebArchive:
 
     def _open_session(self) -> Any:
         who, session = self.server.credentials, self._requests.Session()
+        session.hooks["response"].append(self._refuse_to_be_sent_away)
         if self.server.authorities:
             if not self.server.authorities.is_file():
                 raise ArchiveError(f"there is no file of certificates {self.server.authorities}")
@@ -58,6 +59,17 @@ class DicomWebArchive:
         elif who.user and who.password is not None:
             session.auth = (who.user, who.password)
         return session
+
+    def _refuse_to_be_sent_away(self, answer: Any, **_: Any) -> None:
+        """Follow a redirection only within the archive: elsewhere nobody was trusted with queries and credentials."""
+        if not answer.is_redirect:
+            return
+        here, there = urlsplit(answer.url), urlsplit(urljoin(answer.url, answer.headers.get("Location", "")))
+        if (here.scheme, here.hostname, here.port) != (there.scheme, there.hostname, there.port):
+            name = there.hostname or "nowhere"
+            raise ArchiveError(
+                f"{self.server.name} sends us on to {there.scheme}://{name}; give that address if it is the archive"
+            )
 
     def find(self, query: Query) -> list[RemoteSeries]:
         """Query studies first, then their series, which every archive supports."""
@@ -135,7 +147,9 @@ class DicomWebArchive:
             path = urlsplit(self.server.address).path
             hint = f"; is {path or '/'} where its DICOMweb is?" if code == 404 else ""
             raise kind(f"{name} answers with HTTP status {code}{hint}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ArchiveError, MemoryError):
+            raise
+        except Exception as error:  # whatever the client or pydicom raises at an answer that is none
             raise ArchiveError(f"{name} answers what is no DICOMweb ({type(error).__name__})") from None
 
 
