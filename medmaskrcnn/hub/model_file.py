@@ -35,19 +35,23 @@ _ALIGNMENT = 8  # bytes: safetensors requires the weights to begin at a multiple
 _LARGEST_HEADER = 16 * 1024 * 1024  # bytes; ours are below 100 kB
 _SHIPPED_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
+ADDITIONS = _SHIPPED_FOLDER / "additions.json"
+"""Settings of the shipped models that are newer than their files, by name."""
+
 
 def shipped_models() -> dict[str, Path]:
     """File of each model that is shipped with the package, by name."""
     return {path.stem: path for path in sorted(_SHIPPED_FOLDER.glob(f"*{SUFFIX}"))}
 
 
-def _shipped_aliases() -> dict[str, dict[str, list[str]]]:
-    """Aliases of classes of the models whose files are older than ``card.aliases``.
+def _with_additions(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """Settings of a shipped file, with what is newer than the file: aliases of classes, the look of its own scans.
 
     The files stay as they are: their SHA-256 stands in results and in the ledgers of batches.
     """
-    aliases: dict[str, dict[str, list[str]]] = json.loads((_SHIPPED_FOLDER / "aliases.json").read_text("utf-8"))
-    return aliases
+    added = json.loads(ADDITIONS.read_text("utf-8")).get(name, {})
+    card = {**content.get("card", {}), **added.get("card", {})}
+    return {**content, **added, "card": card}
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
@@ -91,8 +95,8 @@ def _settings_of(path: Path, header: dict[str, Any]) -> ModelFileSettings:
         content = to_current_names(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"the settings inside model {path} are damaged: {one_line(error)}") from error
-    if path.parent == _SHIPPED_FOLDER and isinstance(content, dict) and isinstance(content.get("card"), dict):
-        content["card"].setdefault("aliases", _shipped_aliases().get(path.stem, {}))
+    if path.parent == _SHIPPED_FOLDER and isinstance(content, dict):
+        content = _with_additions(content, path.stem)
     try:
         return ModelFileSettings.model_validate_json(json.dumps(content))
     except ValidationError as error:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from medmaskrcnn.hub.loaded_model import DEFAULT_MODEL, LoadedModel, load_as_asked
 from medmaskrcnn.inference.detect import StageProgress, detect_in_slices, detect_in_tiles
 from medmaskrcnn.inference.detection import to_instances
+from medmaskrcnn.inference.familiarity import check_familiar
 from medmaskrcnn.inference.link_slices import link_slices
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.inference.merge_tiles import merge_tiles
@@ -131,6 +132,7 @@ def segment(
     on_progress("prepare", 0.0)
     prepared = prepare(volume, settings.preprocess)
     window = None if options.region is None else window_of(options.region, prepared, volume.grid.shape)
+    warnings += check_familiar(model, prepared, options)
     on_progress("prepare", 1.0)
     timer.end("prepare")
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from medmaskrcnn.hub.loaded_model import LoadedModel
-from medmaskrcnn.inference.suitability import is_out_of_domain
 from medmaskrcnn.models.runtime.precision import processor_features
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.case_result import RunRecord
@@ -33,7 +32,7 @@ def build_run_record(
         volume: The scan.
         options: The options of the run.
         score: Score threshold 0..1 that was applied.
-        warnings: Sentences for the user.
+        warnings: Why the scan is out of the model's domain, sentences for the user; with any the result is stamped.
     """
     card, origin = loaded.settings.card, volume.provenance
     return RunRecord(
@@ -65,7 +64,7 @@ def build_run_record(
             **({"channels": [_channel(one) for one in origin.channels]} if origin.channels else {}),
         },
         warnings=warnings,
-        out_of_domain=is_out_of_domain(volume, loaded.settings),
+        out_of_domain=bool(warnings),
     )
 
 

@@ -1,4 +1,4 @@
-"""Checks whether a model may be run on a scan: refused, allowed with a warning, or suitable."""
+"""Checks whether a model may be run on a scan: refused, allowed and stamped, or suitable."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from medmaskrcnn.structures.volume import Volume
 log = logging.getLogger(__name__)
 
 _LOOKS_LIKE_CT = -900  # a scan with values this low contains air in Hounsfield units
+_SAME_KIND = {"SM": ("SM", "GM")}
+"""Modalities that a model of one of them takes: slide and general microscopy."""
 
 
 def check_suitable(
@@ -26,7 +28,8 @@ def check_suitable(
         options: Only ``allow_out_of_domain`` is used.
 
     Returns:
-        Warnings for the user, one sentence each, without paths, since they are written to the result.
+        Warnings for the user, one sentence each, without paths, since they are written to the result. With any, the
+        result is stamped.
 
     Raises:
         UnsuitableScanError: if the model cannot run on the scan, or the scan is out of its domain and not allowed.
@@ -51,26 +54,36 @@ def check_suitable(
             "slices alone"
         )
     warnings = []
-    if is_out_of_domain(volume, settings):
+    for reason in reasons_out_of_domain(volume, settings):
         if not options.allow_out_of_domain:
-            raise UnsuitableScanError(
-                f"model {card.name} knows only scans made by '{card.domain}' and {name} is none of them",
-                Remedy.ALLOW_OUT_OF_DOMAIN,
-            )
-        warnings.append(f"OUT OF DOMAIN: model {card.name} knows only scans made by '{card.domain}'")
-    if card.modality and volume.modality and card.modality != volume.modality:
-        warnings.append(f"model {card.name} was made for {card.modality}, but this scan is {volume.modality}")
-    elif card.modality == "MR" and not volume.modality and volume.array.min() <= _LOOKS_LIKE_CT:
-        warnings.append(f"model {card.name} was made for MR, but this scan's values look like those of a CT")
+            raise UnsuitableScanError(f"{name}: model {card.name} {reason}", Remedy.ALLOW_OUT_OF_DOMAIN)
+        warnings.append(f"OUT OF DOMAIN: model {card.name} {reason}")
     for warning in warnings:
         log.warning(warning)
     return tuple(warnings)
 
 
-def is_out_of_domain(volume: Volume, settings: ModelFileSettings) -> bool:
-    """Whether a model trained only on scans of one generator is given another scan."""
-    domain = settings.card.domain
-    return domain is not None and volume.provenance.generator != domain
+def reasons_out_of_domain(volume: Volume, settings: ModelFileSettings) -> list[str]:
+    """Why a scan is of another kind than a model's, as far as its header and its range of values tell.
+
+    Args:
+        volume: The scan.
+        settings: The model's settings.
+
+    Returns:
+        Ends of sentences that begin with the model's name; none if nothing speaks against the scan.
+    """
+    card, lowest = settings.card, volume.array.min()
+    reasons = []
+    if card.domain is not None and volume.provenance.generator != card.domain:
+        reasons.append(f"knows only scans made by '{card.domain}', and this scan is none of them")
+    if card.modality and volume.modality and volume.modality not in _SAME_KIND.get(card.modality, (card.modality,)):
+        reasons.append(f"was made for {card.modality}, and this scan is {volume.modality}")
+    elif card.modality == "MR" and not volume.modality and lowest <= _LOOKS_LIKE_CT:
+        reasons.append(f"was made for MR, and values down to {lowest:g} look like those of a CT")
+    elif card.modality == "CT" and not volume.modality and lowest >= 0:
+        reasons.append(f"was made for CT, and values from {lowest:g} on are no Hounsfield units: air has negative ones")
+    return reasons
 
 
 def _name(volume: Volume) -> str:

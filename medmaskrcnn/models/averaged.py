@@ -143,6 +143,10 @@ class AveragedRCNN(nn.Module):
             masks = self._masks(views, regions, [d.labels for d in detections])
             return with_masks(detections, masks, regions if self.settings.roi.mask_margin else None)
 
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """As :meth:`MaskRCNN.feature_maps`, of the first network, on the images as they are."""
+        return next(self._networks()).feature_maps(images)
+
     @torch.no_grad()
     def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """As :meth:`MaskRCNN.outline`: the mean over all views."""

@@ -195,6 +195,16 @@ class MaskRCNN(nn.Module):
             return self._add_masks(pyramid, found, shapes)
 
     @torch.no_grad()
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """The levels of the pyramid ``(B, C, *map)``, finest first, in the network's precision.
+
+        Args:
+            images: As for :meth:`detect`.
+        """
+        with autocast_context(self.precision, images.device):
+            return self._dense(plain(images), unwatched)[0]
+
+    @torch.no_grad()
     def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Segment objects inside given boxes: runs only the mask head, without proposals and box head.
 

@@ -1,6 +1,7 @@
 """Settings of a model, saved in its file, and options of a segmentation; frozen and validated on creation."""
 
 from medmaskrcnn.settings.base import Count, Fraction, NotNegative, Positive, Settings
+from medmaskrcnn.settings.familiarity import FamiliaritySettings
 from medmaskrcnn.settings.inference import InferenceSettings
 from medmaskrcnn.settings.model_file import LabelCode, ModelCard, ModelFileSettings
 from medmaskrcnn.settings.network import (
@@ -22,6 +23,7 @@ __all__ = [
     "BackboneSettings",
     "Count",
     "DetectionSettings",
+    "FamiliaritySettings",
     "Fraction",
     "InferenceSettings",
     "LabelCode",

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from medmaskrcnn.settings.base import Count, Name, Settings, Text
+from medmaskrcnn.settings.familiarity import FamiliaritySettings
 from medmaskrcnn.settings.inference import InferenceSettings
 from medmaskrcnn.settings.network import ModelSettings
 from medmaskrcnn.settings.preprocess import PreprocessSettings
@@ -67,6 +68,7 @@ class ModelFileSettings(Settings):
 
     Attributes:
         members: Number of networks in the file, whose outputs are averaged: the folds of a cross-validation.
+        familiarity: What scans of the model's own kind look like to it; ``None`` if that was not measured.
     """
 
     format_version: Literal[2] = 2
@@ -75,6 +77,7 @@ class ModelFileSettings(Settings):
     model: ModelSettings
     preprocess: PreprocessSettings = PreprocessSettings()
     inference: InferenceSettings = InferenceSettings()
+    familiarity: FamiliaritySettings | None = None
     training: dict[Name, Text | int | float] = Field(default_factory=dict)
 
     @property

@@ -33,11 +33,12 @@ from medmaskrcnn.system.threads import use_one_thread
 from medmaskrcnn.training.augment import Transform
 from medmaskrcnn.training.boards import Board, TensorBoard, WeightsAndBiases
 from medmaskrcnn.training.checkpoint import load_checkpoint, same_plan
+from medmaskrcnn.training.familiarity import remember_scans
 from medmaskrcnn.training.plan import Plan, plan_text
 from medmaskrcnn.training.planner.planner import make_plan
 from medmaskrcnn.training.samples import ResumableBatchSampler, Sample, Samples
 from medmaskrcnn.training.trainer import Trainer, check_depths, make_fabric
-from medmaskrcnn.training.training_run import CHECKPOINT, Event, Preparing, TrainingRecord, TrainingRun
+from medmaskrcnn.training.training_run import BEST, CHECKPOINT, LAST, Event, Preparing, TrainingRecord, TrainingRun
 from medmaskrcnn.training.transfer.apply import TransferReport, freeze, transfer
 
 _PLAN = "plan.yaml"
@@ -143,6 +144,10 @@ def train(
             training_run.work(batches)
     finally:
         training_run.close()
+    if fabric.is_global_zero:
+        for model in (LAST, BEST):
+            if (run / model).exists():
+                remember_scans(run / model, files, device=trainer.fabric.device, build=build)
     fabric.barrier()
     if fabric.is_global_zero and not cache:
         shutil.rmtree(prepared, ignore_errors=True)

@@ -75,39 +75,45 @@ def test_out_of_domain_is_refused_or_stamped(tiny_model: Make, make_blobs: Calla
 
 
 @pytest.mark.parametrize(
-    ("model_for", "scan_is", "lowest", "warning"),
+    ("model_for", "scan_is", "lowest", "reason"),
     [
-        ("MR", "CT", 0, "model tiny was made for MR, but this scan is CT"),
-        ("CT", "MR", 0, "model tiny was made for CT, but this scan is MR"),
-        ("MR", None, -1024, "made for MR, but this scan's values look like those of a CT"),
+        ("MR", "CT", 0, "was made for MR, and this scan is CT"),
+        ("CT", "MR", 0, "was made for CT, and this scan is MR"),
+        ("CT", "PT", 0, "was made for CT, and this scan is PT"),
+        ("SM", "CT", 0, "was made for SM, and this scan is CT"),
+        ("MR", None, -1024, "was made for MR, and values down to -1024 look like those of a CT"),
+        ("CT", None, 0, "was made for CT, and values from 0 on are no Hounsfield units"),
+        ("SM", "GM", 0, None),
+        ("SM", None, 0, None),
         ("MR", None, 0, None),
         ("MR", "MR", -1024, None),
         (None, "CT", -1024, None),
         ("CT", None, -1024, None),
+        ("CT", "CT", 0, None),
     ],
 )
-def test_another_modality_is_a_warning(
+def test_another_modality_is_refused_or_stamped(
     tiny_model: Make,
     make_blobs: Callable[..., Volume],
     caplog: pytest.LogCaptureFixture,
     model_for: str | None,
     scan_is: str | None,
     lowest: int,
-    warning: str | None,
+    reason: str | None,
 ) -> None:
-    volume = make_blobs(SHAPE, modality=scan_is)
+    volume, model = make_blobs(SHAPE, modality=scan_is), tiny_model(3, card={"modality": model_for})
+    volume.array[...] = np.maximum(volume.array, 0)
     volume.array[0, 0, 0, 0] = lowest
+    if reason is None:
+        assert check_suitable(volume, model.settings) == ()
+        return
+    with pytest.raises(UnsuitableScanError, match=f"model tiny {reason}.*allow_out_of_domain=True"):
+        segment(volume, model)
     with caplog.at_level(logging.WARNING, "medmaskrcnn"):
-        warnings = check_suitable(volume, tiny_model(3, card={"modality": model_for}).settings)
-    assert len(warnings) == (warning is not None) == len(caplog.records)
-    if warning:
-        assert warning in warnings[0]
-
-
-def test_warnings_reach_the_result(tiny_model: Make, make_blobs: Callable[..., Volume]) -> None:
-    result = segment(make_blobs(SHAPE, modality="CT"), tiny_model(3, card={"modality": "MR"}))
-    assert result.record.warnings == ("model tiny was made for MR, but this scan is CT",)
-    assert not result.record.out_of_domain
+        result = segment(volume, model, allow_out_of_domain=True)
+    assert len(caplog.records) == 1 and result.record.out_of_domain
+    (warning,) = result.record.warnings
+    assert warning.startswith(f"OUT OF DOMAIN: model tiny {reason}")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class Forms:
         network, settings = read_model(self._original())
         smaller = prune(network, share)
         start, run = self.folder / f"{name}-untrained.safetensors", self.folder / name
-        save_model(smaller, settings.model_copy(update={"model": smaller.settings}), start)
+        save_model(smaller, settings.model_copy(update={"model": smaller.settings, "familiarity": None}), start)
         if not (run / CHECKPOINT).exists():
             shutil.rmtree(run, ignore_errors=True)  # interrupted before its first checkpoint
         if self.plan is None:
