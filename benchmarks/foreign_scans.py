@@ -25,7 +25,7 @@ from medmaskrcnn.errors import MedMaskRCNNError, UnsuitableScanError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.hub.model_file import ADDITIONS
 from medmaskrcnn.inference.familiarity import check_familiar, fit_familiarity, pooled_features
-from medmaskrcnn.inference.prepare import prepare
+from medmaskrcnn.inference.prepare import prepare, turned_spacing
 from medmaskrcnn.inference.suitability import check_suitable
 from medmaskrcnn.settings import SegmentOptions
 from medmaskrcnn.structures.volume import Volume
@@ -78,7 +78,8 @@ def outcome(loaded: LoadedModel, volume: Volume) -> str:
     """``refused``, ``stamped`` or ``taken``."""
     try:
         warnings = check_suitable(volume, loaded.settings)
-        warnings += check_familiar(loaded, prepare(volume, loaded.settings.preprocess), SegmentOptions())
+        prepared = prepare(volume, loaded.settings.preprocess)
+        warnings += check_familiar(loaded, volume, prepared, SegmentOptions())
     except UnsuitableScanError:
         return "refused"
     return "stamped" if warnings else "taken"
@@ -86,10 +87,15 @@ def outcome(loaded: LoadedModel, volume: Volume) -> str:
 
 def fit(loaded: LoadedModel, data: Path, most: int) -> dict[str, object]:
     """What the model remembers of the scans of its own kind."""
-    own = [volume for name, volume in scans(data, OWN[loaded.settings.card.name], most) if is_for_fitting(name)]
-    fitted = fit_familiarity([pooled_features(loaded, prepare(v, loaded.settings.preprocess).tensor) for v in own])
+    features, spacings = [], []
+    for name, volume in scans(data, OWN[loaded.settings.card.name], most):
+        if is_for_fitting(name):
+            prepared = prepare(volume, loaded.settings.preprocess)
+            features.append(pooled_features(loaded, prepared.tensor))
+            spacings.append(turned_spacing(volume, prepared.axes))
+    fitted = fit_familiarity(features, spacings)
     if fitted is None:
-        raise SystemExit(f"{len(own)} scans are too few")
+        raise SystemExit(f"{len(features)} scans are too few")
     return fitted.model_dump(mode="json")
 
 

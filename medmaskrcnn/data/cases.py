@@ -27,7 +27,7 @@ from torch import Tensor
 
 from medmaskrcnn.data.case_labels import read_case
 from medmaskrcnn.data.manifest import Manifest, ManifestCase
-from medmaskrcnn.inference.prepare import prepare, resize_matrix
+from medmaskrcnn.inference.prepare import prepare, resize_matrix, turned_spacing
 from medmaskrcnn.settings import ModelFileSettings, PreprocessSettings
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.system.files import make_folder, write_bytes
@@ -62,6 +62,7 @@ class LabelledCase:
         objects: Its objects.
         ignored: Soft mask, as of objects, of all regions to ignore together; ``None`` if there is none.
         annotated: For each class of the model, whether it was annotated; ``None``: all were.
+        spacing_mm: The scan's own voxels along the network's D, H, W; ``None`` if unknown.
     """
 
     id: str
@@ -69,6 +70,7 @@ class LabelledCase:
     objects: tuple[TrainingObject, ...]
     ignored: Mask | None = None
     annotated: tuple[bool, ...] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
 
 
 def load_case_for_training(
@@ -113,6 +115,7 @@ def load_case_for_training(
         tuple(objects),
         ignored[0].union(*ignored[1:]) if ignored else None,
         None if all(annotated) else annotated,
+        turned_spacing(scan.volume, prepared.axes),
     )
 
 
@@ -193,7 +196,9 @@ def open_prepared(path: Path) -> LabelledCase:
         start = about["ignored"]
         ignored = None if start is None else Mask(start, file.get_tensor("ignored").numpy())
         annotated = None if about["annotated"] is None else tuple(about["annotated"])
-        return LabelledCase(about["id"], file.get_tensor("image"), objects, ignored, annotated)
+        spacing = about.get("spacing_mm")  # files of older versions lack it
+        known = None if spacing is None else (spacing[0], spacing[1], spacing[2])
+        return LabelledCase(about["id"], file.get_tensor("image"), objects, ignored, annotated, known)
 
 
 def _prepare(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase, path: Path) -> None:
@@ -203,6 +208,7 @@ def _prepare(manifest: Manifest, settings: ModelFileSettings, case: ManifestCase
         "objects": [[item.label, item.mask.start] for item in prepared.objects],
         "ignored": None if prepared.ignored is None else prepared.ignored.start,
         "annotated": prepared.annotated,
+        "spacing_mm": prepared.spacing_mm,
     }
     masks = {f"object.{i}": torch.tensor(item.mask.array) for i, item in enumerate(prepared.objects)}
     if prepared.ignored is not None:

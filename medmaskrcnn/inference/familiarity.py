@@ -21,11 +21,13 @@ from torch import Tensor
 from medmaskrcnn.errors import Remedy, UnsuitableScanError
 from medmaskrcnn.hub.loaded_model import LoadedModel
 from medmaskrcnn.inference.detect import slice_images
-from medmaskrcnn.inference.prepare import Preprocessed
+from medmaskrcnn.inference.prepare import Preprocessed, turned_spacing
 from medmaskrcnn.models.images import pad_to_multiple
 from medmaskrcnn.settings import FamiliaritySettings, ModelFileSettings, SegmentOptions
+from medmaskrcnn.structures.volume import Volume
 
 Features = NDArray[np.float32]
+Spacing = tuple[float, float, float]
 
 LEAST_SCANS = 8
 """With fewer scans nothing can be said of how much scans of one kind differ."""
@@ -38,16 +40,20 @@ _ROWS_PER_AXIS = 4  # at least, so that windows are not described one by one
 _LEAST_VARIANCE = 0.05  # of the mean variance: an axis along which the scans hardly differ would decide alone
 _LEAST_RESIDUAL = 0.01  # of the mean squared length: less is what rounding leaves
 _FOLDS = 10  # of the cross-validation that finds the thresholds
-_STAMPED = 0.95  # share of the model's own scans that are not stamped
+_COARSER = 1.5  # times as large as the largest voxels known: details that the model relies on are missing
+_STAMPED = 0.98  # share of the model's own scans that are not stamped
 _DIGITS = 4  # kept in a model file
 
 
-def check_familiar(loaded: LoadedModel, prepared: Preprocessed, options: SegmentOptions) -> tuple[str, ...]:
+def check_familiar(
+    loaded: LoadedModel, volume: Volume, prepared: Preprocessed, options: SegmentOptions
+) -> tuple[str, ...]:
     """Check whether a scan looks like those that a model was trained on.
 
     Args:
         loaded: The model.
-        prepared: The preprocessed scan.
+        volume: The scan.
+        prepared: The same, preprocessed.
         options: Only ``allow_out_of_domain`` is used.
 
     Returns:
@@ -59,14 +65,19 @@ def check_familiar(loaded: LoadedModel, prepared: Preprocessed, options: Segment
     settings, name = loaded.settings.familiarity, loaded.settings.card.name
     if settings is None:
         return ()
+    reasons, spacing = [], turned_spacing(volume, prepared.axes)
     found = strangeness(settings, pooled_features(loaded, prepared.tensor))
-    if found <= settings.stamped_above:
-        return ()
-    measured = f"its strangeness is {found:.1f}, that of nearly all such scans at most {settings.stamped_above:.1f}"
-    reason = f"does not know scans that look like this one ({measured})"
-    if found > settings.refused_above and not options.allow_out_of_domain:
-        raise UnsuitableScanError(f"model {name} {reason}", Remedy.ALLOW_OUT_OF_DOMAIN)
-    return (f"OUT OF DOMAIN: model {name} {reason}",)
+    if found > settings.stamped_above:
+        measured = f"its strangeness is {found:.1f}, that of nearly all such scans at most {settings.stamped_above:.1f}"
+        reasons.append(f"does not know scans that look like this one ({measured})")
+        if found > settings.refused_above and not options.allow_out_of_domain:
+            raise UnsuitableScanError(f"model {name} {reasons[0]}", Remedy.ALLOW_OUT_OF_DOMAIN)
+    if spacing is not None and settings.coarsest_mm is not None:
+        pairs = zip(spacing, settings.coarsest_mm, strict=True)
+        if any(own > _COARSER * known for own, known in pairs):
+            own, known = (" x ".join(f"{mm:.3g}" for mm in each) for each in (spacing, settings.coarsest_mm))
+            reasons.append(f"knows voxels of at most {known} mm, and those of this scan are {own} mm")
+    return tuple(f"OUT OF DOMAIN: model {name} {reason}" for reason in reasons)
 
 
 @torch.no_grad()
@@ -101,14 +112,15 @@ def strangeness(settings: FamiliaritySettings, features: Features) -> float:
     return float(np.log((within + beside) / 2 + 1e-6).mean())
 
 
-def fit_familiarity(scans: Sequence[Features]) -> FamiliaritySettings | None:
+def fit_familiarity(scans: Sequence[Features], spacings: Sequence[Spacing | None] = ()) -> FamiliaritySettings | None:
     """Estimate the distribution and its thresholds from scans of a model's own kind.
 
-    Each scan's strangeness is measured by a distribution of the others: a scan is stamped beyond 95 % of them, and
+    Each scan's strangeness is measured by a distribution of the others: a scan is stamped beyond 98 % of them, and
     refused where it is further beyond the last than two times the last is beyond the median.
 
     Args:
         scans: Features ``(W, F)`` of each.
+        spacings: Spacing of each in mm along the network's axes.
 
     Returns:
         The settings; ``None`` with fewer than :data:`LEAST_SCANS` scans.
@@ -122,7 +134,9 @@ def fit_familiarity(scans: Sequence[Features]) -> FamiliaritySettings | None:
             own[i] = strangeness(others, scans[i])
     stamped = float(np.quantile(own, _STAMPED, method="higher"))
     refused = float(own.max() + 2 * (own.max() - np.median(own)))
-    return _distribution(scans, stamped, refused)
+    known = [one for one in spacings if one is not None]
+    coarsest = tuple(np.max(known, axis=0).tolist()) if len(known) == len(scans) else None
+    return _distribution(scans, stamped, refused).model_copy(update={"coarsest_mm": coarsest})
 
 
 def _distribution(scans: Sequence[Features], stamped: float, refused: float) -> FamiliaritySettings:

@@ -132,7 +132,7 @@ def segment(
     on_progress("prepare", 0.0)
     prepared = prepare(volume, settings.preprocess)
     window = None if options.region is None else window_of(options.region, prepared, volume.grid.shape)
-    warnings += check_familiar(model, prepared, options)
+    warnings += check_familiar(model, volume, prepared, options)
     on_progress("prepare", 1.0)
     timer.end("prepare")
 

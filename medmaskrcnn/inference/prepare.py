@@ -91,6 +91,14 @@ def prepare(volume: Volume, settings: PreprocessSettings) -> Preprocessed:
     return Preprocessed(normalise(resized, settings), axes, (depth, height, width))
 
 
+def turned_spacing(volume: Volume, axes: AxisMap) -> tuple[float, float, float] | None:
+    """A scan's spacing in mm along the network's D, H, W; ``None`` if it is unknown."""
+    if volume.spacing_mm is None:
+        return None
+    d, h, w = (volume.spacing_mm[axis] for axis in axes.order)
+    return d, h, w
+
+
 def target_shape(volume: Volume, axes: AxisMap, settings: PreprocessSettings) -> tuple[int, int, int]:
     """Shape D, H, W of the network's array for a scan."""
     shape = [volume.grid.shape[axis] for axis in axes.order]

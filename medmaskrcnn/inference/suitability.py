@@ -12,7 +12,7 @@ from medmaskrcnn.structures.volume import Volume
 
 log = logging.getLogger(__name__)
 
-_LOOKS_LIKE_CT = -900  # a scan with values this low contains air in Hounsfield units
+_LOOKS_LIKE_CT = -100  # magnitudes of MR are not negative but by ringing of an interpolation; fat in CT is
 _SAME_KIND = {"SM": ("SM", "GM")}
 """Modalities that a model of one of them takes: slide and general microscopy."""
 

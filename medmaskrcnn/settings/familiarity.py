@@ -17,6 +17,7 @@ class FamiliaritySettings(Settings):
         residual: Mean squared length of what the axes leave.
         stamped_above: A scan whose strangeness is above this is out of domain: it is segmented, and the result says so.
         refused_above: Above this it is refused, unless the user allows it.
+        coarsest_mm: Largest spacing of the scans along the network's D, H, W; ``None`` if it was unknown.
         scans: Number of scans from which all this was estimated.
     """
 
@@ -27,6 +28,7 @@ class FamiliaritySettings(Settings):
     residual: Positive
     stamped_above: float
     refused_above: float
+    coarsest_mm: tuple[Positive, Positive, Positive] | None = None
     scans: Count
 
     @model_validator(mode="after")

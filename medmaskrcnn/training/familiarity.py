@@ -36,6 +36,7 @@ def remember_scans(
     network = members[0] if len(members) == 1 else AveragedRCNN(members)
     loaded = LoadedModel(network.to(device), settings, "", device)
     chosen = [prepared[i * len(prepared) // count] for i in range(count)]
-    scans = [pooled_features(loaded, open_prepared(one).image.float()) for one in chosen]
+    cases = [open_prepared(one) for one in chosen]
+    fitted = fit_familiarity([pooled_features(loaded, c.image.float()) for c in cases], [c.spacing_mm for c in cases])
     network.to("cpu")
-    save_members(members, settings.model_copy(update={"familiarity": fit_familiarity(scans)}), file)
+    save_members(members, settings.model_copy(update={"familiarity": fitted}), file)

@@ -15,8 +15,9 @@ from medmaskrcnn.hub.loaded_model import LoadedModel, load_model
 from medmaskrcnn.hub.model_file import save_members
 from medmaskrcnn.inference.familiarity import fit_familiarity, pooled_features, strangeness
 from medmaskrcnn.inference.pipeline import segment
-from medmaskrcnn.inference.prepare import prepare
+from medmaskrcnn.inference.prepare import prepare, turned_spacing
 from medmaskrcnn.models.averaged import AveragedRCNN
+from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.volume import Volume
 
 Make = Callable[..., LoadedModel]
@@ -38,8 +39,9 @@ def stripes(make_blobs: Blobs) -> Volume:
 
 
 def remembering(model: LoadedModel, scans: list[Volume]) -> LoadedModel:
-    features = [pooled_features(model, prepare(one, model.settings.preprocess).tensor) for one in scans]
-    fitted = fit_familiarity(features)
+    prepared = [prepare(one, model.settings.preprocess) for one in scans]
+    spacings = [turned_spacing(scan, one.axes) for scan, one in zip(scans, prepared, strict=True)]
+    fitted = fit_familiarity([pooled_features(model, one.tensor) for one in prepared], spacings)
     assert fitted is not None
     return replace(model, settings=model.settings.model_copy(update={"familiarity": fitted}))
 
@@ -65,6 +67,18 @@ def test_between_the_thresholds_it_is_segmented_and_stamped(tiny_model: Make, ma
     model = replace(model, settings=model.settings.model_copy(update={"familiarity": familiarity}))
     record = segment(stripes(make_blobs), model).record
     assert record.out_of_domain and len(record.warnings) == 1
+
+
+def test_voxels_far_coarser_than_its_own_are_stamped(tiny_model: Make, make_blobs: Blobs) -> None:
+    scans = [own_scan(make_blobs, seed) for seed in range(8)]
+    model = remembering(tiny_model(3), scans)
+    spacing = model.settings.familiarity.coarsest_mm
+    assert spacing == pytest.approx([scans[0].spacing_mm[axis] for axis in (0, 1, 2)])
+    coarse = replace(
+        scans[0], grid=Grid(scans[0].grid.shape, scans[0].grid.affine_vox_to_ras @ np.diag([2.0, 2, 2, 1]))
+    )
+    record = segment(coarse, model).record
+    assert record.out_of_domain and any("knows voxels of at most" in one for one in record.warnings)
 
 
 def test_the_distance_is_mahalanobis_where_the_axes_hold_everything() -> None:

@@ -82,6 +82,8 @@ def test_out_of_domain_is_refused_or_stamped(tiny_model: Make, make_blobs: Calla
         ("CT", "PT", 0, "was made for CT, and this scan is PT"),
         ("SM", "CT", 0, "was made for SM, and this scan is CT"),
         ("MR", None, -1024, "was made for MR, and values down to -1024 look like those of a CT"),
+        ("MR", None, -125, "was made for MR, and values down to -125 look like those of a CT"),
+        ("MR", None, -20, None),
         ("CT", None, 0, "was made for CT, and values from 0 on are no Hounsfield units"),
         ("SM", "GM", 0, None),
         ("SM", None, 0, None),
