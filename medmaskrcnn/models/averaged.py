@@ -145,7 +145,7 @@ class AveragedRCNN(nn.Module):
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """As :meth:`MaskRCNN.feature_maps`, of the first network, on the images as they are."""
-        return next(self._networks()).feature_maps(images)
+        return next(self.networks()).feature_maps(images)
 
     @torch.no_grad()
     def outline(self, images: Tensor, boxes: Sequence[Tensor], labels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
