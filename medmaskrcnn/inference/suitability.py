@@ -53,18 +53,17 @@ def check_suitable(
             f"{name} is a film, model {card.name} works on volumes: instances can be linked along time by models of "
             "slices alone"
         )
-    warnings = []
-    for reason in reasons_out_of_domain(volume, settings):
-        if not options.allow_out_of_domain:
-            raise UnsuitableScanError(f"{name}: model {card.name} {reason}", Remedy.ALLOW_OUT_OF_DOMAIN)
-        warnings.append(f"OUT OF DOMAIN: model {card.name} {reason}")
+    refused, stamped = reasons_by_header(volume, settings), reasons_by_values(volume, settings)
+    if refused and not options.allow_out_of_domain:
+        raise UnsuitableScanError(f"{name}: model {card.name} {refused[0]}", Remedy.ALLOW_OUT_OF_DOMAIN)
+    warnings = tuple(f"OUT OF DOMAIN: model {card.name} {reason}" for reason in (*refused, *stamped))
     for warning in warnings:
         log.warning(warning)
-    return tuple(warnings)
+    return warnings
 
 
-def reasons_out_of_domain(volume: Volume, settings: ModelFileSettings) -> list[str]:
-    """Why a scan is of another kind than a model's, as far as its header and its range of values tell.
+def reasons_by_header(volume: Volume, settings: ModelFileSettings) -> list[str]:
+    """Why a scan is of another kind than a model's, as far as its header tells.
 
     Args:
         volume: The scan.
@@ -73,17 +72,25 @@ def reasons_out_of_domain(volume: Volume, settings: ModelFileSettings) -> list[s
     Returns:
         Ends of sentences that begin with the model's name; none if nothing speaks against the scan.
     """
-    card, lowest = settings.card, volume.array.min()
-    reasons = []
+    card, reasons = settings.card, []
     if card.domain is not None and volume.provenance.generator != card.domain:
         reasons.append(f"knows only scans made by '{card.domain}', and this scan is none of them")
     if card.modality and volume.modality and volume.modality not in _SAME_KIND.get(card.modality, (card.modality,)):
         reasons.append(f"was made for {card.modality}, and this scan is {volume.modality}")
-    elif card.modality == "MR" and not volume.modality and lowest <= _LOOKS_LIKE_CT:
-        reasons.append(f"was made for MR, and values down to {lowest:g} look like those of a CT")
-    elif card.modality == "CT" and not volume.modality and lowest >= 0:
-        reasons.append(f"was made for CT, and values from {lowest:g} on are no Hounsfield units: air has negative ones")
     return reasons
+
+
+def reasons_by_values(volume: Volume, settings: ModelFileSettings) -> list[str]:
+    """As :func:`reasons_by_header`, as far as the range of values tells where the header does not name a modality."""
+    modality = settings.card.modality
+    if volume.modality or modality not in ("MR", "CT"):
+        return []
+    lowest = volume.array.min()
+    if modality == "MR" and lowest <= _LOOKS_LIKE_CT:
+        return [f"was made for MR, and values down to {lowest:g} look like those of a CT"]
+    if modality == "CT" and lowest >= 0:
+        return [f"was made for CT, and values from {lowest:g} on are no Hounsfield units: air has negative ones"]
+    return []
 
 
 def _name(volume: Volume) -> str:

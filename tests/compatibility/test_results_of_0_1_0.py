@@ -86,7 +86,8 @@ def test_result_json_of_today_fits_the_schema_of_0_1_0(made: Path, tmp_path: Pat
     assert old["instances"], "else the test proves nothing"
     assert new["software"].startswith("medmaskrcnn ")
     new["settings"] = to_first_names(new["settings"])  # the names of format 1: only they differ
-    for name in old.keys() - {"software"}:
+    judged = {"warnings", "out_of_domain"}  # a model for CT says today that this scan holds no Hounsfield units
+    for name in old.keys() - {"software", *judged}:
         assert_alike(new[name], old[name], name)
 
 
