@@ -40,10 +40,12 @@ demo: $(DEMO_VENV)/ready
 # On the checkout as it is. The wheel is installed once, for what looks for the package's entry points. OpenVINO, ONNX Runtime
 # and napari run only where their rooms are asked for: they need further extras, and processes of their own.
 FAST := $(if $(ROOM),tests/$(ROOM),tests --ignore=tests/compression --ignore=tests/napari_plugin)
+# napari's pytest plugins take each process two seconds to load.
+WITHOUT_NAPARI := $(if $(filter napari_plugin,$(ROOM)),,-p no:napari -p no:napari-plugin-engine -p no:npe2 -p no:pytest-qt)
 test-fast: $(TEST_VENV)/ready
 	@test -f $(TEST_VENV)/installed.whl || sh .ci/install-wheel $(TEST_VENV)
 	PATH="$(CURDIR)/$(TEST_VENV)/bin:$$PATH" PYTHONPATH="$(SOURCES)" $(XVFB) pytest $(FAST) -m "not slow" \
-	  $(PYTEST_OPTIONS) $(PYTEST_ARGS)
+	  $(WITHOUT_NAPARI) $(PYTEST_OPTIONS) $(PYTEST_ARGS)
 
 # From a folder outside the checkout, so that what is tested is what a user installs.
 test: $(TEST_VENV)/ready-all

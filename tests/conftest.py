@@ -7,10 +7,12 @@
   a test needs of the system or of an extra. Missing, it is skipped and the end of the run says what to install; in CI
   it fails.
 - The order of files: those with tests marked ``slow`` first.
+- What is imported when tests begin is left alone by garbage collections, which napari's fixtures ask for at every turn.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -100,6 +102,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     marks = {"cpu": (), "cuda": (pytest.mark.gpu,)}
     metafunc.parametrize("device", [pytest.param(torch.device(n), marks=marks[n], id=n) for n in names])
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from looking through a million objects of torch, MONAI and napari again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 import torchvision
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medmaskrcnn_kernels import batched_nms, library, nms, nms_portable, reference
+
+EXAMPLES = 8 if os.environ.get("TRITON_INTERPRET") else 20
 
 
 def torchvision_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
@@ -30,7 +34,7 @@ def detections(draw: st.DrawFn, dims: int, most: int) -> tuple[Tensor, Tensor, f
 
 
 @pytest.mark.any_implementation
-@settings(max_examples=20)
+@settings(max_examples=EXAMPLES)
 @given(detections(dims=2, most=60))
 def test_agrees_with_torchvision(found: tuple[Tensor, Tensor, float]) -> None:
     assert torch.equal(nms(*found), torchvision_nms(*found))
@@ -44,14 +48,14 @@ def test_agrees_with_torchvision_often(found: tuple[Tensor, Tensor, float]) -> N
 
 
 @pytest.mark.any_implementation
-@settings(max_examples=20)
+@settings(max_examples=EXAMPLES)
 @given(detections(dims=3, most=15))
 def test_agrees_with_reference_in_3d(found: tuple[Tensor, Tensor, float]) -> None:
     assert torch.equal(nms(*found), reference.nms(*found))
 
 
 @pytest.mark.slow
-@settings(max_examples=250)
+@settings(max_examples=100)
 @given(detections(dims=3, most=15))
 def test_agrees_with_reference_in_3d_often(found: tuple[Tensor, Tensor, float]) -> None:
     assert torch.equal(nms(*found), reference.nms(*found))
