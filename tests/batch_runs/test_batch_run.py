@@ -138,7 +138,7 @@ def test_another_model_or_setting_is_noticed(finished: Batch, tiny_model: Path, 
 def test_killed_interrupted_changed_and_redone(
     archive: Path, tiny_model: Path, other_model: Path, tmp_path: Path, children: Callable, rows: Callable
 ):
-    """One life of an output folder, in four runs."""
+    """One life of an output folder, in three runs."""
     out, late = tmp_path / "out", tmp_path / "late"
     shutil.move(archive / "Miller^Anna4", late)
     running = medmaskrcnn.batch(archive, out, model=tiny_model)
@@ -155,7 +155,6 @@ def test_killed_interrupted_changed_and_redone(
     running.close()
     statuses = [row[0] for row in rows(out)]
     assert (statuses.count("done"), statuses.count("queued")) == (4, 1)
-    assert [case.progress.done for case in medmaskrcnn.batch(archive, out, model=tiny_model)] == [5]
 
     anew = medmaskrcnn.batch(archive, out, model=other_model, redo=True)
     assert [case.result().record.model_name for case in anew] == ["tiny-1"] * 5
@@ -175,12 +174,13 @@ def test_rules_leave_out_and_a_later_run_takes_in(archive: Path, tiny_model: Pat
 
 @pytest.mark.slow
 def test_a_case_over_its_time_fails_alone(archive: Path, tiny_model: Path, tmp_path: Path):
-    big = np.zeros((512, 512, 480), np.int16)  # four times what is done in time on a quiet machine
-    nib.save(nib.Nifti1Image(big, np.diag([0.7, 0.7, 2, 1])), archive / "big.nii")
-    shutil.rmtree(archive / "Miller^Anna0")
-    cases = list(medmaskrcnn.batch(archive, tmp_path / "out", model=tiny_model, max_seconds=8))
-    assert sorted(case.status for case in cases) == ["done"] * 4 + ["failed"]
-    assert "longer than the 8 s" in next(case.reason for case in cases if case.status == "failed")
+    big = np.zeros((512, 512, 480), np.int16)  # five times what is done in time on a quiet machine
+    nib.save(nib.Nifti1Image(big, np.diag([0.7, 0.7, 2, 1])), archive / "Miller^Anna1" / "big.nii")
+    for number in (0, 3, 4):
+        shutil.rmtree(archive / f"Miller^Anna{number}")
+    cases = list(medmaskrcnn.batch(archive, tmp_path / "out", model=tiny_model, max_seconds=6))
+    assert sorted(case.status for case in cases) == ["done"] * 2 + ["failed"]
+    assert "longer than the 6 s" in next(case.reason for case in cases if case.status == "failed")
 
 
 @pytest.mark.slow
@@ -204,6 +204,8 @@ def test_fail_fast_ends_with_the_first(archive: Path, tiny_model: Path, tmp_path
 def test_a_key_gives_the_same_tree_elsewhere(
     archive: Path, tiny_model: Path, key: Path, tmp_path: Path, tree: Callable
 ):
+    for number in (0, 1, 2):
+        shutil.rmtree(archive / f"Miller^Anna{number}")
     for name in ("one", "two"):
         list(medmaskrcnn.batch(archive, tmp_path / name, model=tiny_model, key_file=key, formats=["json", "seg", "sr"]))
     assert tree(tmp_path / "one") == tree(tmp_path / "two")

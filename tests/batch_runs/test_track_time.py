@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import medmaskrcnn
 from medmaskrcnn.batch_runs.find import find_series
+from medmaskrcnn.batch_runs.plan import BatchCase
 from medmaskrcnn.cli.main import app
 from medmaskrcnn.errors import AmbiguousInputError, UnsuitableScanError
 from medmaskrcnn.export.tracks import write_tracks
@@ -34,10 +35,10 @@ from medmaskrcnn.structures.volume import Film
 N_FRAMES, SIDE = 6, 48
 
 
-@pytest.fixture
-def cine(tmp_path: Path) -> Path:
-    """A cine MR: one sagittal slice, a bright disc that wanders and swells."""
-    folder = tmp_path / "cine"
+@pytest.fixture(scope="module")
+def cine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cine MR: one sagittal slice, a bright disc that wanders and swells. Only to be read."""
+    folder = tmp_path_factory.mktemp("scan") / "cine"
     folder.mkdir()
     series, study, frame_of_reference = generate_uid(), generate_uid(), generate_uid()
     rows, columns = np.mgrid[:SIDE, :SIDE]
@@ -60,6 +61,14 @@ def cine(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def tracked(cine: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> BatchCase:
+    """The cine MR as a batch segments it."""
+    out = tmp_path_factory.mktemp("batch") / "out"
+    (case,) = medmaskrcnn.batch(cine, out, model=tiny_model, track=True, device="cpu")
+    return case
+
+
 def test_time_points_are_series_of_their_own_unless_tracked(cine: Path):
     assert len(find_series([cine])) == N_FRAMES
     (film,) = find_series([cine], track=True)
@@ -71,14 +80,13 @@ def test_a_volume_is_no_film(clean_archive: Path):
 
 
 @pytest.mark.slow
-def test_instances_are_linked_along_time(cine: Path, tiny_model: Path, tmp_path: Path):
-    (case,) = medmaskrcnn.batch(cine, tmp_path / "out", model=tiny_model, track=True)
-    assert case.status == "done", case.reason
-    result = case.result()
+def test_instances_are_linked_along_time(tracked: BatchCase):
+    assert tracked.status == "done", tracked.reason
+    result = tracked.result()
     assert result.instances.grid.shape == (N_FRAMES, SIDE, SIDE)
-    document = json.loads((case.folder / "result.json").read_text())
+    document = json.loads((tracked.folder / "result.json").read_text())
     assert document["geometry"]["unit"] == "px"
-    rows = list(csv.DictReader((case.folder / "tracks.csv").open()))
+    rows = list(csv.DictReader((tracked.folder / "tracks.csv").open()))
     frames = Counter(row["track"] for row in rows)
     assert max(frames.values()) > 1  # one instance, several frames
     for row in rows:
@@ -106,17 +114,16 @@ def test_the_table_by_hand():
 
 
 @pytest.mark.slow
-def test_segment_reads_a_film_too(cine: Path, tiny_model: Path, tmp_path: Path):
-    (case,) = medmaskrcnn.batch(cine, tmp_path / "batch", model=tiny_model, track=True, device="cpu")
+def test_segment_reads_a_film_too(cine: Path, tracked: BatchCase, tiny_model: Path, tmp_path: Path):
     result = medmaskrcnn.segment(cine, tiny_model, track=True, device="cpu")
     assert result.candidates.grid.shape == (N_FRAMES, SIDE, SIDE)
-    ours, theirs = result.instances, case.result().instances
+    ours, theirs = result.instances, tracked.result().instances
     assert all(np.array_equal(a, b) for a, b in zip(ours.masks, theirs.masks, strict=True)) and len(ours)
 
     out = tmp_path / "one"
     ran = CliRunner().invoke(app, ["segment", str(cine), "-o", str(out), "--model", str(tiny_model), "--track"])
     assert ran.exit_code == 0, ran.stderr
-    assert (out / "tracks.csv").read_bytes() == (case.folder / "tracks.csv").read_bytes()
+    assert (out / "tracks.csv").read_bytes() == (tracked.folder / "tracks.csv").read_bytes()
     again = ["segment", str(cine), "-o", str(out), "--model", str(tiny_model), "--series", "1"]
     assert CliRunner().invoke(app, again).exit_code == 0
     assert not (out / "tracks.csv").exists()  # it would speak of another result

@@ -26,8 +26,8 @@ def test_all_are_listed_and_one_is_run() -> None:
     for name in ("speed", "whole_ct", "growth", "training_throughput", "peer_nuclei", "ablations", "kernels_gpu"):
         assert f"\n{name} " in listed.stdout
     assert not any(f"\n{name} " in listed.stdout for name in ("torchvision_peer", "ablation_networks", "machine"))
-    helped = run("peer-nuclei", "--help")
-    assert helped.returncode == 0 and "--minutes" in helped.stdout, helped.stderr
+    helped = run("beside-nnunet", "train", "--help")
+    assert helped.returncode == 0 and "--hours" in helped.stdout, helped.stderr
     unknown = run("sped")
     assert unknown.returncode == 1 and "no benchmark sped" in unknown.stderr
 

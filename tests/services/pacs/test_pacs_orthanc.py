@@ -32,8 +32,7 @@ def test_with_a_real_archive(tmp_path: Path):
         "-m",
         "pytest",
         "-q",
-        "-p",
-        "no:cacheprovider",
+        *("-p", "no:cacheprovider", "-p", "no:napari", "-p", "no:pytest-qt"),
         f"--basetemp={tmp_path / 'in'}",
         str(tests),
     ]

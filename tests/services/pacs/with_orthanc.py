@@ -28,7 +28,7 @@ from medmaskrcnn_datasets.dicom_series import write_dicom_series
 from medmaskrcnn_datasets.phantom import PhantomSettings, make_phantom
 
 PLUGINS = ("/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "/usr/lib/orthanc/libOrthancDicomWeb.so")
-N_STUDIES = int(os.environ.get("ORTHANC_STUDIES", "5"))
+N_STUDIES = int(os.environ.get("ORTHANC_STUDIES", "4"))
 N_SLICES = 6
 
 
@@ -136,6 +136,19 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
 
 @pytest.fixture
 def filled(orthanc: Orthanc, scans: Path) -> Orthanc:
+    return fill(orthanc, scans)
+
+
+@pytest.fixture(scope="module")
+def standing(scans: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """A filled archive for tests that only ask."""
+    made = Orthanc(tmp_path_factory.mktemp("orthanc"))
+    made.start()
+    yield fill(made, scans)
+    made.kill()
+
+
+def fill(orthanc: Orthanc, scans: Path) -> Orthanc:
     archive = open_archive(orthanc.server("web"))
     for file in sorted(scans.rglob("IM*")):
         archive.store(dcmread(file))
@@ -182,7 +195,7 @@ def test_there_and_back(protocol: str, filled: Orthanc, scans: Path, results: Pa
 
     def lost() -> None:
         filled.kill()
-        Thread(target=lambda: (time.sleep(1.0), filled.start())).start()
+        Thread(target=lambda: (time.sleep(0.5), filled.start())).start()
 
     archive = open_archive(filled.server(protocol))
     wanted = archive.find(Query(modality="CT"))
@@ -210,10 +223,10 @@ def test_there_and_back(protocol: str, filled: Orthanc, scans: Path, results: Pa
     assert by_uid(tmp_path / "results") == {uid: d for uid, d in by_uid(results).items() if d.Modality in ("SEG", "SR")}
 
 
-def test_queries_find_what_they_ask_for(filled: Orthanc, scans: Path):
+def test_queries_find_what_they_ask_for(standing: Orthanc, scans: Path):
     header = dcmread(next((scans / "3").iterdir()))
     for protocol in ("web", "dimse"):
-        archive = open_archive(filled.server(protocol))
+        archive = open_archive(standing.server(protocol))
         one = archive.find(Query(patient=str(header.PatientID)))
         assert str(header.SeriesInstanceUID) in {series.series for series in one}
         assert [s.study for s in archive.find(Query(study=header.StudyInstanceUID))] == [header.StudyInstanceUID]
@@ -223,16 +236,16 @@ def test_queries_find_what_they_ask_for(filled: Orthanc, scans: Path):
         assert str(header.SeriesInstanceUID) in {series.series for series in dated}
 
 
-def test_wrong_credentials_and_titles_are_told(orthanc: Orthanc):
-    wrong = replace(orthanc.server("web"), credentials=Credentials("tester", "guess-secret"))
+def test_wrong_credentials_and_titles_are_told(standing: Orthanc):
+    wrong = replace(standing.server("web"), credentials=Credentials("tester", "guess-secret"))
     with pytest.raises(ArchiveError, match="credentials are wrong") as caught:
         open_archive(wrong).find(Query())
     assert "guess-secret" not in str(caught.value) + repr(wrong)
     with pytest.raises(ArchiveError, match="refuses 'MEDMASKRCNN' as a caller of 'NOBODY'"):
-        stranger = open_archive(replace(orthanc.server("dimse"), called="NOBODY"))
+        stranger = open_archive(replace(standing.server("dimse"), called="NOBODY"))
         patiently(lambda: stranger.find(Query()), stranger.server)
     with pytest.raises(ArchiveError, match="404"):
-        elsewhere = replace(orthanc.server("web"), address=f"http://127.0.0.1:{orthanc.web}/nowhere")
+        elsewhere = replace(standing.server("web"), address=f"http://127.0.0.1:{standing.web}/nowhere")
         open_archive(elsewhere).find(Query())
 
 
