@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import importlib
 from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -13,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner, Result
 
 MADE_BY_0_1_0 = Path(__file__).parent / "made_by_0_1_0"
 
@@ -26,19 +25,14 @@ def made() -> Path:
 
 
 @pytest.fixture(scope="session")
-def command_line() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``command_line("segment", path, code=0)``: the program in a process of its own; it must end with that code."""
+def command_line() -> Callable[..., Result]:
+    """``command_line("segment", path, code=0)``: the program, in the test's process; it must end with that code."""
     (script,) = entry_points(group="console_scripts", name="medmaskrcnn")
-    module, _, function = script.value.partition(":")
-    program = [sys.executable, "-c", f"from {module} import {function}; {function}()"]
+    app = importlib.import_module(script.module).app
 
-    def run(*words: object, code: int = 0, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-        command = [*program, *map(str, words)]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
+    def run(*words: object, code: int = 0) -> Result:
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == code, f"{words}: {done.output}{done.exception}"
         return done
 
     return run

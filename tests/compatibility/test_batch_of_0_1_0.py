@@ -10,13 +10,13 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
 from jsonschema import validate
 from pydicom import dcmread
+from typer.testing import Result
 
-CommandLine = Callable[..., CompletedProcess[str]]
+CommandLine = Callable[..., Result]
 
 FILE_TIME_NS = 1_700_000_000_000_000_000  # of the files when the ledger entered them; git does not keep it
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from jsonschema import validate
+from typer.testing import Result
 
 import medmaskrcnn
 from medmaskrcnn.settings.migration import to_first_names
 
-CommandLine = Callable[..., CompletedProcess[str]]
+CommandLine = Callable[..., Result]
 
 
 def read_json(path: Path) -> Any:

@@ -10,17 +10,17 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from typer.testing import Result
 
 import medmaskrcnn
 
-CommandLine = Callable[..., CompletedProcess[str]]
+CommandLine = Callable[..., Result]
 Leaves = Callable[[Any], Counter[str]]
 
 WEIGHTS_APART = 2e-3  # on another kind of processor; a single update moves weights by up to 4.5e-3

@@ -153,7 +153,7 @@ def test_the_same_run_twice_gives_the_same_weights_and_another_seed_others(data:
     assert not equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-_KILLED = """
+_PROGRAM = """
 import sys, torch
 from pathlib import Path
 from medmaskrcnn.training import run, training_run
@@ -161,26 +161,27 @@ from medmaskrcnn.training.plan import read_plan
 if __name__ == "__main__":
     torch.set_num_threads(1)
     training_run._SAVE_SECONDS = 0.0
-    data, plan, folder, resume = sys.argv[1:]
-    run.train(data, read_plan(plan), folder, check=False, workers=2, resume=resume == "resume")
+    data, plan, folder, workers = sys.argv[1:]
+    run.train(data, read_plan(plan), folder, check=False, workers=int(workers))
 """
 
 
-def run_program(data: Path, folder: Path, *, kill_at: int | None = None, resume: bool = False) -> None:
-    """A training in a process of its own; it is killed when its table of losses shows the step ``kill_at``."""
-    program = folder.parent / "train_it.py"
-    program.write_text(_KILLED)
-    plan = folder.parent / "plan.yaml"
-    plan.write_text(plan_text(make_plan(steps=16)))
+def program(folder: Path, plan: Plan, data: Path, run: Path, *, workers: int) -> list[str]:
+    """What trains in a process of its own: the script and its arguments."""
+    script, plan_file = folder / "train_it.py", folder / "plan.yaml"
+    script.write_text(_PROGRAM)
+    plan_file.write_text(plan_text(plan))
+    return [str(script), str(data), str(plan_file), str(run), str(workers)]
+
+
+def killed_run(folder: Path, plan: Plan, data: Path, run: Path, *, at: int) -> None:
+    """A training in a process of its own that is killed when its table of losses shows the step ``at``."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(program), str(data), str(plan), str(folder), "resume" if resume else "new"]
+    command = [sys.executable, *program(folder, plan, data, run, workers=1)]
     process = subprocess.Popen(command, env=environment, start_new_session=True)
-    if kill_at is None:
-        assert process.wait(timeout=200) == 0
-        return
     while process.poll() is None:
-        table = folder / "losses.csv"
-        if table.exists() and (folder / CHECKPOINT).exists() and len(table.read_text().splitlines()) > kill_at:
+        table = run / "losses.csv"
+        if table.exists() and (run / CHECKPOINT).exists() and len(table.read_text().splitlines()) > at:
             os.killpg(process.pid, signal.SIGKILL)
             break
         time.sleep(0.02)
@@ -198,10 +199,12 @@ def test_narrow_strided_convolutions_do_not_learn_with_channels_last() -> None:
 
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_where_the_unbroken_run_does(data: Path, tmp_path: Path) -> None:
-    train(data, make_plan(steps=16), tmp_path / "unbroken", workers=0)
+    """Killed while another process draws samples ahead; what goes on draws them itself."""
+    plan = make_plan(steps=16)
+    train(data, plan, tmp_path / "unbroken", workers=0)
     step = int(np.random.default_rng().integers(1, 14))
-    run_program(data, tmp_path / "broken", kill_at=step)
-    run_program(data, tmp_path / "broken", resume=True)
+    killed_run(tmp_path, plan, data, tmp_path / "broken", at=step)
+    train(data, plan, tmp_path / "broken", check=False, workers=0, resume=True)
     assert equal(weights(tmp_path / "broken"), weights(tmp_path / "unbroken")), f"killed after step {step}"
     tables = [read_table(tmp_path / name / "losses.csv") for name in ("broken", "unbroken")]
     curves = [[(row["step"], row["total"]) for row in table] for table in tables]
@@ -210,13 +213,10 @@ def test_killed_and_resumed_it_ends_where_the_unbroken_run_does(data: Path, tmp_
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does_with_the_whole_batch(data: Path, tmp_path: Path) -> None:
-    plan = tmp_path / "plan.yaml"
-    plan.write_text(plan_text(make_plan(steps=4)))
-    program = tmp_path / "train_it.py"
-    program.write_text(_KILLED)
-    train(data, make_plan(steps=4), tmp_path / "one", workers=0)
+    plan = make_plan(steps=4)
+    train(data, plan, tmp_path / "one", workers=0)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(program), str(data), str(plan), str(tmp_path / "two"), "new"]
+    command = [*launcher, *program(tmp_path, plan, data, tmp_path / "two", workers=0)]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=250, check=False)
     assert done.returncode == 0
     one, two = (read_table(tmp_path / name / "losses.csv") for name in ("one", "two"))
