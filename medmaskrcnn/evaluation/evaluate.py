@@ -47,7 +47,7 @@ class CasePair:
     Attributes:
         id: Case id.
         patient: Patient id; confidence intervals are over patients.
-        predicted: All candidates, whatever their score.
+        predicted: All candidates that were not removed, whatever their score.
         reference: Reference (ground truth) on the same grid.
         crowd: ``(M,)`` references that stand for many objects (COCO's ``iscrowd``) or are regions to ignore; none by
             default.
@@ -345,7 +345,7 @@ def segmented_pair(
     started = time.monotonic()
     result = segment(scan.volume, loaded, options=options)
     seconds = time.monotonic() - started
-    predicted = result.candidates.renamed(match.first, match.names)
+    predicted = result.candidates.without_removed().renamed(match.first, match.names)
     reference = reference_of(scan, match)
     return CasePair(
         case.id,

@@ -52,7 +52,7 @@ def _afterwards(scene: Scene) -> str:
     once = []
     if inference.max_containment is not None:
         once = [
-            f"An object is dropped if better ones of its class hold more than {inference.max_containment:.0%} of it."
+            f"An object is removed if better ones of its class hold more than {inference.max_containment:.0%} of it."
         ]
     if scene.settings.model.spatial_dims == 3:
         joined = (

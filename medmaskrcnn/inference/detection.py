@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medmaskrcnn.structures.axes import AxisMap
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances, empty_instances
+from medmaskrcnn.structures.instances import Instances, Removal, empty_instances
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn_kernels import mask_windows, paste_masks
 
@@ -30,12 +30,14 @@ class Detection:
         score: 0..1.
         box: ``(6,)`` float32, minima D, H, W, then maxima, voxel coordinates.
         mask: Cropped tightly to the object.
+        removed: Why it is not in the result, if a step removed it.
     """
 
     label: int
     score: float
     box: NDArray[np.float32]
     mask: Mask
+    removed: Removal = Removal.NONE
 
 
 def paste_detections(
@@ -86,7 +88,7 @@ def _boxed_by_mask(one: Detection) -> Detection:
 
 
 def join_detections(parts: Sequence[Detection], *, score: float) -> Detection:
-    """Join several pieces to one object: the union of their masks and boxes, with the label of the first.
+    """Join several pieces to one object: the union of their masks and boxes; all else is that of the first.
 
     Args:
         parts: At least one piece.
@@ -94,7 +96,7 @@ def join_detections(parts: Sequence[Detection], *, score: float) -> Detection:
     """
     boxes = np.stack([part.box for part in parts])
     box = np.concatenate([boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)])
-    return Detection(parts[0].label, score, box, parts[0].mask.union(*(part.mask for part in parts[1:])))
+    return replace(parts[0], score=score, box=box, mask=parts[0].mask.union(*(part.mask for part in parts[1:])))
 
 
 def to_instances(
@@ -117,4 +119,5 @@ def to_instances(
         scores=np.array([one.score for one in ordered], dtype=np.float32),
         boxes=axes.undo_boxes(np.stack([one.box for one in ordered]), turned_shape).astype(np.float32),
         masks=tuple(masks),
+        removed=np.array([one.removed for one in ordered], dtype=np.uint8),
     )

@@ -33,9 +33,9 @@ def link_slices(slices: Sequence[Sequence[Detection]], *, link_iou: float, gap: 
         gap: Number of consecutive slices from which an object may be missing.
 
     Returns:
-        Objects by descending score. The score of an object is the maximum over its slices, so that an object with
-        uncertain end slices does not rank below a fragment of it (re-scoring by the maximum in W. Han et al., Seq-NMS
-        for Video Object Detection, 2016).
+        Objects by descending score; what was removed is linked by itself. The score of an object is the maximum over
+        its slices, so that an object with uncertain end slices does not rank below a fragment of it (re-scoring by the
+        maximum in W. Han et al., Seq-NMS for Video Object Detection, 2016).
     """
     closed: list[_Chain] = []
     chains: list[_Chain] = []
@@ -69,7 +69,8 @@ def _pairs(chains: list[_Chain], here: list[Detection], link_iou: float) -> list
     for i, chain in enumerate(chains):
         above = _at(chain.last, 0).mask
         for j, found in enumerate(here):
-            shared = above.overlap(below[j]) if found.label == chain.last.label else 0
+            alike = (found.label, found.removed) == (chain.last.label, chain.last.removed)
+            shared = above.overlap(below[j]) if alike else 0
             if shared and (iou := shared / (above.n_voxels + below[j].n_voxels - shared)) >= link_iou:
                 scored.append((iou, i, j))
     pairs: list[tuple[int, int]] = []

@@ -25,7 +25,7 @@ from medmaskrcnn.inference.read_source import arrange_channels, read_source
 from medmaskrcnn.inference.region import in_region, window_of
 from medmaskrcnn.inference.run_record import build_run_record, runtime_info
 from medmaskrcnn.inference.suitability import check_suitable
-from medmaskrcnn.inference.suppress import of_classes, suppress_contained
+from medmaskrcnn.inference.suppress import suppress_contained, suppress_duplicates
 from medmaskrcnn.settings import Region, SegmentOptions
 from medmaskrcnn.settings.segment_options import options_from
 from medmaskrcnn.structures.case_result import CaseResult
@@ -148,7 +148,7 @@ def segment(
             suppress_contained(objects, max_containment=inference.max_containment, shape=plane) for objects in slices
         ]
         found = link_slices(slices, link_iou=inference.link_iou, gap=inference.link_gap)
-    found = of_classes(found, labels, settings)
+    found = suppress_duplicates([one for one in found if one.label in labels], settings)
     timer.end("find")
 
     on_progress("measure", 0.0)

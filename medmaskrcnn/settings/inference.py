@@ -22,8 +22,8 @@ class InferenceSettings(Settings):
             ``rpn.post_nms_top_n``.
         link_iou: Masks on neighbouring slices are linked from this IoU on (2D and 2.5D models).
         link_gap: Number of slices in between on which the object may be missing.
-        max_containment: An object is dropped if higher-scoring ones of its class contain over this share of its voxels
-            (2D and 2.5D models: slice by slice, before they are linked); ``None`` drops none.
+        max_containment: An object is removed if higher-scoring ones of its class contain over this share of its voxels
+            (2D and 2.5D models: slice by slice, before they are linked); ``None`` removes none.
         flips: Axes that are mirrored at inference, in all combinations, with the mean of what is found: better outlines
             for twice the time per axis. Not the left-right axis of classes with sides.
         score: Default score threshold of the result.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from medmaskrcnn.errors import MissingExtraError
-from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.instances import Instances, Removal
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.renderer import renderer
 
@@ -90,7 +90,7 @@ class Review:
     """A user's decisions on the candidates, which take precedence over their scores.
 
     Attributes:
-        accepted: Indices of candidates that are in the result whatever their score.
+        accepted: Indices of candidates that are in the result whatever their score, and although they were removed.
         rejected: Indices of candidates that are not in it, whatever their score.
         changed: Indices of candidates whose mask or class the user drew or changed.
         class_thresholds: Score thresholds, by class name, that differ from that of the result.
@@ -131,8 +131,9 @@ class CaseResult:
     notebook shows it as a picture and a table.
 
     Attributes:
-        candidates: All instances found by the model, including those below the threshold, by descending score.
-        score_threshold: Candidates with a score at or above it are the result.
+        candidates: All instances found by the model, by descending score: also those below the threshold, and those
+            that were removed, each with the reason (:attr:`Instances.removed`).
+        score_threshold: Candidates with a score at or above it that were not removed are the result.
         measurements: One per candidate, in the same order.
         record: See :class:`RunRecord`.
         run: What varies from run to run: times in seconds, host, paths. Written to ``run.json`` only.
@@ -167,14 +168,14 @@ class CaseResult:
         return sorted(found, key=lambda i: (int(self.candidates.labels[i]), -float(self.candidates.scores[i]), i))
 
     def _is_kept(self, i: int) -> bool:
-        """Whether the candidate is in the result, by the user's decision or else by its score."""
+        """Whether the candidate is in the result: by the user's decision, else by its score if it was not removed."""
         threshold, score = self.score_threshold, self.candidates.scores[i]
         if self.review is not None:
             if i in self.review.accepted or i in self.review.rejected:
                 return i in self.review.accepted
             name = self.candidates.class_names[self.candidates.labels[i]]
             threshold = self.review.class_thresholds.get(name, threshold)
-        return bool(score >= np.float32(threshold))
+        return bool(self.candidates.removed[i] == Removal.NONE and score >= np.float32(threshold))
 
     @property
     def instances(self) -> Instances:

@@ -7,13 +7,28 @@ No dense ``N x D x H x W`` array is built anywhere: memory is bounded by the obj
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medmaskrcnn.structures.grid import Grid
 from medmaskrcnn.structures.mask import Mask, corners
+
+
+class Removal(IntEnum):
+    """Why a candidate is not in the result, whatever its score. The values are those in ``instances.npz``.
+
+    A candidate below the score threshold is not removed: another threshold takes it in.
+    """
+
+    NONE = 0
+    """Not removed."""
+    CONTAINED = 1
+    """Objects of its class with higher scores contain most of it (:mod:`medmaskrcnn.inference.suppress`)."""
+    DUPLICATE = 2
+    """A body has one object of its class, and another candidate has a higher score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +43,10 @@ class Instances:
         boxes: ``(N, 6)`` float32, detection boxes in voxel coordinates: minima D, H, W, then maxima.
         masks: N boolean masks, each tight around its object (its first and last planes along every axis are not
             empty); a crop of shape ``(0, 0, 0)`` for an object without voxels.
+        removed: ``(N,)`` uint8, the :class:`Removal` of each object; none is removed by default.
 
     Raises:
-        ValueError: if lengths disagree, a label is unknown, or a mask is soft or extends beyond the grid.
+        ValueError: if lengths disagree, a label or removal is unknown, or a mask is soft or extends beyond the grid.
     """
 
     grid: Grid
@@ -39,15 +55,20 @@ class Instances:
     scores: NDArray[np.float32]
     boxes: NDArray[np.float32]
     masks: tuple[Mask, ...]
+    removed: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
 
     def __post_init__(self) -> None:
         n = len(self.masks)
-        expected = {"labels": (n,), "scores": (n,), "boxes": (n, 6)}
+        if not self.removed.size:
+            object.__setattr__(self, "removed", np.zeros(n, np.uint8))
+        expected = {"labels": (n,), "scores": (n,), "boxes": (n, 6), "removed": (n,)}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
         if n and (self.labels.min() < 0 or self.labels.max() >= len(self.class_names)):
             raise ValueError(f"labels must lie in 0..{len(self.class_names) - 1}, got {self.labels.tolist()}")
+        if n and self.removed.max() > max(Removal):
+            raise ValueError(f"removed must lie in 0..{max(Removal)}, got {self.removed.tolist()}")
         if any(mask.array.dtype != np.bool_ for mask in self.masks):
             raise ValueError("masks of instances must be boolean, not soft")
         starts, ends = corners(self.masks)
@@ -96,7 +117,12 @@ class Instances:
             scores=self.scores[chosen],
             boxes=self.boxes[chosen],
             masks=tuple(self.masks[i] for i in chosen),
+            removed=self.removed[chosen],
         )
+
+    def without_removed(self) -> Instances:
+        """The objects that were not removed: those whose score decides whether they are in the result."""
+        return self.select(np.flatnonzero(self.removed == Removal.NONE))
 
     def renamed(self, names: Mapping[str, str], class_names: Sequence[str]) -> Instances:
         """The objects under other class names; those of classes that ``names`` lacks are left out.

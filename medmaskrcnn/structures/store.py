@@ -14,7 +14,10 @@ entry           dtype      meaning
 ``mask_starts`` int64      (N, 3) voxel index of each mask crop's first voxel
 ``mask_shapes`` int64      (N, 3) extent of each mask crop
 ``mask_bits``   uint8      the crops one after the other, each through ``numpy.packbits``
+``removed``     uint8 (N)  why a candidate is not in the result, :class:`~.instances.Removal`
 =============== ========== ======================================================================
+
+``removed`` is there only if a candidate was removed; without it none was.
 
 What varies from run to run (:attr:`CaseResult.run`) is left out and zip entries have a fixed date, so that repeated
 runs give identical bytes. Reading checks every declared size before anything is unpacked.
@@ -59,6 +62,7 @@ _ROWS: dict[str, tuple[str, tuple[int, ...]]] = {
     "mask_shapes": ("<i8", (3,)),
 }
 _ENTRIES = ("header", "grid_shape", "affine", *_ROWS, "mask_bits")
+_REMOVED = "removed"
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
     text = json.dumps(header, sort_keys=True, default=_plain)
     bits = [np.packbits(mask.array, axis=None) for mask in found.masks]
     starts, ends = corners(found.masks)
-    return {
+    arrays = {
         "header": np.frombuffer(text.encode("ascii"), np.uint8),
         "grid_shape": np.asarray(found.grid.shape, "<i8"),
         "affine": found.grid.affine_vox_to_ras.astype("<f8"),
@@ -169,6 +173,7 @@ def _arrays(result: CaseResult) -> dict[str, NDArray[Any]]:
         "mask_shapes": (ends - starts).astype("<i8"),
         "mask_bits": np.concatenate(bits) if bits else np.zeros(0, np.uint8),
     }
+    return {**arrays, _REMOVED: found.removed} if found.removed.any() else arrays
 
 
 def _plain(value: object) -> object:
@@ -180,14 +185,14 @@ def _plain(value: object) -> object:
 
 def _write_zip(stream: IO[bytes], arrays: Mapping[str, NDArray[Any]]) -> None:
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in _ENTRIES:
+        for name, array in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy", date_time=_ZIP_DATE)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = 3  # the same bytes on every system
             info.external_attr = 0o644 << 16
-            info.file_size = arrays[name].nbytes + 4096  # an upper bound, which decides on zip64 before writing
+            info.file_size = array.nbytes + 4096  # an upper bound, which decides on zip64 before writing
             with archive.open(info, "w") as entry:
-                np.lib.format.write_array(entry, np.ascontiguousarray(arrays[name]), (1, 0), allow_pickle=False)
+                np.lib.format.write_array(entry, np.ascontiguousarray(array), (1, 0), allow_pickle=False)
 
 
 def _read_case(archive: zipfile.ZipFile, source: Path, max_mask_voxels: int) -> CaseResult:
@@ -195,8 +200,9 @@ def _read_case(archive: zipfile.ZipFile, source: Path, max_mask_voxels: int) -> 
     if "header.npy" not in names:
         raise ReadError(f"{source} is not a medmaskrcnn result: it has no header")
     header = _read_header(archive, source)
-    if names != sorted(f"{name}.npy" for name in _ENTRIES):
-        raise ReadError(f"{source} is damaged: it should hold {', '.join(_ENTRIES)}, got {', '.join(names)}")
+    entries = (*_ENTRIES, _REMOVED) if f"{_REMOVED}.npy" in names else _ENTRIES
+    if names != sorted(f"{name}.npy" for name in entries):
+        raise ReadError(f"{source} is damaged: it should hold {', '.join(entries)}, got {', '.join(names)}")
     grid_shape = _read_array(archive, "grid_shape", "<i8", (3,))
     affine = _read_array(archive, "affine", "<f8", (4, 4))
     d, h, w = (int(extent) for extent in grid_shape)
@@ -207,6 +213,8 @@ def _read_case(archive: zipfile.ZipFile, source: Path, max_mask_voxels: int) -> 
     rows = {name: _read_array(archive, name, dtype, (n, *tail)) for name, (dtype, tail) in _ROWS.items()}
     crops = _read_crops(archive, source, rows.pop("mask_shapes"), grid.shape, max_mask_voxels)
     masks = tuple(map(Mask, rows.pop("mask_starts"), crops))
+    if _REMOVED in entries:
+        rows[_REMOVED] = _read_array(archive, _REMOVED, "|u1", (n,))
     found = Instances(grid=grid, class_names=header.class_names, masks=masks, **rows)
     return CaseResult(found, header.score_threshold, header.measurements, header.record, review=header.review)
 

@@ -20,9 +20,11 @@ from medmaskrcnn.inference.detection import paste_detections, to_instances
 from medmaskrcnn.inference.pipeline import segment
 from medmaskrcnn.inference.prepare import prepare
 from medmaskrcnn.structures.axes import AxisMap
-from medmaskrcnn.structures.case_result import CaseResult
+from medmaskrcnn.structures.case_result import CaseResult, Review
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.store import save_case
+from medmaskrcnn.structures.instances import Removal
+from medmaskrcnn.structures.mask import Mask
+from medmaskrcnn.structures.store import load_case, save_case
 from medmaskrcnn.structures.volume import Volume
 
 SHAPE = (10, 40, 36)
@@ -130,11 +132,15 @@ def test_classes_and_score(tiny_model: Make, make_blobs: Blobs) -> None:
 def test_a_single_class_keeps_its_best(tiny_model: Make, make_blobs: Blobs, classes: list[str] | None) -> None:
     every = segment(make_blobs(SHAPE), tiny_model(3, detections_per_img=30)).candidates
     model = tiny_model(3, detections_per_img=30, inference={"one_per_scan_classes": ("liver",)})
-    single = segment(make_blobs(SHAPE), model, classes=classes).candidates
+    candidates = segment(make_blobs(SHAPE), model, classes=classes).candidates
+    assert len(candidates) == (len(every) if classes is None else (every.labels == 0).sum())
+    single = candidates.without_removed()
+    single = single.select([i for i, mask in enumerate(single.masks) if not mask.is_empty])
     livers = every.scores[[i for i in range(len(every)) if every.labels[i] == 0 and not every.masks[i].is_empty]]
     assert len(livers) > 1
     assert single.scores[single.labels == 0].tolist() == [livers.max()]
-    assert (single.labels == 1).sum() == (0 if classes else (every.labels == 1).sum())
+    tumours = [mask for label, mask in zip(every.labels, every.masks, strict=True) if label and not mask.is_empty]
+    assert (single.labels == 1).sum() == (0 if classes else len(tumours))
 
 
 def test_wrong_arguments(tiny_model: Make, make_blobs: Blobs, tmp_path: Path) -> None:
@@ -172,9 +178,8 @@ def test_what_better_ones_cover_is_dropped(tiny_model: Make, make_blobs: Blobs, 
     """In slices before they are linked: a chain that a covered object takes part in would go astray."""
 
     def most_shared(**inference: float) -> int:
-        found = segment(
-            make_blobs(SHAPE), tiny_model(dims, detections_per_img=8, inference={"link_gap": 0, **inference})
-        ).candidates
+        model = tiny_model(dims, detections_per_img=8, inference={"link_gap": 0, **inference})
+        found = segment(make_blobs(SHAPE), model).candidates.without_removed()
         times = np.zeros((2, *SHAPE), np.int64)
         for label, mask in zip(found.labels, found.masks, strict=True):
             times[label][mask.window] += mask.array
@@ -182,6 +187,30 @@ def test_what_better_ones_cover_is_dropped(tiny_model: Make, make_blobs: Blobs, 
 
     assert most_shared() > 1
     assert most_shared(max_containment=0.0) == 1, "no voxel may be held twice by one class"
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_what_is_removed_stays_among_the_candidates(
+    tiny_model: Make, make_blobs: Blobs, dims: int, tmp_path: Path
+) -> None:
+    """Its voxels are those that a run without suppression finds; no threshold takes it in, a person does."""
+    rules = {"max_containment": 0.3, "one_per_scan_classes": ("liver",), "link_gap": 0}
+    every, result = (
+        segment(make_blobs(SHAPE), tiny_model(dims, detections_per_img=8, inference=one), score=0.0)
+        for one in ({"link_gap": 0}, rules)
+    )
+    found = result.candidates
+    assert {*found.removed.tolist()} == {*Removal}
+    for label in range(2):  # linked in another way, but nothing is lost
+        voxels = [Mask.empty().union(*(one.masks[i] for i in np.flatnonzero(one.labels == label)))
+                  for one in (every.candidates, found)]  # fmt: skip
+        assert voxels[0].tight() == voxels[1].tight()
+    assert (found.removed[result.kept] == Removal.NONE).all() and len(result.instances) < len(found)
+    gone = int(np.flatnonzero(found.removed == Removal.CONTAINED)[0])
+    assert gone in replace(result, review=Review(accepted=(gone,))).kept
+    save_case(result, tmp_path / "all.npz")
+    again = load_case(tmp_path / "all.npz")
+    assert again.candidates.removed.tolist() == found.removed.tolist() and again.kept == result.kept
 
 
 def test_one_slice_with_a_slice_wise_model(tiny_model: Make, make_blobs: Blobs) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from medmaskrcnn.structures.instances import Removal
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import load_case, save_case
 from napari_medmaskrcnn.core.items import divided
@@ -57,6 +59,36 @@ def test_what_is_decided_outranks_the_score_and_is_saved(review, tmp_path: Path)
     assert {again.items[k].verdict for k in again.items} == {"", "accepted", "rejected"}
     again.decide([1], "")
     assert again.keys_in() == [1, 2, 3, 4]
+
+
+def test_no_threshold_shows_what_was_removed_but_it_is_taken_in_on_request(make_result, tmp_path: Path):
+    volume, result = make_result(BLOCKS, SHAPE)
+    removed = np.array([0, 0, Removal.CONTAINED, Removal.DUPLICATE], np.uint8)
+    result = replace(result, candidates=replace(result.candidates, removed=removed))
+    review = ReviewModel(volume, result)
+    review.set_threshold(0.0)
+    review.set_threshold(0.0, "tumour")
+    assert review.keys_in() == [1, 2] and review.keys_shown() == {1, 2}
+    review.decide([4], "accepted")
+    assert review.keys_in() == [1, 2, 4]
+    save_case(review.to_result(), tmp_path / "r.npz")
+    again = ReviewModel(volume, load_case(tmp_path / "r.npz"))
+    assert [again.items[k].removed for k in again.items] == removed.tolist() and again.keys_in() == [1, 2, 4]
+    again.decide([4], "")
+    assert again.keys_in() == [1, 2]
+    assert again.merge([2, 3]) == 2 and again.keys_in() == [1, 2]
+    again.undo()
+    again.repaint({3: ("tumour", block((5, 12, 12), (1, 2, 2)))})
+    assert again.keys_in() == [1, 2, 3], "what a person drew is no longer what was removed"
+
+
+def test_what_another_run_removed_stays_removed_when_it_is_added(make_result):
+    review = ReviewModel(*make_result(BLOCKS[:1], SHAPE))
+    _, other = make_result(BLOCKS[1:], SHAPE)
+    removed = np.array([0, Removal.DUPLICATE, 0], np.uint8)
+    keys = review.extend(replace(other, candidates=replace(other.candidates, removed=removed)))
+    review.set_threshold(0.0)
+    assert len(keys) == 3 and [review.items[key].score for key in review.keys_in()] == pytest.approx([0.9, 0.8, 0.3])
 
 
 def test_hidden_instances_stay_in_the_result(review):

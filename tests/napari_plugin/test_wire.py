@@ -56,7 +56,8 @@ def test_a_job_and_its_scan(make_result):
 
 def test_answers(make_result, tmp_path):
     _, result = make_result(BLOCKS, SHAPE)
-    result = replace(result, run={"seconds": {"find": 1.5}})
+    candidates = replace(result.candidates, removed=np.array([0, 2], np.uint8))
+    result = replace(result, candidates=candidates, run={"seconds": {"find": 1.5}})
     case, instances, nothing = through(Done(result), Done(result.instances), Done(result.candidates.select([])))
     save_case(result, tmp_path / "a.npz")
     save_case(case.answer, tmp_path / "b.npz")

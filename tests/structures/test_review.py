@@ -11,7 +11,7 @@ import pytest
 from medmaskrcnn.errors import ReadError
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.instances import Instances, Removal
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import load_case, save_case
 
@@ -45,6 +45,18 @@ def test_a_class_may_have_a_threshold_of_its_own():
     assert result(Review(class_thresholds={"tumour": 0.7})).kept == [0, 1]
     assert result(Review(class_thresholds={"liver": 0.4, "tumour": 0.2})).kept == [0, 3, 1, 2, 4]
     assert result(Review(rejected=(3,), class_thresholds={"liver": 0.0})).kept == [0, 1, 2]
+
+
+def test_no_threshold_takes_in_what_was_removed_but_a_person_may():
+    plain = result()
+    removed = np.array([0, Removal.CONTAINED, 0, Removal.DUPLICATE, 0], np.uint8)
+    found = replace(plain, candidates=replace(plain.candidates, removed=removed))
+    assert found.kept == [0, 2]
+    assert replace(found, score_threshold=0.0).kept == [0, 2, 4]
+    everything = Review(class_thresholds={"liver": 0.0, "tumour": 0.0})
+    assert replace(found, review=everything).kept == [0, 2, 4]
+    assert replace(found, review=replace(everything, accepted=(3,))).kept == [0, 3, 2, 4]
+    assert found.candidates.without_removed().scores.tolist() == plain.candidates.scores[[0, 2, 4]].tolist()
 
 
 def test_a_review_is_stored_without_loss(tmp_path: Path):

@@ -19,7 +19,7 @@ from medmaskrcnn.errors import OutputError, ReadError
 from medmaskrcnn.structures import store
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, RunRecord
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.instances import Instances, Removal
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.store import load_case, save_case
 
@@ -63,6 +63,7 @@ def cases(draw: st.DrawFn) -> CaseResult:
         scores=np.sort(rng.random(n, dtype=np.float32))[::-1],
         boxes=rng.normal(size=(n, 6)).astype(np.float32),
         masks=tuple(masks),
+        removed=rng.integers(0, draw(st.sampled_from([1, len(Removal)])), n).astype(np.uint8),
     )
     record = RunRecord(
         *draw(st.tuples(*[st.text()] * 6)),
@@ -78,7 +79,7 @@ def cases(draw: st.DrawFn) -> CaseResult:
 def assert_same(a: CaseResult, b: CaseResult) -> None:
     assert a.candidates.grid == b.candidates.grid
     assert a.candidates.class_names == b.candidates.class_names
-    for name in ("labels", "scores", "boxes"):
+    for name in ("labels", "scores", "boxes", "removed"):
         left, right = getattr(a.candidates, name), getattr(b.candidates, name)
         assert left.dtype == right.dtype and np.array_equal(left, right), name
     assert a.candidates.masks == b.candidates.masks
@@ -133,6 +134,19 @@ def test_numpy_reads_it_without_pickle(tmp_path: Path) -> None:
         assert json.loads(data["header"].tobytes())["format"] == "medmaskrcnn case"
         # 2*3*3 = 18 voxels in 3 bytes, 4 in one, 1 in one, none
         assert data["mask_bits"].tolist() == [255, 255, 0b11000000, 0b11110000, 0b10000000]
+
+
+def test_without_removed_candidates_the_file_is_as_it_was_before_there_were_any(tmp_path: Path) -> None:
+    case = small_case()
+    removed = replace(case, candidates=replace(case.candidates, removed=np.array([0, 1, 0, 2], np.uint8)))
+    for name, one in (("plain", case), ("removed", removed)):
+        save_case(one, tmp_path / f"{name}.npz")
+    with np.load(tmp_path / "plain.npz") as plain, np.load(tmp_path / "removed.npz") as other:
+        assert {*other.files} - {*plain.files} == {"removed"} and other["removed"].tolist() == [0, 1, 0, 2]
+        assert all(plain[name].tobytes() == other[name].tobytes() for name in plain.files)
+    rewrite(tmp_path / "removed.npz", removed=np.array([0, 1, 0, 9], np.uint8))
+    with pytest.raises(ReadError, match="is damaged: removed must lie in"):
+        load_case(tmp_path / "removed.npz")
 
 
 def test_numpy_numbers_in_the_record_are_kept(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def _scans(paths: Sequence[str | os.PathLike[str]]) -> list[FoundScan]:
 def _look(name: str, volume: Volume, models: Sequence[LoadedModel], options: SegmentOptions) -> _Looked:
     features = PooledFeatures()
     first = replace(models[0], watch=features)
-    seen = [segment(volume, one, options=options).candidates for one in (first, *models[1:])]
+    seen = [segment(volume, one, options=options).candidates.without_removed() for one in (first, *models[1:])]
     return _Looked(str(name), agreement(seen), features.of_scan())
 
 

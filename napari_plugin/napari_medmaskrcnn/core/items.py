@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from medmaskrcnn.structures.case_result import Measurement
 from medmaskrcnn.structures.grid import Grid
-from medmaskrcnn.structures.instances import Instances
+from medmaskrcnn.structures.instances import Instances, Removal
 from medmaskrcnn.structures.label_maps import NEIGHBOURS, connected_components, masks_of_labels
 from medmaskrcnn.structures.mask import BoolArray, Mask
 
@@ -32,6 +32,7 @@ class Item:
         size: Its measurement.
         verdict: The user's decision; with ``""`` its score decides.
         changed: Whether a person drew or changed its mask or class.
+        removed: Why the model's steps removed it: its score then counts for nothing, but the user may accept it.
     """
 
     key: int
@@ -42,6 +43,7 @@ class Item:
     size: Measurement
     verdict: Verdict = ""
     changed: bool = False
+    removed: Removal = Removal.NONE
 
 
 def to_instances(grid: Grid, class_names: tuple[str, ...], items: Sequence[Item]) -> Instances:
@@ -53,6 +55,7 @@ def to_instances(grid: Grid, class_names: tuple[str, ...], items: Sequence[Item]
         scores=np.array([item.score for item in items], np.float32),
         boxes=np.array([item.box for item in items], np.float32).reshape(-1, 6),
         masks=tuple(item.mask for item in items),
+        removed=np.array([item.removed for item in items], np.uint8),
     )
 
 

@@ -17,6 +17,7 @@ from psygnal import Signal
 
 from medmaskrcnn.inference.measure import measure_instances
 from medmaskrcnn.structures.case_result import CaseResult, Measurement, Review, RunRecord
+from medmaskrcnn.structures.instances import Removal
 from medmaskrcnn.structures.mask import Mask
 from medmaskrcnn.structures.volume import Volume
 from napari_medmaskrcnn.core.items import Item, Verdict, divided, to_instances
@@ -32,7 +33,7 @@ class ReviewModel:
         volume: The scan.
         record: Provenance of the result.
         run: The part of the provenance that varies from run to run.
-        items: Every instance by key, including rejected ones and those below the threshold.
+        items: Every instance by key, including those below the threshold, rejected or removed.
         class_names: The classes; those of the model come first.
         threshold: Score from which an instance is in the result.
         class_thresholds: The thresholds of single classes, where they differ.
@@ -95,12 +96,13 @@ class ReviewModel:
         )
 
     def is_in(self, key: int) -> bool:
-        """Whether an instance is in the result: by the user's decision, else by its score."""
+        """Whether an instance is in the result: by the user's decision, else by its score if it was not removed."""
         item = self.items[key]
         if item.verdict:
             return item.verdict == "accepted" and not item.mask.is_empty
         threshold = self.class_thresholds.get(item.class_name, self.threshold)
-        return not item.mask.is_empty and bool(np.float32(item.score) >= np.float32(threshold))
+        counts = item.removed == Removal.NONE and not item.mask.is_empty
+        return counts and bool(np.float32(item.score) >= np.float32(threshold))
 
     def keys_in(self) -> list[int]:
         """Keys of the result's instances, ordered by class, then by descending score."""
@@ -218,8 +220,9 @@ class ReviewModel:
         for i in (i for i in (*found.kept, *others) if i not in without):
             some = found.candidates
             name = self._class(some.class_names[some.labels[i]])
-            size, score = found.measurements[i], float(some.scores[i])
-            new[self._next_key] = Item(self._next_key, name, score, some.boxes[i], some.masks[i], size)
+            size, score, removed = found.measurements[i], float(some.scores[i]), Removal(some.removed[i])
+            item = Item(self._next_key, name, score, some.boxes[i], some.masks[i], size, removed=removed)
+            new[self._next_key] = item
             self._next_key += 1
         warnings = dict.fromkeys((*self.record.warnings, *found.record.warnings))
         out = self.record.out_of_domain or found.record.out_of_domain
@@ -309,7 +312,7 @@ class ReviewModel:
     def _reshaped(self, item: Item, mask: Mask) -> Item:
         """An item with a mask that a person gave it, hence accepted: measured again, with a tight box around it."""
         tight = mask.tight()
-        shaped = replace(item, mask=tight, box=tight.box, changed=True, verdict="accepted")
+        shaped = replace(item, mask=tight, box=tight.box, changed=True, verdict="accepted", removed=Removal.NONE)
         (size,) = measure_instances(self.volume, to_instances(self.volume.grid, (item.class_name,), [shaped]))
         return replace(shaped, size=size)
 
@@ -327,6 +330,7 @@ def _items_of(result: CaseResult) -> list[Item]:
             size=result.measurements[i],
             verdict="accepted" if i in accepted else "rejected" if i in rejected else "",
             changed=i in changed,
+            removed=Removal(found.removed[i]),
         )
         for i in range(len(found))
     ]

@@ -109,15 +109,16 @@ def _unpack_case(fields: dict[str, Any], arrays: Arrays) -> CaseResult:
 
 def _pack_instances(found: Any, arrays: Arrays) -> dict[str, Any]:
     starts, _ = corners(found.masks)
-    arrays += [found.labels, found.scores, found.boxes, starts, *(mask.array for mask in found.masks)]
+    arrays += [found.labels, found.scores, found.boxes, found.removed, starts, *(mask.array for mask in found.masks)]
     return {"grid": _pack_grid(found.grid), "class_names": found.class_names, "n": len(found)}
 
 
 def _unpack_instances(fields: dict[str, Any], arrays: Arrays) -> Instances:
-    labels, scores, boxes, starts, *crops = arrays[: 4 + fields["n"]]
-    del arrays[: 4 + fields["n"]]
+    labels, scores, boxes, removed, starts, *crops = arrays[: 5 + fields["n"]]
+    del arrays[: 5 + fields["n"]]
     names = tuple(fields["class_names"])
-    return Instances(_unpack_grid(fields["grid"]), names, labels, scores, boxes, tuple(map(Mask, starts, crops)))
+    masks = tuple(map(Mask, starts, crops))
+    return Instances(_unpack_grid(fields["grid"]), names, labels, scores, boxes, masks, removed)
 
 
 def _pack_grid(grid: Grid) -> dict[str, Any]:

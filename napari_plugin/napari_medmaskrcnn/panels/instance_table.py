@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from medmaskrcnn.report.units import in_volume_unit, volume_unit
+from medmaskrcnn.structures.instances import Removal
 from napari_medmaskrcnn.core.items import Item
 from napari_medmaskrcnn.core.review_model import ReviewModel
 from napari_medmaskrcnn.layers.colours import class_rgb
@@ -44,6 +45,11 @@ _MEANINGS = (
     "mean intensity, in the scan's own units (HU for CT)",
 )
 _MARKS = {"accepted": " ✓", "rejected": " ✗", "": ""}
+_REMOVALS = {
+    Removal.NONE: "",
+    Removal.CONTAINED: "removed: better ones of its class contain it",
+    Removal.DUPLICATE: "removed: a body has one, and another is better",
+}
 
 
 _BOXES = """
@@ -127,7 +133,9 @@ class InstanceModel(QAbstractTableModel):
             return Qt.CheckState.Checked if shown else Qt.CheckState.Unchecked
         if role == Qt.ItemDataRole.ToolTipRole:
             state = "in the result" if self.review.is_in(item.key) else "not in the result"
-            return f"instance {item.key}, {item.verdict or 'not looked at'}, {state}"
+            return ", ".join(
+                filter(None, (f"instance {item.key}", item.verdict or "not looked at", state, _REMOVALS[item.removed]))
+            )
         return None
 
     def setData(self, index: QModelIndex, value: Any, role: int = Qt.ItemDataRole.EditRole) -> bool:
@@ -159,7 +167,7 @@ class InstanceTable(QWidget):
         self.view = named(QTableView(), "instances", "Click a row to fly to the instance; tick to show or hide it")
         self.filter = named(QLineEdit(), "filter", "Show only classes whose name contains this")
         self.all = named(
-            QCheckBox("all candidates"), "all candidates", "List what is below the threshold or rejected too"
+            QCheckBox("all candidates"), "all candidates", "List what is below the threshold, rejected or removed too"
         )
         self._lay_out()
         self.filter.textChanged.connect(self.proxy.setFilterFixedString)
