@@ -64,7 +64,7 @@ def _afterwards(scene: Scene) -> str:
         linked = (
             "Then slices are linked: masks of one class on neighbouring slices are one object from an IoU of "
             f"{inference.link_iou:g} on, and at most {inference.link_gap} slice between them may lack it; "
-            "it is as certain as the slice that shows it best."
+            "its score is the mean over the surer half of its area."
         )
         sentences = [*once, linked]
     if inference.one_per_scan_classes:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from medmaskrcnn.inference.detection import Detection, join_detections
 
 
@@ -33,9 +35,8 @@ def link_slices(slices: Sequence[Sequence[Detection]], *, link_iou: float, gap: 
         gap: Number of consecutive slices from which an object may be missing.
 
     Returns:
-        Objects by descending score; what was removed is linked by itself. The score of an object is the maximum over
-        its slices, so that an object with uncertain end slices does not rank below a fragment of it (re-scoring by the
-        maximum in W. Han et al., Seq-NMS for Video Object Detection, 2016).
+        Objects by descending score; what was removed is linked by itself. The score of an object is the mean over the
+        surer half of its area (:func:`mean_of_surer_half`).
     """
     closed: list[_Chain] = []
     chains: list[_Chain] = []
@@ -51,6 +52,27 @@ def link_slices(slices: Sequence[Sequence[Detection]], *, link_iou: float, gap: 
         chains += [_Chain([found]) for j, found in enumerate(here) if j not in linked]
     joined = [_join(chain) for chain in closed + chains]
     return sorted(joined, key=lambda f: (-f.score, f.mask.start))
+
+
+def mean_of_surer_half(scores: Sequence[float], areas: Sequence[int]) -> float:
+    """Mean score, weighted by area, over the slices with the highest scores that together have half of the area.
+
+    Half of the area, since the end slices of a good object may be uncertain, and an object must not rank below a
+    fragment of it; not the best slice alone, since of many slices without the object one may look like it.
+
+    Args:
+        scores: Of the object in each slice, 0..1.
+        areas: Voxels of each slice, at least 1.
+
+    Example:
+        >>> round(mean_of_surer_half([0.4, 0.9, 0.8, 0.4], [10, 20, 20, 10]), 3)  # 20 of 0.9 and 10 of 0.8
+        0.867
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    ends = np.cumsum(np.asarray(areas, np.float64)[order])
+    begins = np.concatenate([[0], ends[:-1]])
+    counted = np.clip(ends[-1] / 2 - begins, 0, ends - begins)
+    return float(np.average(np.asarray(scores)[order], weights=counted))
 
 
 def _slice(found: Detection) -> int:
@@ -83,7 +105,8 @@ def _pairs(chains: list[_Chain], here: list[Detection], link_iou: float) -> list
 def _join(chain: _Chain) -> Detection:
     if len(chain.slices) == 1:
         return chain.last
-    score = max(f.score for f in chain.slices)
+    areas = [found.mask.n_voxels for found in chain.slices]
+    score = mean_of_surer_half([found.score for found in chain.slices], areas)
     pieces = list(chain.slices)
     for upper, lower in zip(chain.slices, chain.slices[1:], strict=False):
         pieces += _fill(upper, lower)

@@ -27,13 +27,31 @@ def test_one_object_through_all_slices(as_found: Make, as_dense: Dense) -> None:
     (linked,) = link_slices(slices, link_iou=0.2, gap=1)
     expected = np.concatenate([span(5 + k, 11 + k) for k in range(4)])
     np.testing.assert_array_equal(as_dense(linked, (4, 10, 30)), expected)
-    assert linked.score == pytest.approx(0.8) and linked.box.tolist() == [0, 3, 5, 4, 7, 14]
+    assert linked.score == pytest.approx(0.75) and linked.box.tolist() == [0, 3, 5, 4, 7, 14]
 
 
-def test_an_object_is_as_certain_as_the_slice_that_shows_it_best(as_found: Make) -> None:
-    slices = [[as_found(span(5, 15), score=0.9)], [as_found(span(5, 10), score=0.3)]]
-    (linked,) = link_slices(slices, link_iou=0.2, gap=0)
-    assert linked.score == 0.9
+def score_of(*slices: list[Detection]) -> float:
+    (linked,) = link_slices(slices, link_iou=0.2, gap=1)
+    return linked.score
+
+
+def test_one_sure_slice_does_not_make_many_unsure_ones_sure(as_found: Make) -> None:
+    unsure = [[as_found(span(5, 15), score=0.4)] for _ in range(9)]
+    sure = [as_found(span(5, 15), score=0.99)]
+    assert score_of(*unsure, sure) == pytest.approx((0.99 + 4 * 0.4) / 5)
+    assert score_of(sure, *unsure) == pytest.approx((0.99 + 4 * 0.4) / 5)
+
+
+def test_unsure_ends_do_not_make_a_sure_object_unsure(as_found: Make) -> None:
+    end, middle = ([as_found(span(5, last), score=score)] for last, score in ((10, 0.3), (15, 0.9)))
+    assert score_of(end, middle, middle, end) == pytest.approx(0.9)
+    assert score_of(middle) == 0.9 and score_of(end) == 0.3
+
+
+def test_slices_count_by_their_area_and_filled_ones_not(as_found: Make) -> None:
+    large, small = [as_found(span(5, 25), score=0.5)], [as_found(span(5, 10), score=1.0)]
+    assert score_of(large, small) == pytest.approx((5 * 1.0 + 7.5 * 0.5) / 12.5)  # half of 20 + 5 columns
+    assert score_of(large, [], small) == score_of(large, small)
 
 
 def test_a_missed_slice_is_filled_with_what_its_neighbours_share(as_found: Make, as_dense: Dense) -> None:
