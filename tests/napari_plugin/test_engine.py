@@ -91,8 +91,10 @@ def test_what_fails_is_said_and_the_next_job_runs(engine: Engine, block: Volume,
     colour = replace(block, array=np.repeat(block.array, 3, axis=0), channel_kind="colour")
     with pytest.raises(JobFailed, match="holds 3 colours, model phantom-ct wants 1"):
         engine.run(SegmentJob(colour, "phantom-ct"), ignore)
-    ct_for_mr = engine.run(SegmentJob(block, "abdomen-mr"), ignore)
-    assert any("made for MR, but this scan is CT" in warning for warning in ct_for_mr.record.warnings)
+    with pytest.raises(JobFailed, match="was made for MR, and this scan is CT"):
+        engine.run(SegmentJob(block, "abdomen-mr"), ignore)
+    with_it = SegmentJob(block, "abdomen-mr", SegmentOptions(allow_out_of_domain=True))
+    assert engine.run(with_it, ignore).record.out_of_domain
 
 
 def test_it_is_ended_while_it_works(block: Volume):
