@@ -130,7 +130,11 @@ def open_panel(make_napari_viewer: Any, tmp_path: Path, qtbot: Any) -> Iterator[
 def module_desk(tmp_path_factory: pytest.TempPathFactory, qapp: Any) -> Iterator[Any]:
     """A viewer and panel for all tests of a module, with an engine that starts no process."""
     import napari
+    from app_model import Application
+    from napari._app_model._app import NapariApplication, _napari_names
+    from napari._qt._qapp_model.qactions import init_qactions
     from napari._qt.qt_viewer import QtViewer
+    from napari.plugins import _initialize_plugins
     from napari_desk import Desk
     from qtpy.QtCore import QSettings
 
@@ -140,6 +144,12 @@ def module_desk(tmp_path_factory: pytest.TempPathFactory, qapp: Any) -> Iterator
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(home / "settings"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDMASKRCNN_REVIEWS", str(home / "reviews"))
+        # an application of its own, as make_napari_viewer has: commands can be registered with each only once
+        app = NapariApplication("desk")
+        app.injection_store.namespace = _napari_names
+        patch.setattr(NapariApplication, "get_app_model", lambda *_: app)
+        _initialize_plugins.cache_clear()
+        init_qactions.cache_clear()
         patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", lambda *_: None)
         patch.setattr(Engine, "warm_up", lambda self: None)
         patch.setattr(Engine, "run", lambda self, job, report: (made.asked.append(job), made.answers.pop(0))[1])
@@ -156,6 +166,9 @@ def module_desk(tmp_path_factory: pytest.TempPathFactory, qapp: Any) -> Iterator
         patch.setattr(viewer.window._qt_window, "_save_current_window_settings", lambda: None)
         viewer.close()
         del viewer, made.viewer, made.panel, made.dock
+        Application.destroy("desk")
+        _initialize_plugins.cache_clear()
+        init_qactions.cache_clear()
     gc.collect()
     QtViewer._instances.clear()  # what Qt deletes later is no leak of the next module's viewer
 
