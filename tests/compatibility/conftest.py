@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import medmaskrcnn
+
 MADE_BY_0_1_0 = Path(__file__).parent / "made_by_0_1_0"
 
 SCORE_APART, BOX_APART_VOX, VOXELS_APART = 2e-3, 0.05, 0.02  # float32 on another kind of processor
+LINKED_LOWER = 0.1  # in 0.1.0 a linked object had the score of its best slice
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +67,15 @@ def _leaves(document: Any) -> Counter[str]:
 
 
 def _assert_same_candidates(found: Path, expected: Path) -> None:
-    with np.load(found, allow_pickle=False) as new, np.load(expected, allow_pickle=False) as old:
+    """Release 0.1.0 did not write what suppression and ``one_per_scan`` removed."""
+    result = medmaskrcnn.load_case(found)
+    rest = np.flatnonzero(result.candidates.removed == 0)
+    kept = replace(
+        result, candidates=result.candidates.select(rest), measurements=tuple(result.measurements[i] for i in rest)
+    )
+    remaining = found.with_name("remaining.npz")
+    medmaskrcnn.save_case(kept, remaining)
+    with np.load(remaining, allow_pickle=False) as new, np.load(expected, allow_pickle=False) as old:
         assert len(old["scores"]) > 0, "else the test proves nothing"
         for name in ("grid_shape", "affine"):
             np.testing.assert_array_equal(new[name], old[name])
@@ -74,6 +86,6 @@ def _assert_same_candidates(found: Path, expected: Path) -> None:
             nearest = left.pop(int(np.argmin(apart)))
             assert min(apart) < BOX_APART_VOX, f"no box near {box}: {new['boxes']}"
             assert new["labels"][nearest] == label
-            assert abs(new["scores"][nearest] - score) < SCORE_APART
+            assert -LINKED_LOWER < new["scores"][nearest] - score < SCORE_APART
         voxels = [np.unpackbits(arrays["mask_bits"]).sum(dtype=int) for arrays in (new, old)]
         assert abs(voxels[0] - voxels[1]) <= VOXELS_APART * voxels[1]
