@@ -144,6 +144,7 @@ def train(
             training_run.work(batches)
     finally:
         training_run.close()
+        _end_workers(batches)
     if fabric.is_global_zero:
         for model in (LAST, BEST):
             if (run / model).exists():
@@ -263,6 +264,13 @@ def _batches(
         samples, batch_sampler=batches, num_workers=workers, collate_fn=list, worker_init_fn=_begin_worker
     )
     return iter(loader)
+
+
+def _end_workers(batches: Iterator[list[Sample]]) -> None:
+    """Tell the loader's processes to end, after an error too: they ignore the signal that Python would send them."""
+    end = getattr(batches, "_shutdown_workers", None)  # None if this process draws the samples itself
+    if end is not None:
+        end()
 
 
 def _begin_worker(worker: int) -> None:
