@@ -124,7 +124,7 @@ def test_segment_reads_a_film_too(cine: Path, tracked: BatchCase, tiny_model: Pa
     ran = CliRunner().invoke(app, ["segment", str(cine), "-o", str(out), "--model", str(tiny_model), "--track"])
     assert ran.exit_code == 0, ran.stderr
     assert (out / "tracks.csv").read_bytes() == (tracked.folder / "tracks.csv").read_bytes()
-    again = ["segment", str(cine), "-o", str(out), "--model", str(tiny_model), "--series", "1"]
+    again = ["segment", str(cine), "-o", str(out), "--model", str(tiny_model), "--series", "1", "--overwrite"]
     assert CliRunner().invoke(app, again).exit_code == 0
     assert not (out / "tracks.csv").exists()  # it would speak of another result
 

@@ -136,13 +136,17 @@ def test_quiet_says_nothing(run, scan, tiny_model, tmp_path):
 
 def test_a_dicom_folder_named_with_a_dot(run, ct_series, tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(ct_series)
-    ran = run("segment", ".", ct_series, "-o", tmp_path / "out", "--model", tiny_model, "--quiet")
+    asked = ("--quiet", "--allow-out-of-domain")  # the model is for MR
+    ran = run("segment", ".", ct_series, "-o", tmp_path / "out", "--model", tiny_model, *asked)
     assert ran.code == 0, ran.err
     assert len(names(tmp_path / "out")) == 2
 
 
-def test_model_for_mr_given_ct_warns_on_stderr_and_in_the_result(run, ct_series, tiny_model, tmp_path):
-    ran = run("segment", ct_series, "-o", tmp_path / "out", "--model", tiny_model, "--quiet")
+def test_model_for_mr_refuses_ct_or_warns_on_stderr_and_in_the_result(run, ct_series, tiny_model, tmp_path):
+    asked = ("segment", ct_series, "-o", tmp_path / "out", "--model", tiny_model, "--quiet")
+    ran = run(*asked)
+    assert ran.code == 1 and "was made for MR, and this scan is CT" in ran.err and "--allow-out-of-domain" in ran.err
+    ran = run(*asked, "--allow-out-of-domain")
     assert ran.code == 0
     assert ran.err.startswith("warning: ")
     assert "MR" in ran.err

@@ -45,6 +45,7 @@ def says(
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
         for name, value in {
+            "Connection": "close",  # else the client may ask on a connection that is being closed
             "Content-Type": kind,
             "Content-Length": str(len(body) if length is None else length),
         }.items():
