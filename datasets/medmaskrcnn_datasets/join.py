@@ -88,12 +88,12 @@ def join_datasets(
         left_out=tuple(f"{label}: {text}" for one, label in zip(sets, labels, strict=True) for text in one.left_out),
         cases=cases,
     )
-    for one, label, weight in zip(sets, labels, weights, strict=True):
+    drawn = [weight * len(_learnt(one)) for one, weight in zip(sets, weights, strict=True)]
+    for one, label, samples in zip(sets, labels, drawn, strict=True):
         own = dict.fromkeys(spelling[name] for name in one.class_names)
         tell(
             f"{label}: {len(one.cases)} cases, annotated with {', '.join(own)}; "
-            f"{weight * len(_learnt(one)) / sum(w * len(_learnt(s)) for s, w in zip(sets, weights, strict=True)):.0%} "
-            "of the training samples"
+            f"{samples / sum(drawn):.0%} of the training samples"
         )
     return write_manifest(joined, target)
 

@@ -50,8 +50,7 @@ def _with_additions(content: dict[str, Any], name: str) -> dict[str, Any]:
     The files stay as they are: their SHA-256 stands in results and in the ledgers of batches.
     """
     added = json.loads(ADDITIONS.read_text("utf-8")).get(name, {})
-    card = {**content.get("card", {}), **added.get("card", {})}
-    return {**content, **added, "card": card}
+    return {**content, **added, "card": {**content["card"], **added.get("card", {})}}
 
 
 def resolve_model(name_or_path: str | os.PathLike[str]) -> Path:
@@ -95,7 +94,7 @@ def _settings_of(path: Path, header: dict[str, Any]) -> ModelFileSettings:
         content = to_current_names(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"the settings inside model {path} are damaged: {one_line(error)}") from error
-    if path.parent == _SHIPPED_FOLDER and isinstance(content, dict):
+    if path.parent == _SHIPPED_FOLDER and isinstance(content, dict) and isinstance(content.get("card"), dict):
         content = _with_additions(content, path.stem)
     try:
         return ModelFileSettings.model_validate_json(json.dumps(content))

@@ -9,9 +9,8 @@ import torch
 
 from medmaskrcnn.data.cases import open_prepared
 from medmaskrcnn.hub.loaded_model import LoadedModel
-from medmaskrcnn.hub.model_file import read_members, save_members
+from medmaskrcnn.hub.model_file import read_model, save_model
 from medmaskrcnn.inference.familiarity import LEAST_SCANS, fit_familiarity, pooled_features
-from medmaskrcnn.models.averaged import AveragedRCNN
 from medmaskrcnn.models.mask_rcnn import MaskRCNN
 from medmaskrcnn.settings import ModelSettings
 
@@ -24,7 +23,7 @@ def remember_scans(
     """Measure how familiar scans of its own kind look to a model, and write that into its file.
 
     Args:
-        file: The model file; it stays as it is if there are too few scans.
+        file: The model file, of one network; it stays as it is if there are too few scans.
         prepared: Prepared cases of the training (:func:`medmaskrcnn.data.cases.prepare_cases`).
         device: Where the network runs.
         build: Builds the network.
@@ -32,11 +31,12 @@ def remember_scans(
     count = min(len(prepared), _MOST_SCANS)
     if count < LEAST_SCANS:
         return
-    members, settings = read_members(file, build=build)
-    network = members[0] if len(members) == 1 else AveragedRCNN(members)
+    network, settings = read_model(file, build=build)
     loaded = LoadedModel(network.to(device), settings, "", device)
-    chosen = [prepared[i * len(prepared) // count] for i in range(count)]
-    cases = [open_prepared(one) for one in chosen]
-    fitted = fit_familiarity([pooled_features(loaded, c.image.float()) for c in cases], [c.spacing_mm for c in cases])
-    network.to("cpu")
-    save_members(members, settings.model_copy(update={"familiarity": fitted}), file)
+    features, spacings = [], []
+    for i in range(count):  # one case in memory at a time
+        case = open_prepared(prepared[i * len(prepared) // count])
+        features.append(pooled_features(loaded, case.image.float()))
+        spacings.append(case.spacing_mm)
+    familiarity = fit_familiarity(features, spacings)
+    save_model(network.to("cpu"), settings.model_copy(update={"familiarity": familiarity}), file)
